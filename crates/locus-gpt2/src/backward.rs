@@ -1,0 +1,247 @@
+//! The backward pass, written by hand.
+//!
+//! `d_y` stands for the gradient of the loss with respect to `y`. What is computed is what the caller made room for:
+//! a parameter that is absent from `grads` costs nothing, and with no parameters at all the pass yields gradients of
+//! activations only.
+
+use ndarray::{Array2, ArrayView2, Zip};
+
+use crate::batch::Batch;
+use crate::config::Config;
+use crate::forward::{BlockTrace, GELU_CUBIC, GELU_SCALE, NormStats, Site, Tap, Trace, triangle};
+use crate::linalg::{add_column_sums, axpy, dot, gemm};
+use crate::params::{BlockParam, ParamId, Params};
+use crate::scalar::Scalar;
+
+impl<F: Scalar> Params<F> {
+    /// Gradient of a loss whose gradient with respect to the final hidden states is `d_hidden [n, d]`.
+    ///
+    /// Adds to the parameters present in `grads` and returns the gradient of the residual stream entering the trace's
+    /// first layer `[n, d]`. When the trace begins at the embeddings and `grads` holds them, they receive their share.
+    pub fn backward(
+        &self,
+        batch: &Batch,
+        trace: &Trace<F>,
+        d_hidden: ArrayView2<F>,
+        grads: &mut Params<F>,
+        tap: &mut impl Tap<F>,
+    ) -> Array2<F> {
+        let mut d_x = self.norm_backward(
+            trace.resid.view(),
+            &trace.ln_f,
+            d_hidden,
+            (ParamId::FinalNormWeight, ParamId::FinalNormBias),
+            grads,
+        );
+        for (i, block) in trace.blocks.iter().enumerate().rev() {
+            d_x = self.block_backward(batch, block, d_x, trace.first_layer + i, grads, tap);
+        }
+        if trace.first_layer == 0 {
+            embed_backward(batch, d_x.view(), grads);
+        }
+        d_x
+    }
+
+    /// Backward of [`Params::logits`]: from `d_logits [rows, V]` at `hidden [rows, d]` to the gradient of those hidden
+    /// states; adds to the token embedding's gradient when `grads` holds it.
+    pub fn logits_backward(
+        &self,
+        hidden: ArrayView2<F>,
+        d_logits: ArrayView2<F>,
+        grads: &mut Params<F>,
+    ) -> Array2<F> {
+        // forward: logits = hidden wte^T
+        let mut d_hidden = Array2::zeros(hidden.dim());
+        gemm(F::one(), d_logits, self.matrix(ParamId::TokenEmbedding), F::zero(), d_hidden.view_mut());
+        if let Some(d_wte) = grads.matrix_mut(ParamId::TokenEmbedding) {
+            gemm(F::one(), d_logits.t(), hidden, F::one(), d_wte);
+        }
+        d_hidden
+    }
+
+    fn block_backward(
+        &self,
+        batch: &Batch,
+        trace: &BlockTrace<F>,
+        mut d_out: Array2<F>,
+        layer: usize,
+        grads: &mut Params<F>,
+        tap: &mut impl Tap<F>,
+    ) -> Array2<F> {
+        let id = |param| ParamId::Block(layer, param);
+        tap.visit(layer, Site::ResidOut, d_out.view_mut());
+
+        // resid_out = resid_mid + key W_out + b_out, key = gelu(pre), pre = ln_2(resid_mid) W_in + b_in
+        let mut d_mlp = d_out.clone();
+        tap.visit(layer, Site::MlpOut, d_mlp.view_mut());
+        let weights = (id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias));
+        let mut d_key = self.linear_backward(trace.mlp_key.view(), d_mlp.view(), weights, grads);
+        tap.visit(layer, Site::MlpKey, d_key.view_mut());
+        Zip::from(&mut d_key).and(&trace.mlp_pre).for_each(|d, &x| *d *= gelu_derivative(x));
+        tap.visit(layer, Site::MlpPre, d_key.view_mut());
+        let weights = (id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
+        let mut d_ln = self.linear_backward(trace.ln_2_out.view(), d_key.view(), weights, grads);
+        tap.visit(layer, Site::Ln2Out, d_ln.view_mut());
+        let gains = (id(BlockParam::Ln2Weight), id(BlockParam::Ln2Bias));
+        let mut d_mid = self.norm_backward(trace.resid_mid.view(), &trace.ln_2, d_ln.view(), gains, grads);
+        d_mid += &d_out;
+        tap.visit(layer, Site::ResidMid, d_mid.view_mut());
+
+        // resid_mid = resid_in + z W_o + b_o, z = attention(qkv), qkv = ln_1(resid_in) W_qkv + b_qkv
+        let mut d_attn = d_mid.clone();
+        tap.visit(layer, Site::AttnOut, d_attn.view_mut());
+        let weights = (id(BlockParam::AttnOutWeight), id(BlockParam::AttnOutBias));
+        let mut d_z = self.linear_backward(trace.head_out.view(), d_attn.view(), weights, grads);
+        tap.visit(layer, Site::HeadOut, d_z.view_mut());
+        let mut d_qkv = attention_backward(self.config(), batch, trace, d_z.view());
+        tap.visit(layer, Site::Qkv, d_qkv.view_mut());
+        let weights = (id(BlockParam::AttnInWeight), id(BlockParam::AttnInBias));
+        let mut d_ln = self.linear_backward(trace.ln_1_out.view(), d_qkv.view(), weights, grads);
+        tap.visit(layer, Site::Ln1Out, d_ln.view_mut());
+        let gains = (id(BlockParam::Ln1Weight), id(BlockParam::Ln1Bias));
+        let mut d_in = self.norm_backward(trace.resid_in.view(), &trace.ln_1, d_ln.view(), gains, grads);
+        d_in += &d_mid;
+        tap.visit(layer, Site::ResidIn, d_in.view_mut());
+        d_in
+    }
+
+    /// forward: `y = x W + b`; so `d_x = d_y W^T`, `d_W = x^T d_y`, `d_b = sum of rows of d_y`.
+    fn linear_backward(
+        &self,
+        x: ArrayView2<F>,
+        d_y: ArrayView2<F>,
+        (weight, bias): (ParamId, ParamId),
+        grads: &mut Params<F>,
+    ) -> Array2<F> {
+        if let Some(d_weight) = grads.matrix_mut(weight) {
+            gemm(F::one(), x.t(), d_y, F::one(), d_weight);
+        }
+        if grads.has(bias) {
+            add_column_sums(d_y, grads.get_mut(bias));
+        }
+        let mut d_x = Array2::zeros(x.dim());
+        gemm(F::one(), d_y, self.matrix(weight).t(), F::zero(), d_x.view_mut());
+        d_x
+    }
+
+    /// forward: `y = xhat gain + bias`, `xhat = (x - mean) rstd`. With `g = d_y gain`:
+    /// `d_x = rstd (g - mean(g) - xhat mean(g xhat))`, `d_gain = sum d_y xhat`, `d_bias = sum d_y`.
+    fn norm_backward(
+        &self,
+        x: ArrayView2<F>,
+        stats: &NormStats<F>,
+        d_y: ArrayView2<F>,
+        (gain, bias): (ParamId, ParamId),
+        grads: &mut Params<F>,
+    ) -> Array2<F> {
+        let d = x.ncols();
+        let inv_d = F::one() / F::of(d as f64);
+        let ones = vec![F::one(); d];
+        let mut d_gain = vec![F::zero(); if grads.has(gain) { d } else { 0 }];
+        let mut xhat = vec![F::zero(); d];
+        let mut d_x = Array2::zeros(x.dim());
+        for (i, (x, d_y)) in x.rows().into_iter().zip(d_y.rows()).enumerate() {
+            let x = x.to_slice().expect("rows are contiguous");
+            let d_y = d_y.to_slice().expect("rows are contiguous");
+            let mut d_x = d_x.row_mut(i);
+            let d_x = d_x.as_slice_mut().expect("rows are contiguous");
+            let (mean, rstd) = (stats.mean[i], stats.rstd[i]);
+            for (xhat, &x) in xhat.iter_mut().zip(x) {
+                *xhat = (x - mean) * rstd;
+            }
+            for ((d_gain, &d_y), &xhat) in d_gain.iter_mut().zip(d_y).zip(&xhat) {
+                *d_gain += d_y * xhat;
+            }
+            for ((g, &d_y), &gain) in d_x.iter_mut().zip(d_y).zip(self.get(gain)) {
+                *g = d_y * gain;
+            }
+            let mean_g = dot(d_x, &ones) * inv_d;
+            let mean_g_xhat = dot(d_x, &xhat) * inv_d;
+            for (g, &xhat) in d_x.iter_mut().zip(&xhat) {
+                *g = rstd * (*g - mean_g - xhat * mean_g_xhat);
+            }
+        }
+        if grads.has(gain) {
+            axpy(F::one(), &d_gain, grads.get_mut(gain));
+        }
+        if grads.has(bias) {
+            add_column_sums(d_y, grads.get_mut(bias));
+        }
+        d_x
+    }
+}
+
+/// Backward of [`Params::embed`]: each token's and position's row receives the gradients of the rows that read it.
+fn embed_backward<F: Scalar>(batch: &Batch, d_x: ArrayView2<F>, grads: &mut Params<F>) {
+    let d = d_x.ncols();
+    for id in [ParamId::TokenEmbedding, ParamId::PositionEmbedding] {
+        if !grads.has(id) {
+            continue;
+        }
+        let table = grads.get_mut(id);
+        for sequence in batch.sequences() {
+            for (position, row) in sequence.enumerate() {
+                let entry =
+                    if id == ParamId::TokenEmbedding { batch.tokens()[row] as usize } else { position };
+                let d_row = d_x.row(row);
+                axpy(
+                    F::one(),
+                    d_row.to_slice().expect("rows are contiguous"),
+                    &mut table[entry * d..(entry + 1) * d],
+                );
+            }
+        }
+    }
+}
+
+/// Derivative of the tanh-form GELU.
+#[inline(always)]
+fn gelu_derivative<F: Scalar>(x: F) -> F {
+    let (scale, cubic) = (F::of(GELU_SCALE), F::of(GELU_CUBIC));
+    let t = (scale * (x + cubic * x * x * x)).tanh_();
+    let d_inner = scale * (F::one() + F::of(3.0) * cubic * x * x);
+    F::of(0.5) * (F::one() + t) + F::of(0.5) * x * (F::one() - t * t) * d_inner
+}
+
+/// forward, per sequence, head and row `i`: `s_ij = q_i k_j scale` for `j <= i`, `a = softmax(s)`, `z_i = sum_j a_ij v_j`.
+/// So `d_v_j += a_ij d_z_i`, `d_a_ij = d_z_i v_j`, `d_s = a (d_a - sum_j a d_a)`, `d_q_i += d_s_ij k_j scale`,
+/// `d_k_j += d_s_ij q_i scale`. Takes `d_z [n, d]`, gives `d_qkv [n, 3d]`.
+fn attention_backward<F: Scalar>(
+    config: &Config,
+    batch: &Batch,
+    trace: &BlockTrace<F>,
+    d_z: ArrayView2<F>,
+) -> Array2<F> {
+    let (d, heads, width) = (config.n_embd, config.n_head, config.d_head());
+    let scale = F::one() / F::of(width as f64).sqrt();
+    let qkv = trace.qkv.as_slice().expect("states are contiguous");
+    let d_z = d_z.to_slice().expect("states are contiguous");
+    let at = |i: usize, part: usize, head: usize| i * 3 * d + part * d + head * width;
+    let mut out = Array2::zeros((batch.n_rows(), 3 * d));
+    let d_qkv = out.as_slice_mut().expect("fresh arrays are contiguous");
+    let mut d_scores = Vec::new();
+    let mut weights = trace.attn.as_slice();
+    for sequence in batch.sequences() {
+        for head in 0..heads {
+            let (head_weights, rest) = weights.split_at(triangle(sequence.len()));
+            weights = rest;
+            for i in sequence.clone() {
+                let n = i - sequence.start + 1;
+                let a = &head_weights[triangle(n - 1)..][..n];
+                let d_z = &d_z[i * d + head * width..][..width];
+                d_scores.clear();
+                for (j, &a) in (sequence.start..=i).zip(a) {
+                    d_scores.push(dot(d_z, &qkv[at(j, 2, head)..][..width]));
+                    axpy(a, d_z, &mut d_qkv[at(j, 2, head)..][..width]);
+                }
+                let mean = dot(a, &d_scores);
+                for (j, (&a, &d_a)) in (sequence.start..=i).zip(a.iter().zip(&d_scores)) {
+                    let d_s = a * (d_a - mean) * scale;
+                    axpy(d_s, &qkv[at(j, 1, head)..][..width], &mut d_qkv[at(i, 0, head)..][..width]);
+                    axpy(d_s, &qkv[at(i, 0, head)..][..width], &mut d_qkv[at(j, 1, head)..][..width]);
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,71 @@
+//! Packed ragged batches: all tokens in one row after another, no padding and no attention mask.
+
+use std::ops::Range;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// Sequences of token ids laid end to end. Row `i` of every activation belongs to token `i`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    tokens: Vec<u32>,
+    /// Start of each sequence, and the number of rows at the end.
+    offsets: Vec<usize>,
+}
+
+impl Batch {
+    /// Packs sequences in the order given.
+    ///
+    /// # Errors
+    /// When a sequence is empty, longer than the model's context or has a token outside its vocabulary.
+    pub fn new<S: AsRef<[u32]>>(config: &Config, sequences: &[S]) -> Result<Self> {
+        let mut batch = Batch { tokens: Vec::new(), offsets: vec![0] };
+        for (i, sequence) in sequences.iter().enumerate() {
+            let sequence = sequence.as_ref();
+            if sequence.is_empty() {
+                return Err(Error::Input(format!("sequence {i} has no tokens; expected at least one")));
+            }
+            if sequence.len() > config.n_positions {
+                return Err(Error::Input(format!(
+                    "sequence {i} has {} tokens; the model takes at most {}",
+                    sequence.len(),
+                    config.n_positions
+                )));
+            }
+            if let Some(token) = sequence.iter().find(|&&token| token as usize >= config.vocab_size) {
+                return Err(Error::Input(format!(
+                    "sequence {i} has token {token}; the model's vocabulary has {}",
+                    config.vocab_size
+                )));
+            }
+            batch.tokens.extend_from_slice(sequence);
+            batch.offsets.push(batch.tokens.len());
+        }
+        Ok(batch)
+    }
+
+    /// Number of rows, over all sequences.
+    pub fn n_rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Number of sequences.
+    pub fn n_sequences(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// The token of every row.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Rows of each sequence, in order.
+    pub fn sequences(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.offsets.windows(2).map(|pair| pair[0]..pair[1])
+    }
+
+    /// Row of each sequence's last token.
+    pub fn last_rows(&self) -> Vec<usize> {
+        self.offsets[1..].iter().map(|end| end - 1).collect()
+    }
+}

@@ -1,0 +1,325 @@
+//! The forward pass.
+//!
+//! ```text
+//! x_0     = wte[token] + wpe[position]                       [n, d]
+//! x_mid   = x_l + attn(ln_1(x_l)) W_o + b_o                  [n, d]
+//! x_{l+1} = x_mid + gelu(ln_2(x_mid) W_in + b_in) W_out + b  [n, d]
+//! hidden  = ln_f(x_L)                                        [n, d]
+//! logits  = hidden wte^T                                     [rows asked for, V]
+//! ```
+//!
+//! Source: the GPT-2 release (Radford et al. 2019); dropout is off. Linear layers are one product over all rows of the
+//! packed batch; attention runs per sequence and head.
+
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+
+use crate::batch::Batch;
+use crate::config::Config;
+use crate::linalg::{axpy, dot, gemm};
+use crate::params::{BlockParam, ParamId, Params};
+use crate::scalar::Scalar;
+
+/// A named state inside a block, in the order of the forward pass. On a backward pass the same names stand for the
+/// gradients of those states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Site {
+    /// Residual stream entering the block `[n, d]`.
+    ResidIn,
+    /// Output of `ln_1` `[n, d]`.
+    Ln1Out,
+    /// Queries, keys and values `[n, 3d]`.
+    Qkv,
+    /// Attention-weighted values, heads side by side `[n, d]`.
+    HeadOut,
+    /// What attention adds to the residual stream `[n, d]`.
+    AttnOut,
+    /// Residual stream between attention and MLP `[n, d]`.
+    ResidMid,
+    /// Output of `ln_2` `[n, d]`.
+    Ln2Out,
+    /// MLP before the activation `[n, f]`.
+    MlpPre,
+    /// MLP after the activation: the keys of its output matrix `[n, f]`.
+    MlpKey,
+    /// What the MLP adds to the residual stream `[n, d]`.
+    MlpOut,
+    /// Residual stream leaving the block `[n, d]`.
+    ResidOut,
+}
+
+/// Sees, and may replace, the named states of a pass. `()` is the tap that does nothing and costs nothing.
+pub trait Tap<F> {
+    /// Called once per layer and site, in the order the pass reaches them.
+    fn visit(&mut self, layer: usize, site: Site, state: ArrayViewMut2<F>);
+}
+
+impl<F> Tap<F> for () {
+    #[inline(always)]
+    fn visit(&mut self, _: usize, _: Site, _: ArrayViewMut2<F>) {}
+}
+
+/// A closure is a tap.
+impl<F, C: FnMut(usize, Site, ArrayViewMut2<F>)> Tap<F> for C {
+    fn visit(&mut self, layer: usize, site: Site, state: ArrayViewMut2<F>) {
+        self(layer, site, state);
+    }
+}
+
+/// Mean and reciprocal standard deviation of each row a LayerNorm saw.
+#[derive(Clone, Debug)]
+pub(crate) struct NormStats<F> {
+    pub mean: Vec<F>,
+    pub rstd: Vec<F>,
+}
+
+/// States of one block that its backward pass needs.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockTrace<F> {
+    pub resid_in: Array2<F>,
+    pub ln_1: NormStats<F>,
+    pub ln_1_out: Array2<F>,
+    pub qkv: Array2<F>,
+    /// Attention weights: per sequence, per head, the lower triangle row by row.
+    pub attn: Vec<F>,
+    pub head_out: Array2<F>,
+    pub resid_mid: Array2<F>,
+    pub ln_2: NormStats<F>,
+    pub ln_2_out: Array2<F>,
+    pub mlp_pre: Array2<F>,
+    pub mlp_key: Array2<F>,
+}
+
+/// Everything a backward pass needs of a forward pass over layers `first..L`.
+#[derive(Clone, Debug)]
+pub struct Trace<F> {
+    pub(crate) first_layer: usize,
+    pub(crate) blocks: Vec<BlockTrace<F>>,
+    pub(crate) resid: Array2<F>,
+    pub(crate) ln_f: NormStats<F>,
+    /// Output of the final LayerNorm `[n, d]`.
+    pub hidden: Array2<F>,
+}
+
+/// GPT-2: weights in, states and logits out. The weights carry the configuration.
+impl<F: Scalar> Params<F> {
+    /// Token plus position embeddings, `x_0 [n, d]`.
+    pub fn embed(&self, batch: &Batch) -> Array2<F> {
+        let d = self.config().n_embd;
+        let (wte, wpe) = (self.get(ParamId::TokenEmbedding), self.get(ParamId::PositionEmbedding));
+        let mut x = Array2::zeros((batch.n_rows(), d));
+        for sequence in batch.sequences() {
+            for (position, row) in sequence.enumerate() {
+                let token = batch.tokens()[row] as usize;
+                let mut out = x.row_mut(row);
+                let out = out.as_slice_mut().expect("rows are contiguous");
+                out.copy_from_slice(&wte[token * d..(token + 1) * d]);
+                axpy(F::one(), &wpe[position * d..(position + 1) * d], out);
+            }
+        }
+        x
+    }
+
+    /// Runs blocks `layers` on the residual stream `x [n, d]` that enters the first of them.
+    pub fn blocks(
+        &self,
+        batch: &Batch,
+        x: Array2<F>,
+        layers: Range<usize>,
+        tap: &mut impl Tap<F>,
+    ) -> Array2<F> {
+        layers.fold(x, |x, layer| self.block(batch, x, layer, tap).0)
+    }
+
+    /// Hidden states after the final LayerNorm `[n, d]`.
+    pub fn hidden(&self, batch: &Batch) -> Array2<F> {
+        let x = self.blocks(batch, self.embed(batch), 0..self.config().n_layer, &mut ());
+        self.final_norm(x.view())
+    }
+
+    /// The final LayerNorm of any rows of the last residual stream.
+    pub fn final_norm(&self, x: ArrayView2<F>) -> Array2<F> {
+        self.norm(x, ParamId::FinalNormWeight, ParamId::FinalNormBias).0
+    }
+
+    /// Logits `[rows, V]` of the given hidden states `[rows, d]`.
+    pub fn logits(&self, hidden: ArrayView2<F>) -> Array2<F> {
+        let wte = self.matrix(ParamId::TokenEmbedding);
+        let mut logits = Array2::zeros((hidden.nrows(), wte.nrows()));
+        gemm(F::one(), hidden, wte.t(), F::zero(), logits.view_mut());
+        logits
+    }
+
+    /// A whole forward pass, keeping what [`Params::backward`] needs.
+    pub fn trace(&self, batch: &Batch, tap: &mut impl Tap<F>) -> Trace<F> {
+        self.trace_from(batch, self.embed(batch), 0, tap)
+    }
+
+    /// The same from the residual stream entering block `first_layer`.
+    pub fn trace_from(
+        &self,
+        batch: &Batch,
+        resid: Array2<F>,
+        first_layer: usize,
+        tap: &mut impl Tap<F>,
+    ) -> Trace<F> {
+        let mut blocks = Vec::with_capacity(self.config().n_layer - first_layer);
+        let mut x = resid;
+        for layer in first_layer..self.config().n_layer {
+            let (out, block) = self.block(batch, x, layer, tap);
+            x = out;
+            blocks.push(block);
+        }
+        let (hidden, ln_f) = self.norm(x.view(), ParamId::FinalNormWeight, ParamId::FinalNormBias);
+        Trace { first_layer, blocks, resid: x, ln_f, hidden }
+    }
+
+    fn block(
+        &self,
+        batch: &Batch,
+        mut resid_in: Array2<F>,
+        layer: usize,
+        tap: &mut impl Tap<F>,
+    ) -> (Array2<F>, BlockTrace<F>) {
+        let id = |param| ParamId::Block(layer, param);
+        tap.visit(layer, Site::ResidIn, resid_in.view_mut());
+        let (mut ln_1_out, ln_1) =
+            self.norm(resid_in.view(), id(BlockParam::Ln1Weight), id(BlockParam::Ln1Bias));
+        tap.visit(layer, Site::Ln1Out, ln_1_out.view_mut());
+        let mut qkv = self.linear(ln_1_out.view(), id(BlockParam::AttnInWeight), id(BlockParam::AttnInBias));
+        tap.visit(layer, Site::Qkv, qkv.view_mut());
+        let (mut head_out, attn) = attention(self.config(), batch, qkv.view());
+        tap.visit(layer, Site::HeadOut, head_out.view_mut());
+        let mut resid_mid =
+            self.linear(head_out.view(), id(BlockParam::AttnOutWeight), id(BlockParam::AttnOutBias));
+        tap.visit(layer, Site::AttnOut, resid_mid.view_mut());
+        resid_mid += &resid_in;
+        tap.visit(layer, Site::ResidMid, resid_mid.view_mut());
+        let (mut ln_2_out, ln_2) =
+            self.norm(resid_mid.view(), id(BlockParam::Ln2Weight), id(BlockParam::Ln2Bias));
+        tap.visit(layer, Site::Ln2Out, ln_2_out.view_mut());
+        let mut mlp_pre =
+            self.linear(ln_2_out.view(), id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
+        tap.visit(layer, Site::MlpPre, mlp_pre.view_mut());
+        let mut mlp_key = mlp_pre.mapv(gelu);
+        tap.visit(layer, Site::MlpKey, mlp_key.view_mut());
+        let mut resid_out =
+            self.linear(mlp_key.view(), id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias));
+        tap.visit(layer, Site::MlpOut, resid_out.view_mut());
+        resid_out += &resid_mid;
+        tap.visit(layer, Site::ResidOut, resid_out.view_mut());
+        let trace = BlockTrace {
+            resid_in,
+            ln_1,
+            ln_1_out,
+            qkv,
+            attn,
+            head_out,
+            resid_mid,
+            ln_2,
+            ln_2_out,
+            mlp_pre,
+            mlp_key,
+        };
+        (resid_out, trace)
+    }
+
+    /// `x W + b` with `x [n, in]`, `W [in, out]`, `b [out]`.
+    fn linear(&self, x: ArrayView2<F>, weight: ParamId, bias: ParamId) -> Array2<F> {
+        let weight = self.matrix(weight);
+        let mut y = Array2::zeros((x.nrows(), weight.ncols()));
+        y += &self.matrix(bias);
+        gemm(F::one(), x, weight, F::one(), y.view_mut());
+        y
+    }
+
+    /// LayerNorm over each row of `x [n, d]`: `(x - mean) rstd gain + bias` with the biased variance.
+    fn norm(&self, x: ArrayView2<F>, gain: ParamId, bias: ParamId) -> (Array2<F>, NormStats<F>) {
+        let (n, d) = x.dim();
+        let epsilon = F::of(self.config().layer_norm_epsilon);
+        let inv_d = F::one() / F::of(d as f64);
+        let (gain, bias) = (self.get(gain), self.get(bias));
+        let ones = vec![F::one(); d];
+        let mut out = Array2::zeros((n, d));
+        let mut stats = NormStats { mean: Vec::with_capacity(n), rstd: Vec::with_capacity(n) };
+        for (x, mut out) in x.rows().into_iter().zip(out.rows_mut()) {
+            let x = x.to_slice().expect("rows are contiguous");
+            let out = out.as_slice_mut().expect("rows are contiguous");
+            let mean = dot(x, &ones) * inv_d;
+            for (out, &x) in out.iter_mut().zip(x) {
+                *out = x - mean;
+            }
+            let rstd = F::one() / (dot(out, out) * inv_d + epsilon).sqrt();
+            for ((out, &gain), &bias) in out.iter_mut().zip(gain).zip(bias) {
+                *out = *out * rstd * gain + bias;
+            }
+            stats.mean.push(mean);
+            stats.rstd.push(rstd);
+        }
+        (out, stats)
+    }
+}
+
+/// Rows of a matrix, in the order given.
+pub fn select_rows<F: Scalar>(x: ArrayView2<F>, rows: &[usize]) -> Array2<F> {
+    x.select(Axis(0), rows)
+}
+
+/// `sqrt(2 / pi)`
+pub(crate) const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
+/// Coefficient of the cubic term.
+pub(crate) const GELU_CUBIC: f64 = 0.044_715;
+
+/// GELU, tanh form (Hendrycks & Gimpel 2016, eq. 3; `gelu_new` in Hugging Face):
+/// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
+#[inline(always)]
+pub(crate) fn gelu<F: Scalar>(x: F) -> F {
+    let inner = F::of(GELU_SCALE) * (x + F::of(GELU_CUBIC) * x * x * x);
+    F::of(0.5) * x * (F::one() + inner.tanh_())
+}
+
+/// Number of stored attention weights of a sequence of `t` tokens and one head.
+pub(crate) fn triangle(t: usize) -> usize {
+    t * (t + 1) / 2
+}
+
+/// Causal softmax attention per sequence and head: `qkv [n, 3d]` in, heads side by side `[n, d]` and the attention
+/// weights out.
+fn attention<F: Scalar>(config: &Config, batch: &Batch, qkv: ArrayView2<F>) -> (Array2<F>, Vec<F>) {
+    let (d, heads, width) = (config.n_embd, config.n_head, config.d_head());
+    let scale = F::one() / F::of(width as f64).sqrt();
+    let qkv = qkv.to_slice().expect("states are contiguous");
+    let row = |i: usize, part: usize, head: usize| &qkv[i * 3 * d + part * d + head * width..][..width];
+    let mut out = Array2::zeros((batch.n_rows(), d));
+    let z = out.as_slice_mut().expect("fresh arrays are contiguous");
+    let mut weights = Vec::with_capacity(batch.sequences().map(|s| triangle(s.len()) * heads).sum());
+    for sequence in batch.sequences() {
+        for head in 0..heads {
+            for i in sequence.clone() {
+                let start = weights.len();
+                let q = row(i, 0, head);
+                weights.extend((sequence.start..=i).map(|j| dot(q, row(j, 1, head)) * scale));
+                let scores = &mut weights[start..];
+                softmax(scores);
+                let z = &mut z[i * d + head * width..][..width];
+                for (j, &weight) in (sequence.start..=i).zip(scores.iter()) {
+                    axpy(weight, row(j, 2, head), z);
+                }
+            }
+        }
+    }
+    (out, weights)
+}
+
+/// Softmax in place, shifted by the maximum.
+pub(crate) fn softmax<F: Scalar>(x: &mut [F]) {
+    let max = x.iter().fold(F::neg_infinity(), |max, &x| if x > max { x } else { max });
+    let mut sum = F::zero();
+    for x in x.iter_mut() {
+        *x = (*x - max).exp_();
+        sum += *x;
+    }
+    let inv = F::one() / sum;
+    x.iter_mut().for_each(|x| *x *= inv);
+}

@@ -1,0 +1,148 @@
+//! Negative log-likelihood of target tokens.
+
+use ndarray::{Array2, ArrayView2, Axis};
+
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::forward::{Trace, softmax};
+use crate::params::Params;
+use crate::scalar::Scalar;
+
+/// One token to predict: the logits of `row` are scored against `token`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Row of the packed batch whose state predicts the token.
+    pub row: usize,
+    /// The token.
+    pub token: u32,
+}
+
+/// A prompt and a target laid end to end, and the rows that predict the target's tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptTargets {
+    /// The packed batch; the last token of each target is not fed in, since nothing reads its state.
+    pub batch: Batch,
+    /// Targets of all sequences, in order.
+    pub targets: Vec<Target>,
+    /// Number of target tokens of each sequence.
+    pub n_targets: Vec<usize>,
+}
+
+impl PromptTargets {
+    /// Lays each prompt and target end to end.
+    ///
+    /// # Errors
+    /// When a prompt or a target has no tokens or the two do not fit the context.
+    pub fn new<P: AsRef<[u32]>, T: AsRef<[u32]>>(config: &crate::Config, pairs: &[(P, T)]) -> Result<Self> {
+        let mut sequences = Vec::with_capacity(pairs.len());
+        let (mut targets, mut n_targets, mut start) = (Vec::new(), Vec::new(), 0);
+        for (i, (prompt, target)) in pairs.iter().enumerate() {
+            let (prompt, target) = (prompt.as_ref(), target.as_ref());
+            if prompt.is_empty() {
+                return Err(Error::Input(format!("prompt {i} has no tokens; expected at least one")));
+            }
+            if target.is_empty() {
+                return Err(Error::Input(format!("target {i} has no tokens; expected at least one")));
+            }
+            let mut sequence = prompt.to_vec();
+            sequence.extend_from_slice(&target[..target.len() - 1]);
+            targets.extend(
+                target
+                    .iter()
+                    .enumerate()
+                    .map(|(k, &token)| Target { row: start + prompt.len() - 1 + k, token }),
+            );
+            n_targets.push(target.len());
+            start += sequence.len();
+            sequences.push(sequence);
+        }
+        if let Some(target) = targets.iter().find(|target| target.token as usize >= config.vocab_size) {
+            return Err(Error::Input(format!(
+                "a target has token {}; the model's vocabulary has {}",
+                target.token, config.vocab_size
+            )));
+        }
+        Ok(PromptTargets { batch: Batch::new(config, &sequences)?, targets, n_targets })
+    }
+
+    /// Mean NLL per target token of each sequence, in nats.
+    pub fn nll_per_token<F: Scalar>(&self, model: &Params<F>) -> Vec<f64> {
+        let hidden = model.hidden(&self.batch);
+        self.mean_per_sequence(&model.nll(hidden.view(), &self.targets))
+    }
+
+    /// Averages token NLLs within each sequence.
+    pub fn mean_per_sequence(&self, nll: &[f64]) -> Vec<f64> {
+        let mut rest = nll;
+        self.n_targets
+            .iter()
+            .map(|&n| {
+                let (own, others) = rest.split_at(n);
+                rest = others;
+                own.iter().sum::<f64>() / n as f64
+            })
+            .collect()
+    }
+}
+
+/// Rows whose logits are computed at a time, so that a batch never needs `[n, V]` at once.
+const ROWS_AT_A_TIME: usize = 128;
+
+impl<F: Scalar> Params<F> {
+    /// NLL of each target given the hidden states `[n, d]` of the whole batch, in nats.
+    pub fn nll(&self, hidden: ArrayView2<F>, targets: &[Target]) -> Vec<f64> {
+        let mut nll = Vec::with_capacity(targets.len());
+        for targets in targets.chunks(ROWS_AT_A_TIME) {
+            let rows: Vec<usize> = targets.iter().map(|target| target.row).collect();
+            let logits = self.logits(hidden.select(Axis(0), &rows).view());
+            nll.extend(logits.rows().into_iter().zip(targets).map(|(logits, target)| {
+                let logits = logits.to_slice().expect("rows are contiguous");
+                log_sum_exp(logits) - logits[target.token as usize].wide()
+            }));
+        }
+        nll
+    }
+
+    /// NLL of each target and, for the loss `sum_i weights[i] nll_i`, the gradient of the hidden states `[n, d]`; adds
+    /// to the token embedding's gradient (the tied head) when `grads` holds it.
+    ///
+    /// # Panics
+    /// When there are not as many weights as targets.
+    pub fn nll_backward(
+        &self,
+        trace: &Trace<F>,
+        targets: &[Target],
+        weights: &[F],
+        grads: &mut Params<F>,
+    ) -> (Vec<f64>, Array2<F>) {
+        assert_eq!(targets.len(), weights.len(), "one weight per target");
+        let mut nll = Vec::with_capacity(targets.len());
+        let mut d_hidden = Array2::zeros(trace.hidden.dim());
+        for (targets, weights) in targets.chunks(ROWS_AT_A_TIME).zip(weights.chunks(ROWS_AT_A_TIME)) {
+            let rows: Vec<usize> = targets.iter().map(|target| target.row).collect();
+            let hidden = trace.hidden.select(Axis(0), &rows);
+            let mut logits = self.logits(hidden.view());
+            for ((mut row, target), &weight) in logits.rows_mut().into_iter().zip(targets).zip(weights) {
+                let row = row.as_slice_mut().expect("rows are contiguous");
+                nll.push(log_sum_exp(row) - row[target.token as usize].wide());
+                // nll = log sum exp(logits) - logits[token]; so d_logits = softmax(logits) - onehot(token)
+                softmax(row);
+                row[target.token as usize] -= F::one();
+                row.iter_mut().for_each(|x| *x *= weight);
+            }
+            let d_rows = self.logits_backward(hidden.view(), logits.view(), grads);
+            for (d_row, &row) in d_rows.rows().into_iter().zip(&rows) {
+                let mut sum = d_hidden.row_mut(row);
+                sum += &d_row;
+            }
+        }
+        (nll, d_hidden)
+    }
+}
+
+/// `log sum exp(x)`, accumulated in f64.
+fn log_sum_exp<F: Scalar>(x: &[F]) -> f64 {
+    let max = x.iter().fold(F::neg_infinity(), |max, &x| if x > max { x } else { max });
+    let sum: f64 = x.iter().map(|&x| (x - max).exp_().wide()).sum();
+    max.wide() + sum.ln()
+}

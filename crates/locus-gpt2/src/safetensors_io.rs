@@ -1,0 +1,187 @@
+//! Reading and writing safetensors: checkpoints here, masks and patches through the same two functions.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::params::{ParamId, Params, by_name};
+use crate::scalar::Scalar;
+
+/// Opens a safetensors file and hands its tensors and its `provenance` metadata to `read`.
+///
+/// # Errors
+/// When the file is missing, truncated or not safetensors, and whatever `read` returns.
+pub fn read_safetensors<T>(
+    path: &Path,
+    read: impl FnOnce(&SafeTensors<'_>, Option<String>) -> Result<T>,
+) -> Result<T> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
+        return Err(Error::format(path, "the file is empty; expected safetensors"));
+    }
+    // Safety: the map is read-only and lives only within this call. A file that another process truncates meanwhile
+    // would fault, which is the accepted contract of every memory-mapped reader.
+    #[allow(unsafe_code)]
+    let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+    let broken = |e| Error::format(path, format!("not a complete safetensors file: {e}"));
+    let tensors = SafeTensors::deserialize(&bytes).map_err(broken)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+    let provenance = header.metadata().as_ref().and_then(|map| map.get(PROVENANCE).cloned());
+    read(&tensors, provenance)
+}
+
+/// The one metadata key this crate writes: several would come out in random order.
+const PROVENANCE: &str = "provenance";
+
+/// Writes tensors `(name, type, shape, bytes)` and a provenance string, atomically and with the same bytes every time.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_safetensors(
+    path: &Path,
+    tensors: &[(String, Dtype, Vec<usize>, Vec<u8>)],
+    provenance: &str,
+) -> Result<()> {
+    let views: std::result::Result<Vec<_>, _> = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .collect();
+    let metadata = HashMap::from([(PROVENANCE.to_owned(), provenance.to_owned())]);
+    let bytes = views
+        .and_then(|views| safetensors::serialize(views, Some(metadata)))
+        .map_err(|e| Error::format(path, format!("cannot be serialised: {e}")))?;
+    write_atomically(path, &bytes)
+}
+
+/// Writes a file under a temporary name beside its destination, then renames it: readers never see half a file.
+///
+/// # Errors
+/// When the folder cannot be written to.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        std::fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().map_err(|e| Error::io(path, e))
+}
+
+/// Readable by everyone: temporary files would otherwise be private to their owner.
+#[cfg(unix)]
+fn permissions() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}
+
+impl<F: Scalar> Params<F> {
+    /// Reads every parameter of a checkpoint from a safetensors file; F16, BF16, F32 and F64 are converted. Names may
+    /// carry the `transformer.` prefix; attention-mask buffers, a score head and a tied `lm_head` are passed over.
+    ///
+    /// # Errors
+    /// When a tensor is missing, has another shape than `config` says, is not floating point, is not finite or is
+    /// unknown, or when the head is not tied.
+    pub fn read(path: &Path, config: &Config) -> Result<Self> {
+        read_safetensors(path, |tensors, _| {
+            let ids = by_name(config);
+            let mut params = Params::zeros(config, []);
+            let mut head = None;
+            for (name, view) in tensors.iter() {
+                let short = name.strip_prefix("transformer.").unwrap_or(name);
+                if let Some(&id) = ids.get(short) {
+                    let shape = file_shape(id, config);
+                    if view.shape() != shape {
+                        return Err(Error::format(
+                            path,
+                            format!(
+                                "tensor {name} has shape {:?}; config.json asks for {shape:?}",
+                                view.shape()
+                            ),
+                        ));
+                    }
+                    params.insert(
+                        id,
+                        decode(&view).map_err(|why| Error::format(path, format!("tensor {name} {why}")))?,
+                    );
+                } else if short == "lm_head.weight" {
+                    head = Some(
+                        decode::<F>(&view)
+                            .map_err(|why| Error::format(path, format!("tensor {name} {why}")))?,
+                    );
+                } else if !is_buffer(short) {
+                    return Err(Error::format(
+                        path,
+                        format!("tensor {name} is not part of a GPT-2 of this config"),
+                    ));
+                }
+            }
+            if let Some(id) = ParamId::all(config).find(|&id| !params.has(id)) {
+                return Err(Error::format(path, format!("tensor {id} is missing")));
+            }
+            if head.is_some_and(|head| head != params.get(ParamId::TokenEmbedding)) {
+                return Err(Error::format(
+                    path,
+                    "lm_head.weight differs from wte.weight; expected a tied head",
+                ));
+            }
+            Ok(params)
+        })
+    }
+
+    /// Writes the parameters present under their Hugging Face names, in this type.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path, provenance: &str) -> Result<()> {
+        let tensors: Vec<_> = self
+            .ids()
+            .map(|id| {
+                let mut bytes = Vec::with_capacity(std::mem::size_of_val(self.get(id)));
+                self.get(id).iter().for_each(|x| x.put_le(&mut bytes));
+                (format!("transformer.{id}"), F::DTYPE, file_shape(id, self.config()), bytes)
+            })
+            .collect();
+        write_safetensors(path, &tensors, provenance)
+    }
+}
+
+/// Shape of a parameter in files: vectors have one axis there.
+pub fn file_shape(id: ParamId, config: &Config) -> Vec<usize> {
+    let (rows, columns) = id.shape(config);
+    if id.is_vector() { vec![columns] } else { vec![rows, columns] }
+}
+
+/// Tensors that checkpoints carry beside the parameters: causal masks and a classification head.
+fn is_buffer(name: &str) -> bool {
+    name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") || name == "score.weight"
+}
+
+/// Converts a floating-point tensor of any width.
+///
+/// # Errors
+/// A phrase that continues "tensor NAME ..." when the type is not floating point or a value is not finite.
+pub fn decode<F: Scalar>(view: &TensorView<'_>) -> std::result::Result<Vec<F>, String> {
+    let bytes = view.data();
+    let values: Vec<F> = match view.dtype() {
+        Dtype::F32 => wide(bytes, |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
+        Dtype::F64 => wide(bytes, f64::from_le_bytes),
+        Dtype::F16 => wide(bytes, |b: [u8; 2]| f64::from(half::f16::from_le_bytes(b))),
+        Dtype::BF16 => wide(bytes, |b: [u8; 2]| f64::from(half::bf16::from_le_bytes(b))),
+        other => return Err(format!("has type {other:?}; expected F16, BF16, F32 or F64")),
+    };
+    match values.iter().position(|x| !x.is_finite()) {
+        Some(i) => Err(format!("has {} at index {i}; expected finite numbers", values[i])),
+        None => Ok(values),
+    }
+}
+
+fn wide<F: Scalar, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<F> {
+    bytes.as_chunks::<N>().0.iter().map(|&chunk| F::of(number(chunk))).collect()
+}

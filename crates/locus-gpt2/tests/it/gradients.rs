@@ -1,0 +1,147 @@
+//! Every backward against directional finite differences in f64.
+
+use locus_gpt2::{BlockParam, Params, PromptTargets, ScoreHead, Site, Target};
+use locus_testkit::{check_directional, random_vector};
+use ndarray::{Array2, ArrayViewMut2};
+use proptest::prelude::*;
+
+use crate::support::{Problem, cases, problem};
+use locus_gpt2::ParamId;
+
+/// A smooth loss of the final hidden states with a random gradient.
+fn probe(problem: &Problem, shape: (usize, usize)) -> Array2<f64> {
+    Array2::from_shape_vec(shape, random_vector(shape.0 * shape.1, problem.seed ^ 77)).unwrap()
+}
+
+fn with(model: &Params<f64>, id: ParamId, values: &[f64]) -> Params<f64> {
+    let mut changed = model.clone();
+    changed.insert(id, values.to_vec());
+    changed
+}
+
+fn next_token_targets(problem: &Problem) -> Vec<Target> {
+    let batch = problem.batch();
+    batch
+        .sequences()
+        .flat_map(|s| (s.start..s.end.max(1) - 1).map(|row| Target { row, token: batch.tokens()[row + 1] }))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+
+    /// LayerNorm, attention, MLP, biases, both embeddings: each tensor on its own, so that a wrong one is named.
+    #[test]
+    fn every_parameter(problem in problem()) {
+        let (model, batch) = (problem.model(), problem.batch());
+        let trace = model.trace(&batch, &mut ());
+        let d_hidden = probe(&problem, trace.hidden.dim());
+        let mut grads = Params::zeros(model.config(), ParamId::all(model.config()));
+        model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
+        for id in ParamId::all(model.config()) {
+            check_directional(&id.to_string(), model.get(id), grads.get(id), problem.seed, |values| {
+                (with(&model, id, values).hidden(&batch) * &d_hidden).sum()
+            });
+        }
+    }
+
+    /// The residual stream entering any layer: what activation-only backward returns.
+    #[test]
+    fn residual_stream(problem in problem(), layer in 0usize..3) {
+        let (model, batch) = (problem.model(), problem.batch());
+        let layer = layer.min(model.config().n_layer - 1);
+        let x = model.blocks(&batch, model.embed(&batch), 0..layer, &mut ());
+        let trace = model.trace_from(&batch, x.clone(), layer, &mut ());
+        let d_hidden = probe(&problem, trace.hidden.dim());
+        let mut none = Params::zeros(model.config(), []);
+        let d_x = model.backward(&batch, &trace, d_hidden.view(), &mut none, &mut ());
+        prop_assert_eq!(none.ids().count(), 0);
+        check_directional("resid", x.as_slice().unwrap(), d_x.as_slice().unwrap(), problem.seed, |values| {
+            let x = Array2::from_shape_vec(x.dim(), values.to_vec()).unwrap();
+            (model.trace_from(&batch, x, layer, &mut ()).hidden * &d_hidden).sum()
+        });
+    }
+
+    /// The gradient a tap sees at each site is the derivative with respect to what a tap adds there: this separates
+    /// LayerNorm, attention, GELU and the two linear maps of the MLP.
+    #[test]
+    fn every_site(problem in problem()) {
+        const SITES: [Site; 11] = [
+            Site::ResidIn, Site::Ln1Out, Site::Qkv, Site::HeadOut, Site::AttnOut, Site::ResidMid,
+            Site::Ln2Out, Site::MlpPre, Site::MlpKey, Site::MlpOut, Site::ResidOut,
+        ];
+        let (model, batch) = (problem.model(), problem.batch());
+        let layer = model.config().n_layer / 2;
+        let trace = model.trace(&batch, &mut ());
+        let d_hidden = probe(&problem, trace.hidden.dim());
+        let mut seen = std::collections::BTreeMap::new();
+        let mut tap = |at: usize, site: Site, d: ArrayViewMut2<f64>| {
+            if at == layer {
+                seen.insert(site, d.to_owned());
+            }
+        };
+        let mut none = Params::zeros(model.config(), []);
+        model.backward(&batch, &trace, d_hidden.view(), &mut none, &mut tap);
+        for site in SITES {
+            let d = seen[&site].as_slice().unwrap().to_vec();
+            check_directional(&format!("{site:?}"), &vec![0.0; d.len()], &d, problem.seed, |shift| {
+                let mut add = |at: usize, here: Site, mut state: ArrayViewMut2<f64>| {
+                    if at == layer && here == site {
+                        state.iter_mut().zip(shift).for_each(|(x, s)| *x += s);
+                    }
+                };
+                (model.trace(&batch, &mut add).hidden * &d_hidden).sum()
+            });
+        }
+    }
+
+    /// The whole language model with its tied head.
+    #[test]
+    fn language_model_loss(problem in problem()) {
+        let (model, batch) = (problem.model(), problem.batch());
+        let targets = next_token_targets(&problem);
+        let weights = random_vector(targets.len(), problem.seed);
+        let trace = model.trace(&batch, &mut ());
+        let mut grads = Params::zeros(model.config(), ParamId::all(model.config()));
+        let (nll, d_hidden) = model.nll_backward(&trace, &targets, &weights, &mut grads);
+        model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
+        let again = model.nll(model.hidden(&batch).view(), &targets);
+        locus_testkit::assert_close("nll", &nll, &again, locus_testkit::REORDERED_F64);
+        for id in [ParamId::TokenEmbedding, ParamId::PositionEmbedding, ParamId::Block(0, BlockParam::AttnInWeight)] {
+            check_directional(&id.to_string(), model.get(id), grads.get(id), problem.seed, |values| {
+                let model = with(&model, id, values);
+                model.nll(model.hidden(&batch).view(), &targets).iter().zip(&weights).map(|(nll, w)| nll * w).sum()
+            });
+        }
+    }
+
+    /// The score head's cross-entropy down to the first block.
+    #[test]
+    fn classification_loss(problem in problem()) {
+        let (model, batch) = (problem.model(), problem.batch());
+        let d = model.config().n_embd;
+        let head = ScoreHead { weight: Array2::from_shape_vec((2, d), random_vector(2 * d, problem.seed)).unwrap() };
+        let classes: Vec<usize> = (0..batch.n_sequences()).map(|i| (i + problem.seed as usize) % 2).collect();
+        let trace = model.trace(&batch, &mut ());
+        let mut grads = Params::zeros(model.config(), ParamId::maskable(model.config()));
+        let (_, d_hidden) = head.cross_entropy_backward(&batch, &trace, &classes);
+        model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
+        for id in [ParamId::Block(0, BlockParam::MlpInWeight), ParamId::Block(0, BlockParam::Ln1Weight)] {
+            check_directional(&id.to_string(), model.get(id), grads.get(id), problem.seed, |values| {
+                let model = with(&model, id, values);
+                head.cross_entropy_backward(&batch, &model.trace(&batch, &mut ()), &classes).0
+            });
+        }
+    }
+}
+
+/// A prompt and target are scored as one sequence without its last token.
+#[test]
+fn prompt_targets_lay_out() {
+    let config = locus_gpt2::Config::new(1, 1, 4, 8, 9);
+    let laid = PromptTargets::new(&config, &[(vec![1, 2], vec![3]), (vec![4], vec![5, 6])]).unwrap();
+    assert_eq!(laid.batch.tokens(), [1, 2, 4, 5]);
+    let rows: Vec<_> = laid.targets.iter().map(|t| (t.row, t.token)).collect();
+    assert_eq!(rows, [(1, 3), (2, 5), (3, 6)]);
+    assert_eq!(laid.mean_per_sequence(&[1.0, 2.0, 4.0]), [1.0, 3.0]);
+}

@@ -1,0 +1,113 @@
+//! What the packed batch must not change: causality, batch order, batch splits, thread count, masks.
+
+use locus_gpt2::{Batch, ParamMask, Params, Sampling};
+use locus_testkit::{REORDERED_F64, assert_close};
+use ndarray::s;
+use proptest::prelude::*;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+use crate::support::{cases, problem};
+
+fn bits(values: &[f64]) -> Vec<u64> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+proptest! {
+    #![proptest_config(cases(32))]
+
+    /// A later token never changes an earlier row, not even its last bit.
+    #[test]
+    fn causality(problem in problem(), cut in any::<prop::sample::Index>(), token in any::<prop::sample::Index>()) {
+        let model = problem.model();
+        let sequence = &problem.sequences[0];
+        let cut = cut.index(sequence.len());
+        let mut changed = sequence.clone();
+        changed[cut] = token.index(problem.config.vocab_size) as u32;
+        let run = |tokens: &Vec<u32>| model.hidden(&Batch::new(&problem.config, &[tokens]).unwrap());
+        let (before, after) = (run(sequence), run(&changed));
+        prop_assert_eq!(bits(&before.slice(s![..cut, ..]).iter().copied().collect::<Vec<_>>()),
+                        bits(&after.slice(s![..cut, ..]).iter().copied().collect::<Vec<_>>()));
+        if changed[cut] != sequence[cut] {
+            prop_assert!(before.row(cut) != after.row(cut), "the changed token must be felt");
+        }
+    }
+
+    /// Ragged batches give the rows of one sequence at a time, in any order.
+    #[test]
+    fn order_and_split(problem in problem()) {
+        let model = problem.model();
+        let mut reversed = problem.sequences.clone();
+        reversed.reverse();
+        let whole = model.hidden(&problem.batch());
+        let backwards = model.hidden(&Batch::new(&problem.config, &reversed).unwrap());
+        let mut end = backwards.nrows();
+        for (rows, sequence) in problem.batch().sequences().zip(&problem.sequences) {
+            let alone = model.hidden(&Batch::new(&problem.config, &[sequence]).unwrap());
+            let alone = alone.as_slice().unwrap();
+            assert_close("batch", whole.slice(s![rows.clone(), ..]).as_slice().unwrap(), alone, REORDERED_F64);
+            let start = end - sequence.len();
+            assert_close("reversed", backwards.slice(s![start..end, ..]).as_slice().unwrap(), alone, REORDERED_F64);
+            end = start;
+        }
+    }
+
+    /// An all-ones mask is the model; a mask and its complement add up to it; the gate agrees with the mask.
+    #[test]
+    fn masks(problem in problem(), share in 0.0f64..=1.0) {
+        let model = problem.model();
+        let population = ParamMask::population(&problem.config);
+        let count = (share * population as f64) as usize;
+        let mask = ParamMask::random(&problem.config, count, &mut ChaCha8Rng::seed_from_u64(problem.seed));
+        prop_assert_eq!(mask.count(), count);
+        prop_assert_eq!(mask.complement().count(), population - count);
+        prop_assert_eq!(mask.intersection_counts(&mask.complement()).iter().sum::<usize>(), 0);
+        let full = ParamMask::full(&problem.config).isolate(&model);
+        prop_assert_eq!(full.sha256(), model.sha256());
+        let (inside, outside) = (mask.isolate(&model), mask.complement().isolate(&model));
+        let mut gated = model.clone();
+        mask.gate(&mut gated);
+        prop_assert_eq!(gated.sha256(), inside.sha256());
+        for (id, bytes) in mask.tensors() {
+            for (i, &byte) in bytes.iter().enumerate() {
+                let kept = if byte == 1 { inside.get(id) } else { outside.get(id) };
+                prop_assert_eq!(kept[i], model.get(id)[i]);
+                prop_assert_eq!(inside.get(id)[i] + outside.get(id)[i], model.get(id)[i]);
+            }
+        }
+    }
+
+    /// Greedy generation is the arg max of the full recomputation, and stops at the end of the context.
+    #[test]
+    fn greedy_generation(problem in problem()) {
+        let model = problem.model();
+        let prompt = &problem.sequences[0];
+        let tokens = model.generate(prompt, 5, Sampling::Greedy).unwrap();
+        prop_assert_eq!(tokens.len(), 5.min(problem.config.n_positions - prompt.len()));
+        let top1 = Sampling::TopK { k: 1, rng: &mut ChaCha8Rng::seed_from_u64(1) };
+        prop_assert_eq!(&tokens, &model.generate(prompt, 5, top1).unwrap());
+        let mut so_far = prompt.clone();
+        for token in tokens {
+            let hidden = model.hidden(&Batch::new(&problem.config, &[&so_far]).unwrap());
+            let logits = model.logits(hidden.view());
+            let last = logits.row(so_far.len() - 1);
+            prop_assert!(last.iter().all(|&x| x <= last[token as usize]));
+            so_far.push(token);
+        }
+    }
+}
+
+/// Products large enough to be cut into pieces give the same bits on one thread and on three.
+#[test]
+fn thread_count() {
+    let config = locus_gpt2::Config::new(1, 2, 256, 64, 500);
+    let model = Params::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(3));
+    let sequences: Vec<Vec<u32>> =
+        (0..40).map(|i| (0..50).map(|j| (i * 13 + j * 7) % 500).collect()).collect();
+    let batch = Batch::new(&config, &sequences).unwrap();
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| model.logits(model.hidden(&batch).view()))
+    };
+    assert!(2000 * 500 * 256 > 2 << 26, "the product must be cut");
+    assert_eq!(on(1), on(3));
+}

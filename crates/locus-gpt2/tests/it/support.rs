@@ -1,0 +1,56 @@
+//! Small random models and batches.
+
+use std::path::PathBuf;
+
+use locus_gpt2::{Batch, Config, ParamId, Params};
+use proptest::prelude::*;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+pub fn golden_folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden")
+}
+
+/// The whole input of a property: a model's shape and seed, and ragged sequences.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    pub config: Config,
+    pub seed: u64,
+    pub sequences: Vec<Vec<u32>>,
+}
+
+impl Problem {
+    /// Weights large enough that every non-linearity is felt, biases and gains included.
+    pub fn model(&self) -> Params<f64> {
+        let mut config = self.config.clone();
+        config.initializer_range = 0.3;
+        let mut model = Params::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(self.seed));
+        for (i, id) in ParamId::all(&config).filter(|id| id.is_vector()).enumerate() {
+            let noise = locus_testkit::random_vector(id.len(&config), self.seed ^ (i as u64 + 1));
+            model.get_mut(id).iter_mut().zip(noise).for_each(|(w, noise)| *w += 0.2 * noise);
+        }
+        model
+    }
+
+    pub fn batch(&self) -> Batch {
+        Batch::new(&self.config, &self.sequences).expect("problems fit their model")
+    }
+}
+
+pub fn problem() -> impl Strategy<Value = Problem> {
+    let shape = (1usize..=3, 1usize..=3, 1usize..=5, 4usize..=10, 3usize..=23);
+    (shape, any::<u64>()).prop_flat_map(|((layers, heads, width, positions, vocab), seed)| {
+        let config =
+            Config::new(layers, heads, heads * width + if heads == 1 { 1 } else { 0 }, positions, vocab);
+        let sequence = prop::collection::vec(0..vocab as u32, 1..=positions);
+        prop::collection::vec(sequence, 1..=4).prop_map(move |sequences| Problem {
+            config: config.clone(),
+            seed,
+            sequences,
+        })
+    })
+}
+
+/// Few cases: each is a whole model, and proptest keeps the failures.
+pub fn cases(n: u32) -> ProptestConfig {
+    ProptestConfig { cases: n, failure_persistence: None, ..ProptestConfig::default() }
+}
