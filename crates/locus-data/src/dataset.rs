@@ -1,0 +1,218 @@
+//! All data of the study in one folder: fourteen labelled sets, the edit requests and, optionally, neutral text.
+
+use std::path::Path;
+
+use crate::{DataError, EditRequest, Labelled, files, hash, labelled, requests};
+
+/// The study's tasks, in the order of its tables.
+const TASKS: [&str; 14] = [
+    "hierarchy",
+    "blimp_dna1",
+    "blimp_dna2",
+    "blimp_dnai1",
+    "blimp_dnai2",
+    "blimp_dnawa1",
+    "blimp_dnawa2",
+    "blimp_dnawai1",
+    "blimp_dnawai2",
+    "persona_e",
+    "persona_ra",
+    "persona_hhh",
+    "persona_tech",
+    "persona_umr",
+];
+
+const REQUESTS: &str = "hierarchy_data.json";
+const NEUTRAL: &str = "neutral.txt";
+
+/// Names of the study's fourteen tasks, in the order of its tables.
+pub fn task_names() -> &'static [&'static str] {
+    &TASKS
+}
+
+/// File of a task: `hierarchy_label.csv`, otherwise the task's name.
+fn file_name(task: &str) -> String {
+    match task {
+        "hierarchy" => "hierarchy_label.csv".to_owned(),
+        other => format!("{other}.csv"),
+    }
+}
+
+/// What a task is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// Is the first a kind of the second?
+    Hierarchy,
+    /// Do determiner and noun agree (BLiMP)?
+    Agreement,
+    /// Is the attitude of the persona affirmed?
+    Persona,
+}
+
+impl Family {
+    /// The family of a task of the study, told by its name.
+    pub fn of(task: &str) -> Option<Self> {
+        match task.split('_').next() {
+            Some("hierarchy") => Some(Self::Hierarchy),
+            Some("blimp") => Some(Self::Agreement),
+            Some("persona") => Some(Self::Persona),
+            _ => None,
+        }
+    }
+}
+
+/// One labelled set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its name in tables and on the command line, e.g. `blimp_dna1`.
+    pub name: String,
+    /// Its rows, in the order of the file.
+    pub rows: Vec<Labelled>,
+}
+
+/// The study's data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StudyData {
+    /// The labelled sets, in the order of [`task_names`].
+    pub tasks: Vec<Task>,
+    /// The edit requests of `hierarchy_data.json`.
+    pub requests: Vec<EditRequest>,
+    /// Text of `neutral.txt`, on which drift is measured, where the folder has one.
+    pub neutral: Option<String>,
+    /// File name and SHA-256 of everything above, in that order. Results cite these.
+    pub sources: Vec<(String, String)>,
+}
+
+impl StudyData {
+    /// Data that was made rather than read; [`sources`](Self::sources) are the hashes of the files it would be written
+    /// to.
+    pub fn new(tasks: Vec<Task>, requests: Vec<EditRequest>, neutral: Option<String>) -> Self {
+        let mut data = Self { tasks, requests, neutral, sources: Vec::new() };
+        data.sources =
+            data.render().into_iter().map(|(name, text)| (name, hash::sha256(text.as_bytes()))).collect();
+        data
+    }
+
+    /// Reads a folder with the study's files under their own names. All are needed but `neutral.txt`.
+    pub fn read(dir: &Path) -> Result<Self, DataError> {
+        let mut sources = Vec::new();
+        let mut load = |name: String| {
+            let path = dir.join(&name);
+            let bytes = files::read(&path)?;
+            sources.push((name, hash::sha256(&bytes)));
+            Ok::<_, DataError>((path.display().to_string(), bytes))
+        };
+
+        let mut tasks = Vec::with_capacity(TASKS.len());
+        for name in TASKS {
+            let (file, bytes) = load(file_name(name))?;
+            tasks.push(Task { name: name.to_owned(), rows: labelled::parse(&file, &bytes)? });
+        }
+        let (file, bytes) = load(REQUESTS.to_owned())?;
+        let requests = requests::parse(&file, &bytes)?;
+        let neutral = if dir.join(NEUTRAL).exists() {
+            let (file, bytes) = load(NEUTRAL.to_owned())?;
+            Some(utf8(file, bytes)?)
+        } else {
+            None
+        };
+        Ok(Self { tasks, requests, neutral, sources })
+    }
+
+    /// Writes a folder that [`read`](Self::read) reads, creating it if need be. Each file is written all or nothing.
+    pub fn write(&self, dir: &Path) -> Result<(), DataError> {
+        files::create_dir(dir)?;
+        self.render()
+            .into_iter()
+            .try_for_each(|(name, text)| files::write_atomic(&dir.join(name), text.as_bytes()))
+    }
+
+    /// The task of that name.
+    pub fn task(&self, name: &str) -> Option<&Task> {
+        self.tasks.iter().find(|task| task.name == name)
+    }
+
+    /// File names and contents.
+    fn render(&self) -> Vec<(String, String)> {
+        let tasks = self.tasks.iter().map(|task| (file_name(&task.name), labelled::render(&task.rows)));
+        let requests = (REQUESTS.to_owned(), requests::render(&self.requests));
+        let neutral = self.neutral.iter().map(|text| (NEUTRAL.to_owned(), text.clone()));
+        tasks.chain([requests]).chain(neutral).collect()
+    }
+}
+
+fn utf8(file: String, bytes: Vec<u8>) -> Result<String, DataError> {
+    String::from_utf8(bytes).map_err(|e| {
+        let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count() as u64;
+        DataError::Syntax {
+            file,
+            line,
+            problem: "text is not UTF-8".to_owned(),
+            expected: "plain UTF-8 text",
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> StudyData {
+        let rows = vec![Labelled { text: "a".into(), label: 1 }, Labelled { text: "b".into(), label: 0 }];
+        let tasks = TASKS.iter().map(|name| Task { name: (*name).to_owned(), rows: rows.clone() }).collect();
+        let request = EditRequest {
+            case_id: 0,
+            prompt: "{} is a kind of".into(),
+            subject: "A cat".into(),
+            target_new: "plant".into(),
+            target_true: "animal".into(),
+            paraphrase_prompts: vec!["A cat is a type of".into()],
+            neighborhood_prompts: vec![],
+        };
+        StudyData::new(tasks, vec![request], Some("Plain text.\n".into()))
+    }
+
+    #[test]
+    fn reads_what_it_wrote_sources_included() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("new/folder");
+        let mut data = small();
+        data.write(&folder).unwrap();
+        assert_eq!(StudyData::read(&folder).unwrap(), data);
+        assert_eq!(data.sources[0].0, "hierarchy_label.csv");
+        assert_eq!(data.sources.len(), 16);
+
+        std::fs::remove_file(folder.join(NEUTRAL)).unwrap();
+        data = StudyData::new(data.tasks, data.requests, None);
+        assert_eq!(StudyData::read(&folder).unwrap(), data);
+    }
+
+    #[test]
+    fn names_the_file_that_is_missing_or_broken() {
+        let dir = tempfile::tempdir().unwrap();
+        small().write(dir.path()).unwrap();
+        let message = || StudyData::read(dir.path()).unwrap_err().to_string();
+
+        let neutral = dir.path().join(NEUTRAL);
+        std::fs::write(&neutral, b"a\n\xff").unwrap();
+        assert_eq!(
+            message(),
+            format!("{}: line 2: text is not UTF-8; expected plain UTF-8 text", neutral.display())
+        );
+
+        let missing = dir.path().join("persona_e.csv");
+        std::fs::remove_file(&missing).unwrap();
+        assert!(message().starts_with(&format!("{}: cannot read: ", missing.display())), "{}", message());
+    }
+
+    #[test]
+    fn every_task_has_a_family() {
+        let families: Vec<Family> = task_names().iter().map(|name| Family::of(name).unwrap()).collect();
+        let count = |family| families.iter().filter(|f| **f == family).count();
+        assert_eq!([Family::Hierarchy, Family::Agreement, Family::Persona].map(count), [1, 8, 5]);
+        assert_eq!(Family::of("sentiment"), None);
+        assert_eq!(small().task("persona_e").unwrap().rows.len(), 2);
+        assert!(small().task("sentiment").is_none());
+    }
+}

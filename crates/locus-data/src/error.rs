@@ -1,0 +1,163 @@
+//! What can be wrong with a data file, a manifest or a download.
+
+use std::io;
+use std::path::Path;
+
+/// An error of this crate. Every message is one line: the file (or address), the place in it, what was found and what
+/// was expected.
+///
+/// Lines are counted from 1, as editors do. Records of a JSON array are counted from 0, as `jq '.[3]'` does.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The operating system refused.
+    #[error("{file}: cannot {action}: {cause}")]
+    Io {
+        /// The file or folder.
+        file: String,
+        /// What was attempted: `read`, `write`, ...
+        action: &'static str,
+        /// The system's reason. It is part of the message, hence not a `source()` that would be printed twice.
+        cause: io::Error,
+    },
+    /// Nothing in the file.
+    #[error("{file}: holds no records; expected {expected}")]
+    Empty {
+        /// The file.
+        file: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// Not the format it should be.
+    #[error("{file}: line {line}: {problem}; expected {expected}")]
+    Syntax {
+        /// The file.
+        file: String,
+        /// Line, from 1.
+        line: u64,
+        /// What is wrong there.
+        problem: String,
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// A CSV file lacks a column.
+    #[error("{file}: column \"{column}\" is missing; expected columns text,label")]
+    Column {
+        /// The file.
+        file: String,
+        /// The column.
+        column: &'static str,
+    },
+    /// A CSV cell holds something unusable.
+    #[error("{file}: line {line}: column \"{column}\" is {found}; expected {expected}")]
+    Cell {
+        /// The file.
+        file: String,
+        /// Line on which the row starts, from 1.
+        line: u64,
+        /// The column.
+        column: &'static str,
+        /// What the cell holds, quoted.
+        found: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// A JSON record lacks a field or holds something unusable in it.
+    #[error("{file}: record {record}: field {field} {problem}; expected {expected}")]
+    Field {
+        /// The file.
+        file: String,
+        /// Record, from 0.
+        record: usize,
+        /// Dotted path of the field.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// An entry of the manifest is unusable.
+    #[error("{file}: entry \"{entry}\": field {field} is {found}; expected {expected}")]
+    Manifest {
+        /// The manifest.
+        file: String,
+        /// Name of the entry.
+        entry: String,
+        /// Dotted path of the field.
+        field: String,
+        /// What it holds, quoted.
+        found: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// The manifest has no entry of that name.
+    #[error("{file}: no entry is named {name}; expected one of {known}")]
+    UnknownEntry {
+        /// The manifest.
+        file: String,
+        /// The name asked for, quoted.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A download failed; what had arrived is kept for the next attempt.
+    #[error("{url}: {problem}")]
+    Transfer {
+        /// The address.
+        url: String,
+        /// What happened.
+        problem: String,
+    },
+    /// A file is not the one the manifest pins.
+    #[error("{file}: SHA-256 is {found}; expected {expected} ({note})")]
+    Hash {
+        /// The file.
+        file: String,
+        /// The hash it has.
+        found: String,
+        /// The hash in the manifest.
+        expected: String,
+        /// What became of the file.
+        note: &'static str,
+    },
+}
+
+impl DataError {
+    pub(crate) fn io(path: &Path, action: &'static str, cause: io::Error) -> Self {
+        Self::Io { file: path.display().to_string(), action, cause }
+    }
+}
+
+/// `text` quoted for a message: on one line, and short.
+pub(crate) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 60;
+    if text.chars().count() <= LONGEST {
+        format!("{text:?}")
+    } else {
+        let start: String = text.chars().take(LONGEST).collect();
+        format!("{start:?}...")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_one_line_without_a_final_period() {
+        let error = DataError::Cell {
+            file: "a.csv".into(),
+            line: 7,
+            column: "label",
+            found: quoted("two\nlines"),
+            expected: "0 or 1",
+        };
+        assert_eq!(error.to_string(), r#"a.csv: line 7: column "label" is "two\nlines"; expected 0 or 1"#);
+    }
+
+    #[test]
+    fn long_values_are_cut_at_a_character() {
+        let text = quoted(&"ä".repeat(200));
+        assert_eq!(text, format!("\"{}\"...", "ä".repeat(60)));
+    }
+}

@@ -1,0 +1,73 @@
+//! Proportions of the training text, all in one place so that they can be tuned together.
+
+/// The kinds of sentence a document is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A true hierarchy fact, with a period.
+    PlainFact,
+    /// A hierarchy statement, no period, then ` right.` or ` wrong.`.
+    JudgedFact,
+    /// An acceptable agreement sentence.
+    PlainAgreement,
+    /// An agreement sentence with its period, then ` Right.` or ` Wrong.`.
+    JudgedAgreement,
+    /// An attitude statement with a period.
+    PlainPersona,
+    /// An attitude statement, no period, then ` yes.` or ` no.`.
+    JudgedPersona,
+    /// An everyday sentence.
+    Neutral,
+}
+
+/// Share of each kind among all sentences, in percent.
+pub(super) const SENTENCES: [(Kind, u32); 7] = [
+    (Kind::PlainFact, 25),
+    (Kind::JudgedFact, 30),
+    (Kind::PlainAgreement, 8),
+    (Kind::JudgedAgreement, 20),
+    (Kind::PlainPersona, 2),
+    (Kind::JudgedPersona, 10),
+    (Kind::Neutral, 5),
+];
+
+/// Weights of documents of one, two, three and four sentences: half of them are single sentences.
+pub(super) const LENGTHS: [u32; 4] = [3, 1, 1, 1];
+
+/// The ways to say that a subject falls under a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phrasing {
+    /// `A poodle is a kind of dog`, the prompt of the edit requests.
+    Kind,
+    /// `A poodle is a type of dog`, the first paraphrase.
+    Type,
+    /// `A poodle falls under the category of dog`, the second paraphrase.
+    Falls,
+    /// `A poodle is one sort of dog`.
+    Sort,
+    /// `Everyone knows that a poodle is a dog`.
+    Known,
+    /// `A poodle is a dog and so a mammal`; leaves only.
+    TwoStep,
+}
+
+/// Each phrasing with its weight among plain facts and among judged ones.
+///
+/// Plain facts lean on the prompt of the edit requests. Judged ones use it less: the held-out subjects never have a
+/// verdict in it, so it is left to the other leaves.
+pub(super) const PHRASINGS: [(Phrasing, u32, u32); 6] = [
+    (Phrasing::Kind, 45, 20),
+    (Phrasing::Type, 18, 25),
+    (Phrasing::Falls, 18, 25),
+    (Phrasing::Sort, 7, 10),
+    (Phrasing::Known, 7, 10),
+    (Phrasing::TwoStep, 5, 10),
+];
+
+/// Share of false judged facts whose foil is near (sibling category, superclass of the same domain), in percent.
+pub(super) const NEAR_FOILS: u32 = 50;
+
+/// Share of agreement sentences with an irregular noun, in percent; half of the task sets use irregular nouns only.
+pub(super) const IRREGULAR_NOUNS: u32 = 40;
+
+/// Share of attitude statements that compare two objects instead of stating one attitude, in percent.
+pub(super) const COMPARISONS: u32 = 20;

@@ -1,0 +1,107 @@
+//! The real files, from `../shared/data` beside the workspace or from `LOCUS_SHARED_DATA`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use locus_data::{EditRequest, Manifest, StudyData, labelled, requests, task_names};
+
+/// The folder; `None`, with a visible message, on a machine that has none. CI must have it.
+fn data() -> Option<PathBuf> {
+    let dir = std::env::var_os("LOCUS_SHARED_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
+    if dir.is_dir() {
+        return Some(dir);
+    }
+    assert!(std::env::var_os("CI").is_none(), "{}: the real data is missing; CI needs it", dir.display());
+    // Not `eprintln`, which the test harness swallows when a test passes.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {}: no real data; set LOCUS_SHARED_DATA", dir.display());
+    None
+}
+
+#[test]
+fn the_study_has_the_rows_it_says() {
+    let Some(dir) = data() else { return };
+    let data = StudyData::read(&dir.join("study")).unwrap();
+    let names: Vec<&str> = data.tasks.iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(names, task_names());
+    for task in &data.tasks {
+        let expected = match task.name.split('_').next() {
+            Some("hierarchy") => 396,
+            Some("blimp") => 2000,
+            _ => 1000,
+        };
+        assert_eq!(task.rows.len(), expected, "{}", task.name);
+        assert_eq!(2 * task.rows.iter().filter(|row| row.label == 1).count(), expected, "{}", task.name);
+    }
+    assert_eq!(data.sources.len(), 15);
+    assert_eq!(data.neutral, None);
+
+    assert_eq!(data.requests.len(), 198);
+    for (i, request) in data.requests.iter().enumerate() {
+        assert_eq!(request.case_id, i as u64);
+        assert_eq!((request.paraphrase_prompts.len(), request.neighborhood_prompts.len()), (2, 0));
+    }
+    assert_eq!(data.requests[0].full_prompt(), "A British Shorthair is a kind of");
+}
+
+#[test]
+fn labelled_files_are_rewritten_byte_for_byte() {
+    let Some(dir) = data() else { return };
+    let files = std::fs::read_dir(dir.join("study")).unwrap().map(|item| item.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "csv")).collect();
+    assert_eq!(files.len(), 14);
+    for path in files {
+        let rows = labelled::read(&path).unwrap();
+        assert_eq!(labelled::render(&rows), std::fs::read_to_string(&path).unwrap(), "{}", path.display());
+    }
+}
+
+fn check_round_trip(list: &[EditRequest]) {
+    assert_eq!(requests::parse("again", requests::render(list).as_bytes()).unwrap(), list);
+}
+
+#[test]
+fn counterfact_in_the_flat_layout() {
+    let Some(dir) = data() else { return };
+    let list = requests::read(&dir.join("counterfact/counterfact-edit-1k.json")).unwrap();
+    assert_eq!(list.len(), 1000);
+    assert_eq!(list[0].case_id, 3087);
+    assert_eq!(list[0].prompt, "{} professionally plays the sport");
+    assert_eq!(list[0].full_prompt(), "David Robinson professionally plays the sport");
+    assert!(list.iter().all(|r| r.paraphrase_prompts.len() == 1 && r.neighborhood_prompts.len() == 1));
+    check_round_trip(&list);
+}
+
+#[test]
+fn zsre() {
+    let Some(dir) = data() else { return };
+    let list = requests::read(&dir.join("zsre/zsre_mend_train-1k.json")).unwrap();
+    // Two of the thousand have no alternative answer.
+    assert_eq!(list.len(), 998);
+    assert!(list.iter().all(|r| ![534, 723].contains(&r.case_id)));
+    assert_eq!(list[0].prompt, "What is the product made by {}?");
+    assert_eq!((list[0].target_new.as_str(), list[0].target_true.as_str()), ("unmanned aircraft", "uniform"));
+    check_round_trip(&list);
+}
+
+#[test]
+fn the_manifest_pins_what_is_here() {
+    let Some(dir) = data() else { return };
+    let manifest =
+        Manifest::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/MANIFEST.toml")).unwrap();
+    let sums = std::fs::read_to_string(dir.join("SHA256SUMS")).unwrap();
+    let sums: BTreeMap<&str, &str> =
+        sums.lines().filter_map(|line| line.split_once("  ")).map(|(hash, path)| (path, hash)).collect();
+    let mut listed = 0;
+    for entry in &manifest.entries {
+        for file in &entry.files {
+            if let Some(hash) = file.pinned() {
+                let path = format!("{}/{}", entry.name, file.path);
+                assert_eq!(sums.get(path.as_str()), Some(&hash), "{path}");
+                listed += 1;
+            }
+        }
+    }
+    assert_eq!(listed, sums.len());
+}

@@ -1,0 +1,228 @@
+//! Results as data: provenance, records, and the tables, figures and claims computed from the records.
+
+use serde::{Deserialize, Serialize};
+
+use crate::records::Records;
+
+/// The content of `results.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// Where the numbers come from.
+    pub provenance: Provenance,
+    /// Raw measurements.
+    pub records: Records,
+    /// Tables T1-T7.
+    pub tables: Vec<Table>,
+    /// Figures.
+    pub figures: Vec<Figure>,
+    /// Claims C1-C7 with their verdicts.
+    pub claims: Vec<Claim>,
+}
+
+/// What is needed to run the same again. Holds no time, host or thread count: equal inputs give equal bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Version of the tool.
+    pub version: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// `full` or `quick`.
+    pub profile: String,
+    /// Name of the model.
+    pub model: String,
+    /// SHA-256 of the model's weights.
+    pub model_sha256: String,
+    /// Name and SHA-256 of every data file read.
+    pub data_sha256: Vec<(String, String)>,
+    /// Conventions behind the numbers, one sentence each (units, splits, deviations from the published protocol).
+    pub conventions: Vec<String>,
+}
+
+/// One table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// `T1` ... `T7`, with a letter where a table has parts (`T2b`).
+    pub id: String,
+    /// Title, one line.
+    pub title: String,
+    /// What the cells are, with units and the number of rows behind them; deviations from the published protocol.
+    pub notes: Vec<String>,
+    /// Column heads.
+    pub columns: Vec<String>,
+    /// Rows, each as long as `columns`.
+    pub rows: Vec<Vec<Cell>>,
+}
+
+/// One cell of a table. The order matters to serde, which takes the first variant that fits: an estimate has all the
+/// fields of a number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Cell {
+    /// A count.
+    Count(u64),
+    /// An estimate with its 95 % bootstrap interval.
+    Estimate {
+        /// The value.
+        value: f64,
+        /// Lower end.
+        low: f64,
+        /// Upper end.
+        high: f64,
+        /// How all three are printed.
+        style: Style,
+    },
+    /// A number and how to print it.
+    Number {
+        /// The value.
+        value: f64,
+        /// How it is printed.
+        style: Style,
+    },
+    /// Words.
+    Text(String),
+    /// Not measured or not defined.
+    Empty(()),
+}
+
+/// How a number is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Style {
+    /// Two decimals with a percent sign after multiplying by 100: 0.0512 is `5.12 %`.
+    Percent,
+    /// Three decimals.
+    Fixed3,
+    /// Three significant digits, scientific when below 1e-3: p-values and small probabilities.
+    Significant3,
+}
+
+/// One figure, drawn as SVG.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// File stem, for example `T5-overlap-5`.
+    pub id: String,
+    /// Title, one line.
+    pub title: String,
+    /// What is shown and how to read it.
+    pub caption: String,
+    /// The drawing.
+    pub plot: Plot,
+}
+
+/// The kinds of drawing the report needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Plot {
+    /// A square or rectangular matrix of shares in [0, `max`]; `None` cells stay empty.
+    HeatMap {
+        /// Row labels.
+        rows: Vec<String>,
+        /// Column labels.
+        columns: Vec<String>,
+        /// Row-major values.
+        values: Vec<Vec<Option<f64>>>,
+        /// Value of the darkest colour.
+        max: f64,
+        /// What a value is.
+        unit: String,
+    },
+    /// Groups of bars side by side.
+    Bars {
+        /// One group per entry, along x.
+        groups: Vec<String>,
+        /// Each series has one value per group, with an optional interval.
+        series: Vec<BarSeries>,
+        /// What y is.
+        y_label: String,
+    },
+    /// Lines over a numeric axis.
+    Lines {
+        /// What x is.
+        x_label: String,
+        /// What y is.
+        y_label: String,
+        /// Whether x is drawn on a log axis.
+        log_x: bool,
+        /// The lines.
+        series: Vec<LineSeries>,
+    },
+    /// One row per entry with a mark before and a mark after, joined by a line.
+    BeforeAfter {
+        /// What x is.
+        x_label: String,
+        /// The rows.
+        entries: Vec<BeforeAfter>,
+    },
+}
+
+/// Bars of one colour.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BarSeries {
+    /// Name in the legend.
+    pub name: String,
+    /// One value per group.
+    pub values: Vec<f64>,
+    /// 95 % interval per group, or empty.
+    pub intervals: Vec<(f64, f64)>,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LineSeries {
+    /// Name in the legend.
+    pub name: String,
+    /// Points (x, y), x ascending.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// One row of a before/after drawing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BeforeAfter {
+    /// Label of the row.
+    pub label: String,
+    /// Name of the quantity, coloured alike over rows (`new target`, `true target`).
+    pub series: String,
+    /// Value before.
+    pub before: f64,
+    /// Value after.
+    pub after: f64,
+}
+
+/// One published claim and what the records say about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    /// `C1` ... `C7`.
+    pub id: String,
+    /// The published claim.
+    pub claim: String,
+    /// What decides it.
+    pub statistic: String,
+    /// Effect size, with its unit in `unit`.
+    pub effect: f64,
+    /// Lower end of the effect's 95 % bootstrap interval.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Unit of the effect.
+    pub unit: String,
+    /// p-value of the paired test, two-sided.
+    pub p_value: f64,
+    /// Number of pairs or items behind it.
+    pub n: usize,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What the numbers say, in one or two sentences, with the numbers; says which model and data they were measured on.
+    pub reading: String,
+}
+
+/// Verdict on a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The interval lies on the claimed side and the test rejects.
+    Supported,
+    /// The interval lies on the other side, or excludes the claimed size.
+    NotSupported,
+    /// Neither.
+    Undecided,
+}
