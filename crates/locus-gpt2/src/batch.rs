@@ -69,3 +69,34 @@ impl Batch {
         self.offsets[1..].iter().map(|end| end - 1).collect()
     }
 }
+
+/// Cuts a list of sequences into runs of at most `max_rows` tokens (and at least one sequence). The cuts depend on the
+/// lengths alone, so work done run by run and added up in order gives the same bits on any number of threads.
+pub fn pieces<S: AsRef<[u32]>>(sequences: &[S], max_rows: usize) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    let (mut start, mut rows) = (0, 0);
+    for (i, sequence) in sequences.iter().enumerate() {
+        let length = sequence.as_ref().len();
+        if i > start && rows + length > max_rows {
+            pieces.push(start..i);
+            (start, rows) = (i, 0);
+        }
+        rows += length;
+    }
+    if start < sequences.len() {
+        pieces.push(start..sequences.len());
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_everything_in_order() {
+        let sequences = [vec![0; 3], vec![0; 3], vec![0; 9], vec![0; 1], vec![0; 2]];
+        assert_eq!(pieces(&sequences, 6), [0..2, 2..3, 3..5]);
+        assert_eq!(pieces(&sequences[..0], 6), []);
+    }
+}

@@ -1,10 +1,15 @@
 //! A linear score head read at each sequence's last token, as in `GPT2ForSequenceClassification`.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis, concatenate};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, pieces};
+use crate::error::Result;
 use crate::forward::{Trace, softmax};
 use crate::linalg::gemm;
+use crate::optim::{AdamW, Moments};
 use crate::params::Params;
 use crate::scalar::Scalar;
 
@@ -16,6 +21,46 @@ pub struct ScoreHead<F> {
 }
 
 impl<F: Scalar> ScoreHead<F> {
+    /// Trains a two-class head on frozen last-token states `features [rows, d]` by mini-batch cross-entropy.
+    ///
+    /// Starts at zero: the loss is convex, so nothing is gained by a random start.
+    ///
+    /// # Panics
+    /// When there is not one class (0 or 1) per row.
+    pub fn train(features: ArrayView2<F>, classes: &[usize], params: &HeadTraining, rng: &mut ChaCha8Rng) -> Self {
+        let (n, d) = features.dim();
+        assert_eq!(n, classes.len(), "one class per row");
+        let adam = AdamW { weight_decay: params.weight_decay, ..AdamW::new(params.lr) };
+        let mut head = ScoreHead { weight: Array2::zeros((2, d)) };
+        let mut moments = Moments::zeros(2 * d);
+        let mut order: Vec<usize> = (0..n).collect();
+        let mut t = 0;
+        for _ in 0..params.epochs {
+            shuffle(&mut order, rng);
+            for rows in order.chunks(params.batch_rows) {
+                let x = features.select(Axis(0), rows);
+                let y: Vec<usize> = rows.iter().map(|&row| classes[row]).collect();
+                let mut d_logits = head.read_out(x.view());
+                cross_entropy(&mut d_logits, &y);
+                let mut grad = Array2::zeros((2, d));
+                let mean = F::one() / F::of(rows.len() as f64);
+                gemm(mean, d_logits.t(), x.view(), F::zero(), grad.view_mut());
+                t += 1;
+                let weight = head.weight.as_slice_mut().expect("fresh arrays are contiguous");
+                adam.step(t, weight, grad.as_slice().expect("fresh arrays are contiguous"), &mut moments);
+            }
+        }
+        head
+    }
+
+    /// The class the model and this head choose for each sequence.
+    ///
+    /// # Errors
+    /// When a sequence does not fit the model.
+    pub fn predict(&self, model: &Params<F>, sequences: &[Vec<u32>]) -> Result<Vec<usize>> {
+        Ok(argmax(self.read_out(last_hidden_of(model, sequences)?.view()).view()))
+    }
+
     /// Class logits `[n_sequences, classes]` of the model on a batch.
     pub fn logits(&self, model: &Params<F>, batch: &Batch) -> Array2<F> {
         self.read_out(last_hidden(model, batch).view())
@@ -52,6 +97,52 @@ impl<F: Scalar> ScoreHead<F> {
         }
         (loss, d_hidden)
     }
+}
+
+/// How [`ScoreHead::train`] trains; the default is the study's (section 3).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadTraining {
+    /// Learning rate of AdamW.
+    pub lr: f64,
+    /// Its weight decay.
+    pub weight_decay: f64,
+    /// Passes over the rows.
+    pub epochs: usize,
+    /// Rows per step.
+    pub batch_rows: usize,
+}
+
+impl Default for HeadTraining {
+    fn default() -> Self {
+        HeadTraining { lr: 0.01, weight_decay: 0.01, epochs: 400, batch_rows: 128 }
+    }
+}
+
+/// Fisher-Yates, written out so that its result never changes with a library.
+pub fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
+    for i in (1..items.len()).rev() {
+        items.swap(i, rng.random_range(0..=i));
+    }
+}
+
+/// Rows in one piece of parallel work.
+const PIECE_ROWS: usize = 512;
+
+/// Hidden state of each sequence's last token `[n_sequences, d]`, for any number of sequences, in parallel.
+///
+/// # Errors
+/// When a sequence does not fit the model.
+pub fn last_hidden_of<F: Scalar>(model: &Params<F>, sequences: &[Vec<u32>]) -> Result<Array2<F>> {
+    let parts: Vec<Array2<F>> = pieces(sequences, PIECE_ROWS)
+        .into_par_iter()
+        .map(|piece| Ok(last_hidden(model, &Batch::new(model.config(), &sequences[piece])?)))
+        .collect::<Result<_>>()?;
+    let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+    Ok(if views.is_empty() {
+        Array2::zeros((0, model.config().n_embd))
+    } else {
+        concatenate(Axis(0), &views).expect("parts have equal width")
+    })
 }
 
 /// Hidden state of each sequence's last token `[n_sequences, d]`.

@@ -31,6 +31,7 @@ mod generate;
 mod linalg;
 mod loss;
 mod mask;
+mod optim;
 mod params;
 mod safetensors_io;
 mod scalar;
@@ -39,9 +40,9 @@ mod tokenizer;
 // Links the BLAS that the features chose.
 use ndarray_linalg as _;
 
-pub use batch::Batch;
+pub use batch::{Batch, pieces};
 pub use checkpoint::{Checkpoint, write_checkpoint};
-pub use classify::{ScoreHead, argmax, cross_entropy, last_hidden};
+pub use classify::{HeadTraining, ScoreHead, argmax, cross_entropy, last_hidden, last_hidden_of, shuffle};
 pub use config::Config;
 pub use error::{Error, Result};
 pub use forward::{Site, Tap, Trace, select_rows};
@@ -49,6 +50,7 @@ pub use generate::Sampling;
 pub use linalg::{axpy, dot, gemm};
 pub use loss::{PromptTargets, Target};
 pub use mask::ParamMask;
+pub use optim::{AdamW, Moments};
 pub use params::{BlockParam, ParamId, Params};
 pub use safetensors_io::{decode, file_shape, read_safetensors, write_atomically, write_safetensors};
 pub use scalar::Scalar;

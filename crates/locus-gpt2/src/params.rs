@@ -269,6 +269,11 @@ impl<F: Scalar> Params<F> {
         )
     }
 
+    /// Sets every scalar present to zero.
+    pub fn fill_zero(&mut self) {
+        self.tensors.iter_mut().flatten().for_each(|tensor| Arc::<Vec<F>>::make_mut(tensor).fill(F::zero()));
+    }
+
     /// Adds `alpha other` to the parameters both have.
     pub fn add_scaled(&mut self, alpha: F, other: &Params<F>) {
         for id in ParamId::all(&self.config.clone()) {

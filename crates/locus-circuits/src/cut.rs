@@ -1,0 +1,60 @@
+//! From scores to a mask of exact size.
+
+use locus_gpt2::{Config, ParamId, ParamMask, Params, Scalar};
+
+/// Number of parameters in a circuit of the given density: the nearest whole number, at least one.
+pub fn count_at_density(config: &Config, density: f64) -> usize {
+    let population = ParamMask::population(config);
+    ((density * population as f64).round() as usize).clamp(1, population)
+}
+
+/// The `count` parameters with the largest scores over all tensors. Equal scores are taken in parameter order, so the
+/// result has exactly `count` members whatever the ties.
+///
+/// # Panics
+/// When `count` is 0 or exceeds the number of block parameters, or a score is NaN.
+pub fn top_k<F: Scalar>(scores: &Params<F>, count: usize) -> ParamMask {
+    let config = scores.config();
+    let mut all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
+    assert!(count >= 1 && count <= all.len(), "{count} of {} parameters", all.len());
+    let at = all.len() - count;
+    let (_, &mut threshold, above) =
+        all.select_nth_unstable_by(at, |a, b| a.partial_cmp(b).expect("scores are not NaN"));
+    let strictly_above = above.iter().filter(|&&score| score > threshold).count();
+    let mut ties = count - strictly_above;
+    ParamMask::from_fn(config, |id, i| {
+        let score = scores.get(id)[i];
+        score > threshold || (score == threshold && ties > 0 && {
+            ties -= 1;
+            true
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_do_not_change_the_size() {
+        let config = Config::new(1, 1, 3, 4, 5);
+        let mut scores = Params::<f32>::zeros(&config, ParamId::maskable(&config));
+        for id in ParamId::maskable(&config) {
+            scores.get_mut(id).iter_mut().enumerate().for_each(|(i, s)| *s = (i % 3) as f32);
+        }
+        for count in [1, 2, 17, 50, ParamMask::population(&config)] {
+            let mask = top_k(&scores, count);
+            assert_eq!(mask.count(), count);
+            let lowest_in = worst(&scores, &mask, f32::INFINITY, f32::min);
+            let highest_out = worst(&scores, &mask.complement(), f32::NEG_INFINITY, f32::max);
+            assert!(highest_out <= lowest_in);
+        }
+    }
+
+    fn worst(scores: &Params<f32>, mask: &ParamMask, start: f32, pick: fn(f32, f32) -> f32) -> f32 {
+        let inside = mask.tensors().flat_map(|(id, bytes)| {
+            bytes.iter().zip(scores.get(id)).filter(|(inside, _)| **inside == 1).map(|(_, &score)| score)
+        });
+        inside.fold(start, pick)
+    }
+}

@@ -1,0 +1,164 @@
+//! The `faithful` recipe: train the hard mask itself, at a density that is lowered on a schedule.
+//!
+//! One score per block parameter, started from weight attribution. Each step keeps exactly the `k` best scores, runs
+//! the model with that mask and moves every score, kept or not, along the straight-through gradient
+//! `d CE / d score = w d CE / d (h w)`. There is no noise and no penalty: what is trained is what is used, and a target
+//! density is met to the parameter.
+//!
+//! Source: movement pruning (Sanh, Wolf, Rush 2020, sections 3 and 4: straight-through top-k scores, density schedule),
+//! on frozen weights as in edge-popup (Ramanujan et al. 2020); the initial scores are SNIP's (Lee et al. 2019).
+
+use locus_gpt2::{AdamW, Moments, ParamId, ParamMask, Params, Result, Scalar, shuffle};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rayon::prelude::*;
+
+use crate::attribution::weight_attribution;
+use crate::cut::{count_at_density, top_k};
+use crate::objective::Objective;
+use crate::{Circuit, Progress};
+
+/// Constants of the recipe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScheduledTopK {
+    /// Learning rate of Adam on the scores, in units of their initial spread.
+    pub lr: f64,
+    /// Adam's epsilon as a multiple of the root mean square gradient: large values let strong gradients count for more
+    /// than weak ones, small values treat all alike.
+    pub epsilon: f64,
+    /// Tokens per piece of the initial attribution.
+    pub attribution_rows: usize,
+    /// Steps from one density target to the next, of which the last `hold` stay at the target.
+    pub steps_per_target: usize,
+    /// See `steps_per_target`.
+    pub hold: usize,
+    /// Rows per step.
+    pub batch_rows: usize,
+}
+
+impl Default for ScheduledTopK {
+    fn default() -> Self {
+        ScheduledTopK {
+            lr: 0.02,
+            epsilon: 1.0,
+            attribution_rows: 64,
+            steps_per_target: 60,
+            hold: 30,
+            batch_rows: 128,
+        }
+    }
+}
+
+impl ScheduledTopK {
+    /// Trains one trajectory and returns a circuit per target, in the order of `targets` (descending densities).
+    ///
+    /// # Errors
+    /// When a sequence does not fit the model.
+    pub fn train<F: Scalar>(
+        &self,
+        objective: &Objective<'_, F>,
+        targets: &[f64],
+        seed: u64,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Circuit>> {
+        let model = objective.model;
+        let config = model.config();
+        let mut scores = normal_scores(&weight_attribution(objective, self.attribution_rows)?);
+        let ids: Vec<ParamId> = ParamId::maskable(config).collect();
+        let mut moments: Vec<Moments<F>> = ids.iter().map(|id| Moments::zeros(id.len(config))).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut batches = Batches::new(objective.sequences.len(), self.batch_rows);
+        let mut circuits = Vec::new();
+        let (mut from, mut t) = (1.0, 0);
+        for &target in targets {
+            let moving = self.steps_per_target - self.hold;
+            for step in 0..self.steps_per_target {
+                // Equal ratios: each step removes the same share of what is left.
+                let passed = (step as f64 / moving as f64).min(1.0);
+                let density = from * (target / from as f64).powf(passed);
+                progress(Progress { density, next_target: target });
+                let mask = top_k(&scores, count_at_density(config, density));
+                let rows = batches.next(&mut rng);
+                let (_, grads) = objective.gradient(&mask.isolate(model), &rows)?;
+                t += 1;
+                self.step(t, &ids, model, &grads, &mut scores, &mut moments);
+            }
+            from = target;
+            circuits.push(Circuit {
+                mask: top_k(&scores, count_at_density(config, target)),
+                target_density: target,
+                reached: true,
+                epochs: batches.epochs,
+                steps: t,
+            });
+        }
+        Ok(circuits)
+    }
+
+    fn step<F: Scalar>(
+        &self,
+        t: usize,
+        ids: &[ParamId],
+        model: &Params<F>,
+        grads: &Params<F>,
+        scores: &mut Params<F>,
+        moments: &mut [Moments<F>],
+    ) {
+        let d_scores: Vec<Vec<F>> = ids
+            .par_iter()
+            .map(|&id| model.get(id).iter().zip(grads.get(id)).map(|(&w, &g)| w * g).collect())
+            .collect();
+        let squares: f64 = d_scores.iter().map(|d| d.iter().map(|d| d.wide() * d.wide()).sum::<f64>()).sum();
+        let rms = (squares / ParamMask::population(model.config()) as f64).sqrt();
+        let adam = AdamW { weight_decay: 0.0, epsilon: self.epsilon * rms + 1e-30, ..AdamW::new(self.lr) };
+        for ((&id, d_scores), moments) in ids.iter().zip(&d_scores).zip(moments) {
+            adam.step(t, scores.get_mut(id), d_scores, moments);
+        }
+    }
+}
+
+/// Replaces every score by the logistic quantile of its rank over all tensors, so that the spread is the same for
+/// every task and the learning rate means the same thing.
+fn normal_scores<F: Scalar>(scores: &Params<F>) -> Params<F> {
+    let config = scores.config();
+    let all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
+    let mut order: Vec<u32> = (0..all.len() as u32).collect();
+    order.sort_by(|&a, &b| all[a as usize].partial_cmp(&all[b as usize]).expect("scores are not NaN"));
+    let mut ranked = vec![F::zero(); all.len()];
+    for (rank, &i) in order.iter().enumerate() {
+        let p = (rank as f64 + 0.5) / all.len() as f64;
+        ranked[i as usize] = F::of((p / (1.0 - p)).ln());
+    }
+    let mut ranked = ranked.into_iter();
+    let mut out = Params::zeros(config, []);
+    for id in ParamId::maskable(config) {
+        out.insert(id, ranked.by_ref().take(id.len(config)).collect());
+    }
+    out
+}
+
+/// Mini-batches over shuffled rows, epoch after epoch.
+struct Batches {
+    order: Vec<usize>,
+    at: usize,
+    rows: usize,
+    epochs: usize,
+}
+
+impl Batches {
+    fn new(n: usize, rows: usize) -> Self {
+        Batches { order: (0..n).collect(), at: n, rows, epochs: 0 }
+    }
+
+    fn next(&mut self, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        if self.at >= self.order.len() {
+            shuffle(&mut self.order, rng);
+            self.at = 0;
+            self.epochs += 1;
+        }
+        let end = (self.at + self.rows).min(self.order.len());
+        let rows = self.order[self.at..end].to_vec();
+        self.at = end;
+        rows
+    }
+}

@@ -1,0 +1,43 @@
+//! Errors of this crate.
+
+use std::path::PathBuf;
+
+/// Anything that can be wrong with an edit or a patch file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request or a file does not fit the model.
+    #[error(transparent)]
+    Model(#[from] locus_gpt2::Error),
+    /// A hyper-parameter is out of its range.
+    #[error("{editor}: {name} is {value}; expected {expected}")]
+    Parameter {
+        /// Name of the editor.
+        editor: &'static str,
+        /// Name of the hyper-parameter.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// Its range.
+        expected: &'static str,
+    },
+    /// The patch was made for other weights.
+    #[error("the patch belongs to a model with SHA-256 {expected}; this one has {actual}")]
+    WrongBase {
+        /// Hash of the patch's base.
+        expected: String,
+        /// Hash of the model at hand.
+        actual: String,
+    },
+    /// The patch file is not what it should be.
+    #[error("{}: {why}", path.display())]
+    Patch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what was expected.
+        why: String,
+    },
+}
+
+/// Result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,133 @@
+//! The study's fine-tuning edit (arXiv 2406.17241; STUDY section 5).
+//!
+//! Plain gradient descent on the mean NLL of the new target after the prompt. Gradients of block parameters are
+//! multiplied by the mask; after each step every parameter is clamped to within `clamp` of where it started. As in the
+//! authors' code, embeddings and final LayerNorm, which no mask covers, are updated too.
+
+use locus_gpt2::{ParamId, ParamMask, Params, PromptTargets, Scalar};
+
+use crate::error::{Error, Result};
+use crate::patch::Patch;
+use crate::{Edit, Report, TokenRequest};
+
+/// Constants of the edit.
+///
+/// | name | default | range | purpose |
+/// |---|---|---|---|
+/// | `lr` | 5e-4 | above 0 | learning rate of plain SGD |
+/// | `max_steps` | 10 | at least 1 | most steps; the study also uses 50 |
+/// | `loss_stop` | 0.01 | at least 0 | stops before a step when the loss is below |
+/// | `clamp` | 5e-4 | above 0 | largest change of any parameter |
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StudyFineTuning {
+    /// Learning rate of plain SGD.
+    pub lr: f64,
+    /// Most steps.
+    pub max_steps: usize,
+    /// Loss, in nats per target token, below which the edit is done.
+    pub loss_stop: f64,
+    /// Largest change of any parameter.
+    pub clamp: f64,
+}
+
+impl Default for StudyFineTuning {
+    fn default() -> Self {
+        StudyFineTuning { lr: 5e-4, max_steps: 10, loss_stop: 0.01, clamp: 5e-4 }
+    }
+}
+
+impl StudyFineTuning {
+    const NAME: &'static str = "study-ft";
+
+    /// Checks every constant.
+    ///
+    /// # Errors
+    /// When one is out of its range.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |name, value, expected| Err(Error::Parameter { editor: Self::NAME, name, value, expected });
+        if self.lr.is_nan() || self.lr <= 0.0 {
+            return wrong("lr", self.lr, "a number above 0");
+        }
+        if self.max_steps == 0 {
+            return wrong("max_steps", 0.0, "at least 1");
+        }
+        if self.loss_stop.is_nan() || self.loss_stop < 0.0 {
+            return wrong("loss_stop", self.loss_stop, "a number of at least 0");
+        }
+        if self.clamp.is_nan() || self.clamp <= 0.0 {
+            return wrong("clamp", self.clamp, "a number above 0");
+        }
+        Ok(())
+    }
+
+    /// Edits one request, starting from `model` (which may be an isolated circuit). Block parameters outside `mask` do
+    /// not move; without a mask all do.
+    ///
+    /// # Errors
+    /// When a constant is out of range or the request does not fit the model.
+    pub fn edit<F: Scalar>(
+        &self,
+        model: &Params<F>,
+        request: &TokenRequest,
+        mask: Option<&ParamMask>,
+    ) -> Result<Edit<F>> {
+        let (edited, report) = self.fine_tune(model, request, mask)?;
+        Ok(Edit { patch: Patch::between(model, &edited), report })
+    }
+
+    /// The same without making a patch: the edited weights themselves.
+    ///
+    /// # Errors
+    /// As for [`StudyFineTuning::edit`].
+    pub fn fine_tune<F: Scalar>(
+        &self,
+        model: &Params<F>,
+        request: &TokenRequest,
+        mask: Option<&ParamMask>,
+    ) -> Result<(Params<F>, Report)> {
+        self.check()?;
+        let config = model.config();
+        let laid = PromptTargets::new(config, &[(&request.prompt, &request.target)])?;
+        let mean = vec![F::one() / F::of(laid.targets.len() as f64); laid.targets.len()];
+        let mut edited = model.clone();
+        let mut grads = Params::zeros(config, ParamId::all(config));
+        let mut report = Report::default();
+        for step in 0..self.max_steps {
+            let trace = edited.trace(&laid.batch, &mut ());
+            if step > 0 {
+                grads.fill_zero();
+            }
+            let (nll, d_hidden) = edited.nll_backward(&trace, &laid.targets, &mean, &mut grads);
+            let loss = laid.mean_per_sequence(&nll)[0];
+            report.losses.push(loss);
+            if loss < self.loss_stop {
+                break;
+            }
+            edited.backward(&laid.batch, &trace, d_hidden.view(), &mut grads, &mut ());
+            if let Some(mask) = mask {
+                mask.gate(&mut grads);
+            }
+            for id in ParamId::all(config) {
+                self.descend(model.get(id), grads.get(id), edited.get_mut(id));
+            }
+            report.steps += 1;
+        }
+        Ok((edited, report))
+    }
+
+    /// `w <- clamp(w - lr g, start - clamp, start + clamp)`.
+    fn descend<F: Scalar>(&self, start: &[F], grads: &[F], weights: &mut [F]) {
+        let (lr, clamp) = (F::of(self.lr), F::of(self.clamp));
+        for ((w, &g), &start) in weights.iter_mut().zip(grads).zip(start) {
+            let moved = *w - lr * g;
+            let (low, high) = (start - clamp, start + clamp);
+            *w = if moved < low {
+                low
+            } else if moved > high {
+                high
+            } else {
+                moved
+            };
+        }
+    }
+}
