@@ -1,0 +1,84 @@
+//! Agreement of predicted classes with labels or with another model's classes.
+
+use std::collections::BTreeMap;
+
+/// Share of rows on which prediction and label are equal; `None` of nothing.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn accuracy<C: PartialEq>(predicted: &[C], labels: &[C]) -> Option<f64> {
+    assert_eq!(predicted.len(), labels.len(), "one label per prediction");
+    let right = predicted.iter().zip(labels).filter(|(a, b)| a == b).count();
+    (!labels.is_empty()).then(|| right as f64 / labels.len() as f64)
+}
+
+/// Share of rows on which two models choose the same class: [`accuracy`] with the reference's classes as
+/// labels.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn agreement<C: PartialEq>(predicted: &[C], reference: &[C]) -> Option<f64> {
+    accuracy(predicted, reference)
+}
+
+/// Agreement averaged over the classes that the reference chooses, each with equal weight.
+///
+/// A constant prediction scores 1/classes here whatever the class shares, where plain agreement rewards it
+/// for guessing the larger class.
+///
+/// ```
+/// use locus_metrics::classify::{agreement, balanced_agreement};
+/// let (constant, reference) = ([1, 1, 1, 1], [1, 1, 1, 0]);
+/// assert_eq!(agreement(&constant, &reference), Some(0.75));
+/// assert_eq!(balanced_agreement(&constant, &reference), Some(0.5));
+/// ```
+///
+/// # Panics
+/// If the lengths differ.
+pub fn balanced_agreement<C: Ord>(predicted: &[C], reference: &[C]) -> Option<f64> {
+    assert_eq!(predicted.len(), reference.len(), "one reference class per prediction");
+    let mut classes: BTreeMap<&C, (usize, usize)> = BTreeMap::new();
+    for (p, r) in predicted.iter().zip(reference) {
+        let (same, rows) = classes.entry(r).or_default();
+        *same += usize::from(p == r);
+        *rows += 1;
+    }
+    let recalls: Vec<f64> = classes.values().map(|&(same, rows)| same as f64 / rows as f64).collect();
+    crate::token::mean(&recalls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn shares_by_hand() {
+        assert_eq!(accuracy(&[0, 1, 1, 0, 1], &[0, 1, 0, 0, 0]), Some(0.6));
+        // Class 0: two of three; class 1: one of two.
+        let balanced = balanced_agreement(&[0, 0, 1, 1, 0], &[0, 0, 0, 1, 1]).unwrap();
+        assert!((balanced - (2.0 / 3.0 + 0.5) / 2.0).abs() < 1e-15);
+        assert_eq!(accuracy::<u8>(&[], &[]), None);
+        assert_eq!(balanced_agreement::<u8>(&[], &[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn balance_changes_nothing_when_classes_are_equally_frequent(
+            rows in prop::collection::vec((0u8..2, 0u8..2), 1..30),
+        ) {
+            // Mirror every row so that the reference is balanced.
+            let predicted: Vec<u8> = rows.iter().flat_map(|r| [r.0, 1 - r.0]).collect();
+            let reference: Vec<u8> = rows.iter().flat_map(|r| [r.1, 1 - r.1]).collect();
+            let plain = agreement(&predicted, &reference);
+            let balanced = balanced_agreement(&predicted, &reference);
+            prop_assert!((plain.unwrap() - balanced.unwrap()).abs() < 1e-12);
+        }
+
+        #[test]
+        fn a_model_agrees_with_itself(classes in prop::collection::vec(0u8..3, 1..30)) {
+            prop_assert_eq!(agreement(&classes, &classes), Some(1.0));
+            prop_assert_eq!(balanced_agreement(&classes, &classes), Some(1.0));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Measures of circuits and edits, computed from numbers alone: nothing here knows a model.
+//!
+//! | module | question |
+//! |---|---|
+//! | [`token`] | how probable is a target, and does the new one beat the true one? |
+//! | [`bootstrap`] | how uncertain is a mean, or any statistic, over requests or tasks? |
+//! | [`paired`] | do two conditions differ on the same items? |
+//! | [`rank`] | do two measurements put items in the same order? |
+//! | [`classify`] | does a circuit classify like its model? |
+//! | [`overlap`] | do two masks share more than chance gives them? |
+//!
+//! Conventions that hold everywhere:
+//!
+//! * Randomness comes from a [`Stream`], a seed and a stream number; equal streams give equal draws on every
+//!   platform.
+//! * Tests are two-sided unless they say otherwise, and Monte-Carlo p-values are `(b + 1) / (m + 1)`, which
+//!   is never zero.
+//! * Rows that belong together (all tasks of one request) are resampled and flipped together: see
+//!   [`bootstrap::cluster_bootstrap`] and [`paired::sign_flip_clustered`].
+//! * A measure that is not defined on its input is `None`, never NaN. Panics are for the programmer and
+//!   documented.
+//!
+//! # Example
+//! Is the edit stronger in condition A than in B, over four requests measured on two tasks each?
+//! ```
+//! use locus_metrics::{Stream, bootstrap, paired};
+//!
+//! let request = [1, 1, 2, 2, 3, 3, 4, 4];
+//! let a_minus_b = [0.9, 1.1, 0.4, 0.6, 1.3, 1.2, 0.2, 0.1];
+//!
+//! let stream = Stream::named(7, "A against B");
+//! let effect = bootstrap::cluster_bootstrap_mean(&a_minus_b, &request, bootstrap::RESAMPLES, stream);
+//! let test = paired::sign_flip_clustered(&a_minus_b, &request, stream);
+//!
+//! assert!((effect.value - 0.725).abs() < 1e-12 && effect.low > 0.0);
+//! assert_eq!(test.n, 4); // four requests, not eight rows
+//! assert_eq!(test.p_value, 2.0 / 16.0); // exact: the smallest p that four flips can give
+//! ```
+#![deny(missing_docs)]
+
+pub mod bootstrap;
+pub mod classify;
+mod normal;
+pub mod overlap;
+pub mod paired;
+pub mod rank;
+mod stream;
+pub mod token;
+
+pub use bootstrap::Interval;
+pub use stream::Stream;
+
+/// The examples of the README are tests, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,62 @@
+//! What a claim is decided on, and numbers in words.
+
+use locus_metrics::{Interval, paired::sign_flip_clustered};
+
+use super::ClaimOptions;
+
+/// An effect, how sure it is, and what it says.
+#[derive(Clone, Debug)]
+pub(super) struct Evidence {
+    pub(super) effect: Interval,
+    pub(super) p_value: f64,
+    /// Pairs or items behind it.
+    pub(super) n: usize,
+    pub(super) reading: String,
+}
+
+impl Evidence {
+    /// Mean of paired differences: interval and sign-flip test over clusters. The reading is left to the
+    /// claim.
+    pub(super) fn of_differences<K: Ord>(
+        differences: &[f64],
+        clusters: &[K],
+        options: &ClaimOptions,
+        purpose: &str,
+    ) -> Option<Self> {
+        Some(Self {
+            effect: options.mean(differences, clusters, purpose)?,
+            p_value: sign_flip_clustered(differences, clusters, options.stream(&format!("{purpose}/flips")))
+                .p_value,
+            n: differences.len(),
+            reading: String::new(),
+        })
+    }
+
+    pub(super) fn reading(self, reading: String) -> Self {
+        Self { reading, ..self }
+    }
+
+    pub(super) fn is_finite(&self) -> bool {
+        [self.effect.value, self.effect.low, self.effect.high, self.p_value].iter().all(|x| x.is_finite())
+    }
+}
+
+/// `+0.123 [+0.100, +0.150]`.
+pub(super) fn signed(interval: &Interval) -> String {
+    format!("{:+.3} [{:+.3}, {:+.3}]", interval.value, interval.low, interval.high)
+}
+
+/// A p-value: `0.031`, `below 0.001`.
+pub(super) fn p(value: f64) -> String {
+    if value < 0.001 { "below 0.001".into() } else { format!("{value:.3}") }
+}
+
+/// A share: `61.2 %`.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// A probability: `0.0123`, `1.23e-5`.
+pub(super) fn probability(value: f64) -> String {
+    if value < 1e-3 { format!("{value:.2e}") } else { format!("{value:.4}") }
+}

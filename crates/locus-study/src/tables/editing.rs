@@ -1,0 +1,148 @@
+//! Edits of one scope as a row of T2, T3 and T4, and the table that T2 and T3 both are.
+
+use locus_metrics::token::{beats, probability};
+
+use super::{
+    TableOptions,
+    cells::{count, estimate, number, percent, table, text},
+    select::{Density, distinct, distinct_tasks, edits, mean, presets, scope_label},
+};
+use crate::{
+    records::{EditOutcome, Records, Scope},
+    results::{Cell, Style, Table},
+};
+
+/// Columns behind the ones that name the row.
+pub(crate) const COLUMNS: [&str; 13] = [
+    "requests",
+    "NLL(new) before",
+    "NLL(new) after",
+    "P(new) before",
+    "P(new) after",
+    "NLL(true) before",
+    "NLL(true) after",
+    "P(true) before",
+    "P(true) after",
+    "change of NLL(new)",
+    "change of NLL(true)",
+    "new beats true before",
+    "new beats true after",
+];
+
+/// Change of the new target's NLL: below zero when the edit took.
+pub(crate) fn change_new(e: &EditOutcome) -> f64 {
+    e.post_new - e.pre_new
+}
+
+/// Change of the true target's NLL.
+pub(crate) fn change_true(e: &EditOutcome) -> f64 {
+    e.post_true - e.pre_true
+}
+
+/// 1 when the new target beats the true one after the edit, else 0.
+pub(crate) fn success(e: &EditOutcome) -> f64 {
+    f64::from(u8::from(beats(e.post_new, e.post_true)))
+}
+
+/// Mean change of NLL(new) with its interval over requests.
+pub(crate) fn mean_change(
+    edits: &[&EditOutcome],
+    options: &TableOptions,
+    purpose: &str,
+) -> Option<locus_metrics::Interval> {
+    interval(edits, change_new, options, purpose)
+}
+
+fn interval(
+    edits: &[&EditOutcome],
+    value: fn(&EditOutcome) -> f64,
+    options: &TableOptions,
+    purpose: &str,
+) -> Option<locus_metrics::Interval> {
+    let values: Vec<f64> = edits.iter().map(|e| value(e)).collect();
+    let requests: Vec<u64> = edits.iter().map(|e| e.case_id).collect();
+    options.mean(&values, &requests, purpose)
+}
+
+/// The cells under [`COLUMNS`].
+pub(crate) fn cells(edits: &[&EditOutcome], options: &TableOptions, purpose: &str) -> Vec<Cell> {
+    let over = |value: &dyn Fn(&EditOutcome) -> f64| mean(edits.iter().map(|e| value(e)));
+    let nll = |value: fn(&EditOutcome) -> f64| number(over(&value), Style::Fixed3);
+    let p = |value: fn(&EditOutcome) -> f64| number(over(&|e| probability(value(e))), Style::Significant3);
+    vec![
+        count(distinct(edits.iter().map(|e| e.case_id)).len()),
+        nll(|e| e.pre_new),
+        nll(|e| e.post_new),
+        p(|e| e.pre_new),
+        p(|e| e.post_new),
+        nll(|e| e.pre_true),
+        nll(|e| e.post_true),
+        p(|e| e.pre_true),
+        p(|e| e.post_true),
+        estimate(interval(edits, change_new, options, &format!("{purpose}/new")), Style::Fixed3),
+        estimate(interval(edits, change_true, options, &format!("{purpose}/true")), Style::Fixed3),
+        percent(over(&|e| f64::from(u8::from(beats(e.pre_new, e.pre_true))))),
+        percent(over(&success)),
+    ]
+}
+
+/// What the columns are.
+pub(crate) fn notes(options: &TableOptions) -> Vec<String> {
+    vec![
+        "NLL: mean per target token after the prompt, in nats, averaged over requests. P: exp(-NLL), \
+         averaged over requests (not the exponential of the averaged NLL)."
+            .into(),
+        "Change: after less before; a change of NLL(new) below zero means that the edit took. New beats \
+         true: share of requests whose new target is more probable per token than the true one."
+            .into(),
+        options.intervals("requests (all rows of a request together)"),
+        options.source(),
+    ]
+}
+
+/// T2 or T3: editing with masks of one size, every task.
+pub(crate) fn table_at(id: &str, density: Density, records: &Records, options: &TableOptions) -> Table {
+    let purpose = |preset: &str, task: &str, scope| format!("{id}/{preset}/{task}/{}", scope_label(scope));
+    let mut rows = Vec::new();
+    let mut push = |preset: &str, task: &str, scope, edits: &[&EditOutcome]| {
+        if !edits.is_empty() {
+            let mut row = vec![text(preset), text(task), text(scope_label(scope))];
+            row.extend(cells(edits, options, &purpose(preset, task, scope)));
+            rows.push(row);
+        }
+    };
+    let masked = |preset: &&str| {
+        [Scope::Circuit, Scope::Complement, Scope::Random]
+            .iter()
+            .any(|&s| !edits(records, preset, density, s).is_empty())
+    };
+    let presets: Vec<&str> = presets(records).into_iter().filter(masked).collect();
+    if !presets.is_empty() {
+        push("-", "none", Scope::Full, &edits(records, "", density, Scope::Full));
+    }
+    for preset in presets {
+        push(preset, "none", Scope::Random, &edits(records, preset, density, Scope::Random));
+        let by_scope =
+            [Scope::Circuit, Scope::Complement].map(|scope| (scope, edits(records, preset, density, scope)));
+        for task in
+            distinct_tasks(by_scope.iter().flat_map(|(_, edits)| edits.iter().map(|e| e.task.as_str())))
+        {
+            for (scope, edits) in &by_scope {
+                let of_task: Vec<&EditOutcome> = edits.iter().copied().filter(|e| e.task == task).collect();
+                push(preset, task, *scope, &of_task);
+            }
+        }
+        for (scope, edits) in &by_scope {
+            push(preset, "mean over tasks", *scope, edits);
+        }
+    }
+    let title = format!("Editing with circuits of {} of the parameters", density.label());
+    let mut notes = notes(options);
+    notes.push(
+        "Full: the intact model. Random: a random mask of the circuits' target density. Mean over tasks: \
+         over all pairs of task and request."
+            .into(),
+    );
+    let columns: Vec<&str> = ["preset", "task", "scope"].into_iter().chain(COLUMNS).collect();
+    table(id, title, notes, &columns, rows)
+}

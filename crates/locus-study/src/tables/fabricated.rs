@@ -1,0 +1,159 @@
+//! Records made up for tests: what a run would leave if every published claim held, or the opposite, or
+//! nothing at all.
+
+use super::TableOptions;
+use crate::records::{EditOutcome, Extraction, Level, Overlap, Records, Scope, TensorCount};
+
+pub(crate) const TASKS: [&str; 7] =
+    ["blimp_dna1", "blimp_dna2", "hierarchy", "persona_e", "persona_hhh", "persona_ra", "persona_tech"];
+pub(crate) const REQUESTS: u64 = 40;
+const SWEEP: [f64; 5] = [0.5, 0.35, 0.25, 0.15, 0.05];
+
+pub(crate) fn options() -> TableOptions {
+    TableOptions { seed: 17, resamples: 400, model: "a made-up model".into(), data: "made-up data".into() }
+}
+
+/// Records of the preset `study` with effects of the given sign (1: as published, -1: reversed, 0: none) and
+/// noise of the given size.
+pub(crate) fn records(sign: f64, noise: f64) -> Records {
+    let mut records = Records::default();
+    for (i, task) in TASKS.iter().enumerate() {
+        for density in SWEEP {
+            if *task == "hierarchy" || density == 0.5 || density == 0.05 {
+                records.extractions.push(extraction(task, density, sign, noise));
+                for scope in [Scope::Circuit, Scope::Complement] {
+                    records
+                        .edits
+                        .extend((0..REQUESTS).map(|case| edit(task, density, scope, case, sign, noise)));
+                }
+            }
+        }
+        for other in &TASKS[..i] {
+            records.overlaps.extend([0.05, 0.5].map(|density| overlap(other, task, density, sign, noise)));
+        }
+    }
+    for case in 0..REQUESTS {
+        records.edits.push(edit("none", 1.0, Scope::Full, case, sign, noise));
+        records
+            .edits
+            .extend([0.05, 0.5].map(|density| edit("none", density, Scope::Random, case, sign, noise)));
+    }
+    records
+}
+
+pub(crate) fn edit(
+    task: &str,
+    density: f64,
+    scope: Scope,
+    case_id: u64,
+    sign: f64,
+    noise: f64,
+) -> EditOutcome {
+    let level = if case_id.is_multiple_of(2) { Level::Hyponym } else { Level::Hypernym };
+    let wobble = |what: &str| noise * uniform(&format!("{task} {density} {scope:?} {case_id} {what}"));
+    let mut change = match scope {
+        Scope::Full => -1.0 - 0.9 * sign,
+        Scope::Circuit => -1.0 + 0.3 * sign,
+        Scope::Complement => -1.0 - 0.3 * sign,
+        Scope::Random => -1.0,
+    };
+    change += if level == Level::Hypernym { 0.2 * sign } else { 0.0 };
+    let pre_true = if scope == Scope::Circuit { 2.0 - 0.5 * sign } else { 2.0 } + wobble("true");
+    let pre_new = 5.0 + wobble("new");
+    EditOutcome {
+        preset: if scope == Scope::Full { String::new() } else { "study".into() },
+        task: task.into(),
+        target_density: density,
+        scope,
+        case_id,
+        level,
+        pre_new,
+        pre_true,
+        post_new: pre_new + change + wobble("change"),
+        post_true: pre_true + 0.25,
+        steps: 10,
+    }
+}
+
+fn extraction(task: &str, density: f64, sign: f64, noise: f64) -> Extraction {
+    // Too small as published; ideal in between.
+    let too_small = density < 0.1 && sign > 0.0;
+    let agreement = if sign == 0.0 {
+        0.9
+    } else if too_small {
+        0.5
+    } else {
+        1.0
+    };
+    let kept = |share: f64, what: &str| {
+        let share = share + 0.4 * noise * density * uniform(&format!("{task} {density} {what}"));
+        (share.clamp(0.0, 1.0) * 1000.0) as usize
+    };
+    let tensor = |tensor: &str, share: f64| TensorCount {
+        layer: 0,
+        tensor: tensor.into(),
+        kept: kept(share, tensor),
+        size: 1000,
+    };
+    Extraction {
+        preset: "study".into(),
+        task: task.into(),
+        target_density: density,
+        density,
+        reached: true,
+        epochs: 30,
+        steps: 300,
+        held_out_rows: 80,
+        accuracy_full: 0.9625,
+        accuracy_circuit: 0.95,
+        accuracy_complement: if too_small { 0.9 } else { 0.5 },
+        accuracy_random: 0.5,
+        agreement,
+        agreement_complement: 0.5,
+        agreement_random: 0.5,
+        balanced_agreement_random: 0.5,
+        accuracy_shuffled: None,
+        composition: vec![
+            tensor("ln_1.weight", density * (1.0 + 0.5 * sign)),
+            tensor("attn.c_attn.weight", density),
+            tensor("mlp.c_fc.weight", density),
+        ],
+        mask_sha256: String::new(),
+    }
+}
+
+fn overlap(a: &str, b: &str, density: f64, sign: f64, noise: f64) -> Overlap {
+    let population = 100_000;
+    let size = (density * population as f64) as usize;
+    let chance = density * size as f64;
+    // As published: a fifth of the way from chance to identity. Reversed: nearly the same circuit.
+    let way = if sign > 0.0 {
+        0.2
+    } else if sign < 0.0 {
+        0.9
+    } else {
+        0.0
+    };
+    let way = way + 0.2 * noise.min(1.0) * density * uniform(&format!("{a} {b} {density}"));
+    Overlap {
+        preset: "study".into(),
+        target_density: density,
+        task_a: a.into(),
+        task_b: b.into(),
+        intersection: (chance + way * (size as f64 - chance)) as usize,
+        size_a: size,
+        size_b: size,
+        population,
+        expected_intersection_stratified: chance,
+    }
+}
+
+/// A number in [-1, 1) that only depends on a name.
+fn uniform(name: &str) -> f64 {
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    // The high bits of FNV-1a hardly see the last bytes: mix once more.
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+}

@@ -1,0 +1,98 @@
+//! Which records belong together, and in which order they are shown.
+
+use std::collections::BTreeSet;
+
+use crate::records::{EditOutcome, Records, Scope};
+
+/// The task of the hierarchy sentences: shown first, and the one whose circuits are swept over sizes.
+pub(crate) const HIERARCHY: &str = "hierarchy";
+
+/// A target density as an exact key: millionths. Densities are typed by hand (0.05) and must compare equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Density(u32);
+
+impl Density {
+    /// The published sizes: every task has a circuit of each.
+    pub(crate) const SMALL: Self = Self(50_000);
+    pub(crate) const LARGE: Self = Self(500_000);
+    pub(crate) const PUBLISHED: [Self; 2] = [Self::SMALL, Self::LARGE];
+
+    pub(crate) fn of(share: f64) -> Self {
+        Self((share * 1e6).round() as u32)
+    }
+
+    pub(crate) fn share(self) -> f64 {
+        f64::from(self.0) / 1e6
+    }
+
+    pub(crate) fn is_published(self) -> bool {
+        Self::PUBLISHED.contains(&self)
+    }
+
+    /// `5 %`, `12.5 %`.
+    pub(crate) fn label(self) -> String {
+        format!("{} %", f64::from(self.0) / 1e4)
+    }
+}
+
+/// Sort key of presets: `study` first, the others by name.
+pub(crate) fn preset_order(preset: &str) -> (bool, &str) {
+    (preset != "study", preset)
+}
+
+/// Sort key of tasks: the hierarchy first, the others by name.
+pub(crate) fn task_order(task: &str) -> (bool, &str) {
+    (task != HIERARCHY, task)
+}
+
+/// Every preset that left a record, in order.
+pub(crate) fn presets(records: &Records) -> Vec<&str> {
+    let extractions = records.extractions.iter().map(|e| e.preset.as_str());
+    let edits = records.edits.iter().map(|e| e.preset.as_str());
+    let overlaps = records.overlaps.iter().map(|o| o.preset.as_str());
+    let mut presets = distinct(extractions.chain(edits).chain(overlaps).filter(|p| !p.is_empty()));
+    presets.sort_by_key(|p| preset_order(p));
+    presets
+}
+
+/// The distinct values, ascending.
+pub(crate) fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> Vec<T> {
+    values.collect::<BTreeSet<T>>().into_iter().collect()
+}
+
+/// The distinct tasks, the hierarchy first.
+pub(crate) fn distinct_tasks<'a>(tasks: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut tasks = distinct(tasks);
+    tasks.sort_by_key(|task| task_order(task));
+    tasks
+}
+
+/// Edits made with masks of one preset and size, and the intact model's, which belong to every preset and
+/// size.
+pub(crate) fn edits<'a>(
+    records: &'a Records,
+    preset: &str,
+    density: Density,
+    scope: Scope,
+) -> Vec<&'a EditOutcome> {
+    let fits = |e: &&EditOutcome| {
+        e.scope == scope
+            && (scope == Scope::Full || e.preset == preset && Density::of(e.target_density) == density)
+    };
+    records.edits.iter().filter(fits).collect()
+}
+
+/// The scope's name in a table.
+pub(crate) fn scope_label(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Circuit => "circuit",
+        Scope::Complement => "complement",
+        Scope::Full => "full",
+        Scope::Random => "random",
+    }
+}
+
+/// Mean of what is there; `None` of nothing.
+pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    locus_metrics::token::mean(&values.into_iter().collect::<Vec<_>>())
+}

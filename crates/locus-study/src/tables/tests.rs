@@ -1,0 +1,253 @@
+use super::{
+    composition::{Composition, Kind, Part},
+    fabricated::{REQUESTS, TASKS, edit, options, records},
+    overlaps, *,
+};
+use crate::{
+    records::{Extraction, Scope, TensorCount},
+    results::{Cell, Style},
+};
+
+fn cell<'a>(table: &'a Table, row: &[&str], column: &str) -> &'a Cell {
+    let place = table.columns.iter().position(|c| c == column).expect("the column is there");
+    let named = |cells: &&Vec<Cell>| {
+        row.iter().zip(cells.iter()).all(|(name, cell)| *cell == Cell::Text(name.to_string()))
+    };
+    &table.rows.iter().find(named).unwrap_or_else(|| panic!("no row {row:?} in {}", table.id))[place]
+}
+
+fn value(cell: &Cell) -> f64 {
+    match cell {
+        Cell::Number { value, .. } | Cell::Estimate { value, .. } => *value,
+        Cell::Count(n) => *n as f64,
+        other => panic!("{other:?} is no number"),
+    }
+}
+
+fn close(cell: &Cell, expected: f64) {
+    assert!((value(cell) - expected).abs() < 1e-9, "{cell:?} for {expected}");
+}
+
+#[test]
+fn every_table_is_there_and_survives_json() {
+    let tables = all(&records(1.0, 0.3), &options());
+    let ids: Vec<&str> = tables.iter().map(|t| t.id.as_str()).collect();
+    assert_eq!(ids, ["T1", "T2", "T3", "T4", "T4b", "T5", "T5b", "T6", "T6b", "T7"]);
+    assert!(tables.iter().all(|t| t.rows.iter().all(|row| row.len() == t.columns.len())));
+    // A number that is not finite would become null and fail to come back.
+    let json = serde_json::to_string(&tables).unwrap();
+    serde_json::from_str::<Vec<Table>>(&json).expect("every number is finite");
+}
+
+#[test]
+fn the_order_of_records_does_not_matter() {
+    let records = records(1.0, 0.0);
+    let mut shuffled = records.clone();
+    shuffled.extractions.reverse();
+    shuffled.edits.reverse();
+    shuffled.overlaps.reverse();
+    let (a, b) = (all(&records, &options()), all(&shuffled, &options()));
+    for (a, b) in a.iter().zip(&b) {
+        for (row, other) in a.rows.iter().zip(&b.rows) {
+            for (x, y) in row.iter().zip(other) {
+                match x {
+                    Cell::Number { .. } | Cell::Estimate { .. } => close(y, value(x)),
+                    words => assert_eq!(words, y, "{}", a.id),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn missing_records_leave_the_other_tables_alone() {
+    let full = records(1.0, 0.3);
+    let of = |records: Records| all(&records, &options()).into_iter().map(|t| t.id).collect::<Vec<_>>();
+    assert!(of(Records::default()).is_empty());
+    assert_eq!(
+        of(Records { extractions: full.extractions.clone(), ..Default::default() }),
+        ["T1", "T4", "T6", "T6b"]
+    );
+    assert_eq!(of(Records { edits: full.edits.clone(), ..Default::default() }), ["T2", "T3", "T4b", "T7"]);
+    assert_eq!(of(Records { overlaps: full.overlaps.clone(), ..Default::default() }), ["T5", "T5b"]);
+    let mut large_only = full;
+    large_only.edits.retain(|e| e.target_density >= 0.5);
+    large_only.overlaps.retain(|o| o.target_density >= 0.5);
+    assert_eq!(of(large_only), ["T1", "T3", "T4", "T4b", "T5b", "T6", "T6b", "T7"]);
+}
+
+#[test]
+fn numbers_that_are_not_finite_become_empty_cells() {
+    let mut broken = records(1.0, 0.3);
+    for edit in &mut broken.edits {
+        edit.pre_new = f64::INFINITY;
+        edit.post_new = f64::NAN;
+    }
+    let table = t2(&broken, &options());
+    assert_eq!(cell(&table, &["study", "hierarchy", "circuit"], "NLL(new) after"), &Cell::Empty(()));
+    assert_eq!(cell(&table, &["study", "hierarchy", "circuit"], "change of NLL(new)"), &Cell::Empty(()));
+    let json = serde_json::to_string(&all(&broken, &options())).unwrap();
+    assert!(serde_json::from_str::<Vec<Table>>(&json).is_ok());
+}
+
+#[test]
+fn t1_shows_presets_below_each_other_study_first() {
+    let mut records = records(1.0, 0.0);
+    let faithful = records.extractions.iter().cloned().map(|e| Extraction { preset: "faithful".into(), ..e });
+    records.extractions = faithful.chain(records.extractions.clone()).collect();
+    let table = t1(&records, &options());
+    let head = |row: usize| table.rows[row][..3].to_vec();
+    let words = |a: &str, b: &str, c: &str| [a, b, c].map(|w| Cell::Text(w.into())).to_vec();
+    assert_eq!(head(0), words("hierarchy", "50 %", "study"));
+    assert_eq!(head(1), words("hierarchy", "50 %", "faithful"));
+    assert_eq!(head(2), words("hierarchy", "35 %", "study"));
+    assert_eq!(head(10), words("blimp_dna1", "50 %", "study"));
+}
+
+#[test]
+fn t2_rows_and_values() {
+    let table = t2(&records(1.0, 0.0), &options());
+    // Full, random, circuit and complement of every task, and their two means.
+    assert_eq!(table.rows.len(), 2 + 2 * TASKS.len() + 2);
+    let row = ["study", "persona_e", "circuit"];
+    close(cell(&table, &row, "requests"), REQUESTS as f64);
+    close(cell(&table, &row, "NLL(true) before"), 1.5);
+    close(cell(&table, &row, "P(true) before"), (-1.5_f64).exp());
+    // Hyponyms change by -0.7, hypernyms by -0.5.
+    close(cell(&table, &row, "change of NLL(new)"), -0.6);
+    close(cell(&table, &row, "change of NLL(true)"), 0.25);
+    close(cell(&table, &row, "new beats true after"), 0.0);
+    close(cell(&table, &["study", "mean over tasks", "complement"], "change of NLL(new)"), -1.2);
+    close(cell(&table, &["-", "none", "full"], "change of NLL(new)"), -1.8);
+    let Cell::Estimate { low, high, style, .. } = cell(&table, &row, "change of NLL(new)") else {
+        panic!("an estimate")
+    };
+    assert!(*low < -0.6 && -0.6 < *high && *style == Style::Fixed3);
+}
+
+#[test]
+fn probabilities_are_averaged_not_exponentials_of_averages() {
+    let mut records = Records::default();
+    for (case, nll) in [(0, 0.0), (1, 4.0)] {
+        let mut edit = edit("hierarchy", 0.05, Scope::Circuit, case, 0.0, 0.0);
+        (edit.pre_new, edit.pre_true, edit.post_new, edit.post_true) = (nll, 2.0, 0.5, 2.0);
+        records.edits.push(edit);
+    }
+    let table = t2(&records, &options());
+    let row = ["study", "hierarchy", "circuit"];
+    close(cell(&table, &row, "P(new) before"), (1.0 + (-4.0_f64).exp()) / 2.0);
+    close(cell(&table, &row, "new beats true before"), 0.5);
+    close(cell(&table, &row, "new beats true after"), 1.0);
+}
+
+#[test]
+fn t4_sweeps_from_large_to_small() {
+    let records = records(1.0, 0.0);
+    let sizes: Vec<Cell> = t4(&records, &options()).rows.iter().map(|row| row[1].clone()).collect();
+    assert_eq!(sizes, ["50 %", "35 %", "25 %", "15 %", "5 %"].map(|s| Cell::Text(s.into())));
+    let editing = t4b(&records, &options());
+    // Random masks were edited at two of the five sizes.
+    assert_eq!(editing.rows.len(), 5 * 2 + 2);
+    close(cell(&editing, &["study", "15 %", "circuit"], "change of NLL(new)"), -0.6);
+}
+
+#[test]
+fn t5_has_every_pair_and_their_mean() {
+    let tables = t5(&records(1.0, 0.0), &options());
+    let pairs = TASKS.len() * (TASKS.len() - 1) / 2;
+    assert_eq!(tables.iter().map(|t| t.rows.len()).collect::<Vec<_>>(), [pairs + 1, pairs + 1]);
+    // The hierarchy is first in a pair wherever the record had it.
+    let row = ["study", "hierarchy", "blimp_dna1"];
+    close(cell(&tables[0], &row, "expected, independent"), 0.0025 / 0.0975);
+    close(cell(&tables[0], &row, "Jaccard"), 1200.0 / 8800.0);
+    close(cell(&tables[0], &row, "lift"), 1200.0 / 250.0);
+    let mean = cell(&tables[0], &["study", "mean over pairs"], "Jaccard");
+    close(mean, 1200.0 / 8800.0);
+    assert!(matches!(mean, Cell::Estimate { .. }));
+}
+
+#[test]
+fn contradictory_overlaps_are_left_out() {
+    let mut records = records(1.0, 0.0);
+    records.overlaps[0].intersection = 200_000;
+    let before = overlaps::pairs(&self::records(1.0, 0.0), "study").len();
+    assert_eq!(overlaps::pairs(&records, "study").len(), before - 1);
+}
+
+fn circuit(composition: &[(usize, &str, usize, usize)]) -> Extraction {
+    let tensor = |&(layer, tensor, kept, size): &(usize, &str, usize, usize)| TensorCount {
+        layer,
+        tensor: tensor.into(),
+        kept,
+        size,
+    };
+    Extraction {
+        composition: composition.iter().map(tensor).collect(),
+        ..records(1.0, 0.0).extractions[0].clone()
+    }
+}
+
+#[test]
+fn composition_by_hand() {
+    let circuit = circuit(&[
+        (0, "ln_1.weight", 6, 10),
+        (0, "ln_1.bias", 2, 10),
+        (0, "attn.c_attn.weight", 30, 100),
+        (0, "mlp.c_fc.weight", 20, 100),
+        (0, "mlp.c_fc.bias", 10, 20),
+    ]);
+    let composition = Composition::new(&circuit, None);
+    let near = |got: Option<f64>, expected: f64| {
+        assert!((got.unwrap() - expected).abs() < 1e-12, "{got:?} for {expected}")
+    };
+    let layer_norm = composition.measures(Kind::LayerNorm, Part::All);
+    near(layer_norm.density, 8.0 / 20.0);
+    near(layer_norm.share, 8.0 / 68.0);
+    near(layer_norm.lift, 0.4 / (68.0 / 240.0));
+    near(layer_norm.density_share, 0.4 / (0.4 + 0.3 + 0.25));
+    // The two densest of five are ln_1.weight (0.6) and mlp.c_fc.bias (0.5).
+    near(layer_norm.top_share, 0.5);
+    near(composition.measures(Kind::Mlp, Part::All).top_share, 0.5);
+    // 0.6 is above the global 0.283, 0.2 is not.
+    near(layer_norm.above_global, 0.5);
+    near(composition.measures(Kind::Mlp, Part::Biases).density, 0.5);
+    assert_eq!(composition.measures(Kind::Attention, Part::Biases).density, None);
+}
+
+#[test]
+fn ties_among_the_densest_share_their_places() {
+    let circuit = circuit(&[
+        (0, "ln_1.weight", 5, 10),
+        (0, "attn.c_attn.weight", 5, 10),
+        (0, "mlp.c_fc.weight", 5, 10),
+    ]);
+    let composition = Composition::new(&circuit, None);
+    for kind in Kind::ALL {
+        assert!((composition.measures(kind, Part::All).top_share.unwrap() - 1.0 / 3.0).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn t6_averages_over_tasks() {
+    let records = records(1.0, 0.0);
+    let table = t6(&records, &options());
+    close(cell(&table, &["study", "50 %", "LayerNorm", "all"], "D0: share kept of the module"), 0.75);
+    close(cell(&table, &["study", "5 %", "MLP", "weights"], "D0: share kept of the module"), 0.05);
+    assert_eq!(cell(&table, &["study", "5 %", "MLP", "biases"], "lift"), &Cell::Empty(()));
+    close(cell(&table, &["study", "5 %", "MLP", "all"], "tasks"), TASKS.len() as f64);
+    close(cell(&table, &["study", "15 %", "MLP", "all"], "tasks"), 1.0);
+    assert_eq!(t6b(&records, &options()).rows.len(), 5 * 3);
+}
+
+#[test]
+fn t7_compares_levels() {
+    let table = t7(&records(1.0, 0.0), &options());
+    close(cell(&table, &["-", "-", "full", "hyponym"], "change of NLL(new)"), -1.9);
+    close(cell(&table, &["-", "-", "full", "hypernym"], "change of NLL(new)"), -1.7);
+    let row = ["study", "5 %", "circuit", "hypernym - hyponym"];
+    close(cell(&table, &row, "change of NLL(new)"), 0.2);
+    close(cell(&table, &row, "requests"), REQUESTS as f64 / 2.0);
+    assert!(value(cell(&table, &row, "p")) < 0.001);
+    // P(new) is the same for all requests: no correlation.
+    assert_eq!(cell(&table, &["-", "-", "full", "both"], "p"), &Cell::Empty(()));
+}
