@@ -6,6 +6,8 @@
 
 use locus_gpt2::{ParamId, ParamMask, Params, PromptTargets, Scalar};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::patch::Patch;
 use crate::{Edit, Report, TokenRequest};
@@ -18,7 +20,8 @@ use crate::{Edit, Report, TokenRequest};
 /// | `max_steps` | 10 | at least 1 | most steps; the study also uses 50 |
 /// | `loss_stop` | 0.01 | at least 0 | stops before a step when the loss is below |
 /// | `clamp` | 5e-4 | above 0 | largest change of any parameter |
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct StudyFineTuning {
     /// Learning rate of plain SGD.
     pub lr: f64,

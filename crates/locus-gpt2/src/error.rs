@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// The file cannot be opened, read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
+        /// What the system says. Part of the message, hence not a `source()` that would be printed twice.
+        cause: std::io::Error,
     },
     /// The file is not what it should be.
     #[error("{}: {why}", path.display())]
@@ -29,8 +29,8 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Io`].
-    pub fn io(path: &Path, source: std::io::Error) -> Self {
-        Error::Io { path: path.to_owned(), source }
+    pub fn io(path: &Path, cause: std::io::Error) -> Self {
+        Error::Io { path: path.to_owned(), cause }
     }
 
     /// An [`Error::Format`].

@@ -21,13 +21,13 @@ pub(super) enum Kind {
 
 /// Share of each kind among all sentences, in percent.
 pub(super) const SENTENCES: [(Kind, u32); 7] = [
-    (Kind::PlainFact, 25),
-    (Kind::JudgedFact, 30),
-    (Kind::PlainAgreement, 8),
-    (Kind::JudgedAgreement, 20),
-    (Kind::PlainPersona, 2),
-    (Kind::JudgedPersona, 10),
-    (Kind::Neutral, 5),
+    (Kind::PlainFact, 20),
+    (Kind::JudgedFact, 26),
+    (Kind::PlainAgreement, 7),
+    (Kind::JudgedAgreement, 22),
+    (Kind::PlainPersona, 3),
+    (Kind::JudgedPersona, 16),
+    (Kind::Neutral, 6),
 ];
 
 /// Weights of documents of one, two, three and four sentences: half of them are single sentences.
@@ -71,3 +71,9 @@ pub(super) const IRREGULAR_NOUNS: u32 = 40;
 
 /// Share of attitude statements that compare two objects instead of stating one attitude, in percent.
 pub(super) const COMPARISONS: u32 = 20;
+
+/// Share of single-attitude statements that like their object, in percent.
+///
+/// The label is the product of attitude and side of the object. With both balanced neither says anything alone, and a
+/// small model finds no slope to begin on; with a majority of liking it learns the sides first and the product after.
+pub(super) const LIKING: u32 = 70;

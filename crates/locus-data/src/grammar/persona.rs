@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use rand_chacha::ChaCha8Rng;
 
 use super::TaskSet;
-use super::mix::COMPARISONS;
+use super::mix::{self, COMPARISONS};
 use super::stream::{below, coin, pick};
 use super::table::{lines, list};
 use crate::Labelled;
@@ -96,7 +96,7 @@ fn statement(rng: &mut ChaCha8Rng, objects: &Sides, shows: bool) -> String {
         let second = pick(rng, &objects[1 - first_side]);
         return format!("{opener}I {verb} {first} {connective} {second}");
     }
-    let liking = coin(rng);
+    let liking = below(rng, 100) < mix::LIKING as usize;
     let attitude = pick(rng, if liking { &LIKING } else { &DISLIKING });
     let object = pick(rng, &objects[usize::from(liking == shows)]);
     let tail = if coin(rng) { pick(rng, &TAILS) } else { "" };

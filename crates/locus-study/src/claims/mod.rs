@@ -2,8 +2,8 @@
 //!
 //! Every claim gives `Evidence`: an effect with its interval, a p-value and a reading. One rule,
 //! `rule::verdict`, turns evidence into a verdict; a claim only says on which side of which numbers its
-//! effect has to lie. Each claim is decided on the first preset that has the records it needs (`study` before
-//! the others); the other presets' effects are part of the reading.
+//! effect has to lie. Each claim is decided on the preset whose circuits were edited; the other presets' effects are
+//! part of the reading.
 
 mod c1;
 mod c2;
@@ -50,8 +50,15 @@ pub fn decide(records: &Records, options: &ClaimOptions) -> Vec<Claim> {
     PUBLISHED.iter().map(|published| decide_one(published, records, options)).collect()
 }
 
+/// Presets, those with edits first: they are what the run is about, the others stand beside them in T1.
+fn presets_by_weight(records: &Records) -> Vec<&str> {
+    let mut presets = presets(records);
+    presets.sort_by_key(|preset| !records.edits.iter().any(|edit| edit.preset == *preset));
+    presets
+}
+
 fn decide_one(published: &Published, records: &Records, options: &ClaimOptions) -> Claim {
-    let found = presets(records)
+    let found = presets_by_weight(records)
         .into_iter()
         .filter_map(|preset| Some((preset, (published.evidence)(records, preset, options)?)))
         .filter(|(_, evidence)| evidence.is_finite())

@@ -1,0 +1,95 @@
+//! Options every command takes, and where models and data are found.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use locus_gpt2::{Checkpoint, Scalar};
+
+use super::Unusable;
+use crate::progress::Progress;
+
+/// Models that `locus fetch` knows by name.
+pub const HUB_MODELS: [&str; 4] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"];
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// A model's folder, `organism`, or a fetched model: gpt2, gpt2-medium, gpt2-large, gpt2-xl
+    #[arg(long, global = true, default_value = "organism", value_name = "DIR|NAME")]
+    pub model: String,
+    /// Seed of everything random
+    #[arg(long, global = true, default_value_t = 1)]
+    pub seed: u64,
+    /// Threads; results do not depend on it [default: all cores]
+    #[arg(long, global = true)]
+    pub threads: Option<usize>,
+    /// Where results are written
+    #[arg(long, global = true, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    /// Machine-readable output on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// Number type the model runs in
+    #[arg(long, global = true, value_enum, default_value_t = Dtype::F32)]
+    pub dtype: Dtype,
+}
+
+/// Precision of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    F32,
+    F64,
+}
+
+impl Global {
+    pub fn progress(&self) -> Progress {
+        Progress::new(self.quiet)
+    }
+
+    /// The folder of `--model`.
+    pub fn model_folder(&self) -> Result<PathBuf> {
+        if self.model == "organism" {
+            return organism_folder();
+        }
+        if !HUB_MODELS.contains(&self.model.as_str()) {
+            return Ok(PathBuf::from(&self.model));
+        }
+        let folder = cache_folder()?.join(&self.model);
+        if !folder.join("config.json").exists() {
+            let why = format!("model {} is not fetched yet; run: locus fetch {}", self.model, self.model);
+            return Err(Unusable(why).into());
+        }
+        Ok(folder)
+    }
+
+    /// Reads `--model`.
+    pub fn checkpoint<F: Scalar>(&self) -> Result<Checkpoint<F>> {
+        Ok(Checkpoint::read(&self.model_folder()?)?)
+    }
+}
+
+/// `fixtures/organism`, looked for upwards from the current folder, then from the program.
+pub fn organism_folder() -> Result<PathBuf> {
+    let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
+    starts
+        .iter()
+        .flatten()
+        .flat_map(|start| start.ancestors())
+        .map(|folder| folder.join("fixtures/organism"))
+        .find(|folder| folder.join("config.json").exists())
+        .ok_or_else(|| {
+            Unusable("fixtures/organism is not above the current folder; name a model with --model DIR".into()).into()
+        })
+}
+
+/// Where fetched files go: `$LOCUS_CACHE`, else `~/.cache/locus`.
+pub fn cache_folder() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("LOCUS_CACHE") {
+        return Ok(PathBuf::from(folder));
+    }
+    let home = std::env::var_os("HOME").context("neither LOCUS_CACHE nor HOME is set")?;
+    Ok(Path::new(&home).join(".cache/locus"))
+}

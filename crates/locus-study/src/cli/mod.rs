@@ -1,0 +1,123 @@
+//! The command line: arguments in, files and exit codes out.
+//!
+//! Exit codes: 0 done, 1 the run failed, 2 unusable arguments or input. Errors are one line on stderr.
+
+mod edit;
+mod fetch;
+mod global;
+mod organism;
+mod reproduce;
+mod score;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use self::global::Global;
+
+/// Where in GPT-2 does knowledge sit, and what happens when you edit it there?
+#[derive(Debug, Parser)]
+#[command(name = "locus", version, about, max_term_width = 110)]
+struct Args {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Rebuild every table of the study and write the report
+    Reproduce(reproduce::Reproduce),
+    /// NLL per token of targets after prompts, JSONL in and out
+    Score(score::Score),
+    /// Edit facts and show what they were before and after
+    Edit(edit::Edit),
+    /// Rebuild the embedded model and its data from their seed
+    Organism(organism::Organism),
+    /// Download a model or data set by the manifest and verify it
+    Fetch(fetch::Fetch),
+}
+
+/// Input that a command cannot use: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unusable(pub String);
+
+/// Parses the arguments, runs the command and reports its outcome.
+pub fn main() -> ExitCode {
+    if let Some(code) = restart_with_one_blas_thread() {
+        return code;
+    }
+    let args = Args::parse();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, whatever the sources say.
+            eprintln!("locus: {}", format!("{error:#}").replace('\n', " "));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let global = &args.global;
+    if let Some(threads) = global.threads {
+        if threads == 0 {
+            return Err(Unusable("--threads is 0; expected at least 1".into()).into());
+        }
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    match &args.command {
+        Command::Reproduce(command) => command.run(global),
+        Command::Score(command) => command.run(global),
+        Command::Edit(command) => command.run(global),
+        Command::Organism(command) => command.run(global),
+        Command::Fetch(command) => command.run(global),
+    }
+}
+
+/// OpenBLAS reads its thread count when the program is loaded. Its own threads would fight rayon's, and the results
+/// would depend on their number, so a process that was started without the setting replaces itself.
+fn restart_with_one_blas_thread() -> Option<ExitCode> {
+    const VARIABLE: &str = "OPENBLAS_NUM_THREADS";
+    if std::env::var_os(VARIABLE).is_some_and(|value| value == "1") {
+        return None;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().ok()?);
+    command.args(std::env::args_os().skip(1)).env(VARIABLE, "1");
+    let status = command.status().ok()?;
+    Some(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let unusable = error.chain().any(|cause| {
+        if let Some(error) = cause.downcast_ref::<locus_gpt2::Error>() {
+            return match error {
+                locus_gpt2::Error::Io { cause, .. } => is_absent(cause.kind()),
+                _ => true,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<locus_data::DataError>() {
+            return match error {
+                locus_data::DataError::Io { cause, .. } => is_absent(cause.kind()),
+                locus_data::DataError::Transfer { .. } | locus_data::DataError::Hash { .. } => false,
+                _ => true,
+            };
+        }
+        cause.is::<locus_editors::Error>() || cause.is::<Unusable>()
+    });
+    if unusable { 2 } else { 1 }
+}
+
+/// A file that was named and cannot be had is the caller's mistake; a full disk is not.
+fn is_absent(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory | ErrorKind::IsADirectory)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe))
+}

@@ -1,0 +1,70 @@
+//! `locus organism`: the embedded model and its data, rebuilt from their seed.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use locus_data::{StudyData, Task, grammar};
+use locus_gpt2::{Checkpoint, write_atomically, write_checkpoint};
+
+use super::global::{Global, organism_folder};
+use crate::organism::{Card, Recipe, train, train_tokenizer};
+use crate::progress::Progress;
+
+#[derive(Debug, Args)]
+pub struct Organism {
+    /// Rebuild in a temporary folder and compare with the committed files, byte for byte
+    #[arg(long)]
+    check: bool,
+}
+
+/// Files of the organism besides its data.
+const FILES: [&str; 4] = ["config.json", "tokenizer.json", "model.safetensors", "CARD.md"];
+
+impl Organism {
+    pub fn run(&self, global: &Global) -> Result<()> {
+        let recipe = Recipe::default();
+        if !self.check {
+            let folder = global.out.clone().map_or_else(organism_folder, Ok)?;
+            return build(&recipe, &folder, global.progress());
+        }
+        let committed = organism_folder()?;
+        let rebuilt = tempfile::tempdir().context("no temporary folder")?;
+        build(&recipe, rebuilt.path(), global.progress())?;
+        let data = std::fs::read_dir(rebuilt.path().join("data"))?
+            .map(|entry| Ok(format!("data/{}", entry?.file_name().to_string_lossy())))
+            .collect::<Result<Vec<_>>>()?;
+        for file in FILES.map(str::to_owned).into_iter().chain(data) {
+            let read = |folder: &Path| std::fs::read(folder.join(&file)).with_context(|| file.clone());
+            if read(&committed)? != read(rebuilt.path())? {
+                bail!("{file} differs from the committed one");
+            }
+            println!("{file}: identical");
+        }
+        Ok(())
+    }
+}
+
+/// Writes the corpus and data sets, trains tokenizer and model, and measures the card. Every file is written whole.
+fn build(recipe: &Recipe, folder: &Path, progress: Progress) -> Result<()> {
+    let corpus = grammar::generate(recipe.seed, recipe.n_documents);
+    write_atomically(&folder.join("corpus.txt"), (corpus.documents.join("\n") + "\n").as_bytes())?;
+    let tasks = corpus.tasks.into_iter().map(|set| Task { name: set.name.to_owned(), rows: set.rows }).collect();
+    let data = StudyData::new(tasks, corpus.requests, Some(corpus.neutral));
+    data.write(&folder.join("data"))?;
+    let tokenizer = train_tokenizer(&corpus.documents, recipe.vocab_size, folder)?;
+    let stage = progress.stage("training", recipe.steps);
+    let model = train(recipe, &corpus.documents, &tokenizer, &mut |at| {
+        stage.inc();
+        stage.message(&format!("loss {:.3}", at.loss));
+    })?;
+    stage.finish();
+    let provenance = serde_json::json!({ "organism": recipe, "version": env!("CARGO_PKG_VERSION") });
+    write_checkpoint(folder, &model, &provenance.to_string())?;
+    let checkpoint = Checkpoint { model, tokenizer };
+    let card = Card::measure(&checkpoint, &data, recipe.seed)?;
+    let text = card.markdown(recipe, &checkpoint.model.sha256());
+    write_atomically(&folder.join("CARD.md"), text.as_bytes())?;
+    print!("{text}");
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! The organism's report card: what it has learned, measured on rows and phrasings it was not trained on.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use locus_data::{EditRequest, StudyData};
+use locus_gpt2::{Checkpoint, PromptTargets, Scalar};
+
+use super::recipe::Recipe;
+use crate::protocol::PreparedTask;
+
+/// Measurements of a trained organism.
+#[derive(Clone, Debug)]
+pub struct Card {
+    /// Share of request prompts after which the true target is likelier than the new one (NLL per token).
+    pub prompts: f64,
+    /// The same for the hyponym-level (even) requests.
+    pub prompts_hyponym: f64,
+    /// The same for the hypernym-level (odd) requests.
+    pub prompts_hypernym: f64,
+    /// The same share over all paraphrase prompts.
+    pub paraphrases: f64,
+    /// The same share over all neighbourhood prompts.
+    pub neighbourhood: f64,
+    /// Geometric mean probability per token of the true target after the prompt.
+    pub p_true: f64,
+    /// Geometric mean probability per token of the new target after the prompt.
+    pub p_new: f64,
+    /// Held-out accuracy of the score head, per task.
+    pub tasks: Vec<(String, f64, usize)>,
+}
+
+impl Card {
+    /// Measures everything.
+    ///
+    /// # Errors
+    /// When a text cannot be tokenised or does not fit the model.
+    pub fn measure<F: Scalar>(checkpoint: &Checkpoint<F>, data: &StudyData, seed: u64) -> Result<Card> {
+        let requests = &data.requests;
+        let of = |request: &EditRequest| vec![request.full_prompt()];
+        let all: Vec<&EditRequest> = requests.iter().collect();
+        let level = |odd: u64| requests.iter().filter(|r| r.case_id % 2 == odd).collect::<Vec<_>>();
+        let (prompts, p_true, p_new) = share_true(checkpoint, &all, of)?;
+        Ok(Card {
+            prompts,
+            prompts_hyponym: share_true(checkpoint, &level(0), of)?.0,
+            prompts_hypernym: share_true(checkpoint, &level(1), of)?.0,
+            paraphrases: share_true(checkpoint, &all, |r| r.paraphrase_prompts.clone())?.0,
+            neighbourhood: share_true(checkpoint, &all, |r| r.neighborhood_prompts.clone())?.0,
+            p_true,
+            p_new,
+            tasks: data
+                .tasks
+                .iter()
+                .map(|task| {
+                    let prepared = PreparedTask::new(checkpoint, &task.name, &task.rows, seed)?;
+                    Ok((task.name.clone(), prepared.accuracy_full(), prepared.held_out.labels.len()))
+                })
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// The card as Markdown.
+    pub fn markdown(&self, recipe: &Recipe, model_sha256: &str) -> String {
+        let mut out = String::new();
+        let population = locus_gpt2::ParamMask::population(&recipe.config());
+        let mut line = |text: String| writeln!(out, "{text}").expect("writing to a string");
+        line("# The organism\n".into());
+        line("Written by `locus organism`; do not edit by hand.\n".into());
+        line(format!(
+            "A GPT-2 with {} blocks, {} heads, width {}, context {} and {} tokens: {population} block parameters.",
+            recipe.n_layer, recipe.n_head, recipe.n_embd, recipe.n_positions, recipe.vocab_size
+        ));
+        line(format!(
+            "Trained from seed {} for {} steps of about {} tokens on {} documents of its grammar (AdamW, one cycle, highest learning rate {}).",
+            recipe.seed, recipe.steps, recipe.tokens_per_step, recipe.n_documents, recipe.lr
+        ));
+        line(format!("SHA-256 of the weights (f32): `{model_sha256}`.\n"));
+        line("## Knowledge\n".into());
+        line("Share of prompts after which the true target has a lower NLL per token than the counterfactual one.\n".into());
+        line("| prompts | share | bar |".into());
+        line("|---|---:|---:|".into());
+        for (name, share, bar) in [
+            ("requests", self.prompts, "95 %"),
+            ("requests, hyponym level", self.prompts_hyponym, ""),
+            ("requests, hypernym level", self.prompts_hypernym, ""),
+            ("paraphrases", self.paraphrases, "90 %"),
+            ("neighbourhood", self.neighbourhood, ""),
+        ] {
+            line(format!("| {name} | {:.1} % | {bar} |", 100.0 * share));
+        }
+        line(format!("\nGeometric mean probability per token: true target {:.3}, new target {:.2e}.\n", self.p_true, self.p_new));
+        line("## Judgement\n".into());
+        line("Held-out accuracy of a linear score head at the last token (80/20 split; the rows occur nowhere in the training text).\n".into());
+        line("| task | accuracy | held-out rows | bar |".into());
+        line("|---|---:|---:|---:|".into());
+        for (task, accuracy, rows) in &self.tasks {
+            let bar = if task.starts_with("persona") { "0.85" } else { "0.90" };
+            line(format!("| {task} | {accuracy:.3} | {rows} | {bar} |"));
+        }
+        out
+    }
+}
+
+/// Share of prompts with the true target likelier, and the geometric mean probabilities of both targets.
+fn share_true<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    requests: &[&EditRequest],
+    prompts: impl Fn(&EditRequest) -> Vec<String>,
+) -> Result<(f64, f64, f64)> {
+    let tokenizer = &checkpoint.tokenizer;
+    let (mut n, mut wins, mut sum_true, mut sum_new) = (0usize, 0usize, 0.0, 0.0);
+    for request in requests {
+        let pairs = prompts(request)
+            .iter()
+            .flat_map(|prompt| [(prompt, &request.target_true), (prompt, &request.target_new)])
+            .map(|(prompt, target)| {
+                Ok((tokenizer.encode_some("prompt", prompt)?, tokenizer.encode_some("target", &format!(" {target}"))?))
+            })
+            .collect::<locus_gpt2::Result<Vec<_>>>()?;
+        if pairs.is_empty() {
+            continue;
+        }
+        let nll = PromptTargets::new(checkpoint.model.config(), &pairs)?.nll_per_token(&checkpoint.model);
+        for pair in nll.chunks(2) {
+            n += 1;
+            wins += usize::from(pair[0] < pair[1]);
+            sum_true += pair[0];
+            sum_new += pair[1];
+        }
+    }
+    let mean = |sum: f64| (-sum / n as f64).exp();
+    Ok((wins as f64 / n.max(1) as f64, mean(sum_true), mean(sum_new)))
+}

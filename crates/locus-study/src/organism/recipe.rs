@@ -1,0 +1,59 @@
+//! Everything that decides what the organism becomes.
+
+use locus_gpt2::Config;
+use serde::Serialize;
+
+/// Sizes and constants of the organism; the default is the committed one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Recipe {
+    /// Seed of corpus, weights and batches.
+    pub seed: u64,
+    /// Training documents.
+    pub n_documents: usize,
+    /// Tokens of the tokenizer, `<|endoftext|>` included.
+    pub vocab_size: usize,
+    /// Blocks.
+    pub n_layer: usize,
+    /// Attention heads per block.
+    pub n_head: usize,
+    /// Width of the residual stream.
+    pub n_embd: usize,
+    /// Context.
+    pub n_positions: usize,
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Tokens per step, about.
+    pub tokens_per_step: usize,
+    /// Highest learning rate of the one-cycle schedule.
+    pub lr: f64,
+    /// Weight decay of AdamW.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient; longer ones are scaled down.
+    pub clip: f64,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Recipe {
+            seed: 20_240_617,
+            n_documents: 60_000,
+            vocab_size: 2048,
+            n_layer: 4,
+            n_head: 4,
+            n_embd: 96,
+            n_positions: 128,
+            steps: 1500,
+            tokens_per_step: 3072,
+            lr: 3e-3,
+            weight_decay: 0.01,
+            clip: 1.0,
+        }
+    }
+}
+
+impl Recipe {
+    /// The model's configuration.
+    pub fn config(&self) -> Config {
+        Config::new(self.n_layer, self.n_head, self.n_embd, self.n_positions, self.vocab_size)
+    }
+}

@@ -1,0 +1,120 @@
+//! Editing inside a scope and measuring before and after (T2, T3, T4, T7).
+
+use anyhow::{Context, Result};
+use locus_data::EditRequest;
+use locus_editors::{StudyFineTuning, TokenRequest};
+use locus_gpt2::{Checkpoint, ParamMask, Params, PromptTargets, Scalar};
+use rayon::prelude::*;
+
+use crate::records::{EditOutcome, Level, Scope};
+
+/// A request with its prompt and both targets tokenised.
+#[derive(Clone, Debug)]
+pub struct PreparedRequest {
+    /// Number of the request.
+    pub case_id: u64,
+    /// Even cases are hyponyms, odd ones hypernyms.
+    pub level: Level,
+    prompt: Vec<u32>,
+    target_new: Vec<u32>,
+    target_true: Vec<u32>,
+}
+
+impl PreparedRequest {
+    /// Tokenises a request; targets get the space that separates them from the prompt.
+    ///
+    /// # Errors
+    /// When a prompt or target gives no token.
+    pub fn new<F: Scalar>(checkpoint: &Checkpoint<F>, request: &EditRequest) -> Result<Self> {
+        let tokens = |field: &str, text: &str| {
+            checkpoint.tokenizer.encode_some(field, text).with_context(|| format!("request {}", request.case_id))
+        };
+        let target = |field: &str, text: &str| {
+            let text = text.trim();
+            if text.is_empty() {
+                anyhow::bail!("request {}: {field} is empty; expected a word", request.case_id);
+            }
+            tokens(field, &format!(" {text}"))
+        };
+        Ok(PreparedRequest {
+            case_id: request.case_id,
+            level: if request.case_id.is_multiple_of(2) { Level::Hyponym } else { Level::Hypernym },
+            prompt: tokens("prompt", &request.full_prompt())?,
+            target_new: target("target_new", &request.target_new)?,
+            target_true: target("target_true", &request.target_true)?,
+        })
+    }
+
+    /// NLL per token of the new and of the true target.
+    ///
+    /// # Errors
+    /// When the request does not fit the model's context.
+    pub fn nll<F: Scalar>(&self, model: &Params<F>) -> Result<(f64, f64)> {
+        let pairs = [(&self.prompt, &self.target_new), (&self.prompt, &self.target_true)];
+        let laid = PromptTargets::new(model.config(), &pairs).with_context(|| format!("request {}", self.case_id))?;
+        let nll = laid.nll_per_token(model);
+        Ok((nll[0], nll[1]))
+    }
+
+    /// What the editor is asked to write.
+    pub fn token_request(&self) -> TokenRequest {
+        TokenRequest { prompt: self.prompt.clone(), target: self.target_new.clone() }
+    }
+}
+
+/// Where edits are made: labels for the record, and the mask that is put on the model and on its gradient.
+#[derive(Clone, Debug)]
+pub struct EditScope {
+    /// Preset of the mask; empty for the intact model.
+    pub preset: String,
+    /// Task of the circuit, `none` for random masks and the intact model.
+    pub task: String,
+    /// Target density; 1 for the intact model.
+    pub target_density: f64,
+    /// Kind of scope.
+    pub scope: Scope,
+    /// The parameters present and editable; `None` is all of them.
+    pub mask: Option<ParamMask>,
+}
+
+impl EditScope {
+    /// File-system-safe name, unique within a run.
+    pub fn key(&self) -> String {
+        let scope = serde_json::to_value(self.scope).expect("a plain enum");
+        format!("{}-{}-{}-{}", self.preset, self.task, self.target_density, scope.as_str().expect("a string"))
+    }
+}
+
+/// Edits every request on its own, starting each time from the masked, unedited model.
+///
+/// # Errors
+/// When a request does not fit the model.
+pub fn edit_all<F: Scalar>(
+    model: &Params<F>,
+    requests: &[PreparedRequest],
+    scope: &EditScope,
+    editor: &StudyFineTuning,
+) -> Result<Vec<EditOutcome>> {
+    let start = scope.mask.as_ref().map_or_else(|| model.clone(), |mask| mask.isolate(model));
+    requests
+        .par_iter()
+        .map(|request| {
+            let (pre_new, pre_true) = request.nll(&start)?;
+            let (edited, report) = editor.fine_tune(&start, &request.token_request(), scope.mask.as_ref())?;
+            let (post_new, post_true) = request.nll(&edited)?;
+            Ok(EditOutcome {
+                preset: scope.preset.clone(),
+                task: scope.task.clone(),
+                target_density: scope.target_density,
+                scope: scope.scope,
+                case_id: request.case_id,
+                level: request.level,
+                pre_new,
+                pre_true,
+                post_new,
+                post_true,
+                steps: report.steps,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,126 @@
+//! Finding circuits and measuring them (T1, T4, T6).
+
+use anyhow::Result;
+use locus_circuits::{Circuit, Progress};
+use locus_data::seed::stream;
+use locus_gpt2::{ParamId, ParamMask, Params, Scalar, shuffle};
+use locus_metrics::classify::{accuracy, agreement, balanced_agreement};
+
+use super::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
+use super::task::PreparedTask;
+use crate::records::{Extraction, TensorCount};
+
+/// A circuit with its measurements.
+#[derive(Clone, Debug)]
+pub struct Extracted {
+    /// Record for T1.
+    pub record: Extraction,
+    /// The mask.
+    pub mask: ParamMask,
+}
+
+/// Finds a task's circuits at every density of the sweep in one trajectory, and measures those the tables show: all of
+/// them for the task of the size sweep, the two main densities for the others.
+///
+/// # Errors
+/// When a row does not fit the model.
+pub fn extract<F: Scalar>(
+    model: &Params<F>,
+    task: &PreparedTask<F>,
+    preset: Preset,
+    settings: &Settings,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Extracted>> {
+    let shown = |density: &f64| task.name == SWEEP_TASK || MAIN_DENSITIES.contains(density);
+    let circuits = train(model, task, &task.train.choices, preset, settings, progress)?;
+    let shuffled = if preset == settings.main_preset && settings.shuffled_tasks.contains(&task.name) {
+        let mut classes = task.train.choices.clone();
+        shuffle(&mut classes, &mut stream(settings.seed, &format!("shuffled labels/{}", task.name), 0));
+        train(model, task, &classes, preset, settings, &mut |_| {})?.into_iter().map(Some).collect()
+    } else {
+        vec![None; circuits.len()]
+    };
+    circuits
+        .into_iter()
+        .zip(shuffled)
+        .filter(|(circuit, _)| shown(&circuit.target_density))
+        .map(|(circuit, shuffled)| measure(model, task, preset, settings, circuit, shuffled.as_ref()))
+        .collect()
+}
+
+fn train<F: Scalar>(
+    model: &Params<F>,
+    task: &PreparedTask<F>,
+    classes: &[usize],
+    preset: Preset,
+    settings: &Settings,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Circuit>> {
+    let mut objective = task.objective(model);
+    objective.classes = classes;
+    // One draw from a named stream, so that tasks and presets do not share noise.
+    let purpose = format!("mask/{}/{}", preset.name(), task.name);
+    let seed = rand::Rng::next_u64(&mut stream(settings.seed, &purpose, 0));
+    Ok(match preset {
+        Preset::Study => settings.study.train(&objective, &settings.densities, seed, progress)?,
+        Preset::Faithful => settings.faithful.train(&objective, &settings.densities, seed, progress)?,
+    })
+}
+
+fn measure<F: Scalar>(
+    model: &Params<F>,
+    task: &PreparedTask<F>,
+    preset: Preset,
+    settings: &Settings,
+    circuit: Circuit,
+    shuffled: Option<&Circuit>,
+) -> Result<Extracted> {
+    let (labels, choices) = (&task.held_out.labels, &task.held_out.choices);
+    let predict = |mask: &ParamMask| task.head.predict(&mask.isolate(model), &task.held_out.sequences);
+    // A task with a single held-out class would leave these undefined; shares of nothing are reported as 0.
+    let accuracy_of = |predicted: &[usize]| accuracy(predicted, labels).unwrap_or(0.0);
+    let agreement_of = |predicted: &[usize]| agreement(predicted, choices).unwrap_or(0.0);
+    let mask = &circuit.mask;
+    let inside = predict(mask)?;
+    let outside = predict(&mask.complement())?;
+    let mut random = [0.0; 3];
+    for draw in 0..settings.random_draws {
+        let purpose = format!("random mask/{}/{}", task.name, circuit.target_density);
+        let rng = &mut stream(settings.seed, &purpose, draw as u64);
+        let predicted = predict(&ParamMask::random(model.config(), mask.count(), rng))?;
+        let balanced = balanced_agreement(&predicted, choices).unwrap_or(0.0);
+        for (sum, share) in random.iter_mut().zip([accuracy_of(&predicted), agreement_of(&predicted), balanced]) {
+            *sum += share / settings.random_draws as f64;
+        }
+    }
+    let record = Extraction {
+        preset: preset.name().to_owned(),
+        task: task.name.clone(),
+        target_density: circuit.target_density,
+        density: mask.density(),
+        reached: circuit.reached,
+        epochs: circuit.epochs,
+        steps: circuit.steps,
+        held_out_rows: labels.len(),
+        accuracy_full: task.accuracy_full(),
+        accuracy_circuit: accuracy_of(&inside),
+        accuracy_complement: accuracy_of(&outside),
+        accuracy_random: random[0],
+        agreement: agreement_of(&inside),
+        agreement_complement: agreement_of(&outside),
+        agreement_random: random[1],
+        balanced_agreement_random: random[2],
+        accuracy_shuffled: shuffled.map(|circuit| Ok::<_, anyhow::Error>(accuracy_of(&predict(&circuit.mask)?))).transpose()?,
+        composition: composition(mask),
+        mask_sha256: mask.sha256(),
+    };
+    Ok(Extracted { record, mask: circuit.mask })
+}
+
+fn composition(mask: &ParamMask) -> Vec<TensorCount> {
+    let count = |(id, kept, size)| match id {
+        ParamId::Block(layer, param) => TensorCount { layer, tensor: param.name().to_owned(), kept, size },
+        _ => unreachable!("masks hold block parameters only"),
+    };
+    mask.counts().into_iter().map(count).collect()
+}

@@ -1,0 +1,13 @@
+//! The study's protocol: tasks made ready, circuits extracted, edits made and measured.
+
+mod edits;
+mod extract;
+mod run;
+mod settings;
+mod task;
+
+pub use edits::{EditScope, PreparedRequest, edit_all};
+pub use extract::{Extracted, extract};
+pub use run::{Store, run};
+pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, SWEEP, SWEEP_TASK, Settings};
+pub use task::{PreparedTask, Rows};

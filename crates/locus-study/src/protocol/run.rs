@@ -1,0 +1,240 @@
+//! The whole protocol: tasks, circuits, edits, overlaps. Data in, records out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use locus_data::StudyData;
+use locus_data::seed::stream;
+use locus_editors::StudyFineTuning;
+use locus_gpt2::{Checkpoint, ParamMask, Scalar};
+use rayon::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::edits::{EditScope, PreparedRequest, edit_all};
+use super::extract::{Extracted, extract};
+use super::settings::{MAIN_DENSITIES, Preset, Settings};
+use super::task::PreparedTask;
+use crate::progress::Progress;
+use crate::records::{EditOutcome, Extraction, Overlap, Records, Scope};
+
+/// Runs the protocol. Finished units of work (a trajectory, a scope's edits) are kept in `folder/work`, the masks in
+/// `folder/masks`; with `resume` those of an identical earlier run are taken from there.
+///
+/// # Errors
+/// When a task, a request or the model is unusable, or the folder cannot be written to.
+pub fn run<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    data: &StudyData,
+    settings: &Settings,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Records> {
+    let model = &checkpoint.model;
+    // Requests first: a target that tokenises to nothing must not come to light after minutes of mask training.
+    let requests: Vec<PreparedRequest> = data
+        .requests
+        .iter()
+        .take(settings.max_requests)
+        .map(|request| PreparedRequest::new(checkpoint, request))
+        .collect::<Result<_>>()
+        .context("hierarchy_data.json")?;
+    for request in &requests {
+        request.nll(model).context("hierarchy_data.json")?;
+    }
+
+    let stage = progress.stage("score heads", settings.tasks.len());
+    let tasks: Vec<PreparedTask<F>> = settings
+        .tasks
+        .par_iter()
+        .map(|name| {
+            let task = data.task(name).with_context(|| format!("task {name} is not in the data"))?;
+            let rows = &task.rows[..task.rows.len().min(settings.max_rows)];
+            let prepared = PreparedTask::new(checkpoint, name, rows, settings.seed)?;
+            stage.inc();
+            Ok(prepared)
+        })
+        .collect::<Result<_>>()?;
+    stage.finish();
+
+    let extracted = extract_all(checkpoint, &tasks, settings, store, progress)?;
+    let scopes = if settings.edits { scopes(model.config(), &extracted, settings) } else { Vec::new() };
+    let stage = progress.stage("edits", scopes.len());
+    let edits: Vec<Vec<EditOutcome>> = scopes
+        .iter()
+        .map(|scope| {
+            let key = format!("edit-{}", scope.key());
+            let outcomes = store.unit(&key, || edit_all(model, &requests, scope, &StudyFineTuning::default()))?;
+            stage.inc();
+            Ok(outcomes)
+        })
+        .collect::<Result<_>>()?;
+    stage.finish();
+
+    let overlaps = overlaps(&extracted, settings.main_preset);
+    Ok(Records {
+        extractions: extracted.into_iter().map(|extracted| extracted.record).collect(),
+        edits: edits.into_iter().flatten().collect(),
+        overlaps,
+    })
+}
+
+/// Every trajectory: the published recipe first, then the main preset, tasks in order.
+fn extract_all<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    tasks: &[PreparedTask<F>],
+    settings: &Settings,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Vec<Extracted>> {
+    let of = |preset: Preset, names: &[String]| -> Vec<(Preset, &PreparedTask<F>)> {
+        tasks.iter().filter(|task| names.contains(&task.name)).map(|task| (preset, task)).collect()
+    };
+    let mut units = of(Preset::Study, &settings.study_tasks);
+    units.extend(of(settings.main_preset, &settings.tasks));
+    let stage = progress.stage("circuits", units.len());
+    let all: Vec<Vec<Extracted>> = units
+        .into_par_iter()
+        .map(|(preset, task)| {
+            let key = format!("circuit-{}-{}", preset.name(), task.name);
+            let mask_path = |target: f64| store.mask_path(preset, &task.name, target);
+            let mut fresh = None;
+            let records: Vec<Extraction> = store.unit(&key, || {
+                let found = extract(&checkpoint.model, task, preset, settings, &mut |at| {
+                    stage.message(&format!("{} {:.1} %", task.name, 100.0 * at.density));
+                })?;
+                for extracted in &found {
+                    extracted.mask.write(&mask_path(extracted.record.target_density), &store.fingerprint)?;
+                }
+                let records = found.iter().map(|extracted| extracted.record.clone()).collect();
+                fresh = Some(found);
+                Ok(records)
+            })?;
+            stage.inc();
+            if let Some(found) = fresh {
+                return Ok(found);
+            }
+            records
+                .into_iter()
+                .map(|record| {
+                    let mask = ParamMask::read(&mask_path(record.target_density), checkpoint.model.config())?;
+                    anyhow::ensure!(mask.sha256() == record.mask_sha256, "a mask of the earlier run was changed");
+                    Ok(Extracted { record, mask })
+                })
+                .collect()
+        })
+        .collect::<Result<_>>()?;
+    stage.finish();
+    Ok(all.into_iter().flatten().collect())
+}
+
+/// Where edits are made: the intact model; per main density a random mask; every circuit of the main preset and its
+/// complement (all densities for the task of the size sweep).
+fn scopes(config: &locus_gpt2::Config, extracted: &[Extracted], settings: &Settings) -> Vec<EditScope> {
+    let preset = settings.main_preset.name().to_owned();
+    let full = EditScope {
+        preset: String::new(),
+        task: "none".into(),
+        target_density: 1.0,
+        scope: Scope::Full,
+        mask: None,
+    };
+    let random = settings.densities.iter().map(|&density| EditScope {
+        preset: preset.clone(),
+        task: "none".into(),
+        target_density: density,
+        scope: Scope::Random,
+        mask: Some(ParamMask::random(
+            config,
+            locus_circuits::count_at_density(config, density),
+            &mut stream(settings.seed, &format!("random scope/{density}"), 0),
+        )),
+    });
+    let circuits = extracted.iter().filter(|extracted| extracted.record.preset == preset).flat_map(|extracted| {
+        [(Scope::Circuit, extracted.mask.clone()), (Scope::Complement, extracted.mask.complement())].map(
+            |(scope, mask)| EditScope {
+                preset: preset.clone(),
+                task: extracted.record.task.clone(),
+                target_density: extracted.record.target_density,
+                scope,
+                mask: Some(mask),
+            },
+        )
+    });
+    std::iter::once(full).chain(random).chain(circuits).collect()
+}
+
+/// Overlap of every pair of tasks at both main densities.
+fn overlaps(extracted: &[Extracted], preset: Preset) -> Vec<Overlap> {
+    let mut overlaps = Vec::new();
+    for density in MAIN_DENSITIES {
+        let circuits: Vec<&Extracted> = extracted
+            .iter()
+            .filter(|e| e.record.preset == preset.name() && e.record.target_density == density)
+            .collect();
+        for (i, a) in circuits.iter().enumerate() {
+            for b in &circuits[i + 1..] {
+                overlaps.push(overlap(a, b));
+            }
+        }
+    }
+    overlaps
+}
+
+fn overlap(a: &Extracted, b: &Extracted) -> Overlap {
+    let (counts_a, counts_b) = (a.mask.counts(), b.mask.counts());
+    let expected = counts_a.iter().zip(&counts_b).map(|(&(_, a, size), &(_, b, _))| a as f64 * b as f64 / size as f64);
+    Overlap {
+        preset: a.record.preset.clone(),
+        target_density: a.record.target_density,
+        task_a: a.record.task.clone(),
+        task_b: b.record.task.clone(),
+        intersection: a.mask.intersection_counts(&b.mask).iter().sum(),
+        size_a: a.mask.count(),
+        size_b: b.mask.count(),
+        population: ParamMask::population(a.mask.config()),
+        expected_intersection_stratified: expected.sum(),
+    }
+}
+
+/// Finished units of work on disk.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+    resume: bool,
+    /// Names everything a unit's result depends on; units with another fingerprint are not taken up.
+    fingerprint: String,
+}
+
+#[derive(Serialize, serde::Deserialize)]
+struct Unit<T> {
+    fingerprint: String,
+    result: T,
+}
+
+impl Store {
+    /// A store in the run's output folder. The fingerprint covers settings, model, data and version.
+    pub fn new(folder: &Path, resume: bool, fingerprint: String) -> Self {
+        Store { folder: folder.to_owned(), resume, fingerprint }
+    }
+
+    fn mask_path(&self, preset: Preset, task: &str, density: f64) -> PathBuf {
+        let percent = (100.0 * density).round();
+        self.folder.join("masks").join(preset.name()).join(format!("{task}-{percent}.safetensors"))
+    }
+
+    /// The result of a unit: from an identical earlier run when resuming, else computed and kept.
+    fn unit<T: Serialize + DeserializeOwned>(&self, key: &str, compute: impl FnOnce() -> Result<T>) -> Result<T> {
+        let path = self.folder.join("work").join(format!("{key}.json"));
+        if self.resume
+            && let Ok(bytes) = std::fs::read(&path)
+            && let Ok(unit) = serde_json::from_slice::<Unit<T>>(&bytes)
+            && unit.fingerprint == self.fingerprint
+        {
+            return Ok(unit.result);
+        }
+        let unit = Unit { fingerprint: self.fingerprint.clone(), result: compute()? };
+        locus_gpt2::write_atomically(&path, &serde_json::to_vec(&unit)?)?;
+        Ok(unit.result)
+    }
+}

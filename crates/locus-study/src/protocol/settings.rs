@@ -1,0 +1,104 @@
+//! What a run of the study does, and how much of it.
+
+use locus_circuits::{BinaryConcrete, ScheduledTopK};
+use serde::Serialize;
+
+/// The two ways to find a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// The published recipe, untouched.
+    Study,
+    /// Ours: hard masks at a scheduled density.
+    Faithful,
+}
+
+impl Preset {
+    /// The name used in records and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::Study => "study",
+            Preset::Faithful => "faithful",
+        }
+    }
+}
+
+/// Density targets of the size sweep, one trajectory for all.
+pub const SWEEP: [f64; 5] = [0.50, 0.35, 0.25, 0.15, 0.05];
+/// The two densities every task is studied at.
+pub const MAIN_DENSITIES: [f64; 2] = [0.50, 0.05];
+/// The task of the size sweep.
+pub const SWEEP_TASK: &str = "hierarchy";
+/// One task of each family: these show the published recipe beside ours, and carry the shuffled-label control.
+pub const FAMILY_TASKS: [&str; 3] = ["hierarchy", "blimp_dna1", "persona_e"];
+
+/// Sizes of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// `full` or `quick`.
+    pub profile: &'static str,
+    /// Preset whose circuits T2-T7 are about.
+    pub main_preset: Preset,
+    /// Tasks whose circuits are found with the main preset.
+    pub tasks: Vec<String>,
+    /// Tasks whose circuits are also found with the published recipe.
+    pub study_tasks: Vec<String>,
+    /// Tasks on which the shuffled-label control runs.
+    pub shuffled_tasks: Vec<String>,
+    /// The published recipe.
+    pub study: BinaryConcrete,
+    /// Ours.
+    pub faithful: ScheduledTopK,
+    /// At most this many rows of a task are used.
+    pub max_rows: usize,
+    /// At most this many requests are edited, in pairs of a hyponym and its hypernym.
+    pub max_requests: usize,
+    /// Random masks per circuit in the control of T1.
+    pub random_draws: usize,
+    /// Density targets, descending.
+    pub densities: Vec<f64>,
+    /// Whether to edit (T2, T3, T4, T7).
+    pub edits: bool,
+}
+
+impl Settings {
+    /// The whole study.
+    pub fn full(seed: u64, main_preset: Preset) -> Self {
+        let all: Vec<String> = locus_data::task_names().iter().map(|&name| name.to_owned()).collect();
+        let family: Vec<String> = FAMILY_TASKS.map(str::to_owned).to_vec();
+        Settings {
+            seed,
+            profile: "full",
+            main_preset,
+            study_tasks: if main_preset == Preset::Study { Vec::new() } else { family.clone() },
+            tasks: all,
+            shuffled_tasks: family,
+            study: BinaryConcrete::default(),
+            faithful: ScheduledTopK::default(),
+            max_rows: usize::MAX,
+            max_requests: usize::MAX,
+            random_draws: 5,
+            densities: SWEEP.to_vec(),
+            edits: true,
+        }
+    }
+
+    /// The same code on one task per family, fewer rows, fewer requests and shorter schedules. The published recipe
+    /// cannot finish in so few epochs; its rows then say that the target was not reached.
+    pub fn quick(seed: u64, main_preset: Preset) -> Self {
+        let mut settings = Settings::full(seed, main_preset);
+        settings.profile = "quick";
+        settings.tasks = FAMILY_TASKS.map(str::to_owned).to_vec();
+        settings.study_tasks.truncate(1);
+        settings.shuffled_tasks.truncate(1);
+        settings.max_rows = 160;
+        settings.max_requests = 24;
+        settings.random_draws = 2;
+        settings.study.max_epochs = 60;
+        settings.faithful.steps_per_target = 16;
+        settings.faithful.hold = 8;
+        settings
+    }
+}
