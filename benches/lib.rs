@@ -1,1 +1,1 @@
-//! skeleton
+//! Nothing here: the package exists for its benchmarks.

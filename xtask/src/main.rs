@@ -1,2 +1,107 @@
-//! skeleton
-fn main() {}
+//! Development commands. Thin: every real command is a run of the `locus` binary in release mode.
+//!
+//! `cargo xtask setup` installs what is missing (OpenBLAS); `cargo xtask tidy` checks the tree; anything else is handed
+//! to `locus` (`cargo xtask reproduce`, `cargo xtask organism`, ...).
+
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::{Context, Result, bail};
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND [OPTIONS]
+
+  setup      install libopenblas-dev with apt-get when it is missing
+  tidy       check house rules that no compiler knows
+  reproduce  rebuild every table of the study (= locus reproduce)
+  organism   rebuild the embedded model and its data (= locus organism)
+  fetch      download models and data (= locus fetch)
+  ...        any other command of locus, with its options";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match args.first().map(String::as_str) {
+        None | Some("help" | "--help" | "-h") => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some("setup") => setup(),
+        Some("tidy") => tidy::check(&root()),
+        Some(_) => locus(&args).map(|status| {
+            if !status.success() {
+                std::process::exit(status.code().unwrap_or(1));
+            }
+        }),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
+}
+
+/// Builds `locus` in release mode and hands it the arguments.
+fn locus(args: &[String]) -> Result<ExitStatus> {
+    if !has_openblas() {
+        bail!("OpenBLAS is missing; install it with: cargo xtask setup");
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let root = root();
+    let build = Command::new(&cargo)
+        .args(["build", "--release", "--quiet", "--package", "locus-study", "--bin", "locus"])
+        .current_dir(&root)
+        .status()
+        .context("cargo cannot be started")?;
+    if !build.success() {
+        bail!("locus does not build");
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let locus = target.join("release/locus");
+    Command::new(&locus).args(args).status().with_context(|| format!("{} cannot be started", locus.display()))
+}
+
+/// Debian and Ubuntu only: elsewhere the message says what to install.
+fn setup() -> Result<()> {
+    if has_openblas() {
+        println!("OpenBLAS is there");
+        return Ok(());
+    }
+    let apt = |args: &[&str]| -> Result<bool> {
+        // Containers run as root and have no sudo.
+        let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0\n"));
+        let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
+        if !root {
+            command.arg("apt-get");
+        }
+        let status = command.args(args).env("DEBIAN_FRONTEND", "noninteractive").status();
+        Ok(status
+            .context("apt-get cannot be started; install OpenBLAS with your system's package manager")?
+            .success())
+    };
+    let install = ["install", "-y", "--no-install-recommends", "libopenblas-dev"];
+    // A fresh container has no package lists; one that has them need not fetch them again.
+    let installed = apt(&install)? || (apt(&["update"])? && apt(&install)?);
+    if !installed {
+        bail!("libopenblas-dev could not be installed");
+    }
+    Ok(())
+}
+
+/// Whether the linker will find OpenBLAS; the same places as locus-gpt2's build script.
+fn has_openblas() -> bool {
+    let library =
+        |folder: &Path| folder.join("libopenblas.so").exists() || folder.join("libopenblas.a").exists();
+    ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/OpenBLAS/lib"].map(Path::new).iter().any(|folder| {
+        let below = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        library(folder) || below.filter(|path| path.is_dir()).any(|path| library(&path))
+    })
+}

@@ -43,7 +43,7 @@ pub struct BinaryConcrete {
     pub lambda_max: f64,
     /// Rows per step.
     pub batch_rows: usize,
-    /// Epochs after which the run gives up on targets it has not reached.
+    /// Epochs after which the run gives up on targets it has not reached. Not part of the published recipe, which has no limit.
     pub max_epochs: usize,
 }
 
@@ -59,7 +59,7 @@ impl Default for BinaryConcrete {
             lambda_growth: 1.0,
             lambda_max: 1000.0,
             batch_rows: 128,
-            max_epochs: 991,
+            max_epochs: 4000,
         }
     }
 }
@@ -89,7 +89,8 @@ impl BinaryConcrete {
     ) -> Result<Vec<Circuit>> {
         let config = objective.model.config();
         let population = ParamMask::population(config) as f64;
-        let mut tensors: Vec<Tensor<F>> = ParamId::maskable(config).map(|id| self.tensor(id, config, seed)).collect();
+        let mut tensors: Vec<Tensor<F>> =
+            ParamId::maskable(config).map(|id| self.tensor(id, config, seed)).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut order: Vec<usize> = (0..objective.sequences.len()).collect();
         let mut circuits = Vec::new();
@@ -117,8 +118,10 @@ impl BinaryConcrete {
             }
             // An odd stream number: this draw is never one that a training step used.
             self.sample(&mut tensors, objective.model, seed, 2 * t as u64 + 1);
-            let count: usize =
-                tensors.iter().map(|tensor| tensor.inside.iter().map(|&b| usize::from(b)).sum::<usize>()).sum();
+            let count: usize = tensors
+                .iter()
+                .map(|tensor| tensor.inside.iter().map(|&b| usize::from(b)).sum::<usize>())
+                .sum();
             let density = count as f64 / population;
             progress(Progress { density, next_target: targets[circuits.len()] });
             let last = epoch + 1 == self.max_epochs;
@@ -171,8 +174,11 @@ impl BinaryConcrete {
                 let weights = model.get(tensor.id);
                 let masked = (0..weights.len())
                     .map(|i| {
-                        let (inside, gate) =
-                            sample_one(tensor.logits[i], F::of(f64::from(noise.uniform(i))), self.temperature);
+                        let (inside, gate) = sample_one(
+                            tensor.logits[i],
+                            F::of(f64::from(noise.uniform(i))),
+                            self.temperature,
+                        );
                         tensor.inside[i] = u8::from(inside);
                         tensor.gate[i] = gate;
                         if inside { weights[i] } else { F::zero() }
@@ -232,7 +238,10 @@ mod tests {
                     let s = 1.0 / (1.0 + (-z).exp());
                     let (inside, gate) = sample_one(logit, u, temperature);
                     assert_eq!(inside, s > 0.5);
-                    assert!((gate - s * (1.0 - s) / temperature).abs() < 2e-6, "l {logit} u {u} T {temperature}");
+                    assert!(
+                        (gate - s * (1.0 - s) / temperature).abs() < 2e-6,
+                        "l {logit} u {u} T {temperature}"
+                    );
                 }
             }
         }
@@ -244,7 +253,8 @@ mod tests {
         let noise = Noise::new(9, 9, 9);
         let n = 200_000;
         for logit in [-2.0f32, 0.0, 2.7] {
-            let share = (0..n).filter(|&i| sample_one(logit, noise.uniform(i), 0.01).0).count() as f64 / n as f64;
+            let share =
+                (0..n).filter(|&i| sample_one(logit, noise.uniform(i), 0.01).0).count() as f64 / n as f64;
             let expected = 1.0 / (1.0 + f64::from(-logit).exp());
             assert!((share - expected).abs() < 5e-3, "{share} against {expected}");
         }

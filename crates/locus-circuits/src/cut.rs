@@ -24,10 +24,11 @@ pub fn top_k<F: Scalar>(scores: &Params<F>, count: usize) -> ParamMask {
     let mut ties = count - strictly_above;
     ParamMask::from_fn(config, |id, i| {
         let score = scores.get(id)[i];
-        score > threshold || (score == threshold && ties > 0 && {
-            ties -= 1;
-            true
-        })
+        score > threshold
+            || (score == threshold && ties > 0 && {
+                ties -= 1;
+                true
+            })
     })
 }
 

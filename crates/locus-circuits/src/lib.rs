@@ -1,4 +1,25 @@
 //! Circuit discovery in GPT-2: which of the block parameters still do a task when all others are zero?
+//!
+//! A circuit is a [`ParamMask`](locus_gpt2::ParamMask): a subset of the block parameters, scalar by scalar. An
+//! [`Objective`] says what it must still do (choose the class the full model chooses). Two recipes search for it,
+//! [`BinaryConcrete`] as the study published it and [`ScheduledTopK`], ours; both return one [`Circuit`] per density
+//! target from a single trajectory. [`weight_attribution`] and [`top_k`] are the parts of the second that stand alone.
+//!
+//! ```
+//! use locus_circuits::{Objective, ScheduledTopK};
+//! use locus_gpt2::{Config, Params, ScoreHead};
+//! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+//!
+//! let config = Config::new(1, 1, 8, 16, 20);
+//! let model = Params::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
+//! let head = ScoreHead { weight: ndarray::Array2::eye(8).view().split_at(ndarray::Axis(0), 2).0.to_owned() };
+//! let sequences: Vec<Vec<u32>> = (0..6).map(|i| vec![i, i + 1]).collect();
+//! let classes = head.predict(&model, &sequences)?; // what the full model says
+//! let objective = Objective { model: &model, head: &head, sequences: &sequences, classes: &classes };
+//! let circuits = ScheduledTopK::default().train(&objective, &[0.5, 0.1], 7, &mut |_| {})?;
+//! assert_eq!(circuits[1].mask.count(), (0.1 * 872.0f64).round() as usize); // exactly 10 % of 872 parameters
+//! # Ok::<(), locus_gpt2::Error>(())
+//! ```
 
 mod attribution;
 mod binary_concrete;

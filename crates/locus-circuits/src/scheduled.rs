@@ -69,13 +69,13 @@ impl ScheduledTopK {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut batches = Batches::new(objective.sequences.len(), self.batch_rows);
         let mut circuits = Vec::new();
-        let (mut from, mut t) = (1.0, 0);
+        let (mut from, mut t) = (1.0f64, 0);
         for &target in targets {
             let moving = self.steps_per_target - self.hold;
             for step in 0..self.steps_per_target {
                 // Equal ratios: each step removes the same share of what is left.
                 let passed = (step as f64 / moving as f64).min(1.0);
-                let density = from * (target / from as f64).powf(passed);
+                let density = from * (target / from).powf(passed);
                 progress(Progress { density, next_target: target });
                 let mask = top_k(&scores, count_at_density(config, density));
                 let rows = batches.next(&mut rng);

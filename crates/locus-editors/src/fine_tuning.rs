@@ -47,7 +47,8 @@ impl StudyFineTuning {
     /// # Errors
     /// When one is out of its range.
     pub fn check(&self) -> Result<()> {
-        let wrong = |name, value, expected| Err(Error::Parameter { editor: Self::NAME, name, value, expected });
+        let wrong =
+            |name, value, expected| Err(Error::Parameter { editor: Self::NAME, name, value, expected });
         if self.lr.is_nan() || self.lr <= 0.0 {
             return wrong("lr", self.lr, "a number above 0");
         }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use locus_gpt2::{
-    Config, ParamId, Params, Scalar, decode, file_shape, read_safetensors, write_safetensors,
-};
+use locus_gpt2::{Config, ParamId, Params, Scalar, decode, file_shape, read_safetensors, write_safetensors};
 
 use crate::error::{Error, Result};
 

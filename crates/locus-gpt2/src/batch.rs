@@ -97,6 +97,6 @@ mod tests {
     fn pieces_cover_everything_in_order() {
         let sequences = [vec![0; 3], vec![0; 3], vec![0; 9], vec![0; 1], vec![0; 2]];
         assert_eq!(pieces(&sequences, 6), [0..2, 2..3, 3..5]);
-        assert_eq!(pieces(&sequences[..0], 6), []);
+        assert!(pieces(&sequences[..0], 6).is_empty());
     }
 }

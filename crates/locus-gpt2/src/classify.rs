@@ -27,7 +27,12 @@ impl<F: Scalar> ScoreHead<F> {
     ///
     /// # Panics
     /// When there is not one class (0 or 1) per row.
-    pub fn train(features: ArrayView2<F>, classes: &[usize], params: &HeadTraining, rng: &mut ChaCha8Rng) -> Self {
+    pub fn train(
+        features: ArrayView2<F>,
+        classes: &[usize],
+        params: &HeadTraining,
+        rng: &mut ChaCha8Rng,
+    ) -> Self {
         let (n, d) = features.dim();
         assert_eq!(n, classes.len(), "one class per row");
         let adam = AdamW { weight_decay: params.weight_decay, ..AdamW::new(params.lr) };

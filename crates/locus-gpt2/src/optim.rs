@@ -70,7 +70,9 @@ mod tests {
         let (mut x, mut moments) = ([1.0f64], Moments::zeros(1));
         let adam = AdamW::new(0.1);
         for (t, (grad, expected)) in
-            [(0.5, 0.899_000_002), (-0.25, 0.871_467_298_705_846_3), (1.0, 0.804_784_672_376_384)].into_iter().enumerate()
+            [(0.5, 0.899_000_002), (-0.25, 0.871_467_298_705_846_3), (1.0, 0.804_784_672_376_384)]
+                .into_iter()
+                .enumerate()
         {
             adam.step(t + 1, &mut x, &[grad], &mut moments);
             assert!((x[0] - expected).abs() < 1e-12, "step {}: {} against {expected}", t + 1, x[0]);

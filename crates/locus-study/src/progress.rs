@@ -21,8 +21,10 @@ impl Progress {
     pub fn stage(self, name: &str, n: usize) -> Stage {
         let terminal = std::io::stderr().is_terminal();
         let bar = ProgressBar::new(n as u64).with_style(
-            ProgressStyle::with_template("{prefix:14} {bar:30} {pos:>5}/{len:5} {elapsed:>4} (left {eta:>4})  {wide_msg}")
-                .expect("the template is a constant"),
+            ProgressStyle::with_template(
+                "{prefix:14} {bar:30} {pos:>5}/{len:5} {elapsed:>4} (left {eta:>4})  {wide_msg}",
+            )
+            .expect("the template is a constant"),
         );
         bar.set_prefix(name.to_owned());
         if self.quiet || !terminal {

@@ -15,7 +15,7 @@ use super::table::slot;
 use crate::Labelled;
 
 /// Nouns drawn per set. Each gives a singular and a plural pair, four rows in all.
-const NOUN_DRAWS: usize = 150;
+const NOUN_DRAWS: usize = 500;
 
 const CLAUSES: &str = include_str!("clauses.tsv");
 

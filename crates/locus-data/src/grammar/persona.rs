@@ -14,7 +14,7 @@ use super::table::{lines, list};
 use crate::Labelled;
 
 /// Rows per set, half of each label.
-const ROWS: usize = 400;
+const ROWS: usize = 1000;
 
 /// The kinds, in the order of the study, as the word list names them.
 const KINDS: [(&str, &str); 5] = [

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 
 use super::hierarchy_facts::{Taxonomy, bare};
+use super::mix;
 use super::table::{lines, list};
 use super::{Corpus, TaskSet, generate};
 
@@ -66,8 +67,8 @@ fn sets_have_the_stated_names_sizes_and_balance() {
     for task in &corpus().tasks {
         let rows = match task.name {
             "hierarchy" => 396,
-            name if name.starts_with("blimp") => 600,
-            _ => 400,
+            name if name.starts_with("blimp") => 2_000,
+            _ => 1_000,
         };
         assert_eq!(task.rows.len(), rows, "{}", task.name);
         assert_eq!(task.rows.iter().filter(|row| row.label == 1).count() * 2, rows, "{}", task.name);
@@ -84,7 +85,7 @@ fn no_single_word_predicts_a_label() {
         assert!(bias.values().all(|&bias| bias == 0.5), "{}: {bias:?}", task.name);
     }
     for task in sets(corpus(), "persona") {
-        let bias = word_bias(task.rows.iter().map(|row| (row.text.as_str(), row.label == 1)), 80);
+        let bias = word_bias(task.rows.iter().map(|row| (row.text.as_str(), row.label == 1)), 200);
         assert!(bias.values().all(|&bias| bias < 0.65), "{}: {bias:?}", task.name);
     }
 }
@@ -114,7 +115,7 @@ fn determiner_and_noun_number_are_what_is_judged() {
         assert_eq!(row.label == 1, plural == ["these", "those"].contains(&determiner), "{}", row.text);
         *seen.entry(determiner).or_default() += 1;
     }
-    assert!(seen.len() == 4 && seen.values().all(|&rows| (1_000..1_400).contains(&rows)), "{seen:?}");
+    assert!(seen.len() == 4 && seen.values().all(|&rows| (3_500..4_500).contains(&rows)), "{seen:?}");
 }
 
 #[test]
@@ -133,8 +134,10 @@ fn judged_documents_are_balanced() {
         let yes = s.strip_suffix(" yes").map(|statement| (statement, true));
         yes.or_else(|| s.strip_suffix(" no").map(|statement| (statement, false)))
     };
+    // A word of one object alone is biased by the majority of liking, and no further.
+    const LIKED: f64 = mix::LIKING as f64 / 100.0;
     let persona = word_bias(all.iter().filter_map(attitude), 400);
-    assert!(persona.len() > 20 && persona.values().all(|&bias| bias < 0.6), "{persona:?}");
+    assert!(persona.len() > 20 && persona.values().all(|&bias| bias < LIKED), "{persona:?}");
 }
 
 #[test]
@@ -144,9 +147,11 @@ fn documents_keep_the_proportions() {
     let verdicts = share(&|s| **s == "Right" || **s == "Wrong");
     let total = (all.len() - verdicts) as f64;
     let near = |count: usize, percent: f64| (100.0 * count as f64 / total - percent).abs() < 1.0;
-    assert!(near(verdicts, 20.0));
-    assert!(near(share(&|s| judged_fact(s).is_some()), 30.0));
-    assert!(near(share(&|s| s.ends_with(" yes") || s.ends_with(" no")), 10.0));
+    let percent =
+        |kind| f64::from(mix::SENTENCES.iter().find(|(k, _)| *k == kind).expect("every kind has a share").1);
+    assert!(near(verdicts, percent(mix::Kind::JudgedAgreement)));
+    assert!(near(share(&|s| judged_fact(s).is_some()), percent(mix::Kind::JudgedFact)));
+    assert!(near(share(&|s| s.ends_with(" yes") || s.ends_with(" no")), percent(mix::Kind::JudgedPersona)));
 }
 
 #[test]
@@ -279,7 +284,7 @@ fn true_rows_have_no_verdict_but_are_known() {
     for subject in taxonomy.subjects() {
         let target = taxonomy.target_word(subject, taxonomy.target(subject));
         let fact = format!("{} is a kind of {target}", taxonomy.heading(subject));
-        assert!(plain.get(fact.as_str()).is_some_and(|&count| count >= 30), "{fact}");
+        assert!(plain.get(fact.as_str()).is_some_and(|&count| count >= 25), "{fact}");
     }
 }
 

@@ -59,7 +59,8 @@ fn one_step_is_gradient_descent() {
     let start = model(7);
     let editor = StudyFineTuning { max_steps: 1, clamp: 1e3, lr: 1e-2, ..Default::default() };
     let (edited, _) = editor.fine_tune(&start, &request(), None).unwrap();
-    for id in [ParamId::Block(1, BlockParam::MlpInWeight), ParamId::PositionEmbedding, ParamId::FinalNormBias] {
+    for id in [ParamId::Block(1, BlockParam::MlpInWeight), ParamId::PositionEmbedding, ParamId::FinalNormBias]
+    {
         let gradient: Vec<f64> =
             start.get(id).iter().zip(edited.get(id)).map(|(s, e)| (s - e) / editor.lr).collect();
         locus_testkit::check_directional(&id.to_string(), start.get(id), &gradient, 3, |values| {

@@ -108,6 +108,6 @@ fn thread_count() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| model.logits(model.hidden(&batch).view()))
     };
-    assert!(2000 * 500 * 256 > 2 << 26, "the product must be cut");
+    // 2000 x 500 x 256 multiply-adds: several pieces of 2^26.
     assert_eq!(on(1), on(3));
 }

@@ -126,10 +126,21 @@ impl Edit {
                         "isolated": self.isolate, "mask_sha256": mask.as_ref().map(ParamMask::sha256),
                         "version": env!("CARGO_PKG_VERSION"),
                     });
-                    locus_editors::Patch::between(&start, &edited).write(&path, start.config(), &provenance)?;
+                    locus_editors::Patch::between(&start, &edited).write(
+                        &path,
+                        start.config(),
+                        &provenance,
+                    )?;
                 }
                 stage.inc();
-                Ok(Outcome { case_id: request.case_id, pre_new, pre_true, post_new, post_true, steps: report.steps })
+                Ok(Outcome {
+                    case_id: request.case_id,
+                    pre_new,
+                    pre_true,
+                    post_new,
+                    post_true,
+                    steps: report.steps,
+                })
             })
             .collect::<Result<_>>()?;
         stage.finish();
@@ -149,7 +160,9 @@ impl Edit {
         Ok(match self.scope {
             EditScope::Circuit => Some(mask),
             EditScope::Complement => Some(mask.complement()),
-            EditScope::Random => Some(ParamMask::random(config, mask.count(), &mut stream(seed, "random scope", 0))),
+            EditScope::Random => {
+                Some(ParamMask::random(config, mask.count(), &mut stream(seed, "random scope", 0)))
+            }
             EditScope::Full => None,
         })
     }
@@ -170,7 +183,11 @@ fn print_outcomes(outcomes: &[Outcome], json: bool) -> Result<()> {
         return Ok(());
     }
     writeln!(out, "NLL per token (nats)")?;
-    writeln!(out, "{:>8} {:>10} {:>10} {:>10} {:>10} {:>6}", "case", "new", "-> after", "true", "-> after", "steps")?;
+    writeln!(
+        out,
+        "{:>8} {:>10} {:>10} {:>10} {:>10} {:>6}",
+        "case", "new", "-> after", "true", "-> after", "steps"
+    )?;
     for o in outcomes {
         writeln!(
             out,

@@ -32,12 +32,14 @@ impl Fetch {
             Some(folder) => folder.clone(),
             None => cache_folder()?.join(name),
         };
-        let proxy = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].iter().find_map(|name| std::env::var(name).ok());
+        let proxy =
+            ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].iter().find_map(|name| std::env::var(name).ok());
         let stage = global.progress().stage(name, entry.files.len());
-        let fetched = fetch_through(proxy.as_deref(), entry, &folder, self.base.as_deref(), &mut |done, total| {
-            let total = total.map_or_else(String::new, |total| format!(" of {:.1}", total as f64 / 1e6));
-            stage.message(&format!("{:.1}{total} MB", done as f64 / 1e6));
-        })?;
+        let fetched =
+            fetch_through(proxy.as_deref(), entry, &folder, self.base.as_deref(), &mut |done, total| {
+                let total = total.map_or_else(String::new, |total| format!(" of {:.1}", total as f64 / 1e6));
+                stage.message(&format!("{:.1}{total} MB", done as f64 / 1e6));
+            })?;
         stage.finish();
         for file in &fetched {
             let state = match (file.pinned, file.reused) {

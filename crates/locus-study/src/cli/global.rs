@@ -81,7 +81,10 @@ pub fn organism_folder() -> Result<PathBuf> {
         .map(|folder| folder.join("fixtures/organism"))
         .find(|folder| folder.join("config.json").exists())
         .ok_or_else(|| {
-            Unusable("fixtures/organism is not above the current folder; name a model with --model DIR".into()).into()
+            Unusable(
+                "fixtures/organism is not above the current folder; name a model with --model DIR".into(),
+            )
+            .into()
         })
 }
 

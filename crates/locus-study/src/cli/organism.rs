@@ -49,7 +49,8 @@ impl Organism {
 fn build(recipe: &Recipe, folder: &Path, progress: Progress) -> Result<()> {
     let corpus = grammar::generate(recipe.seed, recipe.n_documents);
     write_atomically(&folder.join("corpus.txt"), (corpus.documents.join("\n") + "\n").as_bytes())?;
-    let tasks = corpus.tasks.into_iter().map(|set| Task { name: set.name.to_owned(), rows: set.rows }).collect();
+    let tasks =
+        corpus.tasks.into_iter().map(|set| Task { name: set.name.to_owned(), rows: set.rows }).collect();
     let data = StudyData::new(tasks, corpus.requests, Some(corpus.neutral));
     data.write(&folder.join("data"))?;
     let tokenizer = train_tokenizer(&corpus.documents, recipe.vocab_size, folder)?;

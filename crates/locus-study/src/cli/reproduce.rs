@@ -62,14 +62,17 @@ impl Reproduce {
         let checkpoint = global.checkpoint::<F>()?;
         let data_folder = self.data.clone().unwrap_or_else(|| folder.join("data"));
         if !data_folder.is_dir() {
-            let why = format!("{}: no such folder; name the study's data with --data DIR", data_folder.display());
+            let why =
+                format!("{}: no such folder; name the study's data with --data DIR", data_folder.display());
             return Err(Unusable(why).into());
         }
         let data = StudyData::read(&data_folder)?;
         let model_name = if global.model == "organism" || !global.model.contains('/') {
             global.model.clone()
         } else {
-            folder.file_name().map_or_else(|| global.model.clone(), |name| name.to_string_lossy().into_owned())
+            folder
+                .file_name()
+                .map_or_else(|| global.model.clone(), |name| name.to_string_lossy().into_owned())
         };
         let data_name = if self.data.is_some() { "the given data" } else { "the model's own data" };
         let provenance = Provenance {
@@ -81,7 +84,9 @@ impl Reproduce {
             data_sha256: data.sources.clone(),
             conventions: conventions(&settings),
         };
-        let fingerprint = sha256(format!("{}{settings:?}{:?}", serde_json::to_string(&provenance)?, global.dtype).as_bytes());
+        let fingerprint = sha256(
+            format!("{}{settings:?}{:?}", serde_json::to_string(&provenance)?, global.dtype).as_bytes(),
+        );
         let out = global.out.clone().unwrap_or_else(|| PathBuf::from("out"));
         let store = Store::new(&out, self.resume, fingerprint);
         let records = run(&checkpoint, &data, &settings, &store, &global.progress())?;
@@ -113,7 +118,9 @@ impl Reproduce {
             .iter()
             .map(|id| {
                 let found = TABLES.into_iter().find(|table| table.eq_ignore_ascii_case(id));
-                found.ok_or_else(|| Unusable(format!("--tables: {id:?} is no table; expected T1 to T7")).into())
+                found.ok_or_else(|| {
+                    Unusable(format!("--tables: {id:?} is no table; expected T1 to T7")).into()
+                })
             })
             .collect()
     }
@@ -123,9 +130,11 @@ impl Reproduce {
             PresetName::Study => Preset::Study,
             PresetName::Faithful => Preset::Faithful,
         };
-        let mut settings = if self.quick { Settings::quick(seed, preset) } else { Settings::full(seed, preset) };
+        let mut settings =
+            if self.quick { Settings::quick(seed, preset) } else { Settings::full(seed, preset) };
         if let Some(density) = self.densities.iter().find(|&&density| !(density > 0.0 && density <= 1.0)) {
-            let why = format!("--densities: {density} is not a density; expected a share above 0 and at most 1");
+            let why =
+                format!("--densities: {density} is not a density; expected a share above 0 and at most 1");
             return Err(Unusable(why).into());
         }
         if !self.densities.is_empty() {
@@ -152,7 +161,15 @@ impl Reproduce {
             writeln!(
                 out,
                 "{}  {:<14} {:>+9.3} [{:+.3}, {:+.3}] {}, p {:.2e}, n {}: {}",
-                claim.id, verdict, claim.effect, claim.low, claim.high, claim.unit, claim.p_value, claim.n, claim.claim
+                claim.id,
+                verdict,
+                claim.effect,
+                claim.low,
+                claim.high,
+                claim.unit,
+                claim.p_value,
+                claim.n,
+                claim.claim
             )?;
         }
         writeln!(out, "report: {}", paths.html.display())?;

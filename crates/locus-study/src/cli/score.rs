@@ -59,8 +59,12 @@ impl Score {
         let scores: Vec<f64> = prepared.par_iter().map(|laid| laid.nll_per_token(&model)[0]).collect();
         let mut out = std::io::stdout().lock();
         for ((line, laid), nll_per_token) in lines.iter().zip(&prepared).zip(scores) {
-            let scored =
-                Scored { prompt: &line.prompt, target: &line.target, tokens: laid.targets.len(), nll_per_token };
+            let scored = Scored {
+                prompt: &line.prompt,
+                target: &line.target,
+                tokens: laid.targets.len(),
+                nll_per_token,
+            };
             writeln!(out, "{}", serde_json::to_string(&scored)?)?;
         }
         Ok(())
@@ -79,7 +83,8 @@ impl Score {
             .filter(|(_, line)| !line.trim().is_empty())
             .map(|(i, line)| {
                 serde_json::from_str(line).map_err(|e| {
-                    Unusable(format!("{name}: line {}: {e}; expected {{\"prompt\",\"target\"}}", i + 1)).into()
+                    Unusable(format!("{name}: line {}: {e}; expected {{\"prompt\",\"target\"}}", i + 1))
+                        .into()
                 })
             })
             .collect()

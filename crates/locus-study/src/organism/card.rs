@@ -89,7 +89,10 @@ impl Card {
         ] {
             line(format!("| {name} | {:.1} % | {bar} |", 100.0 * share));
         }
-        line(format!("\nGeometric mean probability per token: true target {:.3}, new target {:.2e}.\n", self.p_true, self.p_new));
+        line(format!(
+            "\nGeometric mean probability per token: true target {:.3}, new target {:.2e}.\n",
+            self.p_true, self.p_new
+        ));
         line("## Judgement\n".into());
         line("Held-out accuracy of a linear score head at the last token (80/20 split; the rows occur nowhere in the training text).\n".into());
         line("| task | accuracy | held-out rows | bar |".into());
@@ -115,7 +118,10 @@ fn share_true<F: Scalar>(
             .iter()
             .flat_map(|prompt| [(prompt, &request.target_true), (prompt, &request.target_new)])
             .map(|(prompt, target)| {
-                Ok((tokenizer.encode_some("prompt", prompt)?, tokenizer.encode_some("target", &format!(" {target}"))?))
+                Ok((
+                    tokenizer.encode_some("prompt", prompt)?,
+                    tokenizer.encode_some("target", &format!(" {target}"))?,
+                ))
             })
             .collect::<locus_gpt2::Result<Vec<_>>>()?;
         if pairs.is_empty() {

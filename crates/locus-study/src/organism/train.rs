@@ -2,9 +2,7 @@
 
 use anyhow::{Context, Result};
 use locus_data::seed::stream;
-use locus_gpt2::{
-    AdamW, Batch, Moments, ParamId, Params, Scalar, Target, Tokenizer, pieces, shuffle,
-};
+use locus_gpt2::{AdamW, Batch, Moments, ParamId, Params, Scalar, Target, Tokenizer, pieces, shuffle};
 use rayon::prelude::*;
 
 use super::recipe::Recipe;
@@ -61,7 +59,8 @@ pub fn train(
             at += 1;
         }
         let (loss, mut grads) = gradient(&model, &rows)?;
-        let squares: f64 = ids.par_iter().map(|&id| squared_norm(grads.get(id))).collect::<Vec<_>>().iter().sum();
+        let squares: f64 =
+            ids.par_iter().map(|&id| squared_norm(grads.get(id))).collect::<Vec<_>>().iter().sum();
         let scale = (recipe.clip / squares.sqrt()).min(1.0) as f32;
         for (&id, moments) in ids.iter().zip(&mut moments) {
             let grads = grads.get_mut(id);

@@ -27,7 +27,10 @@ impl PreparedRequest {
     /// When a prompt or target gives no token.
     pub fn new<F: Scalar>(checkpoint: &Checkpoint<F>, request: &EditRequest) -> Result<Self> {
         let tokens = |field: &str, text: &str| {
-            checkpoint.tokenizer.encode_some(field, text).with_context(|| format!("request {}", request.case_id))
+            checkpoint
+                .tokenizer
+                .encode_some(field, text)
+                .with_context(|| format!("request {}", request.case_id))
         };
         let target = |field: &str, text: &str| {
             let text = text.trim();
@@ -51,7 +54,8 @@ impl PreparedRequest {
     /// When the request does not fit the model's context.
     pub fn nll<F: Scalar>(&self, model: &Params<F>) -> Result<(f64, f64)> {
         let pairs = [(&self.prompt, &self.target_new), (&self.prompt, &self.target_true)];
-        let laid = PromptTargets::new(model.config(), &pairs).with_context(|| format!("request {}", self.case_id))?;
+        let laid = PromptTargets::new(model.config(), &pairs)
+            .with_context(|| format!("request {}", self.case_id))?;
         let nll = laid.nll_per_token(model);
         Ok((nll[0], nll[1]))
     }

@@ -89,7 +89,9 @@ fn measure<F: Scalar>(
         let rng = &mut stream(settings.seed, &purpose, draw as u64);
         let predicted = predict(&ParamMask::random(model.config(), mask.count(), rng))?;
         let balanced = balanced_agreement(&predicted, choices).unwrap_or(0.0);
-        for (sum, share) in random.iter_mut().zip([accuracy_of(&predicted), agreement_of(&predicted), balanced]) {
+        for (sum, share) in
+            random.iter_mut().zip([accuracy_of(&predicted), agreement_of(&predicted), balanced])
+        {
             *sum += share / settings.random_draws as f64;
         }
     }
@@ -110,7 +112,9 @@ fn measure<F: Scalar>(
         agreement_complement: agreement_of(&outside),
         agreement_random: random[1],
         balanced_agreement_random: random[2],
-        accuracy_shuffled: shuffled.map(|circuit| Ok::<_, anyhow::Error>(accuracy_of(&predict(&circuit.mask)?))).transpose()?,
+        accuracy_shuffled: shuffled
+            .map(|circuit| Ok::<_, anyhow::Error>(accuracy_of(&predict(&circuit.mask)?)))
+            .transpose()?,
         composition: composition(mask),
         mask_sha256: mask.sha256(),
     };

@@ -64,7 +64,8 @@ pub fn run<F: Scalar>(
         .iter()
         .map(|scope| {
             let key = format!("edit-{}", scope.key());
-            let outcomes = store.unit(&key, || edit_all(model, &requests, scope, &StudyFineTuning::default()))?;
+            let outcomes =
+                store.unit(&key, || edit_all(model, &requests, scope, &StudyFineTuning::default()))?;
             stage.inc();
             Ok(outcomes)
         })
@@ -118,7 +119,10 @@ fn extract_all<F: Scalar>(
                 .into_iter()
                 .map(|record| {
                     let mask = ParamMask::read(&mask_path(record.target_density), checkpoint.model.config())?;
-                    anyhow::ensure!(mask.sha256() == record.mask_sha256, "a mask of the earlier run was changed");
+                    anyhow::ensure!(
+                        mask.sha256() == record.mask_sha256,
+                        "a mask of the earlier run was changed"
+                    );
                     Ok(Extracted { record, mask })
                 })
                 .collect()
@@ -150,17 +154,18 @@ fn scopes(config: &locus_gpt2::Config, extracted: &[Extracted], settings: &Setti
             &mut stream(settings.seed, &format!("random scope/{density}"), 0),
         )),
     });
-    let circuits = extracted.iter().filter(|extracted| extracted.record.preset == preset).flat_map(|extracted| {
-        [(Scope::Circuit, extracted.mask.clone()), (Scope::Complement, extracted.mask.complement())].map(
-            |(scope, mask)| EditScope {
-                preset: preset.clone(),
-                task: extracted.record.task.clone(),
-                target_density: extracted.record.target_density,
-                scope,
-                mask: Some(mask),
-            },
-        )
-    });
+    let circuits =
+        extracted.iter().filter(|extracted| extracted.record.preset == preset).flat_map(|extracted| {
+            [(Scope::Circuit, extracted.mask.clone()), (Scope::Complement, extracted.mask.complement())].map(
+                |(scope, mask)| EditScope {
+                    preset: preset.clone(),
+                    task: extracted.record.task.clone(),
+                    target_density: extracted.record.target_density,
+                    scope,
+                    mask: Some(mask),
+                },
+            )
+        });
     std::iter::once(full).chain(random).chain(circuits).collect()
 }
 
@@ -183,7 +188,8 @@ fn overlaps(extracted: &[Extracted], preset: Preset) -> Vec<Overlap> {
 
 fn overlap(a: &Extracted, b: &Extracted) -> Overlap {
     let (counts_a, counts_b) = (a.mask.counts(), b.mask.counts());
-    let expected = counts_a.iter().zip(&counts_b).map(|(&(_, a, size), &(_, b, _))| a as f64 * b as f64 / size as f64);
+    let expected =
+        counts_a.iter().zip(&counts_b).map(|(&(_, a, size), &(_, b, _))| a as f64 * b as f64 / size as f64);
     Overlap {
         preset: a.record.preset.clone(),
         target_density: a.record.target_density,
@@ -224,7 +230,11 @@ impl Store {
     }
 
     /// The result of a unit: from an identical earlier run when resuming, else computed and kept.
-    fn unit<T: Serialize + DeserializeOwned>(&self, key: &str, compute: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn unit<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        compute: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         let path = self.folder.join("work").join(format!("{key}.json"));
         if self.resume
             && let Ok(bytes) = std::fs::read(&path)
