@@ -39,11 +39,11 @@ pub struct ScheduledTopK {
 impl Default for ScheduledTopK {
     fn default() -> Self {
         ScheduledTopK {
-            lr: 0.02,
+            lr: 0.1,
             epsilon: 1.0,
             attribution_rows: 64,
-            steps_per_target: 60,
-            hold: 30,
+            steps_per_target: 90,
+            hold: 45,
             batch_rows: 128,
         }
     }
@@ -63,7 +63,7 @@ impl ScheduledTopK {
     ) -> Result<Vec<Circuit>> {
         let model = objective.model;
         let config = model.config();
-        let mut scores = normal_scores(&weight_attribution(objective, self.attribution_rows)?);
+        let mut scores = logistic_ranks(&weight_attribution(objective, self.attribution_rows)?);
         let ids: Vec<ParamId> = ParamId::maskable(config).collect();
         let mut moments: Vec<Moments<F>> = ids.iter().map(|id| Moments::zeros(id.len(config))).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -119,7 +119,7 @@ impl ScheduledTopK {
 
 /// Replaces every score by the logistic quantile of its rank over all tensors, so that the spread is the same for
 /// every task and the learning rate means the same thing.
-fn normal_scores<F: Scalar>(scores: &Params<F>) -> Params<F> {
+fn logistic_ranks<F: Scalar>(scores: &Params<F>) -> Params<F> {
     let config = scores.config();
     let all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
     let mut order: Vec<u32> = (0..all.len() as u32).collect();

@@ -4,11 +4,13 @@
 //! a parameter that is absent from `grads` costs nothing, and with no parameters at all the pass yields gradients of
 //! activations only.
 
-use ndarray::{Array2, ArrayView2, Zip};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
 
 use crate::batch::Batch;
 use crate::config::Config;
-use crate::forward::{BlockTrace, GELU_CUBIC, GELU_SCALE, NormStats, Site, Tap, Trace, triangle};
+use crate::forward::{
+    BlockTrace, GELU_CUBIC, GELU_SCALE, Norm, NormStats, Seen, Site, Tap, Trace, n_weights,
+};
 use crate::linalg::{add_column_sums, axpy, dot, gemm};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
@@ -134,33 +136,9 @@ impl<F: Scalar> Params<F> {
         (gain, bias): (ParamId, ParamId),
         grads: &mut Params<F>,
     ) -> Array2<F> {
-        let d = x.ncols();
-        let inv_d = F::one() / F::of(d as f64);
-        let ones = vec![F::one(); d];
-        let mut d_gain = vec![F::zero(); if grads.has(gain) { d } else { 0 }];
-        let mut xhat = vec![F::zero(); d];
-        let mut d_x = Array2::zeros(x.dim());
-        for (i, (x, d_y)) in x.rows().into_iter().zip(d_y.rows()).enumerate() {
-            let x = x.to_slice().expect("rows are contiguous");
-            let d_y = d_y.to_slice().expect("rows are contiguous");
-            let mut d_x = d_x.row_mut(i);
-            let d_x = d_x.as_slice_mut().expect("rows are contiguous");
-            let (mean, rstd) = (stats.mean[i], stats.rstd[i]);
-            for (xhat, &x) in xhat.iter_mut().zip(x) {
-                *xhat = (x - mean) * rstd;
-            }
-            for ((d_gain, &d_y), &xhat) in d_gain.iter_mut().zip(d_y).zip(&xhat) {
-                *d_gain += d_y * xhat;
-            }
-            for ((g, &d_y), &gain) in d_x.iter_mut().zip(d_y).zip(self.get(gain)) {
-                *g = d_y * gain;
-            }
-            let mean_g = dot(d_x, &ones) * inv_d;
-            let mean_g_xhat = dot(d_x, &xhat) * inv_d;
-            for (g, &xhat) in d_x.iter_mut().zip(&xhat) {
-                *g = rstd * (*g - mean_g - xhat * mean_g_xhat);
-            }
-        }
+        let mut d_gain = vec![F::zero(); if grads.has(gain) { x.ncols() } else { 0 }];
+        let mut d_x = d_y.to_owned();
+        norm_rows_backward(x, stats, self.get(gain), d_x.view_mut(), &mut d_gain);
         if grads.has(gain) {
             axpy(F::one(), &d_gain, grads.get_mut(gain));
         }
@@ -168,6 +146,55 @@ impl<F: Scalar> Params<F> {
             add_column_sums(d_y, grads.get_mut(bias));
         }
         d_x
+    }
+
+    /// Turns a gradient at the output of a LayerNorm into one at its input, in place: `d [n, d]`, the rows of the
+    /// trace. The path around the block (the residual connection) is not included.
+    ///
+    /// # Panics
+    /// When the trace does not reach that far down.
+    pub fn through_norm(&self, trace: &Trace<F>, norm: Norm, d: ArrayViewMut2<F>) {
+        let block = |layer: usize| &trace.blocks[layer - trace.first_layer];
+        let (x, stats) = match norm {
+            Norm::Attention(layer) => (&block(layer).resid_in, &block(layer).ln_1),
+            Norm::Mlp(layer) => (&block(layer).resid_mid, &block(layer).ln_2),
+            Norm::Final => (&trace.resid, &trace.ln_f),
+        };
+        norm_rows_backward(x.view(), stats, self.get(norm.params().0), d, &mut []);
+    }
+}
+
+/// The formula of [`Params::norm_backward`], row by row: `d` is `d_y` on entry and `d_x` on return. Adds to `d_gain`
+/// unless it is empty.
+fn norm_rows_backward<F: Scalar>(
+    x: ArrayView2<F>,
+    stats: &NormStats<F>,
+    gain: &[F],
+    mut d: ArrayViewMut2<F>,
+    d_gain: &mut [F],
+) {
+    let width = x.ncols();
+    let inv_d = F::one() / F::of(width as f64);
+    let ones = vec![F::one(); width];
+    let mut xhat = vec![F::zero(); width];
+    for (i, (x, mut d)) in x.rows().into_iter().zip(d.rows_mut()).enumerate() {
+        let x = x.to_slice().expect("rows are contiguous");
+        let d = d.as_slice_mut().expect("rows are contiguous");
+        let (mean, rstd) = (stats.mean[i], stats.rstd[i]);
+        for (xhat, &x) in xhat.iter_mut().zip(x) {
+            *xhat = (x - mean) * rstd;
+        }
+        for ((d_gain, &d_y), &xhat) in d_gain.iter_mut().zip(&*d).zip(&xhat) {
+            *d_gain += d_y * xhat;
+        }
+        for (g, &gain) in d.iter_mut().zip(gain) {
+            *g *= gain;
+        }
+        let mean_g = dot(d, &ones) * inv_d;
+        let mean_g_xhat = dot(d, &xhat) * inv_d;
+        for (g, &xhat) in d.iter_mut().zip(&xhat) {
+            *g = rstd * (*g - mean_g - xhat * mean_g_xhat);
+        }
     }
 }
 
@@ -179,8 +206,8 @@ fn embed_backward<F: Scalar>(batch: &Batch, d_x: ArrayView2<F>, grads: &mut Para
             continue;
         }
         let table = grads.get_mut(id);
-        for sequence in batch.sequences() {
-            for (position, row) in sequence.enumerate() {
+        for (sequence, &start) in batch.sequences().zip(batch.starts()) {
+            for (position, row) in (start..).zip(sequence) {
                 let entry =
                     if id == ParamId::TokenEmbedding { batch.tokens()[row] as usize } else { position };
                 let d_row = d_x.row(row);
@@ -215,30 +242,36 @@ fn attention_backward<F: Scalar>(
     let (d, heads, width) = (config.n_embd, config.n_head, config.d_head());
     let scale = F::one() / F::of(width as f64).sqrt();
     let qkv = trace.qkv.as_slice().expect("states are contiguous");
+    let mut past = trace.past.as_slice().expect("states are contiguous");
     let d_z = d_z.to_slice().expect("states are contiguous");
-    let at = |i: usize, part: usize, head: usize| i * 3 * d + part * d + head * width;
     let mut out = Array2::zeros((batch.n_rows(), 3 * d));
     let d_qkv = out.as_slice_mut().expect("fresh arrays are contiguous");
     let mut d_scores = Vec::new();
     let mut weights = trace.attn.as_slice();
-    for sequence in batch.sequences() {
+    for (sequence, &start) in batch.sequences().zip(batch.starts()) {
+        let (before, rest) = past.split_at(start * 3 * d);
+        past = rest;
+        let rows = sequence.start * 3 * d..sequence.end * 3 * d;
+        let seen = Seen::new(config, start, before, &qkv[rows.clone()]);
+        let d_own = &mut d_qkv[rows];
+        let at = |row: usize, part: usize, head: usize| row * 3 * d + part * d + head * width;
         for head in 0..heads {
-            let (head_weights, rest) = weights.split_at(triangle(sequence.len()));
+            let (head_weights, rest) = weights.split_at(n_weights(start, sequence.len()));
             weights = rest;
-            for i in sequence.clone() {
-                let n = i - sequence.start + 1;
-                let a = &head_weights[triangle(n - 1)..][..n];
-                let d_z = &d_z[i * d + head * width..][..width];
+            for (row, i) in (start..).take(sequence.len()).enumerate() {
+                let a = &head_weights[n_weights(start, row)..][..=i];
+                let d_z = &d_z[(sequence.start + row) * d + head * width..][..width];
                 d_scores.clear();
-                for (j, &a) in (sequence.start..=i).zip(a) {
-                    d_scores.push(dot(d_z, &qkv[at(j, 2, head)..][..width]));
-                    axpy(a, d_z, &mut d_qkv[at(j, 2, head)..][..width]);
-                }
+                d_scores.extend((0..=i).map(|j| dot(d_z, seen.at(j, 2, head))));
                 let mean = dot(a, &d_scores);
-                for (j, (&a, &d_a)) in (sequence.start..=i).zip(a.iter().zip(&d_scores)) {
+                for (j, (&a, &d_a)) in a.iter().zip(&d_scores).enumerate() {
                     let d_s = a * (d_a - mean) * scale;
-                    axpy(d_s, &qkv[at(j, 1, head)..][..width], &mut d_qkv[at(i, 0, head)..][..width]);
-                    axpy(d_s, &qkv[at(i, 0, head)..][..width], &mut d_qkv[at(j, 1, head)..][..width]);
+                    axpy(d_s, seen.at(j, 1, head), &mut d_own[at(row, 0, head)..][..width]);
+                    // Tokens before the batch are given: nothing flows to them.
+                    if let Some(j) = j.checked_sub(start) {
+                        axpy(a, d_z, &mut d_own[at(j, 2, head)..][..width]);
+                        axpy(d_s, seen.at(i, 0, head), &mut d_own[at(j, 1, head)..][..width]);
+                    }
                 }
             }
         }

@@ -6,11 +6,16 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 
 /// Sequences of token ids laid end to end. Row `i` of every activation belongs to token `i`.
+///
+/// A batch may hold the ends of longer sequences ([`Batch::ends`]): a pass over it then needs the keys and values of
+/// the tokens before ([`Past`](crate::Past)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     tokens: Vec<u32>,
     /// Start of each sequence, and the number of rows at the end.
     offsets: Vec<usize>,
+    /// Position of each sequence's first row: the number of its tokens that are not in the batch.
+    starts: Vec<usize>,
 }
 
 impl Batch {
@@ -19,7 +24,19 @@ impl Batch {
     /// # Errors
     /// When a sequence is empty, longer than the model's context or has a token outside its vocabulary.
     pub fn new<S: AsRef<[u32]>>(config: &Config, sequences: &[S]) -> Result<Self> {
-        let mut batch = Batch { tokens: Vec::new(), offsets: vec![0] };
+        Batch::ends(config, sequences, &vec![0; sequences.len()])
+    }
+
+    /// Packs the tokens of each sequence from position `starts[i]` on.
+    ///
+    /// # Errors
+    /// As [`Batch::new`].
+    ///
+    /// # Panics
+    /// When there are not as many starts as sequences, or a start leaves no token.
+    pub fn ends<S: AsRef<[u32]>>(config: &Config, sequences: &[S], starts: &[usize]) -> Result<Self> {
+        assert_eq!(sequences.len(), starts.len(), "one start per sequence");
+        let mut batch = Batch { tokens: Vec::new(), offsets: vec![0], starts: starts.to_vec() };
         for (i, sequence) in sequences.iter().enumerate() {
             let sequence = sequence.as_ref();
             if sequence.is_empty() {
@@ -38,7 +55,8 @@ impl Batch {
                     config.vocab_size
                 )));
             }
-            batch.tokens.extend_from_slice(sequence);
+            assert!(starts[i] < sequence.len(), "sequence {i} has no token from position {} on", starts[i]);
+            batch.tokens.extend_from_slice(&sequence[starts[i]..]);
             batch.offsets.push(batch.tokens.len());
         }
         Ok(batch)
@@ -57,6 +75,11 @@ impl Batch {
     /// The token of every row.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
+    }
+
+    /// Position of each sequence's first row.
+    pub fn starts(&self) -> &[usize] {
+        &self.starts
     }
 
     /// Rows of each sequence, in order.

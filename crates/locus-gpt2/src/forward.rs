@@ -17,6 +17,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::batch::Batch;
 use crate::config::Config;
+use crate::error::Result;
 use crate::linalg::{axpy, dot, gemm};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
@@ -67,6 +68,32 @@ impl<F, C: FnMut(usize, Site, ArrayViewMut2<F>)> Tap<F> for C {
     }
 }
 
+/// One of the model's LayerNorms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norm {
+    /// `ln_1` of a block, before attention.
+    Attention(usize),
+    /// `ln_2` of a block, before the MLP.
+    Mlp(usize),
+    /// `ln_f`.
+    Final,
+}
+
+impl Norm {
+    /// Gain and bias.
+    pub(crate) fn params(self) -> (ParamId, ParamId) {
+        match self {
+            Norm::Attention(layer) => {
+                (ParamId::Block(layer, BlockParam::Ln1Weight), ParamId::Block(layer, BlockParam::Ln1Bias))
+            }
+            Norm::Mlp(layer) => {
+                (ParamId::Block(layer, BlockParam::Ln2Weight), ParamId::Block(layer, BlockParam::Ln2Bias))
+            }
+            Norm::Final => (ParamId::FinalNormWeight, ParamId::FinalNormBias),
+        }
+    }
+}
+
 /// Mean and reciprocal standard deviation of each row a LayerNorm saw.
 #[derive(Clone, Debug)]
 pub(crate) struct NormStats<F> {
@@ -81,7 +108,9 @@ pub(crate) struct BlockTrace<F> {
     pub ln_1: NormStats<F>,
     pub ln_1_out: Array2<F>,
     pub qkv: Array2<F>,
-    /// Attention weights: per sequence, per head, the lower triangle row by row.
+    /// Queries, keys and values of the tokens before each sequence's rows, packed `[past rows, 3d]`.
+    pub past: Array2<F>,
+    /// Attention weights: per sequence, per head, row by row, one weight per token up to the row's own.
     pub attn: Vec<F>,
     pub head_out: Array2<F>,
     pub resid_mid: Array2<F>,
@@ -89,6 +118,20 @@ pub(crate) struct BlockTrace<F> {
     pub ln_2_out: Array2<F>,
     pub mlp_pre: Array2<F>,
     pub mlp_key: Array2<F>,
+}
+
+/// Keys and values, layer by layer, of the tokens that come before the rows of a batch of sequence ends.
+#[derive(Clone, Debug)]
+pub struct Past<F> {
+    /// Per layer, queries, keys and values packed `[past rows, 3d]`.
+    qkv: Vec<Array2<F>>,
+}
+
+impl<F: Scalar> Past<F> {
+    /// No tokens before: what a batch of whole sequences has.
+    fn none(layers: usize, d: usize) -> Self {
+        Past { qkv: vec![Array2::zeros((0, 3 * d)); layers] }
+    }
 }
 
 /// Everything a backward pass needs of a forward pass over layers `first..L`.
@@ -109,8 +152,8 @@ impl<F: Scalar> Params<F> {
         let d = self.config().n_embd;
         let (wte, wpe) = (self.get(ParamId::TokenEmbedding), self.get(ParamId::PositionEmbedding));
         let mut x = Array2::zeros((batch.n_rows(), d));
-        for sequence in batch.sequences() {
-            for (position, row) in sequence.enumerate() {
+        for (sequence, &start) in batch.sequences().zip(batch.starts()) {
+            for (position, row) in (start..).zip(sequence) {
                 let token = batch.tokens()[row] as usize;
                 let mut out = x.row_mut(row);
                 let out = out.as_slice_mut().expect("rows are contiguous");
@@ -129,7 +172,8 @@ impl<F: Scalar> Params<F> {
         layers: Range<usize>,
         tap: &mut impl Tap<F>,
     ) -> Array2<F> {
-        layers.fold(x, |x, layer| self.block(batch, x, layer, tap).0)
+        let past = Array2::zeros((0, 3 * self.config().n_embd));
+        layers.fold(x, |x, layer| self.block(batch, x, past.clone(), layer, tap).0)
     }
 
     /// Hidden states after the final LayerNorm `[n, d]`.
@@ -140,7 +184,13 @@ impl<F: Scalar> Params<F> {
 
     /// The final LayerNorm of any rows of the last residual stream.
     pub fn final_norm(&self, x: ArrayView2<F>) -> Array2<F> {
-        self.norm(x, ParamId::FinalNormWeight, ParamId::FinalNormBias).0
+        self.layer_norm(Norm::Final, x)
+    }
+
+    /// One of the model's LayerNorms on any rows `x [n, d]`.
+    pub fn layer_norm(&self, norm: Norm, x: ArrayView2<F>) -> Array2<F> {
+        let (gain, bias) = norm.params();
+        self.norm(x, gain, bias).0
     }
 
     /// Logits `[rows, V]` of the given hidden states `[rows, d]`.
@@ -164,10 +214,52 @@ impl<F: Scalar> Params<F> {
         first_layer: usize,
         tap: &mut impl Tap<F>,
     ) -> Trace<F> {
+        let past = Past::none(self.config().n_layer, self.config().n_embd);
+        self.trace_after(batch, past, resid, first_layer, tap)
+    }
+
+    /// Keys and values of the first `starts[i]` tokens of each sequence, for passes over what follows them.
+    ///
+    /// # Errors
+    /// When a beginning does not fit the model.
+    pub fn past<S: AsRef<[u32]>>(&self, sequences: &[S], starts: &[usize]) -> Result<Past<F>> {
+        let beginnings: Vec<&[u32]> = sequences
+            .iter()
+            .zip(starts)
+            .filter(|(_, start)| **start > 0)
+            .map(|(sequence, &start)| &sequence.as_ref()[..start])
+            .collect();
+        if beginnings.is_empty() {
+            return Ok(Past::none(self.config().n_layer, self.config().n_embd));
+        }
+        let batch = Batch::new(self.config(), &beginnings)?;
+        let mut qkv = Vec::with_capacity(self.config().n_layer);
+        let mut keep = |_: usize, site: Site, state: ArrayViewMut2<F>| {
+            if site == Site::Qkv {
+                qkv.push(state.to_owned());
+            }
+        };
+        self.blocks(&batch, self.embed(&batch), 0..self.config().n_layer, &mut keep);
+        Ok(Past { qkv })
+    }
+
+    /// A pass over the ends of sequences, from the residual stream entering block `first_layer`. Gradients do not flow
+    /// into the past.
+    ///
+    /// # Panics
+    /// When `past` does not have as many rows as the batch's starts say.
+    pub fn trace_after(
+        &self,
+        batch: &Batch,
+        past: Past<F>,
+        resid: Array2<F>,
+        first_layer: usize,
+        tap: &mut impl Tap<F>,
+    ) -> Trace<F> {
         let mut blocks = Vec::with_capacity(self.config().n_layer - first_layer);
         let mut x = resid;
-        for layer in first_layer..self.config().n_layer {
-            let (out, block) = self.block(batch, x, layer, tap);
+        for (layer, past) in past.qkv.into_iter().enumerate().skip(first_layer) {
+            let (out, block) = self.block(batch, x, past, layer, tap);
             x = out;
             blocks.push(block);
         }
@@ -179,6 +271,7 @@ impl<F: Scalar> Params<F> {
         &self,
         batch: &Batch,
         mut resid_in: Array2<F>,
+        past: Array2<F>,
         layer: usize,
         tap: &mut impl Tap<F>,
     ) -> (Array2<F>, BlockTrace<F>) {
@@ -189,7 +282,7 @@ impl<F: Scalar> Params<F> {
         tap.visit(layer, Site::Ln1Out, ln_1_out.view_mut());
         let mut qkv = self.linear(ln_1_out.view(), id(BlockParam::AttnInWeight), id(BlockParam::AttnInBias));
         tap.visit(layer, Site::Qkv, qkv.view_mut());
-        let (mut head_out, attn) = attention(self.config(), batch, qkv.view());
+        let (mut head_out, attn) = attention(self.config(), batch, past.view(), qkv.view());
         tap.visit(layer, Site::HeadOut, head_out.view_mut());
         let mut resid_mid =
             self.linear(head_out.view(), id(BlockParam::AttnOutWeight), id(BlockParam::AttnOutBias));
@@ -214,6 +307,7 @@ impl<F: Scalar> Params<F> {
             ln_1,
             ln_1_out,
             qkv,
+            past,
             attn,
             head_out,
             resid_mid,
@@ -279,32 +373,70 @@ pub(crate) fn gelu<F: Scalar>(x: F) -> F {
     F::of(0.5) * x * (F::one() + inner.tanh_())
 }
 
-/// Number of stored attention weights of a sequence of `t` tokens and one head.
-pub(crate) fn triangle(t: usize) -> usize {
-    t * (t + 1) / 2
+/// Number of attention weights of a head over rows `start..start + t` of a sequence.
+pub(crate) fn n_weights(start: usize, t: usize) -> usize {
+    start * t + t * (t + 1) / 2
 }
 
-/// Causal softmax attention per sequence and head: `qkv [n, 3d]` in, heads side by side `[n, d]` and the attention
-/// weights out.
-fn attention<F: Scalar>(config: &Config, batch: &Batch, qkv: ArrayView2<F>) -> (Array2<F>, Vec<F>) {
+/// The keys and values an attention head can see: those of the rows before a batch's own, then those of the batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a, F> {
+    past: &'a [F],
+    own: &'a [F],
+    d: usize,
+    width: usize,
+    start: usize,
+}
+
+impl<'a, F: Scalar> Seen<'a, F> {
+    /// One sequence of `t` rows from position `start` on, `past` and `own` being packed `[rows, 3d]`.
+    pub fn new(config: &Config, start: usize, past: &'a [F], own: &'a [F]) -> Self {
+        Seen { past, own, d: config.n_embd, width: config.d_head(), start }
+    }
+
+    /// Query (part 0), key (1) or value (2) of a head at a position of the whole sequence.
+    #[inline(always)]
+    pub fn at(&self, position: usize, part: usize, head: usize) -> &'a [F] {
+        let (rows, row) =
+            if position < self.start { (self.past, position) } else { (self.own, position - self.start) };
+        &rows[row * 3 * self.d + part * self.d + head * self.width..][..self.width]
+    }
+}
+
+/// Causal softmax attention per sequence and head: `qkv [n, 3d]`, and those of the tokens before, in; heads side by
+/// side `[n, d]` and the attention weights out.
+///
+/// # Panics
+/// When `past` does not have as many rows as the batch's starts say.
+pub(crate) fn attention<F: Scalar>(
+    config: &Config,
+    batch: &Batch,
+    past: ArrayView2<F>,
+    qkv: ArrayView2<F>,
+) -> (Array2<F>, Vec<F>) {
     let (d, heads, width) = (config.n_embd, config.n_head, config.d_head());
     let scale = F::one() / F::of(width as f64).sqrt();
+    assert_eq!(past.nrows(), batch.starts().iter().sum::<usize>(), "rows before the batch");
     let qkv = qkv.to_slice().expect("states are contiguous");
-    let row = |i: usize, part: usize, head: usize| &qkv[i * 3 * d + part * d + head * width..][..width];
+    let mut past = past.to_slice().expect("states are contiguous");
     let mut out = Array2::zeros((batch.n_rows(), d));
     let z = out.as_slice_mut().expect("fresh arrays are contiguous");
-    let mut weights = Vec::with_capacity(batch.sequences().map(|s| triangle(s.len()) * heads).sum());
-    for sequence in batch.sequences() {
+    let sizes = batch.sequences().zip(batch.starts()).map(|(s, &start)| n_weights(start, s.len()) * heads);
+    let mut weights = Vec::with_capacity(sizes.sum());
+    for (sequence, &start) in batch.sequences().zip(batch.starts()) {
+        let (before, rest) = past.split_at(start * 3 * d);
+        past = rest;
+        let seen = Seen::new(config, start, before, &qkv[sequence.start * 3 * d..sequence.end * 3 * d]);
         for head in 0..heads {
-            for i in sequence.clone() {
-                let start = weights.len();
-                let q = row(i, 0, head);
-                weights.extend((sequence.start..=i).map(|j| dot(q, row(j, 1, head)) * scale));
-                let scores = &mut weights[start..];
+            for (i, row) in (start..).zip(sequence.clone()) {
+                let first = weights.len();
+                let q = seen.at(i, 0, head);
+                weights.extend((0..=i).map(|j| dot(q, seen.at(j, 1, head)) * scale));
+                let scores = &mut weights[first..];
                 softmax(scores);
-                let z = &mut z[i * d + head * width..][..width];
-                for (j, &weight) in (sequence.start..=i).zip(scores.iter()) {
-                    axpy(weight, row(j, 2, head), z);
+                let z = &mut z[row * d + head * width..][..width];
+                for (j, &weight) in scores.iter().enumerate() {
+                    axpy(weight, seen.at(j, 2, head), z);
                 }
             }
         }

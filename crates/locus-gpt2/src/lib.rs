@@ -45,7 +45,7 @@ pub use checkpoint::{Checkpoint, write_checkpoint};
 pub use classify::{HeadTraining, ScoreHead, argmax, cross_entropy, last_hidden, last_hidden_of, shuffle};
 pub use config::Config;
 pub use error::{Error, Result};
-pub use forward::{Site, Tap, Trace, select_rows};
+pub use forward::{Norm, Past, Site, Tap, Trace, select_rows};
 pub use generate::Sampling;
 pub use linalg::{axpy, dot, gemm};
 pub use loss::{PromptTargets, Target};

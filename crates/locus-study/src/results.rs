@@ -221,7 +221,7 @@ pub struct Claim {
 pub enum Verdict {
     /// The interval lies on the claimed side and the test rejects.
     Supported,
-    /// The interval lies on the other side, or excludes the claimed size.
+    /// The interval lies on the other side of the claim's threshold, and the test rejects there where there is one.
     NotSupported,
     /// Neither.
     Undecided,

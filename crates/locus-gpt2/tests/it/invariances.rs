@@ -1,6 +1,6 @@
 //! What the packed batch must not change: causality, batch order, batch splits, thread count, masks.
 
-use locus_gpt2::{Batch, ParamMask, Params, Sampling};
+use locus_gpt2::{Batch, ParamMask, Params, Sampling, select_rows};
 use locus_testkit::{REORDERED_F64, assert_close};
 use ndarray::s;
 use proptest::prelude::*;
@@ -49,6 +49,32 @@ proptest! {
             assert_close("reversed", backwards.slice(s![start..end, ..]).as_slice().unwrap(), alone, REORDERED_F64);
             end = start;
         }
+    }
+
+    /// A pass over the ends of sequences, given the keys and values of their beginnings, has the states and the
+    /// gradients that a pass over whole sequences has there.
+    #[test]
+    fn ends_of_sequences(problem in problem(), cut in any::<prop::sample::Index>()) {
+        let (model, whole) = (problem.model(), problem.batch());
+        let starts: Vec<usize> = problem.sequences.iter().map(|s| cut.index(s.len())).collect();
+        let ends = Batch::ends(&problem.config, &problem.sequences, &starts).unwrap();
+        let rows: Vec<usize> = whole.sequences().zip(&starts).flat_map(|(s, start)| s.start + start..s.end).collect();
+        let past = model.past(&problem.sequences, &starts).unwrap();
+        let trace = model.trace_after(&ends, past, model.embed(&ends), 0, &mut ());
+        let expected = model.trace(&whole, &mut ());
+        let at_ends = |x: &ndarray::Array2<f64>| select_rows(x.view(), &rows).into_raw_vec_and_offset().0;
+        assert_close("states", trace.hidden.as_slice().unwrap(), &at_ends(&expected.hidden), REORDERED_F64);
+
+        let d_ends = ndarray::Array2::from_shape_vec(trace.hidden.dim(),
+            locus_testkit::random_vector(trace.hidden.len(), problem.seed)).unwrap();
+        let mut d_whole = ndarray::Array2::zeros(expected.hidden.dim());
+        for (&row, d) in rows.iter().zip(d_ends.rows()) {
+            d_whole.row_mut(row).assign(&d);
+        }
+        let mut none = Params::zeros(&problem.config, []);
+        let d_x = model.backward(&ends, &trace, d_ends.view(), &mut none, &mut ());
+        let d_x_whole = model.backward(&whole, &expected, d_whole.view(), &mut none, &mut ());
+        assert_close("gradients", d_x.as_slice().unwrap(), &at_ends(&d_x_whole), REORDERED_F64);
     }
 
     /// An all-ones mask is the model; a mask and its complement add up to it; the gate agrees with the mask.

@@ -52,5 +52,7 @@ pub fn problem() -> impl Strategy<Value = Problem> {
 
 /// Few cases: each is a whole model, and proptest keeps the failures.
 pub fn cases(n: u32) -> ProptestConfig {
-    ProptestConfig { cases: n, failure_persistence: None, ..ProptestConfig::default() }
+    // A fixed seed: the same tests run everywhere.
+    let rng_seed = proptest::test_runner::RngSeed::Fixed(u64::from(n));
+    ProptestConfig { cases: n, failure_persistence: None, rng_seed, ..ProptestConfig::default() }
 }

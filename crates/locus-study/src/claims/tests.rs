@@ -1,3 +1,5 @@
+//! Tests of the claims: fabricated records in, verdicts out.
+
 use super::*;
 use crate::{
     records::Scope,

@@ -152,10 +152,17 @@ impl Edit {
         let config = checkpoint.model.config();
         let Some(path) = &self.mask else {
             return match self.scope {
+                EditScope::Full if self.isolate => {
+                    Err(Unusable("--isolate needs --mask FILE and a --scope other than full".into()).into())
+                }
                 EditScope::Full => Ok(None),
                 _ => Err(Unusable("this --scope needs --mask FILE".into()).into()),
             };
         };
+        if self.scope == EditScope::Full {
+            let why = "--mask has no effect with --scope full; expected circuit, complement or random";
+            return Err(Unusable(why.into()).into());
+        }
         let mask = ParamMask::read(path, config)?;
         Ok(match self.scope {
             EditScope::Circuit => Some(mask),
@@ -163,7 +170,7 @@ impl Edit {
             EditScope::Random => {
                 Some(ParamMask::random(config, mask.count(), &mut stream(seed, "random scope", 0)))
             }
-            EditScope::Full => None,
+            EditScope::Full => unreachable!("refused above"),
         })
     }
 }

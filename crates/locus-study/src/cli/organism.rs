@@ -1,6 +1,6 @@
 //! `locus organism`: the embedded model and its data, rebuilt from their seed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -25,7 +25,9 @@ impl Organism {
     pub fn run(&self, global: &Global) -> Result<()> {
         let recipe = Recipe::default();
         if !self.check {
-            let folder = global.out.clone().map_or_else(organism_folder, Ok)?;
+            // The first build has no folder to find yet.
+            let found = || organism_folder().unwrap_or_else(|_| PathBuf::from("fixtures/organism"));
+            let folder = global.out.clone().unwrap_or_else(found);
             return build(&recipe, &folder, global.progress());
         }
         let committed = organism_folder()?;

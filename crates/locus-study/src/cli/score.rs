@@ -47,18 +47,18 @@ impl Score {
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
         let prepared: Vec<PromptTargets> = lines
             .par_iter()
-            .enumerate()
-            .map(|(i, line)| {
-                let prompt = tokenizer.encode_some("prompt", &line.prompt)?;
-                let target = tokenizer.encode_some("target", &line.target)?;
-                PromptTargets::new(model.config(), &[(prompt, target)])
-                    .map_err(anyhow::Error::from)
-                    .with_context(|| format!("{}: line {}", self.input.display(), i + 1))
+            .map(|(number, line)| {
+                let lay_out = || {
+                    let prompt = tokenizer.encode_some("prompt", &line.prompt)?;
+                    let target = tokenizer.encode_some("target", &line.target)?;
+                    PromptTargets::new(model.config(), &[(prompt, target)])
+                };
+                lay_out().with_context(|| format!("{}: line {number}", self.input.display()))
             })
             .collect::<Result<_>>()?;
         let scores: Vec<f64> = prepared.par_iter().map(|laid| laid.nll_per_token(&model)[0]).collect();
         let mut out = std::io::stdout().lock();
-        for ((line, laid), nll_per_token) in lines.iter().zip(&prepared).zip(scores) {
+        for ((line, laid), nll_per_token) in lines.iter().map(|(_, line)| line).zip(&prepared).zip(scores) {
             let scored = Scored {
                 prompt: &line.prompt,
                 target: &line.target,
@@ -70,7 +70,8 @@ impl Score {
         Ok(())
     }
 
-    fn read(&self) -> Result<Vec<Line>> {
+    /// The lines that are not blank, with their numbers from 1.
+    fn read(&self) -> Result<Vec<(usize, Line)>> {
         let name = self.input.display();
         let text = if self.input.as_os_str() == "-" {
             std::io::read_to_string(std::io::stdin())
@@ -82,10 +83,11 @@ impl Score {
             .enumerate()
             .filter(|(_, line)| !line.trim().is_empty())
             .map(|(i, line)| {
-                serde_json::from_str(line).map_err(|e| {
-                    Unusable(format!("{name}: line {}: {e}; expected {{\"prompt\",\"target\"}}", i + 1))
-                        .into()
-                })
+                let number = i + 1;
+                let parsed = serde_json::from_str(line).map_err(|e| {
+                    Unusable(format!("{name}: line {number}: {e}; expected {{\"prompt\",\"target\"}}"))
+                })?;
+                Ok((number, parsed))
             })
             .collect()
     }

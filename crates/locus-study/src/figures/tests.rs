@@ -1,3 +1,5 @@
+//! Tests of the figures: what is drawn is what the records hold.
+
 use super::*;
 use crate::tables::fabricated::{TASKS, options, records};
 

@@ -1,4 +1,4 @@
-//! The organism's report card: what it has learned, measured on rows and phrasings it was not trained on.
+//! The organism's report card: the facts it knows, and how well it judges statements it has not seen judged.
 
 use std::fmt::Write;
 
@@ -94,7 +94,7 @@ impl Card {
             self.p_true, self.p_new
         ));
         line("## Judgement\n".into());
-        line("Held-out accuracy of a linear score head at the last token (80/20 split; the rows occur nowhere in the training text).\n".into());
+        line("Held-out accuracy of a linear score head at the last token (80/20 split). Agreement and attitude rows occur nowhere in the training text; counterfactual hierarchy pairs occur in no phrasing, and true hierarchy rows only as plain facts, never with a verdict.\n".into());
         line("| task | accuracy | held-out rows | bar |".into());
         line("|---|---:|---:|---:|".into());
         for (task, accuracy, rows) in &self.tasks {

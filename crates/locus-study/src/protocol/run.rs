@@ -225,8 +225,7 @@ impl Store {
     }
 
     fn mask_path(&self, preset: Preset, task: &str, density: f64) -> PathBuf {
-        let percent = (100.0 * density).round();
-        self.folder.join("masks").join(preset.name()).join(format!("{task}-{percent}.safetensors"))
+        self.folder.join("masks").join(preset.name()).join(format!("{task}-{density}.safetensors"))
     }
 
     /// The result of a unit: from an identical earlier run when resuming, else computed and kept.

@@ -92,13 +92,12 @@ impl Settings {
         settings.profile = "quick";
         settings.tasks = FAMILY_TASKS.map(str::to_owned).to_vec();
         settings.study_tasks.truncate(1);
-        settings.shuffled_tasks.truncate(1);
-        settings.max_rows = 160;
+        settings.max_rows = 320;
         settings.max_requests = 24;
         settings.random_draws = 2;
         settings.study.max_epochs = 60;
-        settings.faithful.steps_per_target = 16;
-        settings.faithful.hold = 8;
+        settings.faithful.steps_per_target = 40;
+        settings.faithful.hold = 20;
         settings
     }
 }

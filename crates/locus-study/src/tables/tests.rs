@@ -1,3 +1,5 @@
+//! Tests of the tables on fabricated records.
+
 use super::{
     composition::{Composition, Kind, Part},
     fabricated::{REQUESTS, TASKS, edit, options, records},

@@ -1,0 +1,182 @@
+//! The published recipe: against a direct reading of its formulas, and what must hold of every trajectory.
+
+use locus_circuits::{BinaryConcrete, Circuit, Noise, Progress};
+use locus_gpt2::{ParamId, ParamMask, shuffle};
+
+use crate::support::{Case, flat, inside, on_threads, rng, with_blocks};
+
+/// Softer and faster than the published constants, so that a handful of epochs passes several densities.
+fn fast() -> BinaryConcrete {
+    BinaryConcrete {
+        temperature: 0.5,
+        lr: 0.2,
+        lambda_start: 20.0,
+        lambda_growth: 1.0,
+        batch_rows: 24,
+        max_epochs: 40,
+        ..BinaryConcrete::default()
+    }
+}
+
+fn train(recipe: &BinaryConcrete, case: &Case, targets: &[f64], seed: u64) -> (Vec<Circuit>, Vec<Progress>) {
+    let mut seen = Vec::new();
+    let circuits = recipe.train(&case.objective(), targets, seed, &mut |at| seen.push(at)).unwrap();
+    (circuits, seen)
+}
+
+/// The recipe as the module documents it, one scalar after another and AdamW as it stands in the paper.
+fn reference(recipe: &BinaryConcrete, case: &Case, seed: u64) -> Vec<bool> {
+    let config = case.model.config();
+    let streams: Vec<(u64, usize)> = ParamId::maskable(config)
+        .enumerate()
+        .flat_map(|(tensor, id)| (0..id.len(config)).map(move |i| (tensor as u64, i)))
+        .collect();
+    let n = streams.len();
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let uniform = |tensor, step, i| f64::from(Noise::new(seed, tensor, step).uniform(i));
+    let logistic = |step: u64, j: usize| {
+        let (tensor, i) = streams[j];
+        let u: f64 = uniform(tensor, step, i);
+        (u / (1.0 - u)).ln()
+    };
+    let mut logits: Vec<f64> = streams
+        .iter()
+        .map(|&(tensor, i)| {
+            let (u, v) = (uniform(tensor, 0, 2 * i), uniform(tensor, 0, 2 * i + 1));
+            let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+            recipe.init_mean + recipe.init_std * normal
+        })
+        .collect();
+    let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
+    let weights = flat(&case.model);
+    let mut shuffler = rng(seed);
+    let mut order: Vec<usize> = (0..case.sequences.len()).collect();
+    let mut t = 0;
+    for epoch in 0..recipe.max_epochs {
+        let lambda = (recipe.lambda_start + recipe.lambda_growth * epoch as f64).min(recipe.lambda_max);
+        shuffle(&mut order, &mut shuffler);
+        for rows in order.chunks(recipe.batch_rows) {
+            t += 1;
+            let s: Vec<f64> = (0..n)
+                .map(|j| sigmoid((logits[j] + logistic(2 * t as u64, j)) / recipe.temperature))
+                .collect();
+            let masked: Vec<f64> =
+                s.iter().zip(&weights).map(|(&s, &w)| if s > 0.5 { w } else { 0.0 }).collect();
+            let (_, d_masked) = case.objective().gradient(&with_blocks(&case.model, &masked), rows).unwrap();
+            let d_masked = flat(&d_masked);
+            for j in 0..n {
+                let p = sigmoid(logits[j]);
+                let g = weights[j] * d_masked[j] * s[j] * (1.0 - s[j]) / recipe.temperature
+                    + lambda * p * (1.0 - p) / n as f64;
+                m[j] = 0.9 * m[j] + 0.1 * g;
+                v[j] = 0.999 * v[j] + 0.001 * g * g;
+                let m_hat = m[j] / (1.0 - 0.9f64.powi(t));
+                let v_hat = v[j] / (1.0 - 0.999f64.powi(t));
+                logits[j] -= recipe.lr * recipe.weight_decay * logits[j];
+                logits[j] -= recipe.lr * m_hat / (v_hat.sqrt() + 1e-8);
+            }
+        }
+    }
+    (0..n).map(|j| logits[j] + logistic(2 * t as u64 + 1, j) > 0.0).collect()
+}
+
+/// From a single step to several epochs of several batches with a growing and then capped lambda.
+#[test]
+fn masks_follow_the_documented_formula() {
+    let case = Case::new(30, 1);
+    let strong = BinaryConcrete { lr: 0.8, lambda_start: 1.0, ..fast() };
+    let recipes = [
+        BinaryConcrete { max_epochs: 1, batch_rows: 64, ..strong },
+        BinaryConcrete { max_epochs: 1, ..strong },
+        BinaryConcrete { max_epochs: 4, batch_rows: 12, lambda_growth: 2.0, lambda_max: 4.5, ..strong },
+        BinaryConcrete { max_epochs: 3, init_mean: 0.3, init_std: 0.5, weight_decay: 0.3, ..strong },
+    ];
+    for (i, recipe) in recipes.iter().enumerate() {
+        let (circuits, _) = train(recipe, &case, &[1e-9], i as u64);
+        let expected = reference(recipe, &case, i as u64);
+        let kept = expected.iter().filter(|&&inside| inside).count();
+        assert!(kept > expected.len() / 20 && kept < expected.len() * 19 / 20, "{kept}: a telling density");
+        assert_eq!(inside(&circuits[0].mask), expected, "recipe {i}");
+        let batches = case.sequences.len().div_ceil(recipe.batch_rows);
+        assert_eq!((circuits[0].epochs, circuits[0].steps), (recipe.max_epochs, recipe.max_epochs * batches));
+    }
+}
+
+#[test]
+fn a_seed_names_a_trajectory() {
+    let case = Case::new(40, 2);
+    let recipe = BinaryConcrete { max_epochs: 3, ..fast() };
+    let (first, progress) = train(&recipe, &case, &[0.5], 7);
+    let (again, progress_again) = train(&recipe, &case, &[0.5], 7);
+    assert_eq!(first, again);
+    assert_eq!(progress, progress_again);
+    let (other, _) = train(&recipe, &case, &[0.5], 8);
+    assert_ne!(first[0].mask, other[0].mask);
+}
+
+/// Batches of more than one piece (512 tokens), so that there is a reduction whose order could depend on the threads.
+#[test]
+fn threads_do_not_matter() {
+    let case = Case::new(200, 3);
+    assert!(case.sequences.iter().map(Vec::len).sum::<usize>() > 2 * 512);
+    let recipe = BinaryConcrete { max_epochs: 4, batch_rows: 200, ..fast() };
+    let run = |threads| on_threads(threads, || train(&recipe, &case, &[0.7, 0.5], 5));
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn one_trajectory_descends_through_all_targets() {
+    let case = Case::new(48, 4);
+    let targets = [1.0, 0.8, 0.5, 0.3, 0.1];
+    let (circuits, progress) = train(&fast(), &case, &targets, 3);
+    assert_eq!(circuits.len(), targets.len());
+    for (circuit, target) in circuits.iter().zip(targets) {
+        assert!(circuit.reached, "{target} is not reached in {} epochs", fast().max_epochs);
+        assert_eq!(circuit.target_density, target);
+        assert!(circuit.mask.density() <= target, "{} for {target}", circuit.mask.density());
+        assert_eq!(circuit.steps, 2 * circuit.epochs, "two batches an epoch");
+        // The first epoch at or below the target, and the mask of that epoch.
+        let densities: Vec<f64> = progress.iter().map(|at| at.density).collect();
+        assert_eq!(densities.iter().position(|&density| density <= target), Some(circuit.epochs - 1));
+        assert_eq!(densities[circuit.epochs - 1], circuit.mask.density());
+    }
+    for pair in circuits.windows(2) {
+        assert!(pair[0].mask.density() >= pair[1].mask.density() && pair[0].epochs <= pair[1].epochs);
+    }
+    assert_eq!(circuits[0].epochs, 1, "every density is at or below 1");
+    assert_eq!(progress.len(), circuits[4].epochs, "the run ends with its last target");
+}
+
+#[test]
+fn targets_out_of_reach_say_so() {
+    let case = Case::new(30, 5);
+    let recipe = BinaryConcrete { max_epochs: 3, ..BinaryConcrete::default() };
+    let (circuits, progress) = train(&recipe, &case, &[1.0, 0.5, 0.05], 1);
+    let reached: Vec<bool> = circuits.iter().map(|circuit| circuit.reached).collect();
+    assert_eq!(reached, [true, false, false]);
+    assert_eq!(circuits.iter().map(|c| c.epochs).collect::<Vec<_>>(), [1, 3, 3]);
+    assert_eq!(circuits[1].mask, circuits[2].mask, "both are the last epoch's mask");
+    assert!(circuits[1].mask.density() > 0.5);
+    assert_eq!(progress.len(), 3);
+}
+
+/// With nothing to move the logits, the density is sigmoid(2.7) = 0.937; a huge penalty drives it down, lr a step.
+#[test]
+fn the_penalty_lowers_the_density() {
+    let case = Case::new(30, 6);
+    let density = |lambda_start, lr, max_epochs| {
+        let recipe =
+            BinaryConcrete { lambda_start, lr, max_epochs, lambda_max: 1e9, ..BinaryConcrete::default() };
+        train(&recipe, &case, &[1e-9], 2).0[0].mask.density()
+    };
+    let population = ParamMask::population(case.model.config()) as f64;
+    let close = |density: f64, logit: f64| {
+        let p: f64 = 1.0 / (1.0 + (-logit).exp());
+        let error = (p * (1.0 - p) / population).sqrt();
+        assert!((density - p).abs() < 5.0 * error, "{density} against {p}");
+    };
+    close(density(0.0, 1e-9, 3), 2.7);
+    // One step of Adam per epoch of 30 rows: 10 x 0.25 down, against a gradient that is all penalty.
+    close(density(1e8, 0.25, 10), 0.2);
+    close(density(1e8, 0.25, 20), -2.3);
+}

@@ -1,0 +1,7 @@
+//! Integration tests of the circuit crate, in one binary so that it links once.
+
+mod binary_concrete;
+mod cut;
+mod gradients;
+mod scheduled;
+mod support;

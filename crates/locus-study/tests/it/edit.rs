@@ -1,0 +1,211 @@
+//! `locus edit`: what it prints, what its patches hold, and where it leaves the weights alone.
+
+use locus_editors::{Patch, StudyFineTuning};
+use locus_gpt2::{Checkpoint, ParamId, ParamMask, Params, Scalar};
+use serde::Deserialize;
+
+use crate::support::{Sandbox, assert_near, half_mask, nll_by_hand, tiny_config, tiny_requests};
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Outcome {
+    case_id: u64,
+    pre_new: f64,
+    pre_true: f64,
+    post_new: f64,
+    post_true: f64,
+    steps: usize,
+}
+
+fn outcomes(text: &str) -> Vec<Outcome> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+const EDIT: &str = "edit --editor study-ft --model model --requests requests.json --json";
+const CIRCUIT: &str = "--mask mask.safetensors --scope circuit";
+
+/// NLL of the new and of the true target of the `i`-th request: prompt, blank, target, tokenised apart.
+fn nlls<F: Scalar>(checkpoint: &Checkpoint<F>, model: &Params<F>, i: usize) -> [f64; 2] {
+    let request = &tiny_requests()[i];
+    let encode = |text: &str| checkpoint.tokenizer.encode(text).unwrap();
+    let prompt = encode(&format!("{} is a kind of", request.subject));
+    [&request.target_new, &request.target_true]
+        .map(|target| nll_by_hand(model, &prompt, &encode(&format!(" {target}"))))
+}
+
+/// Indices of the scalars that a patch changes in a tensor.
+fn changed<F: Scalar>(patch: &Patch<F>, id: ParamId) -> Vec<usize> {
+    let deltas = patch.deltas().find(|(other, _)| *other == id).map_or(&[][..], |(_, delta)| delta);
+    (0..deltas.len()).filter(|&i| deltas[i] != F::zero()).collect()
+}
+
+/// Scalars of blocks that a patch changes inside and outside a mask.
+fn changed_inside_and_outside<F: Scalar>(patch: &Patch<F>, mask: &ParamMask) -> (usize, usize) {
+    let counts = mask.tensors().map(|(id, bytes)| {
+        let changed = changed(patch, id);
+        let inside = changed.iter().filter(|&&i| bytes[i] == 1).count();
+        (inside, changed.len() - inside)
+    });
+    counts.fold((0, 0), |(a, b), (inside, outside)| (a + inside, b + outside))
+}
+
+/// Every request edited in the isolated circuit, and every patch checked against what was printed.
+fn check_isolated_circuit<F: Scalar>(dtype: &str, tolerance: f64) {
+    let sandbox = Sandbox::new();
+    let line = format!("{EDIT} {CIRCUIT} --isolate --dtype {dtype} --out patches");
+    let printed = outcomes(&sandbox.locus(&line).done());
+    assert_eq!(printed.len(), 3);
+
+    let checkpoint = Checkpoint::<F>::read(&sandbox.path("model")).unwrap();
+    let mask = half_mask(&tiny_config());
+    let start = mask.isolate(&checkpoint.model);
+    for (i, (outcome, request)) in printed.iter().zip(tiny_requests()).enumerate() {
+        assert_eq!(outcome.case_id, request.case_id);
+        assert!((1..=10).contains(&outcome.steps), "{outcome:?}");
+        let path = sandbox.path(&format!("patches/{}.safetensors", outcome.case_id));
+        let patch = Patch::<F>::read(&path, &tiny_config()).unwrap();
+        assert!(patch.apply(&checkpoint.model).is_err(), "the base is the isolated model");
+        let edited = patch.apply(&start).unwrap();
+
+        let pre = nlls(&checkpoint, &start, i);
+        let post = nlls(&checkpoint, &edited, i);
+        assert_near("pre_new", outcome.pre_new, pre[0], tolerance);
+        assert_near("pre_true", outcome.pre_true, pre[1], tolerance);
+        assert_near("post_new", outcome.post_new, post[0], tolerance);
+        assert_near("post_true", outcome.post_true, post[1], tolerance);
+        // The edit moves the NLL by more than the tolerance, or the lines above would say nothing about it.
+        assert!(outcome.pre_new - outcome.post_new > 3.0 * tolerance * outcome.pre_new, "{outcome:?}");
+
+        let (inside, outside) = changed_inside_and_outside(&patch, &mask);
+        assert!(inside > 1000, "{inside} scalars of the circuit have changed");
+        assert_eq!(outside, 0, "scalars outside the circuit have changed");
+        assert!(!changed(&patch, ParamId::TokenEmbedding).is_empty(), "embeddings move too");
+    }
+}
+
+#[test]
+fn a_patch_is_what_was_printed() {
+    check_isolated_circuit::<f64>("f64", 1e-9);
+}
+
+#[test]
+fn a_patch_is_what_was_printed_in_single_precision() {
+    check_isolated_circuit::<f32>("f32", 1e-5);
+}
+
+/// Leaves the first request alone in the file.
+fn keep_one_request(sandbox: &Sandbox) {
+    locus_data::requests::write(&sandbox.path("requests.json"), &tiny_requests()[..1]).unwrap();
+}
+
+#[test]
+fn a_single_request_gives_one_file() {
+    let sandbox = Sandbox::new();
+    let many = outcomes(&sandbox.locus(&format!("{EDIT} {CIRCUIT} --isolate --dtype f64")).done());
+    keep_one_request(&sandbox);
+    let line = format!("{EDIT} {CIRCUIT} --isolate --dtype f64 --out deep/down/patch.safetensors");
+    let printed = outcomes(&sandbox.locus(&line).done());
+    assert_eq!(printed, many[..1], "requests are edited on their own");
+
+    let checkpoint = Checkpoint::<f64>::read(&sandbox.path("model")).unwrap();
+    let start = half_mask(&tiny_config()).isolate(&checkpoint.model);
+    let patch = Patch::<f64>::read(&sandbox.path("deep/down/patch.safetensors"), &tiny_config()).unwrap();
+    assert_eq!(patch.base_sha256(), start.sha256());
+    let edited = patch.apply(&start).unwrap();
+    assert_near("post_new", printed[0].post_new, nlls(&checkpoint, &edited, 0)[0], 1e-9);
+}
+
+#[test]
+fn scopes_say_what_may_change() {
+    let sandbox = Sandbox::new();
+    keep_one_request(&sandbox);
+    let (config, mask) = (tiny_config(), half_mask(&tiny_config()));
+    let model = Checkpoint::<f64>::read(&sandbox.path("model")).unwrap().model;
+    let edit = |name: &str, options: &str| {
+        sandbox.locus(&format!("{EDIT} --dtype f64 --out {name} {options}")).done();
+        let patch = Patch::<f64>::read(&sandbox.path(name), &config).unwrap();
+        let (inside, outside) = changed_inside_and_outside(&patch, &mask);
+        (patch, inside, outside)
+    };
+
+    let (patch, inside, outside) = edit("circuit", CIRCUIT);
+    assert_eq!(patch.base_sha256(), model.sha256(), "without --isolate the start is the intact model");
+    assert!(inside > 1000 && outside == 0, "{inside} {outside}");
+
+    let (patch, inside, outside) = edit("complement", "--mask mask.safetensors --scope complement --isolate");
+    assert_eq!(patch.base_sha256(), mask.complement().isolate(&model).sha256());
+    assert!(inside == 0 && outside > 1000, "{inside} {outside}");
+
+    let (patch, inside, outside) = edit("full", "");
+    assert_eq!(patch.base_sha256(), model.sha256());
+    assert!(inside > 1000 && outside > 1000, "{inside} {outside}");
+
+    let random = "--mask mask.safetensors --scope random";
+    let (first, inside, outside) = edit("random", random);
+    assert!(inside > 300 && outside > 300, "a random scope is neither the circuit nor its complement");
+    assert!(inside + outside <= mask.count(), "{inside} {outside}");
+    assert_eq!(first, edit("again", random).0);
+    assert_ne!(first, edit("other", &format!("{random} --seed 2")).0);
+}
+
+/// Printed constants are the defaults, are read back, and are what is used.
+#[test]
+fn constants_are_printed_and_read() {
+    let sandbox = Sandbox::new();
+    let print = "edit --editor study-ft --print-config";
+    let text = sandbox.locus(print).done();
+    assert_eq!(toml::from_str::<StudyFineTuning>(&text).unwrap(), StudyFineTuning::default());
+    sandbox.write("printed.toml", &text);
+    assert_eq!(sandbox.locus(&format!("{print} --config printed.toml")).done(), text);
+
+    let default = sandbox.locus(EDIT).done();
+    assert_eq!(sandbox.locus(&format!("{EDIT} --config printed.toml")).done(), default);
+    assert!(outcomes(&default).iter().all(|outcome| outcome.steps == 10), "{default}");
+
+    let fewer = sandbox.locus(&format!("{EDIT} --config editor.toml")).done();
+    assert!(outcomes(&fewer).iter().all(|outcome| outcome.steps == 2), "{fewer}");
+    sandbox.write("editor.json", "{\"max_steps\": 2}");
+    assert_eq!(sandbox.locus(&format!("{EDIT} --config editor.json")).done(), fewer);
+    assert!(sandbox.locus(&format!("{print} --config editor.json")).done().contains("max_steps = 2"));
+}
+
+#[test]
+fn the_table_holds_the_same_numbers_and_threads_do_not_show() {
+    let sandbox = Sandbox::new();
+    let json = sandbox.locus(&format!("{EDIT} --threads 1")).done();
+    assert_eq!(json, sandbox.locus(&format!("{EDIT} --threads 2")).done());
+
+    let table = sandbox.locus(EDIT.strip_suffix(" --json").unwrap()).done();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let outcomes = outcomes(&json);
+    assert_eq!(rows.len(), outcomes.len() + 3, "a caption, a head, the rows and their mean");
+    for (row, o) in rows[2..].iter().zip(&outcomes) {
+        let expected = [o.pre_new, o.post_new, o.pre_true, o.post_true].map(|nll| format!("{nll:.4}"));
+        assert_eq!(row[0], o.case_id.to_string());
+        assert_eq!(row[1..5], expected);
+        assert_eq!(row[5], o.steps.to_string());
+    }
+    let mean = outcomes.iter().map(|o| o.pre_new).sum::<f64>() / outcomes.len() as f64;
+    assert_eq!(rows.last().unwrap()[..2], ["mean", &format!("{mean:.4}")]);
+}
+
+/// The layout in which EasyEdit distributes CounterFact gives the same edits.
+#[test]
+fn the_flat_layout_is_read_too() {
+    let sandbox = Sandbox::new();
+    let expected = sandbox.locus(EDIT).done();
+    let flat: Vec<_> = tiny_requests()
+        .iter()
+        .map(|request| {
+            serde_json::json!({
+                "case_id": request.case_id,
+                "prompt": request.full_prompt(),
+                "subject": request.subject,
+                "target_new": request.target_new,
+                "ground_truth": request.target_true,
+            })
+        })
+        .collect();
+    sandbox.write("requests.json", serde_json::to_string(&flat).unwrap());
+    assert_eq!(sandbox.locus(EDIT).done(), expected);
+}

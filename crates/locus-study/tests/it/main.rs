@@ -1,0 +1,11 @@
+//! Black-box tests of the `locus` binary, in one test binary so that it links once.
+
+mod bad_arguments;
+mod bad_data;
+mod bad_model;
+mod edit;
+mod refused;
+mod reproduce;
+mod score;
+mod support;
+mod tables;

@@ -1,0 +1,205 @@
+//! `locus reproduce --quick`: all files are there, and equal inputs give equal bytes however they were computed.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use locus_gpt2::Config;
+use serde_json::Value;
+
+use crate::support::{Sandbox, files_below, fixture, locus, shared_data, tiny_config};
+use crate::tables;
+
+/// Runs `reproduce --quick` with three densities; the model's own data are the organism's.
+struct Study {
+    sandbox: Sandbox,
+}
+
+impl Study {
+    fn new() -> Self {
+        let sandbox = Sandbox::empty();
+        sandbox.put_model("model", &tiny_config());
+        for (path, _) in files_below(&fixture("organism/data")) {
+            sandbox.copy(&path, &format!("model/data/{}", path.file_name().unwrap().to_str().unwrap()));
+        }
+        Study { sandbox }
+    }
+
+    fn run(&self, options: &str) -> String {
+        let line = format!("reproduce --quick --quiet --model model --densities 0.25 {options}");
+        self.sandbox.locus(&line).done()
+    }
+
+    fn out(&self, name: &str) -> PathBuf {
+        self.sandbox.path(name)
+    }
+}
+
+/// Every file of a report and its content; what the run keeps for itself is left out.
+fn report(out: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let own = |path: &Path| path.starts_with(out.join("work")) || path.starts_with(out.join("masks"));
+    files_below(out)
+        .into_iter()
+        .filter(|(path, _)| !own(path))
+        .map(|(path, _)| (path.strip_prefix(out).unwrap().to_owned(), std::fs::read(&path).unwrap()))
+        .collect()
+}
+
+/// Names of files that differ or are in one report only.
+fn differences(a: &Path, b: &Path) -> Vec<PathBuf> {
+    let (a, b) = (report(a), report(b));
+    let only = |a: &[(PathBuf, Vec<u8>)], b: &[(PathBuf, Vec<u8>)]| -> Vec<PathBuf> {
+        a.iter().filter(|file| !b.contains(file)).map(|(path, _)| path.clone()).collect()
+    };
+    let mut differences = [only(&a, &b), only(&b, &a)].concat();
+    differences.sort();
+    differences.dedup();
+    differences
+}
+
+/// When each finished unit of work and each mask was written.
+fn written(out: &Path) -> Vec<(PathBuf, SystemTime)> {
+    ["work", "masks"]
+        .iter()
+        .flat_map(|folder| files_below(&out.join(folder)))
+        .map(|(path, _)| (path.clone(), path.metadata().unwrap().modified().unwrap()))
+        .collect()
+}
+
+fn results(out: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(out.join("results.json")).unwrap()).unwrap()
+}
+
+/// That a report is complete, with every table's CSV equal to what `results.json` holds.
+fn check_report(out: &Path, tasks: &[&str]) {
+    for file in ["results.json", "report.html", "report.md"] {
+        assert!(out.join(file).metadata().is_ok_and(|file| file.len() > 1000), "{file}");
+    }
+    for table in ["T1", "T2", "T3", "T4", "T5", "T6", "T7"] {
+        assert!(out.join(format!("tables/{table}.csv")).is_file(), "{table}");
+    }
+    assert!(tables::check(out) > 200);
+
+    let results = results(out);
+    let claims: Vec<&str> =
+        results["claims"].as_array().unwrap().iter().map(|claim| claim["id"].as_str().unwrap()).collect();
+    assert_eq!(claims, ["C1", "C2", "C3", "C4", "C5", "C6", "C7"]);
+    let extractions = results["records"]["extractions"].as_array().unwrap();
+    for task in tasks {
+        assert!(extractions.iter().any(|record| record["task"] == *task), "{task}");
+    }
+    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
+    let sha256 = results["provenance"]["model_sha256"].as_str().unwrap();
+    assert!(html.contains(sha256), "the page does not say which weights it is about");
+}
+
+const QUICK_TASKS: [&str; 3] = ["hierarchy", "blimp_dna1", "persona_e"];
+
+/// On the authors' own files, where they are.
+#[test]
+fn the_studys_data_go_through() {
+    let Some(data) = shared_data() else { return };
+    let sandbox = Sandbox::empty();
+    // The organism's tokenizer cuts real English small: a longer context.
+    sandbox.put_model("model", &Config { n_layer: 1, n_embd: 8, n_positions: 256, ..tiny_config() });
+    let data = data.join("study");
+    let args = ["reproduce", "--quick", "--model", "model", "--out", "out", "--json", "--data"];
+    let run = locus(&sandbox.path(""), &[&args[..], &[data.to_str().unwrap()]].concat(), "");
+    assert!(run.stderr.lines().any(|line| line.starts_with("edits: ")), "progress is told: {run:?}");
+    let stdout = run.done();
+
+    let out = sandbox.path("out");
+    check_report(&out, &QUICK_TASKS);
+    let results = results(&out);
+    let printed: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(printed, results["claims"], "--json prints the claims");
+    let sources = results["provenance"]["data_sha256"].as_array().unwrap();
+    assert_eq!(sources.len(), 15);
+    for source in sources {
+        let bytes = std::fs::read(data.join(source[0].as_str().unwrap())).unwrap();
+        assert_eq!(source[1], locus_data::hash::sha256(&bytes), "{source}");
+    }
+}
+
+#[test]
+fn equal_runs_give_equal_bytes_and_other_seeds_others() {
+    let study = Study::new();
+    let first = study.out("one");
+    study.run("--threads 1 --out one");
+    check_report(&first, &QUICK_TASKS);
+
+    let second = study.out("two");
+    study.run("--threads 2 --out two");
+    assert_eq!(differences(&first, &second), Vec::<PathBuf>::new(), "one thread against two");
+
+    // Resuming takes all of it.
+    let before = written(&second);
+    assert!(before.len() > 20, "{before:?}");
+    let stdout = study.run("--threads 2 --out two --resume");
+    assert!(stdout.lines().count() >= 8, "{stdout}");
+    assert_eq!(written(&second), before, "units were computed again");
+    assert_eq!(differences(&first, &second), Vec::<PathBuf>::new(), "resumed");
+
+    // Resuming with another seed takes none of it: the result is that of a fresh run with that seed.
+    let third = study.out("three");
+    study.run("--threads 2 --out three --seed 2");
+    let other = results(&third);
+    assert_ne!(other["records"], results(&first)["records"]);
+    assert_eq!(other["provenance"]["seed"], 2);
+    study.run("--threads 1 --out two --resume --seed 2");
+    assert_eq!(differences(&third, &second), Vec::<PathBuf>::new(), "resumed with another seed");
+    let after = written(&second);
+    let old: Vec<_> = after.iter().filter(|unit| before.contains(unit)).collect();
+    assert!(old.is_empty() && after.len() == before.len(), "{old:?}");
+}
+
+/// A run that was interrupted: only what is missing is computed, and nothing that was tampered with is taken.
+#[test]
+fn resuming_fills_gaps() {
+    let sandbox = Sandbox::new();
+    let run = |options: &str| {
+        let line = format!("reproduce --quick --quiet --model model --data data --densities 0.5 {options}");
+        sandbox.locus(&line)
+    };
+    run("--out whole").done();
+    run("--out gaps").done();
+    let (whole, gaps) = (sandbox.path("whole"), sandbox.path("gaps"));
+    assert_eq!(differences(&whole, &gaps), Vec::<PathBuf>::new());
+
+    let lost = ["gaps/work/circuit-faithful-persona_e.json", "gaps/work/edit--none-1-full.json"];
+    lost.iter().for_each(|unit| sandbox.remove(unit));
+    let half_written = "gaps/work/edit-faithful-hierarchy-0.5-circuit.json";
+    sandbox.truncate(half_written);
+    sandbox.remove("gaps/results.json");
+    let before = written(&gaps);
+    run("--out gaps --resume").done();
+    assert_eq!(differences(&whole, &gaps), Vec::<PathBuf>::new());
+    let fresh: Vec<PathBuf> =
+        written(&gaps).into_iter().filter(|unit| !before.contains(unit)).map(|(path, _)| path).collect();
+    let expected = [lost[0], lost[1], half_written].map(|unit| sandbox.path(unit));
+    assert!(expected.iter().all(|unit| fresh.contains(unit)), "{fresh:?}");
+    let masks = fresh.iter().filter(|path| path.starts_with(gaps.join("masks"))).count();
+    assert_eq!(fresh.len(), expected.len() + masks, "more was computed than was missing: {fresh:?}");
+
+    let mask = "gaps/masks/faithful/hierarchy-0.5.safetensors";
+    let mut bytes = std::fs::read(sandbox.path(mask)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    sandbox.write(mask, bytes);
+    let run = run("--out gaps --resume");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+}
+
+/// `--tables` leaves out what was not asked for, and the work behind it.
+#[test]
+fn only_the_tables_asked_for() {
+    let sandbox = Sandbox::new();
+    let line = "reproduce --quick --quiet --model model --data data --tables t1,T6 --out out";
+    sandbox.locus(line).done();
+    let out = sandbox.path("out");
+    assert!(tables::check(&out) > 50);
+    let results = results(&out);
+    let ids: Vec<&str> =
+        results["tables"].as_array().unwrap().iter().map(|table| table["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["T1", "T6", "T6b"]);
+    assert_eq!(results["records"]["edits"], Value::Array(Vec::new()));
+}
