@@ -1,6 +1,6 @@
 //! Circuit discovery in GPT-2: which of the block parameters still do a task when all others are zero?
 //!
-//! A circuit is a [`ParamMask`](locus_gpt2::ParamMask): a subset of the block parameters, scalar by scalar. An
+//! A circuit is a [`ParamMask`]: a subset of the block parameters, scalar by scalar. An
 //! [`Objective`] says what it must still do (choose the class the full model chooses). Two recipes search for it,
 //! [`BinaryConcrete`] as the study published it and [`ScheduledTopK`], ours; both return one [`Circuit`] per density
 //! target from a single trajectory. [`weight_attribution`] and [`top_k`] are the parts of the second that stand alone.
@@ -24,6 +24,7 @@
 mod attribution;
 mod binary_concrete;
 mod cut;
+mod edges;
 mod noise;
 mod objective;
 mod scheduled;
@@ -33,6 +34,10 @@ use locus_gpt2::ParamMask;
 pub use attribution::weight_attribution;
 pub use binary_concrete::BinaryConcrete;
 pub use cut::{count_at_density, top_k};
+pub use edges::{
+    Attribution, Edge, EdgeScores, EdgeSet, Formulation, Graph, Metric, Pair, Rank, Reader, Reference, Rule,
+    Slot, Source, attribute_edges, attribute_edges_per_pair, patch_edges, run_circuit, run_clean,
+};
 pub use noise::Noise;
 pub use objective::Objective;
 pub use scheduled::ScheduledTopK;

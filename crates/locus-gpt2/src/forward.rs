@@ -267,6 +267,18 @@ impl<F: Scalar> Params<F> {
         Trace { first_layer, blocks, resid: x, ln_f, hidden }
     }
 
+    /// Attention of one layer on queries, keys and values `qkv [n, 3d]`: the weighted values, heads side by side `[n, d]`.
+    pub fn attend(&self, batch: &Batch, past: &Past<F>, layer: usize, qkv: ArrayView2<F>) -> Array2<F> {
+        attention(self.config(), batch, past.qkv[layer].view(), qkv).0
+    }
+
+    /// What the MLP of a layer adds to the residual stream, from the output of its LayerNorm `[n, d]`.
+    pub fn mlp(&self, layer: usize, ln_out: ArrayView2<F>) -> Array2<F> {
+        let id = |param| ParamId::Block(layer, param);
+        let pre = self.linear(ln_out, id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
+        self.linear(pre.mapv(gelu).view(), id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias))
+    }
+
     fn block(
         &self,
         batch: &Batch,

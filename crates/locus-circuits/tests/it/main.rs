@@ -2,6 +2,7 @@
 
 mod binary_concrete;
 mod cut;
+mod edges;
 mod gradients;
 mod scheduled;
 mod support;

@@ -1,0 +1,311 @@
+//! Edge attribution patching and its integrated forms.
+//!
+//! For a pair with loss `M`, what a source `u` writes differs by `delta_u [n, d]` between the reference and the clean
+//! run, and a reader `v` has the gradient `g_v = d M / d (input of v)`, taken before the LayerNorm, at one or several
+//! points `alpha` of the path from the corrupted (0) to the clean (1) run. Then
+//!
+//! ```text
+//! score(u -> v) = sum over rows and width of delta_u * (sum over alpha of weight_alpha g_v(alpha))
+//! ```
+//!
+//! EAP is one point, `alpha = 1`. Every method below is a list of points with weights, so gradients are summed first and
+//! contracted once. Sources: Nanda 2023 and Syed, Rager, Conmy 2023 (arXiv 2310.10348) for EAP, Hanna, Pezzelle, Belinkov
+//! 2024 (arXiv 2403.17806) for EAP-IG. Deviations: losses are summed over pairs and divided by their number once, so a
+//! score does not depend on how pairs are batched; interpolating an activation gives gradients to that component's
+//! edges only.
+//!
+//! Letters: `n` rows, `d` width, `S` sources, `D` readers, `H` heads.
+
+use std::borrow::Cow;
+
+use locus_gpt2::{BlockParam, Norm, ParamId, Params, Result, Scalar, Site, Trace, axpy, gemm, pieces};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
+use rayon::prelude::*;
+
+use super::graph::{Edge, Graph, Reader, Slot, Source};
+use super::metric::Metric;
+use super::pairs::Pair;
+use super::quadrature::Rule;
+use super::runs::{Means, Packed, Reference};
+use super::scores::EdgeScores;
+
+/// Tokens in one piece of parallel work: enough for the large-matrix rate, few enough that what the sources write and
+/// the readers' gradients (about 1.8 MB a token for GPT-2 small) stay small.
+const PIECE_ROWS: usize = 64;
+/// Pieces whose score matrices are held at the same time.
+const PIECES_AT_ONCE: usize = 8;
+
+/// Where gradients are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribution {
+    /// At the clean run.
+    Eap,
+    /// Half at the clean, half at the corrupted run.
+    CleanCorrupted,
+    /// Along the path of the token embeddings.
+    IgInputs(Rule, usize),
+    /// Component by component (input, each attention layer, each MLP) along the path of its output, the rest of the
+    /// clean run unchanged before it.
+    IgActivations(Rule, usize),
+}
+
+/// Scores every edge on `pairs`, mean over pairs.
+///
+/// # Errors
+/// When a pair does not fit the model, there is none, or the method needs a corrupted run that the reference does not
+/// have (all but [`Attribution::Eap`] and [`Attribution::IgActivations`]).
+pub fn attribute_edges<F: Scalar>(
+    model: &Params<F>,
+    pairs: &[Pair],
+    metric: Metric,
+    method: Attribution,
+    reference: Reference,
+) -> Result<EdgeScores> {
+    let mut sum = Array2::<f64>::zeros((0, 0));
+    each_pair(model, pairs, metric, method, reference, &mut |scores| {
+        if sum.is_empty() { sum = scores } else { sum += &scores }
+    })?;
+    sum /= pairs.len() as f64;
+    Ok(EdgeScores::new(Graph::new(model.config()), sum))
+}
+
+/// The same for every pair on its own.
+///
+/// # Errors
+/// As [`attribute_edges`].
+pub fn attribute_edges_per_pair<F: Scalar>(
+    model: &Params<F>,
+    pairs: &[Pair],
+    metric: Metric,
+    method: Attribution,
+    reference: Reference,
+) -> Result<Vec<EdgeScores>> {
+    let graph = Graph::new(model.config());
+    let mut all = Vec::with_capacity(pairs.len());
+    each_pair(model, pairs, metric, method, reference, &mut |scores| {
+        all.push(EdgeScores::new(graph, scores));
+    })?;
+    Ok(all)
+}
+
+/// Hands over the score matrix of every pair, in order.
+fn each_pair<F: Scalar>(
+    model: &Params<F>,
+    pairs: &[Pair],
+    metric: Metric,
+    method: Attribution,
+    reference: Reference,
+    take: &mut dyn FnMut(Array2<f64>),
+) -> Result<()> {
+    let points = match (method, reference) {
+        (Attribution::Eap, _) => vec![(1.0, 1.0)],
+        (Attribution::CleanCorrupted, Reference::Corrupted) => vec![(0.0, 0.5), (1.0, 0.5)],
+        (Attribution::IgInputs(rule, steps), Reference::Corrupted) => rule.nodes(steps),
+        (Attribution::IgActivations(rule, steps), _) => rule.nodes(steps),
+        _ => {
+            return Err(locus_gpt2::Error::Input(format!(
+                "the reference {} has no run to interpolate from; expected corrupted",
+                reference.name()
+            )));
+        }
+    };
+    if pairs.is_empty() {
+        return Err(locus_gpt2::Error::Input("there are no pairs; expected at least one".into()));
+    }
+    for (i, pair) in pairs.iter().enumerate() {
+        pair.check(model.config())
+            .map_err(|error| locus_gpt2::Error::Input(format!("pair {}: {error}", i + 1)))?;
+    }
+    let means = Means::new(model, pairs, reference)?;
+    let prompts: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
+    for pieces in pieces(&prompts, PIECE_ROWS).chunks(PIECES_AT_ONCE) {
+        let scored: Vec<Vec<Array2<f64>>> = pieces
+            .par_iter()
+            .map(|piece| {
+                let pairs = &pairs[piece.clone()];
+                let piece = Piece::new(model, pairs, metric, reference, means.as_ref())?;
+                Ok(match method {
+                    Attribution::IgActivations(..) => piece.along_activations(&points),
+                    _ => piece.along_inputs(&points),
+                })
+            })
+            .collect::<Result<_>>()?;
+        scored.into_iter().flatten().for_each(&mut *take);
+    }
+    Ok(())
+}
+
+/// A few pairs with their clean run.
+struct Piece<'a, F> {
+    model: &'a Params<F>,
+    pairs: &'a [Pair],
+    metric: Metric,
+    packed: Packed<F>,
+    /// Reference less clean outputs, `[S, n d]`.
+    delta: Array2<F>,
+    clean: Trace<F>,
+    /// Last hidden states of the clean run, `[pairs, d]`.
+    clean_hidden: Array2<F>,
+}
+
+impl<'a, F: Scalar> Piece<'a, F> {
+    fn new(
+        model: &'a Params<F>,
+        pairs: &'a [Pair],
+        metric: Metric,
+        reference: Reference,
+        means: Option<&Means>,
+    ) -> Result<Self> {
+        let packed = Packed::new(model, pairs, reference)?;
+        let (delta, clean) = packed.differences(model, means);
+        let clean_hidden = packed.last_hidden(clean.hidden.view());
+        Ok(Piece { model, pairs, metric, packed, delta, clean, clean_hidden })
+    }
+
+    /// One path for all sources: that of the token embeddings.
+    fn along_inputs(&self, points: &[(f64, f64)]) -> Vec<Array2<f64>> {
+        let mut gradients = self.room();
+        for &(alpha, weight) in points {
+            self.add_gradients(&self.interpolated(Source::Input, alpha), weight, &mut gradients);
+        }
+        let mut scores = self.no_scores();
+        self.contract(&gradients, 0..self.packed.graph.n_sources(), &mut scores);
+        scores
+    }
+
+    /// A path per component; its gradients count for its own edges.
+    fn along_activations(&self, points: &[(f64, f64)]) -> Vec<Array2<f64>> {
+        let graph = self.packed.graph;
+        let mut scores = self.no_scores();
+        let layers = (0..graph.n_layer).flat_map(|layer| [Source::Head(layer, 0), Source::Mlp(layer)]);
+        for component in std::iter::once(Source::Input).chain(layers) {
+            let mut gradients = self.room();
+            for &(alpha, weight) in points {
+                self.add_gradients(&self.interpolated(component, alpha), weight, &mut gradients);
+            }
+            self.contract(&gradients, rows_of(graph, component), &mut scores);
+        }
+        scores
+    }
+
+    /// The clean run with one component's output moved towards the reference: `clean + (1 - alpha) delta`. A head stands
+    /// for its whole attention layer.
+    fn interpolated(&self, component: Source, alpha: f64) -> Cow<'_, Trace<F>> {
+        if alpha == 1.0 {
+            return Cow::Borrowed(&self.clean);
+        }
+        let share = F::of(1.0 - alpha);
+        let Packed { graph, clean, past, .. } = &self.packed;
+        let mut moved = vec![F::zero(); self.delta.ncols()];
+        for row in rows_of(*graph, component) {
+            axpy(share, self.delta.row(row).to_slice().expect("rows are contiguous"), &mut moved);
+        }
+        let add = |mut state: ArrayViewMut2<F>| {
+            state.iter_mut().zip(&moved).for_each(|(x, &moved)| *x += moved);
+        };
+        let mut resid = self.model.embed(clean);
+        if component == Source::Input {
+            add(resid.view_mut());
+        }
+        let mut tap = |layer: usize, site: Site, state: ArrayViewMut2<F>| match (component, site) {
+            (Source::Head(at, _), Site::AttnOut) if at == layer => add(state),
+            (Source::Mlp(at), Site::MlpOut) if at == layer => add(state),
+            _ => {}
+        };
+        Cow::Owned(self.model.trace_after(clean, past.clone(), resid, 0, &mut tap))
+    }
+
+    fn room(&self) -> Array2<F> {
+        Array2::zeros((self.packed.graph.n_readers(), self.delta.ncols()))
+    }
+
+    fn no_scores(&self) -> Vec<Array2<f64>> {
+        let graph = self.packed.graph;
+        vec![Array2::zeros((graph.n_sources(), graph.n_readers())); self.pairs.len()]
+    }
+
+    /// Adds `weight` times the gradient of the summed loss at every reader's input, `[D, n d]`.
+    fn add_gradients(&self, trace: &Trace<F>, weight: f64, gradients: &mut Array2<F>) {
+        let (model, graph, batch) = (self.model, self.packed.graph, &self.packed.clean);
+        let (width, d) = (model.config().d_head(), model.config().n_embd);
+        let mut d_hidden = Array2::<F>::zeros(trace.hidden.dim());
+        for (i, (pair, row)) in self.pairs.iter().zip(batch.last_rows()).enumerate() {
+            let (hidden, clean) = (trace.hidden.row(row), self.clean_hidden.row(i));
+            let gradient = self.metric.loss_gradient(model, pair, hidden, clean);
+            d_hidden.row_mut(row).assign(&gradient.mapv(|g| F::of(weight) * g));
+        }
+        let mut at_reader = Array2::<F>::zeros(trace.hidden.dim());
+        let mut add = |reader: Reader, gradient: ArrayView2<F>| {
+            let mut row = gradients.row_mut(graph.column(reader));
+            let row = row.as_slice_mut().expect("rows are contiguous");
+            axpy(F::one(), gradient.to_slice().expect("fresh arrays are contiguous"), row);
+        };
+        let mut tap = |layer: usize, site: Site, state: ArrayViewMut2<F>| match site {
+            Site::ResidOut if layer + 1 == graph.n_layer => add(Reader::Logits, state.view()),
+            Site::Ln2Out => {
+                at_reader.assign(&state);
+                model.through_norm(trace, Norm::Mlp(layer), at_reader.view_mut());
+                add(Reader::Mlp(layer), at_reader.view());
+            }
+            Site::Qkv => {
+                let weights = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
+                for slot in Slot::ALL {
+                    for head in 0..graph.n_head {
+                        let first = slot as usize * d + head * width;
+                        let columns = s![.., first..first + width];
+                        let (d_slot, weight) = (state.slice(columns), weights.slice(columns));
+                        gemm(F::one(), d_slot, weight.t(), F::zero(), at_reader.view_mut());
+                        model.through_norm(trace, Norm::Attention(layer), at_reader.view_mut());
+                        add(Reader::Head(layer, slot, head), at_reader.view());
+                    }
+                }
+            }
+            _ => {}
+        };
+        let mut no_weights = Params::zeros(model.config(), []);
+        model.backward(batch, trace, d_hidden.view(), &mut no_weights, &mut tap);
+    }
+
+    /// `scores[pair][u, v] += sum over the pair's rows of delta_u g_v` for the given sources: one product per layer, pair
+    /// and kind of reader, added up in f64.
+    fn contract(&self, gradients: &Array2<F>, sources: std::ops::Range<usize>, scores: &mut [Array2<f64>]) {
+        let graph = self.packed.graph;
+        let d = self.model.config().n_embd;
+        let per_layer = 3 * graph.n_head + 1;
+        for (scores, rows) in scores.iter_mut().zip(self.packed.clean.sequences()) {
+            let columns = rows.start * d..rows.end * d;
+            for first in (0..graph.n_readers()).step_by(per_layer) {
+                let readers = first..(first + per_layer).min(graph.n_readers());
+                // The last reader of a layer, its MLP, sees the most sources.
+                let n_before = graph.n_before(graph.reader(readers.end - 1));
+                let sources = sources.start.min(n_before)..sources.end.min(n_before);
+                if sources.is_empty() {
+                    continue;
+                }
+                let mut product = Array2::<F>::zeros((sources.len(), readers.len()));
+                gemm(
+                    F::one(),
+                    self.delta.slice(s![sources.clone(), columns.clone()]),
+                    gradients.slice(s![readers.clone(), columns.clone()]).t(),
+                    F::zero(),
+                    product.view_mut(),
+                );
+                for ((i, j), &x) in product.indexed_iter() {
+                    let edge = Edge { source: sources.start + i, reader: readers.start + j };
+                    if graph.has(edge) {
+                        scores[(edge.source, edge.reader)] += x.wide();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows of a component: a head stands for all heads of its layer.
+fn rows_of(graph: Graph, component: Source) -> std::ops::Range<usize> {
+    let first = graph.row(component);
+    match component {
+        Source::Head(..) => first..first + graph.n_head,
+        _ => first..first + 1,
+    }
+}

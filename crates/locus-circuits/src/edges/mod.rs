@@ -1,0 +1,21 @@
+//! Circuits of edges: which path from a writer to a reader of the residual stream carries the task?
+
+mod attribution;
+mod graph;
+mod intervene;
+mod metric;
+mod pairs;
+mod quadrature;
+mod runs;
+mod scores;
+mod select;
+
+pub use attribution::{Attribution, attribute_edges, attribute_edges_per_pair};
+pub use graph::{Edge, Graph, Reader, Slot, Source};
+pub use intervene::{Formulation, patch_edges, run_circuit, run_clean};
+pub use metric::Metric;
+pub use pairs::Pair;
+pub use quadrature::Rule;
+pub use runs::Reference;
+pub use scores::{EdgeScores, Rank};
+pub use select::EdgeSet;

@@ -1,0 +1,77 @@
+//! A score per edge.
+
+use ndarray::Array2;
+
+use super::graph::{Edge, Graph};
+
+/// Scores of every edge: estimated (or exact) change of the loss when the edge carries the reference in place of the
+/// clean value, mean over pairs. The loss is minus the metric where more is better, so an edge that helps has a positive
+/// score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EdgeScores {
+    graph: Graph,
+    /// `[S, D]`, 0 where there is no edge. NaN is "not scored".
+    values: Array2<f64>,
+}
+
+impl EdgeScores {
+    /// Scores from a matrix; entries that are no edges are set to 0.
+    ///
+    /// # Panics
+    /// When the matrix is not `[S, D]`.
+    pub fn new(graph: Graph, mut values: Array2<f64>) -> Self {
+        assert_eq!(values.dim(), (graph.n_sources(), graph.n_readers()), "shape of a score matrix");
+        for ((source, reader), value) in values.indexed_iter_mut() {
+            if !graph.has(Edge { source, reader }) {
+                *value = 0.0;
+            }
+        }
+        EdgeScores { graph, values }
+    }
+
+    /// The graph the scores belong to.
+    pub fn graph(&self) -> Graph {
+        self.graph
+    }
+
+    /// The score of an edge.
+    pub fn get(&self, edge: Edge) -> f64 {
+        self.values[(edge.source, edge.reader)]
+    }
+
+    /// All scores, `[S, D]`.
+    pub fn matrix(&self) -> &Array2<f64> {
+        &self.values
+    }
+
+    /// Scores of the sources: the sum over a source's edges, which for EAP is the attribution of its whole output.
+    pub fn node_scores(&self) -> Vec<f64> {
+        self.values.rows().into_iter().map(|row| row.sum()).collect()
+    }
+
+    /// Edges from the highest to the lowest, ties row by row. Edges that are not scored come first: nothing is known
+    /// against them.
+    pub fn ranked(&self, by: Rank) -> Vec<Edge> {
+        let mut edges: Vec<(f64, Edge)> = self
+            .graph
+            .edges()
+            .map(|edge| {
+                let score = self.get(edge);
+                let key = if by == Rank::Absolute { score.abs() } else { score };
+                (if key.is_nan() { f64::INFINITY } else { key }, edge)
+            })
+            .collect();
+        // Stable, so ties stay in the order of the rows.
+        edges.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        edges.into_iter().map(|(_, edge)| edge).collect()
+    }
+}
+
+/// What edges are ranked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// The size of the score, whatever its sign.
+    Absolute,
+    /// The score: edges that help before those that hurt.
+    Signed,
+}

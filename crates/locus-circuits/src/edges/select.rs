@@ -1,0 +1,218 @@
+//! Sets of edges: cutting a circuit out of scores, and taking away what is not connected.
+
+use std::collections::BinaryHeap;
+
+use super::graph::{Edge, Graph, Reader, Source};
+use super::scores::{EdgeScores, Rank};
+
+/// A subset of a graph's edges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeSet {
+    graph: Graph,
+    /// `[S, D]`, row by row; false where there is no edge.
+    inside: Vec<bool>,
+}
+
+impl EdgeSet {
+    /// No edge.
+    pub fn empty(graph: Graph) -> Self {
+        EdgeSet { graph, inside: vec![false; graph.n_sources() * graph.n_readers()] }
+    }
+
+    /// Every edge.
+    pub fn full(graph: Graph) -> Self {
+        EdgeSet::from_edges(graph, graph.edges())
+    }
+
+    /// The given edges.
+    ///
+    /// # Panics
+    /// When one is not in the graph.
+    pub fn from_edges(graph: Graph, edges: impl IntoIterator<Item = Edge>) -> Self {
+        let mut set = EdgeSet::empty(graph);
+        edges.into_iter().for_each(|edge| set.insert(edge));
+        set
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> Graph {
+        self.graph
+    }
+
+    /// Whether an edge is inside.
+    pub fn contains(&self, edge: Edge) -> bool {
+        self.inside[edge.source * self.graph.n_readers() + edge.reader]
+    }
+
+    /// Puts an edge in.
+    ///
+    /// # Panics
+    /// When it is not in the graph.
+    pub fn insert(&mut self, edge: Edge) {
+        assert!(self.graph.has(edge), "{edge:?} is not an edge");
+        self.inside[edge.source * self.graph.n_readers() + edge.reader] = true;
+    }
+
+    /// Takes an edge out.
+    pub fn remove(&mut self, edge: Edge) {
+        self.inside[edge.source * self.graph.n_readers() + edge.reader] = false;
+    }
+
+    /// Number of edges inside.
+    pub fn count(&self) -> usize {
+        self.inside.iter().filter(|&&inside| inside).count()
+    }
+
+    /// Edges inside, row by row.
+    pub fn edges(&self) -> impl Iterator<Item = Edge> + '_ {
+        self.graph.edges().filter(|&edge| self.contains(edge))
+    }
+
+    /// Edges outside.
+    pub fn complement(&self) -> Self {
+        EdgeSet::from_edges(self.graph, self.graph.edges().filter(|&edge| !self.contains(edge)))
+    }
+
+    /// The `n` best edges (all of them when there are fewer).
+    pub fn top_n(scores: &EdgeScores, n: usize, by: Rank) -> Self {
+        EdgeSet::from_edges(scores.graph(), scores.ranked(by).into_iter().take(n))
+    }
+
+    /// Edges whose score (or its size) is at least `threshold`, and those that are not scored.
+    pub fn threshold(scores: &EdgeScores, threshold: f64, by: Rank) -> Self {
+        let kept = scores.graph().edges().filter(|&edge| {
+            let score = scores.get(edge);
+            score.is_nan() || (if by == Rank::Absolute { score.abs() } else { score }) >= threshold
+        });
+        EdgeSet::from_edges(scores.graph(), kept)
+    }
+
+    /// The `n` edges found by growing from the logits: the best edge into a node that is already in, again and again.
+    /// Every edge then has a path to the logits, though not always one from the input.
+    pub fn greedy(scores: &EdgeScores, n: usize, by: Rank) -> Self {
+        let graph = scores.graph();
+        // Position in the ranking decides, so that ties fall as everywhere else.
+        let mut rank = vec![0; graph.n_sources() * graph.n_readers()];
+        let ranked = scores.ranked(by);
+        for (i, edge) in ranked.iter().enumerate() {
+            rank[edge.source * graph.n_readers() + edge.reader] = i;
+        }
+        let mut set = EdgeSet::empty(graph);
+        let mut seen = vec![false; graph.n_sources()];
+        let mut open = BinaryHeap::new();
+        let offer = |open: &mut BinaryHeap<_>, reader: usize| {
+            for source in 0..graph.n_before(graph.reader(reader)) {
+                open.push(std::cmp::Reverse(rank[source * graph.n_readers() + reader]));
+            }
+        };
+        offer(&mut open, graph.column(Reader::Logits));
+        while set.count() < n {
+            let Some(std::cmp::Reverse(best)) = open.pop() else { break };
+            let edge = ranked[best];
+            set.insert(edge);
+            if !std::mem::replace(&mut seen[edge.source], true) {
+                for reader in graph.inputs_of(graph.source(edge.source)) {
+                    offer(&mut open, reader);
+                }
+            }
+        }
+        set
+    }
+
+    /// Takes away, until nothing changes, every edge whose source gets nothing (no edge into any of its inputs; the input
+    /// itself always has something) or whose reader's node is read by nobody.
+    pub fn pruned(&self) -> Self {
+        let graph = self.graph;
+        let mut set = self.clone();
+        loop {
+            let mut fed = vec![false; graph.n_sources()];
+            let mut read = vec![false; graph.n_sources()];
+            fed[graph.row(Source::Input)] = true;
+            for edge in set.edges() {
+                read[edge.source] = true;
+                if let Some(node) = graph.node_of(graph.reader(edge.reader)) {
+                    fed[graph.row(node)] = true;
+                }
+            }
+            let dead: Vec<Edge> = set
+                .edges()
+                .filter(|edge| {
+                    let reader = graph.node_of(graph.reader(edge.reader));
+                    !fed[edge.source] || reader.is_some_and(|node| !read[graph.row(node)])
+                })
+                .collect();
+            if dead.is_empty() {
+                return set;
+            }
+            dead.into_iter().for_each(|edge| set.remove(edge));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array2;
+
+    const GRAPH: Graph = Graph { n_layer: 3, n_head: 2 };
+
+    fn set(names: &[&str]) -> EdgeSet {
+        EdgeSet::from_edges(GRAPH, names.iter().map(|name| GRAPH.parse(name).unwrap()))
+    }
+
+    fn scores(named: &[(&str, f64)]) -> EdgeScores {
+        let mut values = Array2::zeros((GRAPH.n_sources(), GRAPH.n_readers()));
+        for (name, score) in named {
+            let edge = GRAPH.parse(name).unwrap();
+            values[(edge.source, edge.reader)] = *score;
+        }
+        EdgeScores::new(GRAPH, values)
+    }
+
+    #[test]
+    fn top_n_ranks_by_size_or_by_sign() {
+        let scores = scores(&[("input->m0", -3.0), ("m0->m1", 2.0), ("m1->logits", 1.0)]);
+        assert_eq!(EdgeSet::top_n(&scores, 2, Rank::Absolute), set(&["input->m0", "m0->m1"]));
+        assert_eq!(EdgeSet::top_n(&scores, 2, Rank::Signed), set(&["m0->m1", "m1->logits"]));
+        assert_eq!(EdgeSet::top_n(&scores, 10_000, Rank::Absolute), EdgeSet::full(GRAPH));
+        assert_eq!(EdgeSet::threshold(&scores, 2.0, Rank::Absolute), set(&["input->m0", "m0->m1"]));
+    }
+
+    #[test]
+    fn edges_without_a_score_are_kept() {
+        let scores = scores(&[("m0->m1", f64::NAN), ("m1->logits", 9.0)]);
+        assert_eq!(EdgeSet::top_n(&scores, 1, Rank::Absolute), set(&["m0->m1"]));
+        assert_eq!(EdgeSet::threshold(&scores, 10.0, Rank::Signed), set(&["m0->m1"]));
+    }
+
+    #[test]
+    fn greedy_grows_from_the_logits() {
+        let scores = scores(&[
+            ("input->m0", 9.0), // best of all, but m0 is not reached yet
+            ("m1->logits", 1.0),
+            ("m0->m1", 2.0),
+            ("m2->logits", 0.5),
+        ]);
+        assert_eq!(EdgeSet::greedy(&scores, 3, Rank::Absolute), set(&["m1->logits", "m0->m1", "input->m0"]));
+        assert_eq!(EdgeSet::greedy(&scores, 10_000, Rank::Absolute), EdgeSet::full(GRAPH));
+    }
+
+    #[test]
+    fn pruning_reaches_the_end_of_a_chain() {
+        let live = ["input->a0.h1<k>", "a0.h1->m1", "m1->logits"];
+        // A chain of three that nobody reads, and one that nothing feeds.
+        let unread = ["input->m0", "m0->a1.h0<q>", "a1.h0->m2"];
+        let unfed = ["a0.h0->a1.h1<v>", "a1.h1->a2.h0<v>", "a2.h0->logits"];
+        let all: Vec<&str> = live.iter().chain(&unread).chain(&unfed).copied().collect();
+        assert_eq!(set(&all).pruned(), set(&live));
+        assert_eq!(EdgeSet::full(GRAPH).pruned(), EdgeSet::full(GRAPH));
+        assert_eq!(EdgeSet::empty(GRAPH).pruned().count(), 0);
+    }
+
+    #[test]
+    fn complements_partition() {
+        let half = EdgeSet::from_edges(GRAPH, GRAPH.edges().step_by(2));
+        assert_eq!(half.count() + half.complement().count(), GRAPH.n_edges());
+        assert!(half.edges().all(|edge| !half.complement().contains(edge)));
+    }
+}
