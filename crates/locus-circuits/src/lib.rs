@@ -27,6 +27,7 @@ mod cut;
 mod edges;
 mod noise;
 mod objective;
+pub mod planted;
 mod scheduled;
 
 use locus_gpt2::ParamMask;
@@ -35,8 +36,10 @@ pub use attribution::weight_attribution;
 pub use binary_concrete::BinaryConcrete;
 pub use cut::{count_at_density, top_k};
 pub use edges::{
-    Attribution, Edge, EdgeScores, EdgeSet, Formulation, Graph, Metric, Pair, Rank, Reader, Reference, Rule,
-    Slot, Source, attribute_edges, attribute_edges_per_pair, patch_edges, run_circuit, run_clean,
+    Areas, Attribution, Edge, EdgeScores, EdgeSet, Faithfulness, Formulation, Graph, MIB_FRACTIONS, Metric,
+    Pair, Rank, Reader, Reference, Rule, Slot, Source, activation_magnitude, attribute_edges,
+    attribute_edges_per_pair, auroc, edge_mask, export, faithfulness_curve, patch_edges, random_edges,
+    run_circuit, run_clean,
 };
 pub use noise::Noise;
 pub use objective::Objective;

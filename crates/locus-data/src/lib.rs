@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`labelled`] | the study's labelled CSV files |
 //! | [`requests`] | edit requests in the CounterFact, zsRE and EasyEdit layouts |
+//! | [`pairs`] | clean and corrupted prompts for circuit discovery |
 //! | [`dataset`] | a folder with all data of the study |
 //! | [`grammar`] | a seeded grammar that makes such data, for the organism |
 //! | [`split`](mod@split), [`seed`] | random splits and streams that are the same everywhere, always |
@@ -37,6 +38,7 @@ pub mod grammar;
 pub mod hash;
 pub mod labelled;
 pub mod manifest;
+pub mod pairs;
 pub mod requests;
 pub mod seed;
 pub mod split;

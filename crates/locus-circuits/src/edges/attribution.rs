@@ -18,7 +18,7 @@
 
 use std::borrow::Cow;
 
-use locus_gpt2::{BlockParam, Norm, ParamId, Params, Result, Scalar, Site, Trace, axpy, gemm, pieces};
+use locus_gpt2::{BlockParam, Error, Norm, ParamId, Params, Result, Scalar, Site, Trace, axpy, gemm, pieces};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
@@ -88,6 +88,49 @@ pub fn attribute_edges_per_pair<F: Scalar>(
     Ok(all)
 }
 
+/// A control that knows nothing of the task: an edge's score is how much its source's output differs, the Euclidean
+/// length of `delta_u` summed over tokens, mean over pairs. Every edge of a source has the same.
+///
+/// # Errors
+/// When a pair does not fit the model or there is none.
+pub fn activation_magnitude<F: Scalar>(
+    model: &Params<F>,
+    pairs: &[Pair],
+    reference: Reference,
+) -> Result<EdgeScores> {
+    check(model, pairs)?;
+    let graph = Graph::new(model.config());
+    let means = Means::new(model, pairs, reference)?;
+    let lengths: Vec<Vec<f64>> = pairs
+        .par_iter()
+        .map(|pair| {
+            let packed = Packed::new(model, std::slice::from_ref(pair), reference)?;
+            let (delta, _) = packed.differences(model, means.as_ref());
+            let row = |row: &[F]| row.iter().map(|x| x.wide() * x.wide()).sum::<f64>().sqrt();
+            let d = model.config().n_embd;
+            let source = |source: ndarray::ArrayView1<F>| {
+                source.to_slice().expect("rows are contiguous").chunks(d).map(row).sum::<f64>()
+            };
+            Ok(delta.rows().into_iter().map(source).collect())
+        })
+        .collect::<Result<_>>()?;
+    let values = Array2::from_shape_fn((graph.n_sources(), graph.n_readers()), |(source, _)| {
+        lengths.iter().map(|lengths| lengths[source]).sum::<f64>() / pairs.len() as f64
+    });
+    Ok(EdgeScores::new(graph, values))
+}
+
+/// Checks every pair, and that there is one.
+pub(super) fn check<F: Scalar>(model: &Params<F>, pairs: &[Pair]) -> Result<()> {
+    if pairs.is_empty() {
+        return Err(Error::Input("there are no pairs; expected at least one".into()));
+    }
+    for (i, pair) in pairs.iter().enumerate() {
+        pair.check(model.config()).map_err(|error| Error::Input(format!("pair {}: {error}", i + 1)))?;
+    }
+    Ok(())
+}
+
 /// Hands over the score matrix of every pair, in order.
 fn each_pair<F: Scalar>(
     model: &Params<F>,
@@ -103,19 +146,13 @@ fn each_pair<F: Scalar>(
         (Attribution::IgInputs(rule, steps), Reference::Corrupted) => rule.nodes(steps),
         (Attribution::IgActivations(rule, steps), _) => rule.nodes(steps),
         _ => {
-            return Err(locus_gpt2::Error::Input(format!(
+            return Err(Error::Input(format!(
                 "the reference {} has no run to interpolate from; expected corrupted",
                 reference.name()
             )));
         }
     };
-    if pairs.is_empty() {
-        return Err(locus_gpt2::Error::Input("there are no pairs; expected at least one".into()));
-    }
-    for (i, pair) in pairs.iter().enumerate() {
-        pair.check(model.config())
-            .map_err(|error| locus_gpt2::Error::Input(format!("pair {}: {error}", i + 1)))?;
-    }
+    check(model, pairs)?;
     let means = Means::new(model, pairs, reference)?;
     let prompts: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
     for pieces in pieces(&prompts, PIECE_ROWS).chunks(PIECES_AT_ONCE) {

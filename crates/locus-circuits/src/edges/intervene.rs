@@ -13,6 +13,7 @@ use locus_gpt2::{BlockParam, Error, Norm, ParamId, Params, Result, Scalar, Site,
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
+use super::attribution::check;
 use super::graph::{Edge, Graph, Reader, Slot, Source};
 use super::metric::Metric;
 use super::pairs::Pair;
@@ -130,12 +131,7 @@ fn in_pieces<F: Scalar>(
     reference: Reference,
     run: &(impl Fn(&[Pair], &Packed<F>, Option<&Means>) -> Vec<f64> + Sync),
 ) -> Result<Vec<f64>> {
-    if pairs.is_empty() {
-        return Err(Error::Input("there are no pairs; expected at least one".into()));
-    }
-    for (i, pair) in pairs.iter().enumerate() {
-        pair.check(model.config()).map_err(|error| Error::Input(format!("pair {}: {error}", i + 1)))?;
-    }
+    check(model, pairs)?;
     let means = Means::new(model, pairs, reference)?;
     let prompts: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
     let parts: Vec<Vec<f64>> = pieces(&prompts, PIECE_ROWS)

@@ -1,6 +1,8 @@
 //! A score per edge.
 
 use ndarray::Array2;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 
 use super::graph::{Edge, Graph};
 
@@ -25,6 +27,15 @@ impl EdgeScores {
             if !graph.has(Edge { source, reader }) {
                 *value = 0.0;
             }
+        }
+        EdgeScores { graph, values }
+    }
+
+    /// Uniform random scores in (0, 1): the control for a ranking.
+    pub fn random(graph: Graph, rng: &mut ChaCha8Rng) -> Self {
+        let mut values = Array2::zeros((graph.n_sources(), graph.n_readers()));
+        for edge in graph.edges() {
+            values[(edge.source, edge.reader)] = rng.random::<f64>();
         }
         EdgeScores { graph, values }
     }

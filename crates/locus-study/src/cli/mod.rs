@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the run failed, 2 unusable arguments or input. Errors are one line on stderr.
 
+mod discover;
 mod edit;
 mod fetch;
 mod global;
@@ -33,6 +34,8 @@ enum Command {
     Reproduce(reproduce::Reproduce),
     /// NLL per token of targets after prompts, JSONL in and out
     Score(score::Score),
+    /// Find a circuit of edges: attribution patching, exact patching, controls
+    Discover(discover::Discover),
     /// Edit facts and show what they were before and after
     Edit(edit::Edit),
     /// Rebuild the embedded model and its data from their seed
@@ -74,6 +77,7 @@ fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::Reproduce(command) => command.run(global),
         Command::Score(command) => command.run(global),
+        Command::Discover(command) => command.run(global),
         Command::Edit(command) => command.run(global),
         Command::Organism(command) => command.run(global),
         Command::Fetch(command) => command.run(global),

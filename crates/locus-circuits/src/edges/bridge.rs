@@ -1,0 +1,75 @@
+//! From a circuit of edges to a circuit of parameters, so that it can be edited like any other.
+
+use locus_gpt2::{BlockParam, Config, ParamId, ParamMask};
+
+use super::graph::{Graph, Reader, Slot, Source};
+use super::select::EdgeSet;
+
+/// The block parameters that a circuit of edges runs through:
+///
+/// * a query, key or value input with a kept edge: its columns of `c_attn`, weight and bias;
+/// * a head with a kept outgoing edge: its rows of `c_proj`'s weight; the bias of `c_proj` with any such head;
+/// * an MLP with kept edges in and out: both matrices and biases;
+/// * a LayerNorm any of whose readers has a kept edge: gain and bias.
+///
+/// # Panics
+/// When the circuit belongs to a model of another shape.
+pub fn edge_mask(circuit: &EdgeSet, config: &Config) -> ParamMask {
+    let graph = Graph::new(config);
+    assert_eq!(circuit.graph(), graph, "a circuit of another model");
+    let mut read = vec![false; graph.n_readers()];
+    let mut written = vec![false; graph.n_sources()];
+    for edge in circuit.edges() {
+        read[edge.reader] = true;
+        written[edge.source] = true;
+    }
+    let (d, width) = (config.n_embd, config.d_head());
+    let reads = |reader: Reader| read[graph.column(reader)];
+    let writes = |source: Source| written[graph.row(source)];
+    ParamMask::from_fn(config, |id, index| {
+        let ParamId::Block(layer, param) = id else { unreachable!("masks hold block parameters only") };
+        let slot_of = |column: usize| Reader::Head(layer, Slot::ALL[column / d], (column % d) / width);
+        let mlp = reads(Reader::Mlp(layer)) && writes(Source::Mlp(layer));
+        match param {
+            BlockParam::Ln1Weight | BlockParam::Ln1Bias => Slot::ALL
+                .iter()
+                .any(|&slot| (0..graph.n_head).any(|head| reads(Reader::Head(layer, slot, head)))),
+            BlockParam::AttnInWeight | BlockParam::AttnInBias => reads(slot_of(index % (3 * d))),
+            BlockParam::AttnOutWeight => writes(Source::Head(layer, index / d / width)),
+            BlockParam::AttnOutBias => (0..graph.n_head).any(|head| writes(Source::Head(layer, head))),
+            BlockParam::Ln2Weight | BlockParam::Ln2Bias => reads(Reader::Mlp(layer)),
+            BlockParam::MlpInWeight
+            | BlockParam::MlpInBias
+            | BlockParam::MlpOutWeight
+            | BlockParam::MlpOutBias => mlp,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_takes_its_own_slices() {
+        let config = Config::new(2, 2, 6, 8, 9);
+        let graph = Graph::new(&config);
+        let edges = ["input->a0.h1<v>", "a0.h1->m1", "m1->logits"];
+        let circuit = EdgeSet::from_edges(graph, edges.map(|name| graph.parse(name).unwrap()));
+        let mask = edge_mask(&circuit, &config);
+        let count = |layer, param| {
+            mask.counts().into_iter().find(|(id, ..)| *id == ParamId::Block(layer, param)).unwrap().1
+        };
+        assert_eq!(count(0, BlockParam::Ln1Weight), 6);
+        assert_eq!(count(0, BlockParam::AttnInWeight), 6 * 3); // one slot of one head, three wide
+        assert_eq!(count(0, BlockParam::AttnInBias), 3);
+        assert_eq!(count(0, BlockParam::AttnOutWeight), 3 * 6);
+        assert_eq!(count(0, BlockParam::AttnOutBias), 6);
+        assert_eq!(count(0, BlockParam::MlpInWeight), 0);
+        assert_eq!(count(1, BlockParam::MlpInWeight), 6 * 24);
+        assert_eq!(count(1, BlockParam::Ln2Bias), 6);
+        assert_eq!(count(1, BlockParam::AttnInWeight), 0);
+        assert_eq!(edge_mask(&EdgeSet::full(graph), &config), ParamMask::full(&config));
+        assert_eq!(edge_mask(&EdgeSet::empty(graph), &config).count(), 0);
+    }
+}

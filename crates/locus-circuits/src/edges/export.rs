@@ -1,0 +1,237 @@
+//! Files of edge scores and circuits: JSON in the layout of EAP-IG and MIB (both ways), CSV and DOT.
+
+use std::fmt::Write;
+
+use locus_gpt2::{Config, Error, Result};
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::graph::{Graph, Source};
+use super::scores::EdgeScores;
+use super::select::EdgeSet;
+
+/// What a reader of a score file must know; written beside the scores.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conventions {
+    /// What a score means; `delta_loss_when_corrupted` in every file of ours.
+    pub sign: String,
+    /// Method that made the scores.
+    pub method: String,
+    /// Rule and number of steps of integrated methods.
+    pub ig_rule: Option<String>,
+    /// See `ig_rule`.
+    pub ig_steps: Option<usize>,
+    /// Metric; the loss is minus it where more is better.
+    pub metric: String,
+    /// What a dropped edge carries.
+    pub reference: String,
+    /// Whether the end-of-text token stands before every prompt.
+    pub bos: bool,
+    /// Who owns attention's output bias: `none`, it belongs to no source.
+    pub bias_owner: String,
+    /// What the source `input` writes: `token-embedding`.
+    pub input_node: String,
+    /// Number of pairs.
+    pub pairs: usize,
+}
+
+/// Writes scores and circuit as JSON: `cfg`, `nodes`, `edges` as EAP-IG has them, and our `conventions`. A node is in
+/// the graph when one of its edges is.
+pub fn to_json(scores: &EdgeScores, circuit: &EdgeSet, config: &Config, conventions: &Conventions) -> String {
+    let graph = scores.graph();
+    let node_scores = scores.node_scores();
+    let mut nodes = Map::new();
+    for (row, score) in node_scores.into_iter().enumerate() {
+        let inputs = graph.inputs_of(graph.source(row));
+        let in_graph = circuit.edges().any(|edge| edge.source == row || inputs.contains(&edge.reader));
+        nodes.insert(graph.source(row).to_string(), json!({ "in_graph": in_graph, "score": finite(score) }));
+    }
+    let mut edges = Map::new();
+    for edge in graph.edges() {
+        let entry = json!({ "score": finite(scores.get(edge)), "in_graph": circuit.contains(edge) });
+        edges.insert(graph.name(edge), entry);
+    }
+    let file = json!({
+        "cfg": {
+            "n_layers": graph.n_layer,
+            "n_heads": graph.n_head,
+            "parallel_attn_mlp": false,
+            "d_model": config.n_embd,
+        },
+        "nodes": nodes,
+        "edges": edges,
+        "conventions": conventions,
+    });
+    serde_json::to_string_pretty(&file).expect("plain data") + "\n"
+}
+
+/// JSON has no NaN; what is not scored is `null`.
+fn finite(score: f64) -> Value {
+    if score.is_finite() { json!(score) } else { Value::Null }
+}
+
+#[derive(Deserialize)]
+struct File {
+    cfg: Shape,
+    edges: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Shape {
+    n_layers: usize,
+    n_heads: usize,
+}
+
+/// Reads such a file, ours or that of EAP-IG and MIB, whose bare `NaN` is accepted. Edges without a score are NaN, edges
+/// that are absent too.
+///
+/// # Errors
+/// One line that names the field.
+pub fn from_json(text: &str) -> Result<(EdgeScores, EdgeSet)> {
+    let wrong = |why: String| Error::Input(why);
+    let file: File = serde_json::from_str(&without_nan(text)).map_err(|e| wrong(e.to_string()))?;
+    let graph = Graph { n_layer: file.cfg.n_layers, n_head: file.cfg.n_heads };
+    let mut values = Array2::from_elem((graph.n_sources(), graph.n_readers()), f64::NAN);
+    let mut circuit = EdgeSet::empty(graph);
+    for (name, entry) in &file.edges {
+        let Some(edge) = graph.parse(name) else {
+            return Err(wrong(format!("edges.{name}: this graph has no such edge")));
+        };
+        match entry.get("score") {
+            None | Some(Value::Null) => {}
+            Some(score) => {
+                let score = score.as_f64();
+                values[(edge.source, edge.reader)] =
+                    score.ok_or_else(|| wrong(format!("edges.{name}.score is not a number")))?;
+            }
+        }
+        match entry.get("in_graph") {
+            Some(Value::Bool(true)) => circuit.insert(edge),
+            Some(Value::Bool(false)) | None => {}
+            Some(_) => return Err(wrong(format!("edges.{name}.in_graph is not true or false"))),
+        }
+    }
+    Ok((EdgeScores::new(graph, values), circuit))
+}
+
+/// Python writes NaN bare; outside of strings it becomes null.
+fn without_nan(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut in_string, mut escaped) = (false, false);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if !in_string && rest.starts_with("NaN") {
+            out.push_str("null");
+            rest = &rest[3..];
+            continue;
+        }
+        if c == '"' && !escaped {
+            in_string = !in_string;
+        }
+        escaped = in_string && c == '\\' && !escaped;
+        out.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    out
+}
+
+/// CSV with one edge a row: `source,reader,score,in_graph`.
+pub fn to_csv(scores: &EdgeScores, circuit: &EdgeSet) -> String {
+    let graph = scores.graph();
+    let mut out = String::from("source,reader,score,in_graph\n");
+    for edge in graph.edges() {
+        let (source, reader) = (graph.source(edge.source), graph.reader(edge.reader));
+        writeln!(out, "{source},{reader},{},{}", scores.get(edge), circuit.contains(edge))
+            .expect("strings take everything");
+    }
+    out
+}
+
+/// The circuit for Graphviz: queries magenta, keys green, values blue, negative scores red, width by size.
+pub fn to_dot(scores: &EdgeScores, circuit: &EdgeSet) -> String {
+    let graph = scores.graph();
+    let largest = circuit.edges().fold(0f64, |max, edge| max.max(scores.get(edge).abs()));
+    let mut out = String::from("digraph circuit {\n  rankdir=BT;\n  node [shape=box];\n");
+    for edge in circuit.edges() {
+        let reader = graph.reader(edge.reader);
+        let node = graph.node_of(reader).map_or_else(|| "logits".to_owned(), |node: Source| node.to_string());
+        let score = scores.get(edge);
+        let colour = match graph.name(edge) {
+            _ if score < 0.0 => "red",
+            name if name.ends_with("<q>") => "magenta",
+            name if name.ends_with("<k>") => "green",
+            name if name.ends_with("<v>") => "blue",
+            _ => "black",
+        };
+        let width = if largest > 0.0 { 0.5 + 4.5 * score.abs() / largest } else { 1.0 };
+        let source = graph.source(edge.source);
+        writeln!(out, "  \"{source}\" -> \"{node}\" [color={colour}, penwidth={width:.2}];")
+            .expect("strings take everything");
+    }
+    out.push_str("}\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edges::scores::Rank;
+
+    fn example() -> (EdgeScores, EdgeSet, Config, Conventions) {
+        let config = Config::new(2, 2, 4, 8, 9);
+        let graph = Graph::new(&config);
+        let values = Array2::from_shape_fn((graph.n_sources(), graph.n_readers()), |(i, j)| {
+            (i * 31 + j) as f64 / 7.0 - 3.0
+        });
+        let scores = EdgeScores::new(graph, values);
+        let circuit = EdgeSet::top_n(&scores, 9, Rank::Absolute);
+        let conventions = Conventions {
+            sign: "delta_loss_when_corrupted".into(),
+            method: "eap".into(),
+            ig_rule: None,
+            ig_steps: None,
+            metric: "logit-diff".into(),
+            reference: "corrupted".into(),
+            bos: false,
+            bias_owner: "none".into(),
+            input_node: "token-embedding".into(),
+            pairs: 3,
+        };
+        (scores, circuit, config, conventions)
+    }
+
+    #[test]
+    fn json_round_trips() {
+        let (scores, circuit, config, conventions) = example();
+        let text = to_json(&scores, &circuit, &config, &conventions);
+        let (read, cut) = from_json(&text).unwrap();
+        assert_eq!((read, cut), (scores, circuit));
+        assert!(text.contains("\"sign\": \"delta_loss_when_corrupted\""));
+    }
+
+    #[test]
+    fn python_files_are_read() {
+        let text = r#"{"cfg": {"n_layers": 1, "n_heads": 1, "parallel_attn_mlp": false, "d_model": 4},
+            "nodes": {"logits": {"in_graph": true}},
+            "edges": {"input->m0": {"score": NaN, "in_graph": true}, "m0->logits": {"score": -1.5, "in_graph": false}}}"#;
+        let (scores, circuit) = from_json(text).unwrap();
+        let graph = scores.graph();
+        assert!(scores.get(graph.parse("input->m0").unwrap()).is_nan());
+        assert_eq!(scores.get(graph.parse("m0->logits").unwrap()), -1.5);
+        assert_eq!(circuit.count(), 1);
+        assert!(
+            from_json(&text.replace("m0->logits", "m7->logits"))
+                .unwrap_err()
+                .to_string()
+                .contains("m7->logits")
+        );
+    }
+
+    #[test]
+    fn tables_and_pictures_name_every_edge() {
+        let (scores, circuit, ..) = example();
+        assert_eq!(to_csv(&scores, &circuit).lines().count(), 1 + scores.graph().n_edges());
+        assert_eq!(to_dot(&scores, &circuit).matches("->").count(), circuit.count());
+    }
+}

@@ -1,0 +1,346 @@
+//! `locus discover`: circuits of edges.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use locus_circuits::export::{Conventions, to_csv, to_dot, to_json};
+use locus_circuits::{
+    Attribution, Edge, EdgeScores, EdgeSet, Faithfulness, Graph, Metric, Pair, Rank, Reference, Rule,
+    activation_magnitude, attribute_edges, edge_mask, patch_edges,
+};
+use locus_data::pairs::{self, AnswerColumns, PromptPair};
+use locus_data::seed::stream;
+use locus_gpt2::{Checkpoint, Config, Params, Scalar, Tokenizer, write_atomically};
+use rayon::prelude::*;
+use serde_json::json;
+
+use super::Unusable;
+use super::global::{Dtype, Global};
+
+#[derive(Debug, Args)]
+pub struct Discover {
+    /// Pairs of prompts: JSONL of {"clean","corrupted","good","bad"}, or CSV with these columns
+    #[arg(long, value_name = "FILE")]
+    task: PathBuf,
+    /// Where the file has its answers
+    #[arg(long, value_enum, default_value_t = TaskKind::Pairs)]
+    task_kind: TaskKind,
+    /// How edges are scored
+    #[arg(long, value_enum, default_value_t = Method::EapIgInputs)]
+    method: Method,
+    /// Steps of the eap-ig methods
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    ig_steps: usize,
+    /// Quadrature of the eap-ig methods; the public library runs left, its paper right
+    #[arg(long, value_enum, default_value_t = IgRule::Midpoint)]
+    ig_rule: IgRule,
+    /// What is measured at the last token [default: logit-diff; prob-diff for greater-than]
+    #[arg(long, value_enum)]
+    metric: Option<MetricName>,
+    /// What a dropped edge carries
+    #[arg(long, value_enum, default_value_t = ReferenceName::Corrupted)]
+    reference: ReferenceName,
+    /// Put the end-of-text token before every prompt
+    #[arg(long)]
+    bos: bool,
+    /// Edges of the circuit before dead ends are taken away [default: a tenth of the graph]
+    #[arg(long, value_name = "N")]
+    edges: Option<usize>,
+    /// How the circuit is cut from the scores
+    #[arg(long, value_enum, default_value_t = Select::TopN)]
+    select: Select,
+    /// Rank by the score instead of its size
+    #[arg(long)]
+    signed: bool,
+    /// Also write the circuit's parameters as a mask for `edit` (safetensors)
+    #[arg(long, value_name = "FILE")]
+    mask_out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TaskKind {
+    /// Answers in the columns or fields good and bad
+    Pairs,
+    /// Spans of years, the first year's last two digits in the column label
+    GreaterThan,
+    /// Indirect objects, the swapped sentence in the column corrupted_hard
+    Ioi,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Method {
+    /// Edge attribution patching: gradients at the clean run
+    Eap,
+    /// Gradients averaged over the clean and the corrupted run
+    CleanCorrupted,
+    /// Gradients integrated along the path of the token embeddings
+    EapIgInputs,
+    /// Gradients integrated along the path of each component's output
+    EapIgActivations,
+    /// Every edge patched and measured
+    Exact,
+    /// Size of the difference a source writes: a control
+    ActivationMagnitude,
+    /// Random scores: a control
+    Random,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum IgRule {
+    Left,
+    Right,
+    Midpoint,
+    Trapezoid,
+    GaussLegendre,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MetricName {
+    /// Mean logit of good less that of bad
+    LogitDiff,
+    /// Probability of good less that of bad
+    ProbDiff,
+    /// KL divergence from the clean run in nats
+    Kl,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ReferenceName {
+    Corrupted,
+    Zero,
+    Mean,
+    MeanPerPosition,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Select {
+    /// The best edges
+    TopN,
+    /// The best edges reachable backwards from the logits
+    Greedy,
+}
+
+impl Discover {
+    pub fn run(&self, global: &Global) -> Result<()> {
+        match global.dtype {
+            Dtype::F32 => self.run_as::<f32>(global),
+            Dtype::F64 => self.run_as::<f64>(global),
+        }
+    }
+
+    fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
+        if self.ig_steps == 0 {
+            return Err(Unusable("--ig-steps is 0; expected at least 1".into()).into());
+        }
+        let reference = self.reference();
+        let needs_run = matches!(self.method, Method::CleanCorrupted | Method::EapIgInputs);
+        if needs_run && reference != Reference::Corrupted {
+            let why = "this --method interpolates to the corrupted run; expected --reference corrupted";
+            return Err(Unusable(why.into()).into());
+        }
+        let texts = pairs::read(&self.task, self.answers())?;
+        let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
+        let graph = Graph::new(model.config());
+        let wanted = self.edges.unwrap_or_else(|| graph.n_edges().div_ceil(10));
+        if wanted == 0 || wanted > graph.n_edges() {
+            let why =
+                format!("--edges is {wanted}; expected 1 to {}, the edges of this model", graph.n_edges());
+            return Err(Unusable(why).into());
+        }
+        let pairs = self.tokenise(&texts, &tokenizer, model.config())?;
+        let metric = self.metric();
+
+        let stage = global.progress().stage("scores", 1);
+        let scores = self.scores(&model, &pairs, metric, reference, global.seed)?;
+        stage.inc();
+        stage.finish();
+        let by = if self.signed { Rank::Signed } else { Rank::Absolute };
+        let cut = match self.select {
+            Select::TopN => EdgeSet::top_n(&scores, wanted, by),
+            Select::Greedy => EdgeSet::greedy(&scores, wanted, by),
+        };
+        let circuit = cut.pruned();
+        if 2 * circuit.count() < wanted {
+            eprintln!(
+                "locus: only {} of {wanted} edges are left after taking away dead ends; try --select greedy or more --edges",
+                circuit.count()
+            );
+        }
+        let measured = Faithfulness::of(&model, &pairs, metric, &circuit, reference)?;
+        let conventions = self.conventions(metric, reference, pairs.len());
+        if let Some(path) = &global.out {
+            let text = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("csv") => to_csv(&scores, &circuit),
+                Some("dot") => to_dot(&scores, &circuit),
+                _ => to_json(&scores, &circuit, model.config(), &conventions),
+            };
+            write_atomically(path, text.as_bytes())?;
+        }
+        if let Some(path) = &self.mask_out {
+            let provenance = json!({
+                "discover": conventions, "edges": circuit.count(), "model_sha256": model.sha256(),
+                "version": env!("CARGO_PKG_VERSION"),
+            });
+            edge_mask(&circuit, model.config()).write(path, &provenance.to_string())?;
+        }
+        print(&scores, &circuit, wanted, &measured, global.json)
+    }
+
+    fn scores<F: Scalar>(
+        &self,
+        model: &Params<F>,
+        pairs: &[Pair],
+        metric: Metric,
+        reference: Reference,
+        seed: u64,
+    ) -> Result<EdgeScores> {
+        let rule = match self.ig_rule {
+            IgRule::Left => Rule::Left,
+            IgRule::Right => Rule::Right,
+            IgRule::Midpoint => Rule::Midpoint,
+            IgRule::Trapezoid => Rule::Trapezoid,
+            IgRule::GaussLegendre => Rule::GaussLegendre,
+        };
+        let attribute = |method| Ok(attribute_edges(model, pairs, metric, method, reference)?);
+        let graph = Graph::new(model.config());
+        match self.method {
+            Method::Eap => attribute(Attribution::Eap),
+            Method::CleanCorrupted => attribute(Attribution::CleanCorrupted),
+            Method::EapIgInputs => attribute(Attribution::IgInputs(rule, self.ig_steps)),
+            Method::EapIgActivations => attribute(Attribution::IgActivations(rule, self.ig_steps)),
+            Method::Exact => {
+                let edges: Vec<Edge> = graph.edges().collect();
+                Ok(patch_edges(model, pairs, metric, reference, &edges)?)
+            }
+            Method::ActivationMagnitude => Ok(activation_magnitude(model, pairs, reference)?),
+            Method::Random => Ok(EdgeScores::random(graph, &mut stream(seed, "random edges", 0))),
+        }
+    }
+
+    /// Texts to tokens; every answer must be one token, and both prompts of a pair must have the same number.
+    fn tokenise(&self, texts: &[PromptPair], tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Pair>> {
+        const END_OF_TEXT: &str = "<|endoftext|>";
+        let before: Vec<u32> = if self.bos {
+            let id = tokenizer
+                .token_id(END_OF_TEXT)
+                .ok_or_else(|| Unusable(format!("--bos: the tokenizer has no token {END_OF_TEXT}")))?;
+            vec![id]
+        } else {
+            Vec::new()
+        };
+        texts
+            .par_iter()
+            .map(|text| {
+                let place = || format!("{}: line {}", self.task.display(), text.line);
+                let prompt = |field: &str, text: &str| -> Result<Vec<u32>> {
+                    Ok([before.clone(), tokenizer.encode_some(field, text)?].concat())
+                };
+                let answers = |field: &str, answers: &[String]| -> Result<Vec<u32>> {
+                    let one = |answer: &String| {
+                        let ids = tokenizer.encode_some(field, answer)?;
+                        if ids.len() != 1 {
+                            let why = format!("{field}: {answer:?} is {} tokens; expected one", ids.len());
+                            return Err(anyhow::Error::from(Unusable(why)));
+                        }
+                        Ok(ids[0])
+                    };
+                    answers.iter().map(one).collect()
+                };
+                let pair = || -> Result<Pair> {
+                    let pair = Pair {
+                        clean: prompt("clean", &text.clean)?,
+                        corrupted: prompt("corrupted", &text.corrupted)?,
+                        good: answers("good", &text.good)?,
+                        bad: answers("bad", &text.bad)?,
+                    };
+                    pair.check(config)?;
+                    Ok(pair)
+                };
+                pair().with_context(place)
+            })
+            .collect()
+    }
+
+    fn conventions(&self, metric: Metric, reference: Reference, pairs: usize) -> Conventions {
+        let integrated = matches!(self.method, Method::EapIgInputs | Method::EapIgActivations);
+        let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
+            value().map_or_else(String::new, |value| value.get_name().to_owned())
+        };
+        Conventions {
+            sign: "delta_loss_when_corrupted".into(),
+            method: name(&|| self.method.to_possible_value()),
+            ig_rule: integrated.then(|| name(&|| self.ig_rule.to_possible_value())),
+            ig_steps: integrated.then_some(self.ig_steps),
+            metric: metric.name().into(),
+            reference: reference.name().into(),
+            bos: self.bos,
+            bias_owner: "none".into(),
+            input_node: "token-embedding".into(),
+            pairs,
+        }
+    }
+
+    fn answers(&self) -> AnswerColumns {
+        match self.task_kind {
+            TaskKind::Pairs => AnswerColumns::Lists,
+            TaskKind::GreaterThan => AnswerColumns::GreaterThan,
+            TaskKind::Ioi => AnswerColumns::IndirectObject,
+        }
+    }
+
+    fn metric(&self) -> Metric {
+        match (self.metric, self.task_kind) {
+            (Some(MetricName::LogitDiff), _) => Metric::LogitDiff,
+            (Some(MetricName::ProbDiff), _) | (None, TaskKind::GreaterThan) => Metric::ProbDiff,
+            (Some(MetricName::Kl), _) => Metric::Kl,
+            (None, _) => Metric::LogitDiff,
+        }
+    }
+
+    fn reference(&self) -> Reference {
+        match self.reference {
+            ReferenceName::Corrupted => Reference::Corrupted,
+            ReferenceName::Zero => Reference::Zero,
+            ReferenceName::Mean => Reference::Mean,
+            ReferenceName::MeanPerPosition => Reference::MeanPerPosition,
+        }
+    }
+}
+
+fn print(
+    scores: &EdgeScores,
+    circuit: &EdgeSet,
+    wanted: usize,
+    measured: &Faithfulness,
+    json: bool,
+) -> Result<()> {
+    const SHOWN: usize = 20;
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let (clean, empty, kept) = (mean(&measured.clean), mean(&measured.empty), mean(&measured.circuit));
+    let mut out = std::io::stdout().lock();
+    if json {
+        let line = json!({
+            "edges": circuit.count(), "requested": wanted, "graph": scores.graph().n_edges(),
+            "clean": clean, "empty": empty, "circuit": kept, "faithfulness": measured.normalised(),
+        });
+        writeln!(out, "{line}")?;
+        return Ok(());
+    }
+    let graph = scores.graph();
+    writeln!(out, "{:<24} {:>12}", "edge", "score")?;
+    for edge in scores.ranked(Rank::Absolute).into_iter().take(SHOWN) {
+        writeln!(out, "{:<24} {:>+12.5}", graph.name(edge), scores.get(edge))?;
+    }
+    let of_all = graph.n_edges();
+    writeln!(out, "circuit: {} of {of_all} edges ({wanted} before taking away dead ends)", circuit.count())?;
+    let faithfulness = measured
+        .normalised()
+        .map_or_else(|| "undefined: the metric does not depend on the edges".into(), |f| format!("{f:.3}"));
+    writeln!(
+        out,
+        "metric: full model {clean:.4}, no edges {empty:.4}, circuit {kept:.4}; faithfulness {faithfulness}"
+    )?;
+    Ok(())
+}
