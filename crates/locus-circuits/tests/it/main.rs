@@ -3,6 +3,7 @@
 mod binary_concrete;
 mod cut;
 mod edges;
+mod golden;
 mod gradients;
 mod scheduled;
 mod support;
