@@ -18,6 +18,7 @@ usage: cargo xtask COMMAND [OPTIONS]
   reproduce  rebuild every table of the study (= locus reproduce)
   organism   rebuild the embedded model and its data (= locus organism)
   fetch      download models and data (= locus fetch)
+  discover   find a circuit of edges (= locus discover)
   ...        any other command of locus, with its options";
 
 fn main() -> ExitCode {

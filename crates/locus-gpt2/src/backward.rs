@@ -4,14 +4,14 @@
 //! a parameter that is absent from `grads` costs nothing, and with no parameters at all the pass yields gradients of
 //! activations only.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::forward::{
     BlockTrace, GELU_CUBIC, GELU_SCALE, Norm, NormStats, Seen, Site, Tap, Trace, n_weights,
 };
-use crate::linalg::{add_column_sums, axpy, dot, gemm};
+use crate::linalg::{add_column_sums, axpy, dot, gemm, written_zeros, zip_costly};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
 
@@ -79,7 +79,7 @@ impl<F: Scalar> Params<F> {
         let weights = (id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias));
         let mut d_key = self.linear_backward(trace.mlp_key.view(), d_mlp.view(), weights, grads);
         tap.visit(layer, Site::MlpKey, d_key.view_mut());
-        Zip::from(&mut d_key).and(&trace.mlp_pre).for_each(|d, &x| *d *= gelu_derivative(x));
+        zip_costly(&mut d_key, &trace.mlp_pre, |d, x| d * gelu_derivative(x));
         tap.visit(layer, Site::MlpPre, d_key.view_mut());
         let weights = (id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
         let mut d_ln = self.linear_backward(trace.ln_2_out.view(), d_key.view(), weights, grads);
@@ -98,7 +98,12 @@ impl<F: Scalar> Params<F> {
         let mut d_qkv = attention_backward(self.config(), batch, trace, d_z.view());
         tap.visit(layer, Site::Qkv, d_qkv.view_mut());
         let weights = (id(BlockParam::AttnInWeight), id(BlockParam::AttnInBias));
-        let mut d_ln = self.linear_backward(trace.ln_1_out.view(), d_qkv.view(), weights, grads);
+        let mut d_ln = if tap.provides(Site::Ln1Out) {
+            add_weight_gradients(trace.ln_1_out.view(), d_qkv.view(), weights, grads);
+            Array2::zeros(d_mid.dim())
+        } else {
+            self.linear_backward(trace.ln_1_out.view(), d_qkv.view(), weights, grads)
+        };
         tap.visit(layer, Site::Ln1Out, d_ln.view_mut());
         let gains = (id(BlockParam::Ln1Weight), id(BlockParam::Ln1Bias));
         let mut d_in = self.norm_backward(trace.resid_in.view(), &trace.ln_1, d_ln.view(), gains, grads);
@@ -115,12 +120,7 @@ impl<F: Scalar> Params<F> {
         (weight, bias): (ParamId, ParamId),
         grads: &mut Params<F>,
     ) -> Array2<F> {
-        if let Some(d_weight) = grads.matrix_mut(weight) {
-            gemm(F::one(), x.t(), d_y, F::one(), d_weight);
-        }
-        if grads.has(bias) {
-            add_column_sums(d_y, grads.get_mut(bias));
-        }
+        add_weight_gradients(x, d_y, (weight, bias), grads);
         let mut d_x = Array2::zeros(x.dim());
         gemm(F::one(), d_y, self.matrix(weight).t(), F::zero(), d_x.view_mut());
         d_x
@@ -198,6 +198,21 @@ fn norm_rows_backward<F: Scalar>(
     }
 }
 
+/// `d_W += x^T d_y`, `d_b += sum of rows of d_y`, where they are wanted.
+fn add_weight_gradients<F: Scalar>(
+    x: ArrayView2<F>,
+    d_y: ArrayView2<F>,
+    (weight, bias): (ParamId, ParamId),
+    grads: &mut Params<F>,
+) {
+    if let Some(d_weight) = grads.matrix_mut(weight) {
+        gemm(F::one(), x.t(), d_y, F::one(), d_weight);
+    }
+    if grads.has(bias) {
+        add_column_sums(d_y, grads.get_mut(bias));
+    }
+}
+
 /// Backward of [`Params::embed`]: each token's and position's row receives the gradients of the rows that read it.
 fn embed_backward<F: Scalar>(batch: &Batch, d_x: ArrayView2<F>, grads: &mut Params<F>) {
     let d = d_x.ncols();
@@ -244,7 +259,7 @@ fn attention_backward<F: Scalar>(
     let qkv = trace.qkv.as_slice().expect("states are contiguous");
     let mut past = trace.past.as_slice().expect("states are contiguous");
     let d_z = d_z.to_slice().expect("states are contiguous");
-    let mut out = Array2::zeros((batch.n_rows(), 3 * d));
+    let mut out = written_zeros(batch.n_rows(), 3 * d);
     let d_qkv = out.as_slice_mut().expect("fresh arrays are contiguous");
     let mut d_scores = Vec::new();
     let mut weights = trace.attn.as_slice();

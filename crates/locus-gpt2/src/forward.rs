@@ -18,7 +18,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::error::Result;
-use crate::linalg::{axpy, dot, gemm};
+use crate::linalg::{axpy, dot, gemm, map_costly, written_zeros};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
 
@@ -54,6 +54,12 @@ pub enum Site {
 pub trait Tap<F> {
     /// Called once per layer and site, in the order the pass reaches them.
     fn visit(&mut self, layer: usize, site: Site, state: ArrayViewMut2<F>);
+
+    /// Whether `visit` will overwrite the whole of [`Site::AttnOut`] on a forward pass, or of [`Site::Ln1Out`] on a
+    /// backward pass: the pass then hands over zeros and saves a product.
+    fn provides(&self, _site: Site) -> bool {
+        false
+    }
 }
 
 impl<F> Tap<F> for () {
@@ -128,6 +134,12 @@ pub struct Past<F> {
 }
 
 impl<F: Scalar> Past<F> {
+    /// The same tokens before each of two equal lists of ends, packed one after the other.
+    pub fn twice(&self) -> Self {
+        let twice = |qkv: &Array2<F>| ndarray::concatenate![Axis(0), *qkv, *qkv];
+        Past { qkv: self.qkv.iter().map(twice).collect() }
+    }
+
     /// No tokens before: what a batch of whole sequences has.
     fn none(layers: usize, d: usize) -> Self {
         Past { qkv: vec![Array2::zeros((0, 3 * d)); layers] }
@@ -143,6 +155,44 @@ pub struct Trace<F> {
     pub(crate) ln_f: NormStats<F>,
     /// Output of the final LayerNorm `[n, d]`.
     pub hidden: Array2<F>,
+}
+
+impl<F: Scalar> Trace<F> {
+    /// Forgets all but the first sequences: `batch` holds those alone, and the trace is of a batch that begins with them.
+    ///
+    /// # Panics
+    /// When the trace has fewer rows.
+    pub fn truncate(&mut self, config: &Config, batch: &Batch) {
+        let n = batch.n_rows();
+        let shorten = |x: &mut Array2<F>, rows: usize| {
+            let columns = x.ncols();
+            let (mut entries, _) = std::mem::take(x).into_raw_vec_and_offset();
+            assert!(entries.len() >= rows * columns, "a trace of fewer rows");
+            entries.truncate(rows * columns);
+            *x = Array2::from_shape_vec((rows, columns), entries).expect("as many as kept");
+        };
+        let stats = |stats: &mut NormStats<F>| {
+            stats.mean.truncate(n);
+            stats.rstd.truncate(n);
+        };
+        let sizes = batch.sequences().zip(batch.starts()).map(|(s, &start)| n_weights(start, s.len()));
+        let weights = sizes.sum::<usize>() * config.n_head;
+        for block in &mut self.blocks {
+            let BlockTrace {
+                resid_in, ln_1_out, qkv, head_out, resid_mid, ln_2_out, mlp_pre, mlp_key, ..
+            } = block;
+            for x in [resid_in, ln_1_out, qkv, head_out, resid_mid, ln_2_out, mlp_pre, mlp_key] {
+                shorten(x, n);
+            }
+            shorten(&mut block.past, batch.starts().iter().sum());
+            block.attn.truncate(weights);
+            stats(&mut block.ln_1);
+            stats(&mut block.ln_2);
+        }
+        shorten(&mut self.resid, n);
+        shorten(&mut self.hidden, n);
+        stats(&mut self.ln_f);
+    }
 }
 
 /// GPT-2: weights in, states and logits out. The weights carry the configuration.
@@ -275,8 +325,9 @@ impl<F: Scalar> Params<F> {
     /// What the MLP of a layer adds to the residual stream, from the output of its LayerNorm `[n, d]`.
     pub fn mlp(&self, layer: usize, ln_out: ArrayView2<F>) -> Array2<F> {
         let id = |param| ParamId::Block(layer, param);
-        let pre = self.linear(ln_out, id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
-        self.linear(pre.mapv(gelu).view(), id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias))
+        let mut key = self.linear(ln_out, id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
+        map_costly(&mut key, gelu);
+        self.linear(key.view(), id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias))
     }
 
     fn block(
@@ -296,8 +347,11 @@ impl<F: Scalar> Params<F> {
         tap.visit(layer, Site::Qkv, qkv.view_mut());
         let (mut head_out, attn) = attention(self.config(), batch, past.view(), qkv.view());
         tap.visit(layer, Site::HeadOut, head_out.view_mut());
-        let mut resid_mid =
-            self.linear(head_out.view(), id(BlockParam::AttnOutWeight), id(BlockParam::AttnOutBias));
+        let mut resid_mid = if tap.provides(Site::AttnOut) {
+            Array2::zeros(resid_in.dim())
+        } else {
+            self.linear(head_out.view(), id(BlockParam::AttnOutWeight), id(BlockParam::AttnOutBias))
+        };
         tap.visit(layer, Site::AttnOut, resid_mid.view_mut());
         resid_mid += &resid_in;
         tap.visit(layer, Site::ResidMid, resid_mid.view_mut());
@@ -307,7 +361,8 @@ impl<F: Scalar> Params<F> {
         let mut mlp_pre =
             self.linear(ln_2_out.view(), id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
         tap.visit(layer, Site::MlpPre, mlp_pre.view_mut());
-        let mut mlp_key = mlp_pre.mapv(gelu);
+        let mut mlp_key = mlp_pre.clone();
+        map_costly(&mut mlp_key, gelu);
         tap.visit(layer, Site::MlpKey, mlp_key.view_mut());
         let mut resid_out =
             self.linear(mlp_key.view(), id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias));
@@ -333,9 +388,10 @@ impl<F: Scalar> Params<F> {
 
     /// `x W + b` with `x [n, in]`, `W [in, out]`, `b [out]`.
     fn linear(&self, x: ArrayView2<F>, weight: ParamId, bias: ParamId) -> Array2<F> {
-        let weight = self.matrix(weight);
-        let mut y = Array2::zeros((x.nrows(), weight.ncols()));
-        y += &self.matrix(bias);
+        let (weight, bias) = (self.matrix(weight), self.get(bias));
+        let mut y = Vec::with_capacity(x.nrows() * bias.len());
+        (0..x.nrows()).for_each(|_| y.extend_from_slice(bias));
+        let mut y = Array2::from_shape_vec((x.nrows(), bias.len()), y).expect("a row per row");
         gemm(F::one(), x, weight, F::one(), y.view_mut());
         y
     }
@@ -431,7 +487,7 @@ pub(crate) fn attention<F: Scalar>(
     assert_eq!(past.nrows(), batch.starts().iter().sum::<usize>(), "rows before the batch");
     let qkv = qkv.to_slice().expect("states are contiguous");
     let mut past = past.to_slice().expect("states are contiguous");
-    let mut out = Array2::zeros((batch.n_rows(), d));
+    let mut out = written_zeros(batch.n_rows(), d);
     let z = out.as_slice_mut().expect("fresh arrays are contiguous");
     let sizes = batch.sequences().zip(batch.starts()).map(|(s, &start)| n_weights(start, s.len()) * heads);
     let mut weights = Vec::with_capacity(sizes.sum());

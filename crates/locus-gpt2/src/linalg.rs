@@ -1,16 +1,18 @@
 //! The one door to matrix products, and the few vector loops around it.
 //!
-//! Determinism: a product is cut into row pieces whose size depends on the shape alone, each piece is one call to a
+//! Determinism: a product is cut into pieces whose size depends on the shape alone, each piece is one call to a
 //! single-threaded BLAS, and no piece's result is added to another's. So the bits do not depend on the thread count.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 use crate::scalar::Scalar;
 
-/// Multiply-adds in one piece: large enough that packing the right-hand side again for each piece is cheap.
-const PIECE_MULTIPLY_ADDS: usize = 1 << 26;
+/// Multiply-adds in one piece: a tenth of a millisecond or more, far above the cost of handing it to a thread.
+const PIECE_MULTIPLY_ADDS: usize = 1 << 24;
+/// Rows or columns of a piece come in multiples of this, the largest tile of the BLAS kernels.
+const TILE: usize = 64;
 
 /// `c <- alpha a b + beta c` with `a [m, k]`, `b [k, n]`, `c [m, n]`.
 ///
@@ -19,15 +21,23 @@ const PIECE_MULTIPLY_ADDS: usize = 1 << 26;
 pub fn gemm<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta: F, mut c: ArrayViewMut2<F>) {
     let (m, k) = a.dim();
     let n = b.ncols();
-    let pieces = (m * n * k / PIECE_MULTIPLY_ADDS).clamp(1, m.max(1));
+    // The larger side is cut: the BLAS packs the whole of the other one again for each piece.
+    let side = m.max(n);
+    let pieces = (m * n * k / PIECE_MULTIPLY_ADDS).clamp(1, side.div_ceil(TILE).max(1));
     if pieces == 1 {
         general_mat_mul(alpha, &a, &b, beta, &mut c);
         return;
     }
-    let rows = m.div_ceil(pieces).next_multiple_of(16);
-    let parts: Vec<_> =
-        a.axis_chunks_iter(Axis(0), rows).zip(c.axis_chunks_iter_mut(Axis(0), rows)).collect();
-    parts.into_par_iter().for_each(|(a, mut c)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+    let size = side.div_ceil(pieces).next_multiple_of(TILE);
+    if m >= n {
+        let parts = a.axis_chunks_iter(Axis(0), size).zip(c.axis_chunks_iter_mut(Axis(0), size));
+        let parts: Vec<_> = parts.collect();
+        parts.into_par_iter().for_each(|(a, mut c)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+    } else {
+        let parts = b.axis_chunks_iter(Axis(1), size).zip(c.axis_chunks_iter_mut(Axis(1), size));
+        let parts: Vec<_> = parts.collect();
+        parts.into_par_iter().for_each(|(b, mut c)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+    }
 }
 
 /// Dot product with eight running sums, so that it vectorises and its order of additions is fixed.
@@ -42,6 +52,37 @@ pub fn dot<F: Scalar>(a: &[F], b: &[F]) -> F {
         }
     }
     lanes.into_iter().sum::<F>() + tail
+}
+
+/// Entries in one piece of an entry-wise loop over a costly function.
+const PIECE_ENTRIES: usize = 1 << 14;
+
+/// `y_i <- f(y_i, x_i)` for a costly `f`, on all threads.
+///
+/// # Panics
+/// When the arrays differ in size or are not contiguous.
+pub(crate) fn zip_costly<F: Scalar>(y: &mut Array2<F>, x: &Array2<F>, f: impl Fn(F, F) -> F + Sync) {
+    assert_eq!(y.dim(), x.dim(), "shapes of an entry-wise loop");
+    let y = y.as_slice_mut().expect("states are contiguous").par_chunks_mut(PIECE_ENTRIES);
+    let x = x.as_slice().expect("states are contiguous").par_chunks(PIECE_ENTRIES);
+    y.zip(x).for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(*y, x)));
+}
+
+/// `y_i <- f(y_i)` for a costly `f`, on all threads.
+///
+/// # Panics
+/// When the array is not contiguous.
+pub(crate) fn map_costly<F: Scalar>(y: &mut Array2<F>, f: impl Fn(F) -> F + Sync) {
+    let y = y.as_slice_mut().expect("states are contiguous").par_chunks_mut(PIECE_ENTRIES);
+    y.for_each(|y| y.iter_mut().for_each(|y| *y = f(*y)));
+}
+
+/// Zeros that are written. Those of `Array2::zeros` come from the system as pages that are mapped when read and copied
+/// when written; sums that start from them pay for both.
+pub(crate) fn written_zeros<F: Scalar>(rows: usize, columns: usize) -> Array2<F> {
+    let mut zeros = Vec::with_capacity(rows * columns);
+    zeros.resize(rows * columns, F::zero());
+    Array2::from_shape_vec((rows, columns), zeros).expect("as many as asked for")
 }
 
 /// `y <- y + alpha x`.

@@ -17,9 +17,12 @@
 //! Letters: `n` rows, `d` width, `S` sources, `D` readers, `H` heads.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use locus_gpt2::{BlockParam, Error, Norm, ParamId, Params, Result, Scalar, Site, Trace, axpy, gemm, pieces};
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
+use locus_gpt2::{
+    BlockParam, Error, Norm, ParamId, Params, Result, Scalar, Site, Tap, Trace, axpy, gemm, pieces,
+};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
 use super::graph::{Edge, Graph, Reader, Slot, Source};
@@ -30,10 +33,13 @@ use super::runs::{Means, Packed, Reference};
 use super::scores::EdgeScores;
 
 /// Tokens in one piece of parallel work: enough for the large-matrix rate, few enough that what the sources write and
-/// the readers' gradients (about 1.8 MB a token for GPT-2 small) stay small.
-const PIECE_ROWS: usize = 64;
+/// the readers' gradients (up to 1.8 MB a token for GPT-2 small) stay small.
+const PIECE_ROWS: usize = 128;
 /// Pieces whose score matrices are held at the same time.
-const PIECES_AT_ONCE: usize = 8;
+const PIECES_AT_ONCE: usize = 4;
+
+/// Entries in one piece of a sum of vectors.
+const SUM_ENTRIES: usize = 1 << 13;
 
 /// Where gradients are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,12 +207,8 @@ impl<'a, F: Scalar> Piece<'a, F> {
 
     /// One path for all sources: that of the token embeddings.
     fn along_inputs(&self, points: &[(f64, f64)]) -> Vec<Array2<f64>> {
-        let mut gradients = self.room();
-        for &(alpha, weight) in points {
-            self.add_gradients(&self.interpolated(Source::Input, alpha), weight, &mut gradients);
-        }
         let mut scores = self.no_scores();
-        self.contract(&gradients, 0..self.packed.graph.n_sources(), &mut scores);
+        self.along(Source::Input, points, 0..self.packed.graph.n_sources(), &mut scores);
         scores
     }
 
@@ -216,13 +218,41 @@ impl<'a, F: Scalar> Piece<'a, F> {
         let mut scores = self.no_scores();
         let layers = (0..graph.n_layer).flat_map(|layer| [Source::Head(layer, 0), Source::Mlp(layer)]);
         for component in std::iter::once(Source::Input).chain(layers) {
-            let mut gradients = self.room();
-            for &(alpha, weight) in points {
-                self.add_gradients(&self.interpolated(component, alpha), weight, &mut gradients);
-            }
-            self.contract(&gradients, rows_of(graph, component), &mut scores);
+            self.along(component, points, rows_of(graph, component), &mut scores);
         }
         scores
+    }
+
+    /// Adds the scores of some sources, with gradients along the path of one component's output.
+    fn along(
+        &self,
+        component: Source,
+        points: &[(f64, f64)],
+        sources: Range<usize>,
+        scores: &mut [Array2<f64>],
+    ) {
+        if let [(alpha, weight)] = *points {
+            self.gradients(&self.interpolated(component, alpha), weight, &mut |first, gradients| {
+                self.contract(first, gradients, sources.clone(), scores);
+            });
+            return;
+        }
+        // Sums over the points, `[D, n d]`; every layer of it is contracted once.
+        let mut sums = Array2::<F>::zeros((self.packed.graph.n_readers(), self.delta.ncols()));
+        for &(alpha, weight) in points {
+            self.gradients(&self.interpolated(component, alpha), weight, &mut |first, gradients| {
+                let mut sums = sums.slice_mut(s![first..first + gradients.nrows(), ..]);
+                let rows = sums.axis_iter_mut(Axis(0)).into_par_iter();
+                rows.zip(gradients.axis_iter(Axis(0)).into_par_iter()).for_each(|(mut sum, gradient)| {
+                    let sum = sum.as_slice_mut().expect("rows are contiguous");
+                    axpy(F::one(), gradient.to_slice().expect("rows are contiguous"), sum);
+                });
+            });
+        }
+        let per_layer = 3 * self.packed.graph.n_head + 1;
+        for (i, gradients) in sums.axis_chunks_iter(Axis(0), per_layer).enumerate() {
+            self.contract(i * per_layer, gradients, sources.clone(), scores);
+        }
     }
 
     /// The clean run with one component's output moved towards the reference: `clean + (1 - alpha) delta`. A head stands
@@ -252,94 +282,134 @@ impl<'a, F: Scalar> Piece<'a, F> {
         Cow::Owned(self.model.trace_after(clean, past.clone(), resid, 0, &mut tap))
     }
 
-    fn room(&self) -> Array2<F> {
-        Array2::zeros((self.packed.graph.n_readers(), self.delta.ncols()))
-    }
-
     fn no_scores(&self) -> Vec<Array2<f64>> {
         let graph = self.packed.graph;
         vec![Array2::zeros((graph.n_sources(), graph.n_readers())); self.pairs.len()]
     }
 
-    /// Adds `weight` times the gradient of the summed loss at every reader's input, `[D, n d]`.
-    fn add_gradients(&self, trace: &Trace<F>, weight: f64, gradients: &mut Array2<F>) {
+    /// Computes `weight` times the gradient of the summed loss at every reader's input and hands it over, from the last
+    /// layer to the first: the first column and `[readers, n d]`, the logits alone and then layer by layer.
+    fn gradients(&self, trace: &Trace<F>, weight: f64, take: &mut dyn FnMut(usize, ArrayView2<F>)) {
         let (model, graph, batch) = (self.model, self.packed.graph, &self.packed.clean);
-        let (width, d) = (model.config().d_head(), model.config().n_embd);
         let mut d_hidden = Array2::<F>::zeros(trace.hidden.dim());
         for (i, (pair, row)) in self.pairs.iter().zip(batch.last_rows()).enumerate() {
             let (hidden, clean) = (trace.hidden.row(row), self.clean_hidden.row(i));
             let gradient = self.metric.loss_gradient(model, pair, hidden, clean);
             d_hidden.row_mut(row).assign(&gradient.mapv(|g| F::of(weight) * g));
         }
-        let mut at_reader = Array2::<F>::zeros(trace.hidden.dim());
-        let mut add = |reader: Reader, gradient: ArrayView2<F>| {
-            let mut row = gradients.row_mut(graph.column(reader));
-            let row = row.as_slice_mut().expect("rows are contiguous");
-            axpy(F::one(), gradient.to_slice().expect("fresh arrays are contiguous"), row);
-        };
-        let mut tap = |layer: usize, site: Site, state: ArrayViewMut2<F>| match site {
-            Site::ResidOut if layer + 1 == graph.n_layer => add(Reader::Logits, state.view()),
-            Site::Ln2Out => {
-                at_reader.assign(&state);
-                model.through_norm(trace, Norm::Mlp(layer), at_reader.view_mut());
-                add(Reader::Mlp(layer), at_reader.view());
-            }
-            Site::Qkv => {
-                let weights = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
-                for slot in Slot::ALL {
-                    for head in 0..graph.n_head {
-                        let first = slot as usize * d + head * width;
-                        let columns = s![.., first..first + width];
-                        let (d_slot, weight) = (state.slice(columns), weights.slice(columns));
-                        gemm(F::one(), d_slot, weight.t(), F::zero(), at_reader.view_mut());
-                        model.through_norm(trace, Norm::Attention(layer), at_reader.view_mut());
-                        add(Reader::Head(layer, slot, head), at_reader.view());
-                    }
-                }
-            }
-            _ => {}
-        };
+        let layer = Array2::zeros((3 * graph.n_head + 1, self.delta.ncols()));
+        let mut tap = ReaderGradients { model, graph, trace, layer, take };
         let mut no_weights = Params::zeros(model.config(), []);
         model.backward(batch, trace, d_hidden.view(), &mut no_weights, &mut tap);
     }
 
-    /// `scores[pair][u, v] += sum over the pair's rows of delta_u g_v` for the given sources: one product per layer, pair
-    /// and kind of reader, added up in f64.
-    fn contract(&self, gradients: &Array2<F>, sources: std::ops::Range<usize>, scores: &mut [Array2<f64>]) {
+    /// `scores[pair][u, v] += sum over the pair's rows of delta_u g_v` for some sources and the readers from column
+    /// `first` on, `gradients [readers, n d]`: one product per pair, added up in f64.
+    fn contract(
+        &self,
+        first: usize,
+        gradients: ArrayView2<F>,
+        sources: Range<usize>,
+        scores: &mut [Array2<f64>],
+    ) {
         let graph = self.packed.graph;
         let d = self.model.config().n_embd;
-        let per_layer = 3 * graph.n_head + 1;
-        for (scores, rows) in scores.iter_mut().zip(self.packed.clean.sequences()) {
+        // The last reader of a layer, its MLP, sees the most sources.
+        let n_before = graph.n_before(graph.reader(first + gradients.nrows() - 1));
+        let sources = sources.start.min(n_before)..sources.end.min(n_before);
+        if sources.is_empty() {
+            return;
+        }
+        let rows: Vec<Range<usize>> = self.packed.clean.sequences().collect();
+        scores.par_iter_mut().zip(rows).for_each(|(scores, rows)| {
             let columns = rows.start * d..rows.end * d;
-            for first in (0..graph.n_readers()).step_by(per_layer) {
-                let readers = first..(first + per_layer).min(graph.n_readers());
-                // The last reader of a layer, its MLP, sees the most sources.
-                let n_before = graph.n_before(graph.reader(readers.end - 1));
-                let sources = sources.start.min(n_before)..sources.end.min(n_before);
-                if sources.is_empty() {
-                    continue;
-                }
-                let mut product = Array2::<F>::zeros((sources.len(), readers.len()));
-                gemm(
-                    F::one(),
-                    self.delta.slice(s![sources.clone(), columns.clone()]),
-                    gradients.slice(s![readers.clone(), columns.clone()]).t(),
-                    F::zero(),
-                    product.view_mut(),
-                );
-                for ((i, j), &x) in product.indexed_iter() {
-                    let edge = Edge { source: sources.start + i, reader: readers.start + j };
-                    if graph.has(edge) {
-                        scores[(edge.source, edge.reader)] += x.wide();
-                    }
+            let mut product = Array2::<F>::zeros((sources.len(), gradients.nrows()));
+            gemm(
+                F::one(),
+                self.delta.slice(s![sources.clone(), columns.clone()]),
+                gradients.slice(s![.., columns]).t(),
+                F::zero(),
+                product.view_mut(),
+            );
+            for ((i, j), &x) in product.indexed_iter() {
+                let edge = Edge { source: sources.start + i, reader: first + j };
+                if graph.has(edge) {
+                    scores[(edge.source, edge.reader)] += x.wide();
                 }
             }
+        });
+    }
+}
+
+/// Splits the gradient that a backward pass has at the readers of a layer into one for each reader.
+struct ReaderGradients<'a, F> {
+    model: &'a Params<F>,
+    graph: Graph,
+    trace: &'a Trace<F>,
+    /// The readers of one layer, `[3 H + 1, n d]`.
+    layer: Array2<F>,
+    take: &'a mut dyn FnMut(usize, ArrayView2<F>),
+}
+
+impl<F: Scalar> Tap<F> for ReaderGradients<'_, F> {
+    fn visit(&mut self, layer: usize, site: Site, mut state: ArrayViewMut2<F>) {
+        let (model, graph, trace) = (self.model, self.graph, self.trace);
+        let (width, d) = (model.config().d_head(), model.config().n_embd);
+        let n_slots = Slot::ALL.len() * graph.n_head;
+        match site {
+            Site::ResidOut if layer + 1 == graph.n_layer => {
+                let flat = ArrayView2::from_shape(
+                    (1, state.len()),
+                    state.as_slice().expect("states are contiguous"),
+                );
+                (self.take)(graph.column(Reader::Logits), flat.expect("one row"));
+            }
+            Site::Ln2Out => {
+                let row = self.layer.row_mut(n_slots);
+                let mut row = row.into_shape_with_order(state.dim()).expect("rows are contiguous");
+                row.assign(&state);
+                model.through_norm(trace, Norm::Mlp(layer), row);
+            }
+            Site::Qkv => {
+                let weights = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
+                let mut slots = self.layer.slice_mut(s![..n_slots, ..]);
+                slots.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, row)| {
+                    // Queries of all heads, keys of all heads, values of all heads: the order of the columns, too.
+                    let columns = s![.., i * width..(i + 1) * width];
+                    let mut row = row.into_shape_with_order((state.nrows(), d)).expect("rows are contiguous");
+                    gemm(
+                        F::one(),
+                        state.slice(columns),
+                        weights.slice(columns).t(),
+                        F::zero(),
+                        row.view_mut(),
+                    );
+                    model.through_norm(trace, Norm::Attention(layer), row);
+                });
+                (self.take)(graph.column(Reader::Head(layer, Slot::Query, 0)), self.layer.view());
+            }
+            // The way through attention is the sum of its readers, which are behind the LayerNorm already.
+            Site::ResidIn => {
+                let flat = state.as_slice_mut().expect("states are contiguous");
+                let layer = &self.layer;
+                flat.par_chunks_mut(SUM_ENTRIES).enumerate().for_each(|(i, sum)| {
+                    for slot in layer.rows().into_iter().take(n_slots) {
+                        let slot = slot.to_slice().expect("rows are contiguous");
+                        axpy(F::one(), &slot[i * SUM_ENTRIES..][..sum.len()], sum);
+                    }
+                });
+            }
+            _ => {}
         }
+    }
+
+    fn provides(&self, site: Site) -> bool {
+        site == Site::Ln1Out
     }
 }
 
 /// Rows of a component: a head stands for all heads of its layer.
-fn rows_of(graph: Graph, component: Source) -> std::ops::Range<usize> {
+fn rows_of(graph: Graph, component: Source) -> Range<usize> {
     let first = graph.row(component);
     match component {
         Source::Head(..) => first..first + graph.n_head,

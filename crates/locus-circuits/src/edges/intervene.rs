@@ -17,7 +17,7 @@ use super::attribution::check;
 use super::graph::{Edge, Graph, Reader, Slot, Source};
 use super::metric::Metric;
 use super::pairs::Pair;
-use super::runs::{Means, Packed, Reference, write_heads};
+use super::runs::{Kept, Means, Packed, Reference, head_outputs};
 use super::scores::EdgeScores;
 use super::select::EdgeSet;
 
@@ -56,7 +56,7 @@ pub fn run_circuit<F: Scalar>(
         let clean_hidden = packed.last_hidden(clean.hidden.view());
         // From here on `delta` is reference less *current* output.
         let mut reference_outputs = packed.room(model);
-        packed.run(model, &packed.clean, (F::one(), F::zero()), &mut reference_outputs);
+        packed.run(model, &packed.clean, Kept::Stored, &mut reference_outputs);
         reference_outputs += &delta;
         let resid = forward(model, packed, circuit, formulation, &reference_outputs, &mut delta);
         let hidden = model.final_norm(packed.last_hidden(resid.view()).view());
@@ -211,7 +211,7 @@ fn forward<F: Scalar>(
             *delta = r - o;
         }
     };
-    let mut outputs = packed.room(model);
+    let mut outputs = Array2::zeros((graph.n_head, delta.ncols()));
     for layer in 0..graph.n_layer {
         let weight = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
         let bias = model.get(ParamId::Block(layer, BlockParam::AttnInBias));
@@ -229,10 +229,10 @@ fn forward<F: Scalar>(
             }
         }
         let z = model.attend(batch, &packed.past, layer, qkv.view());
-        write_heads(model, layer, z.view(), (F::one(), F::zero()), &mut outputs);
+        head_outputs(model, layer, z.view(), outputs.view_mut());
         for head in 0..graph.n_head {
             let row = graph.row(Source::Head(layer, head));
-            let output = outputs.row(row);
+            let output = outputs.row(head);
             let output = output.to_slice().expect("rows are contiguous");
             settle(row, output, &mut current, &mut at_reference, delta);
         }

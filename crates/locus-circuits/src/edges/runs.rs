@@ -2,8 +2,11 @@
 //!
 //! Letters: `n` rows of the packed batch, `d` width, `S` sources.
 
-use locus_gpt2::{Batch, BlockParam, ParamId, Params, Past, Result, Scalar, Site, Trace, gemm, select_rows};
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use locus_gpt2::{
+    Batch, BlockParam, ParamId, Params, Past, Result, Scalar, Site, Tap, Trace, axpy, gemm, select_rows,
+};
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, s};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::graph::{Graph, Source};
@@ -35,11 +38,37 @@ impl Reference {
     }
 }
 
+/// What becomes of what a source writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    Stored,
+    TakenAway,
+    /// The second half of the rows less the first half is stored.
+    Difference,
+}
+
+impl Kept {
+    fn keep<F: Scalar>(self, mut row: ArrayViewMut1<F>, output: &[F]) {
+        let row = row.as_slice_mut().expect("rows are contiguous");
+        match self {
+            Kept::Stored => row.copy_from_slice(output),
+            Kept::TakenAway => axpy(-F::one(), output, row),
+            Kept::Difference => {
+                let (first, second) = output.split_at(row.len());
+                for ((row, &first), &second) in row.iter_mut().zip(first).zip(second) {
+                    *row = second - first;
+                }
+            }
+        }
+    }
+}
+
 /// A few pairs, packed: the rows from each pair's first difference on, given the keys and values of what comes before.
 pub(super) struct Packed<F> {
     pub graph: Graph,
     pub clean: Batch,
-    pub corrupted: Batch,
+    /// The clean rows, then the corrupted ones.
+    pub both: Batch,
     pub past: Past<F>,
 }
 
@@ -52,12 +81,13 @@ impl<F: Scalar> Packed<F> {
             .map(|pair| if reference == Reference::Corrupted { pair.first_difference() } else { 0 })
             .collect();
         let clean: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
-        let corrupted: Vec<&[u32]> = pairs.iter().map(|pair| pair.corrupted.as_slice()).collect();
+        let corrupted = pairs.iter().map(|pair| pair.corrupted.as_slice());
+        let both: Vec<&[u32]> = clean.iter().copied().chain(corrupted).collect();
         Ok(Packed {
             graph: Graph::new(model.config()),
             past: model.past(&clean, &starts)?,
             clean: Batch::ends(model.config(), &clean, &starts)?,
-            corrupted: Batch::ends(model.config(), &corrupted, &starts)?,
+            both: Batch::ends(model.config(), &both, &[starts.as_slice(), &starts].concat())?,
         })
     }
 
@@ -66,40 +96,28 @@ impl<F: Scalar> Packed<F> {
         Array2::zeros((self.graph.n_sources(), self.clean.n_rows() * model.config().n_embd))
     }
 
-    /// Runs one of the two batches and sets `outputs <- alpha (what each source writes) + beta outputs`.
-    pub fn run(
-        &self,
-        model: &Params<F>,
-        batch: &Batch,
-        (alpha, beta): (F, F),
-        outputs: &mut Array2<F>,
-    ) -> Trace<F> {
-        let graph = self.graph;
-        let mut row = outputs.row_mut(0);
-        for (out, &x) in row.iter_mut().zip(token_embeddings(model, batch).iter()) {
-            *out = alpha * x + beta * *out;
-        }
-        let mut keep = |layer: usize, site: Site, state: ArrayViewMut2<F>| match site {
-            Site::HeadOut => write_heads(model, layer, state.view(), (alpha, beta), outputs),
-            Site::MlpOut => {
-                let mut row = outputs.row_mut(graph.row(Source::Mlp(layer)));
-                row.iter_mut().zip(state.iter()).for_each(|(out, &x)| *out = alpha * x + beta * *out);
-            }
-            _ => {}
-        };
-        model.trace_after(batch, self.past.clone(), model.embed(batch), 0, &mut keep)
+    /// Runs one of the two batches and stores what each source writes in `outputs [S, n d]`, or takes it away from what is
+    /// there.
+    pub fn run(&self, model: &Params<F>, batch: &Batch, kept: Kept, outputs: &mut Array2<F>) -> Trace<F> {
+        let embeddings = token_embeddings(model, batch);
+        kept.keep(outputs.row_mut(0), embeddings.as_slice().expect("fresh arrays are contiguous"));
+        let heads = Array2::zeros((self.graph.n_head, embeddings.len()));
+        let mut keep = Keep { model, graph: self.graph, kept, heads, outputs };
+        let past = if kept == Kept::Difference { self.past.twice() } else { self.past.clone() };
+        model.trace_after(batch, past, model.embed(batch), 0, &mut keep)
     }
 
     /// Reference outputs less clean ones, `[S, n d]`, with the trace of the clean run.
     pub fn differences(&self, model: &Params<F>, means: Option<&Means>) -> (Array2<F>, Trace<F>) {
         let mut delta = self.room(model);
-        match means {
-            Some(means) => means.spread(&self.clean, &mut delta),
-            None => {
-                self.run(model, &self.corrupted, (F::one(), F::zero()), &mut delta);
-            }
-        }
-        let trace = self.run(model, &self.clean, (-F::one(), F::one()), &mut delta);
+        let Some(means) = means else {
+            // One pass over both: every weight is read once.
+            let mut trace = self.run(model, &self.both, Kept::Difference, &mut delta);
+            trace.truncate(model.config(), &self.clean);
+            return (delta, trace);
+        };
+        means.spread(&self.clean, &mut delta);
+        let trace = self.run(model, &self.clean, Kept::TakenAway, &mut delta);
         (delta, trace)
     }
 
@@ -109,22 +127,63 @@ impl<F: Scalar> Packed<F> {
     }
 }
 
-/// `rows of outputs <- alpha z_h W_O[h] + beta rows` for every head of a layer; `z [n, d]` has the heads side by side.
-pub(super) fn write_heads<F: Scalar>(
+/// Keeps what every source writes, and puts attention's output together from its heads.
+struct Keep<'a, F> {
+    model: &'a Params<F>,
+    graph: Graph,
+    kept: Kept,
+    /// What the heads of one layer write, `[H, n d]`.
+    heads: Array2<F>,
+    outputs: &'a mut Array2<F>,
+}
+
+impl<F: Scalar> Tap<F> for Keep<'_, F> {
+    fn visit(&mut self, layer: usize, site: Site, mut state: ArrayViewMut2<F>) {
+        let kept = self.kept;
+        match site {
+            Site::HeadOut => {
+                head_outputs(self.model, layer, state.view(), self.heads.view_mut());
+                let first = self.graph.row(Source::Head(layer, 0));
+                let mut rows = self.outputs.slice_mut(s![first..first + self.graph.n_head, ..]);
+                let rows = rows.axis_iter_mut(Axis(0)).into_par_iter();
+                rows.zip(self.heads.axis_iter(Axis(0)).into_par_iter()).for_each(|(row, head)| {
+                    kept.keep(row, head.to_slice().expect("rows are contiguous"));
+                });
+            }
+            Site::AttnOut => {
+                state.assign(&self.model.matrix(ParamId::Block(layer, BlockParam::AttnOutBias)));
+                let flat = state.as_slice_mut().expect("states are contiguous");
+                for head in self.heads.rows() {
+                    axpy(F::one(), head.to_slice().expect("rows are contiguous"), flat);
+                }
+            }
+            Site::MlpOut => {
+                let row = self.outputs.row_mut(self.graph.row(Source::Mlp(layer)));
+                kept.keep(row, state.as_slice().expect("states are contiguous"));
+            }
+            _ => {}
+        }
+    }
+
+    fn provides(&self, site: Site) -> bool {
+        site == Site::AttnOut
+    }
+}
+
+/// What each head of a layer writes, `out [H, n d]`, from its weighted values `z [n, d]`, heads side by side.
+pub(super) fn head_outputs<F: Scalar>(
     model: &Params<F>,
     layer: usize,
     z: ArrayView2<F>,
-    (alpha, beta): (F, F),
-    outputs: &mut Array2<F>,
+    mut out: ArrayViewMut2<F>,
 ) {
-    let (graph, width) = (Graph::new(model.config()), model.config().d_head());
+    let width = model.config().d_head();
     let weight = model.matrix(ParamId::Block(layer, BlockParam::AttnOutWeight));
-    for head in 0..graph.n_head {
+    out.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(head, row)| {
         let columns = head * width..(head + 1) * width;
-        let row = outputs.row_mut(graph.row(Source::Head(layer, head)));
         let out = row.into_shape_with_order(z.dim()).expect("rows are contiguous");
-        gemm(alpha, z.slice(s![.., columns.clone()]), weight.slice(s![columns, ..]), beta, out);
-    }
+        gemm(F::one(), z.slice(s![.., columns.clone()]), weight.slice(s![columns, ..]), F::zero(), out);
+    });
 }
 
 /// Token embeddings alone, `[n, d]`.
@@ -157,7 +216,7 @@ impl Means {
         for pair in pairs {
             let packed = Packed::new(model, std::slice::from_ref(pair), Reference::Zero)?;
             let mut outputs = packed.room(model);
-            packed.run(model, &packed.clean, (F::one(), F::zero()), &mut outputs);
+            packed.run(model, &packed.clean, Kept::Stored, &mut outputs);
             for position in 0..pair.clean.len() {
                 let row = position.min(rows - 1);
                 counts[row] += 1;

@@ -9,6 +9,7 @@ mod global;
 mod organism;
 mod reproduce;
 mod score;
+mod selftest;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Command {
     Edit(edit::Edit),
     /// Rebuild the embedded model and its data from their seed
     Organism(organism::Organism),
+    /// Find planted circuits on this machine
+    Selftest(selftest::Selftest),
     /// Download a model or data set by the manifest and verify it
     Fetch(fetch::Fetch),
 }
@@ -80,6 +83,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Discover(command) => command.run(global),
         Command::Edit(command) => command.run(global),
         Command::Organism(command) => command.run(global),
+        Command::Selftest(command) => command.run(),
         Command::Fetch(command) => command.run(global),
     }
 }

@@ -1,0 +1,53 @@
+//! Our side of the comparison with PyTorch: reads the name of a piece of work from stdin, does it once, prints the
+//! seconds it took; again and again. `compare.py` drives it and its counterpart in turns.
+
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use locus_circuits::{Attribution, Metric, Pair, Reference, Rule, attribute_edges};
+use locus_gpt2::{Config, ParamId, Params};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+/// Prompts and their length, as in the goal: eight of thirteen tokens.
+const PROMPTS: u32 = 8;
+const TOKENS: u32 = 13;
+
+fn main() {
+    let config = Config::gpt2_small();
+    let mut model = Params::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
+    // Fresh biases are zeros; make every addition a real one.
+    for id in ParamId::all(&config).filter(|id| id.is_vector()) {
+        model.get_mut(id).iter_mut().enumerate().for_each(|(i, w)| *w += 1e-3 * (i % 7) as f32);
+    }
+    let stdin = std::io::stdin();
+    for work in stdin.lock().lines().map_while(Result::ok) {
+        let start = Instant::now();
+        match work.as_str() {
+            // The worst case: prompts that differ from the first token on.
+            "eap" => score(&model, &pairs(0), Attribution::Eap),
+            // As in tasks with one changed word late in the prompt: the common beginning is run once.
+            "eap late" => score(&model, &pairs(9), Attribution::Eap),
+            "eap-ig 5" => score(&model, &pairs(0), Attribution::IgInputs(Rule::Left, 5)),
+            other => panic!("no work is called {other}"),
+        }
+        println!("{}", start.elapsed().as_secs_f64());
+        std::io::stdout().flush().expect("the driver listens");
+    }
+}
+
+fn pairs(first_difference: usize) -> Vec<Pair> {
+    (0..PROMPTS)
+        .map(|i| {
+            let clean: Vec<u32> = (0..TOKENS).map(|j| 100 + 997 * i + 31 * j).collect();
+            let mut corrupted = clean.clone();
+            corrupted[first_difference] += 1;
+            Pair { clean, corrupted, good: vec![5 + i], bad: vec![50 + i] }
+        })
+        .collect()
+}
+
+fn score(model: &Params<f32>, pairs: &[Pair], method: Attribution) {
+    let scores =
+        attribute_edges(model, pairs, Metric::LogitDiff, method, Reference::Corrupted).expect("pairs fit");
+    assert!(scores.matrix().iter().any(|&score| score != 0.0));
+}

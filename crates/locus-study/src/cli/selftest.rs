@@ -1,0 +1,85 @@
+//! `locus selftest`: planted circuits, found on this machine.
+
+use anyhow::{Result, bail};
+use clap::Args;
+use locus_circuits::planted::{Planted, exclusive_or, induction, linear};
+use locus_circuits::{
+    Attribution, Edge, EdgeSet, Faithfulness, Metric, Rank, Reference, Rule, attribute_edges, auroc,
+    patch_edges,
+};
+
+#[derive(Debug, Args)]
+pub struct Selftest {}
+
+/// Attribution and patching of a linear model add up the same few hundred terms in f64.
+const EQUAL: f64 = 1e-9;
+/// Least area under the ROC curve against the planted circuit.
+const AREA: f64 = 0.99;
+/// Most that the recovered circuit's faithfulness may differ from 1.
+const UNFAITHFUL: f64 = 0.01;
+/// Most that the faithfulness of everything but the circuit may differ from 0.
+const COMPLEMENT: f64 = 0.05;
+
+impl Selftest {
+    pub fn run(&self) -> Result<()> {
+        let mut failures = 0;
+        let mut report = |name: &str, passed: bool, detail: String| {
+            println!("{:<6} {name:<14} {detail}", if passed { "ok" } else { "FAILED" });
+            failures += usize::from(!passed);
+        };
+        let difference = linear_difference()?;
+        let detail = format!("EAP and exact patching differ by {difference:.1e} of the largest effect");
+        report("linear", difference <= EQUAL, detail);
+        for planted in [induction(), exclusive_or()] {
+            let found = Found::of(&planted)?;
+            let passed = found.area >= AREA
+                && (found.faithfulness - 1.0).abs() <= UNFAITHFUL
+                && found.complement.abs() <= COMPLEMENT;
+            let detail = format!(
+                "EAP-IG: AUROC {:.4}, faithfulness {:.4} of the {} edges found, {:+.4} of all others",
+                found.area,
+                found.faithfulness,
+                planted.truth.count(),
+                found.complement
+            );
+            report(planted.name, passed, detail);
+        }
+        if failures > 0 {
+            bail!("{failures} planted circuits were not found");
+        }
+        Ok(())
+    }
+}
+
+/// Largest difference between attribution and exact effect over the edges, relative to the largest effect.
+fn linear_difference() -> Result<f64> {
+    let Planted { model, pairs, truth, .. } = linear();
+    let edges: Vec<Edge> = truth.graph().edges().collect();
+    let exact = patch_edges(&model, &pairs, Metric::LogitDiff, Reference::Corrupted, &edges)?;
+    let eap = attribute_edges(&model, &pairs, Metric::LogitDiff, Attribution::Eap, Reference::Corrupted)?;
+    let largest = edges.iter().fold(0f64, |max, &edge| max.max(exact.get(edge).abs()));
+    Ok(edges.iter().fold(0f64, |max, &edge| max.max((exact.get(edge) - eap.get(edge)).abs())) / largest)
+}
+
+struct Found {
+    area: f64,
+    faithfulness: f64,
+    complement: f64,
+}
+
+impl Found {
+    fn of(planted: &Planted) -> Result<Self> {
+        let Planted { model, pairs, truth, .. } = planted;
+        let method = Attribution::IgInputs(Rule::Midpoint, 20);
+        let scores = attribute_edges(model, pairs, Metric::LogitDiff, method, Reference::Corrupted)?;
+        let faithfulness = |circuit: &EdgeSet| -> Result<f64> {
+            let measured = Faithfulness::of(model, pairs, Metric::LogitDiff, circuit, Reference::Corrupted)?;
+            Ok(measured.normalised().unwrap_or(f64::NAN))
+        };
+        Ok(Found {
+            area: auroc(&scores, truth, Rank::Absolute),
+            faithfulness: faithfulness(&EdgeSet::top_n(&scores, truth.count(), Rank::Absolute).pruned())?,
+            complement: faithfulness(&truth.complement())?,
+        })
+    }
+}

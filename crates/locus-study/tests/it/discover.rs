@@ -1,0 +1,193 @@
+//! `locus discover` and `locus selftest`.
+
+use locus_circuits::export::from_json;
+use locus_circuits::{Attribution, Metric, Pair, Reference, Rule, attribute_edges, edge_mask};
+use locus_gpt2::{Checkpoint, ParamMask};
+use locus_testkit::assert_close;
+use serde_json::Value;
+
+use crate::refused::{Case, check};
+use crate::support::{PAIRS, Sandbox, fixture, shared_data};
+
+const DISCOVER: &str = "discover --model model --task pairs.jsonl";
+fn pairs(sandbox: &Sandbox) -> (Checkpoint<f64>, Vec<Pair>) {
+    let checkpoint = Checkpoint::<f64>::read(&sandbox.path("model")).unwrap();
+    let ids = |text: &Value| checkpoint.tokenizer.encode(text.as_str().unwrap()).unwrap();
+    let all = |texts: &Value| texts.as_array().unwrap().iter().flat_map(ids).collect();
+    let pairs = PAIRS
+        .lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            Pair {
+                clean: ids(&line["clean"]),
+                corrupted: ids(&line["corrupted"]),
+                good: all(&line["good"]),
+                bad: all(&line["bad"]),
+            }
+        })
+        .collect();
+    (checkpoint, pairs)
+}
+
+#[test]
+fn scores_are_the_librarys_in_the_layout_of_eap_ig() {
+    let sandbox = Sandbox::new();
+    let (checkpoint, pairs) = pairs(&sandbox);
+    let method = "--method eap-ig-inputs --ig-rule left --ig-steps 3 --metric prob-diff";
+    let line = sandbox
+        .locus(&format!(
+            "{DISCOVER} {method} --dtype f64 --edges 12 --json --out new/scores.json --mask-out mask.st"
+        ))
+        .done();
+    let (scores, circuit) = from_json(&sandbox.read("new/scores.json")).unwrap();
+    let rule = Attribution::IgInputs(Rule::Left, 3);
+    let expected =
+        attribute_edges(&checkpoint.model, &pairs, Metric::ProbDiff, rule, Reference::Corrupted).unwrap();
+    assert_close("scores", scores.matrix().as_slice().unwrap(), expected.matrix().as_slice().unwrap(), 1e-12);
+    let file: Value = serde_json::from_str(&sandbox.read("new/scores.json")).unwrap();
+    assert_eq!(file["edges"].as_object().unwrap().len(), 46);
+    assert_eq!(file["cfg"]["n_layers"], 2);
+    let conventions = &file["conventions"];
+    assert_eq!(conventions["sign"], "delta_loss_when_corrupted");
+    assert_eq!(conventions["ig_rule"], "left");
+    assert_eq!((conventions["ig_steps"].as_u64(), conventions["bos"].as_bool()), (Some(3), Some(false)));
+    let printed: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(printed["edges"], circuit.count());
+    assert_eq!((printed["requested"].as_u64(), printed["graph"].as_u64()), (Some(12), Some(46)));
+    let config = checkpoint.model.config();
+    assert_eq!(ParamMask::read(&sandbox.path("mask.st"), config).unwrap(), edge_mask(&circuit, config));
+}
+
+#[test]
+fn every_method_runs_and_threads_do_not_show() {
+    let sandbox = Sandbox::new();
+    for method in [
+        "eap",
+        "clean-corrupted",
+        "eap-ig-inputs",
+        "eap-ig-activations",
+        "exact",
+        "activation-magnitude",
+        "random",
+    ] {
+        for extension in ["json", "csv", "dot"] {
+            for threads in [1, 2] {
+                sandbox
+                    .locus(&format!(
+                        "{DISCOVER} --method {method} --threads {threads} --out {threads}.{extension}"
+                    ))
+                    .done();
+            }
+            let one = sandbox.read(&format!("1.{extension}"));
+            assert_eq!(one, sandbox.read(&format!("2.{extension}")), "{method} {extension}");
+        }
+    }
+    for reference in ["zero", "mean", "mean-per-position"] {
+        let out = sandbox
+            .locus(&format!("{DISCOVER} --method eap --reference {reference} --select greedy --signed"));
+        assert!(out.done().contains("faithfulness"));
+    }
+}
+
+/// A CSV with lists, and the organism's knowledge: the circuit of a tenth of the edges keeps most of it.
+#[test]
+fn csv_on_the_organism() {
+    let sandbox = Sandbox::empty();
+    sandbox.write(
+        "pairs.csv",
+        "clean,corrupted,good,bad\nA rose is a kind of,A oak is a kind of,\"[\"\" flower\"\"]\",\"[\"\" tree\"\"]\"\n",
+    );
+    let model = fixture("organism");
+    let out = sandbox
+        .locus(&format!("discover --model {} --task pairs.csv --edges 60 --json", model.display()))
+        .done();
+    let printed: Value = serde_json::from_str(&out).unwrap();
+    assert!(printed["clean"].as_f64().unwrap() > 1.0, "{out}");
+    assert!(printed["faithfulness"].as_f64().unwrap() > 0.8, "{out}");
+}
+
+/// The public pairs lie in the shared data; their answers are not single tokens of the organism's tokenizer, so that
+/// the parser is what is tested: the error is about the answer, not the columns.
+#[test]
+fn the_public_pairs_are_understood() {
+    let Some(data) = shared_data() else { return };
+    let sandbox = Sandbox::new();
+    for (file, kind) in [("greater_than_data.csv", "greater-than"), ("ioi_llama.csv", "ioi")] {
+        let task = data.join("pairs").join(file);
+        let run = sandbox
+            .locus(&format!("discover --model model --task {} --task-kind {kind} --quiet", task.display()));
+        assert_eq!(run.code, Some(2), "{run:?}");
+        assert!(run.stderr.contains("tokens; expected"), "{run:?}");
+    }
+}
+
+#[test]
+fn unusable_tasks_are_refused() {
+    const COMMAND: &[&str] = &[DISCOVER];
+    check(&[
+        Case {
+            what: "prompts of different length",
+            commands: COMMAND,
+            spoil: |s| s.replace("pairs.jsonl", "A oak is", "A oak tree is"),
+            says: &["pairs.jsonl: line 1", "clean", "corrupted", "expected equal numbers"],
+        },
+        Case {
+            what: "an answer of two tokens",
+            commands: COMMAND,
+            spoil: |s| s.replace("pairs.jsonl", "\" flower\"", "\" flower flower\""),
+            says: &["pairs.jsonl: line 1", "good", "2 tokens; expected one"],
+        },
+        Case {
+            what: "no answer",
+            commands: COMMAND,
+            spoil: |s| s.replace("pairs.jsonl", "[\" flower\"]", "[]"),
+            says: &["pairs.jsonl: line 1", "good is empty"],
+        },
+        Case {
+            what: "an answer that is good and bad",
+            commands: COMMAND,
+            spoil: |s| s.replace("pairs.jsonl", "\" dog\"", "\" tree\""),
+            says: &["pairs.jsonl: line 2", "both good and bad"],
+        },
+        Case {
+            what: "a missing field",
+            commands: COMMAND,
+            spoil: |s| s.replace("pairs.jsonl", "\"bad\"", "\"wrong\""),
+            says: &["pairs.jsonl: line 1", "missing field `bad`"],
+        },
+        Case {
+            what: "an empty file",
+            commands: COMMAND,
+            spoil: |s| s.write("pairs.jsonl", ""),
+            says: &["pairs.jsonl", "holds no records"],
+        },
+        Case {
+            what: "no such file",
+            commands: COMMAND,
+            spoil: |s| s.remove("pairs.jsonl"),
+            says: &["pairs.jsonl", "cannot read"],
+        },
+    ]);
+}
+
+#[test]
+fn arguments_out_of_range_are_refused() {
+    let sandbox = Sandbox::new();
+    for (wrong, says) in [
+        ("--edges 0", "--edges is 0; expected 1 to 46"),
+        ("--edges 47", "--edges is 47"),
+        ("--ig-steps 0", "--ig-steps is 0"),
+        ("--method eap-ig-inputs --reference zero", "--reference corrupted"),
+    ] {
+        let run = sandbox.locus(&format!("{DISCOVER} {wrong} --quiet --out new/scores.json"));
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{wrong}");
+        assert!(run.stderr.contains(says), "{run:?}");
+        assert!(!sandbox.path("new").exists());
+    }
+}
+
+#[test]
+fn planted_circuits_are_found() {
+    let out = Sandbox::empty().locus("selftest").done();
+    assert_eq!(out.lines().filter(|line| line.starts_with("ok")).count(), 3, "{out}");
+}
