@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use locus_circuits::{Attribution, Metric, Pair, Reference, Rule, attribute_edges};
 use locus_gpt2::{Config, ParamId, Params};
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 /// Prompts and their length, as in the goal: eight of thirteen tokens.

@@ -11,6 +11,41 @@ pub struct Records {
     pub edits: Vec<EditOutcome>,
     /// Overlaps, one record per density and unordered pair of tasks.
     pub overlaps: Vec<Overlap>,
+    /// Circuits of edges, one record per task and method.
+    #[serde(default)]
+    pub discoveries: Vec<Discovery>,
+}
+
+/// A way to score edges, measured on pairs it has not seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Discovery {
+    /// Task the pairs were made from.
+    pub task: String,
+    /// How edges were scored.
+    pub method: String,
+    /// Pairs that edges were scored on.
+    pub pairs: usize,
+    /// Pairs that the circuits were measured on.
+    pub held_out_pairs: usize,
+    /// Edges of the graph.
+    pub edges: usize,
+    /// Faithfulness at every size, sizes ascending.
+    pub curve: Vec<CurvePoint>,
+    /// Area under the faithfulness.
+    pub cpr: f64,
+    /// Area between faithfulness and 1.
+    pub cmd: f64,
+    /// The same over the logarithm of the share, per unit of that axis.
+    pub cmd_log: f64,
+}
+
+/// One size of a faithfulness curve.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Share of the edges asked for.
+    pub share: f64,
+    /// Normalised faithfulness of the circuit.
+    pub faithfulness: f64,
 }
 
 /// One circuit, measured on the held-out rows of its task.

@@ -38,6 +38,9 @@ const PIECE_ROWS: usize = 128;
 /// Pieces whose score matrices are held at the same time.
 const PIECES_AT_ONCE: usize = 4;
 
+/// Layers whose readers are contracted together. The BLAS packs what the sources write again for every product: more
+/// layers, fewer products, but also more pairs of source and reader that are no edge.
+const LAYERS_AT_ONCE: usize = 4;
 /// Entries in one piece of a sum of vectors.
 const SUM_ENTRIES: usize = 1 << 13;
 
@@ -249,9 +252,9 @@ impl<'a, F: Scalar> Piece<'a, F> {
                 });
             });
         }
-        let per_layer = 3 * self.packed.graph.n_head + 1;
-        for (i, gradients) in sums.axis_chunks_iter(Axis(0), per_layer).enumerate() {
-            self.contract(i * per_layer, gradients, sources.clone(), scores);
+        let readers = LAYERS_AT_ONCE * (3 * self.packed.graph.n_head + 1);
+        for (i, gradients) in sums.axis_chunks_iter(Axis(0), readers).enumerate() {
+            self.contract(i * readers, gradients, sources.clone(), scores);
         }
     }
 
@@ -288,7 +291,7 @@ impl<'a, F: Scalar> Piece<'a, F> {
     }
 
     /// Computes `weight` times the gradient of the summed loss at every reader's input and hands it over, from the last
-    /// layer to the first: the first column and `[readers, n d]`, the logits alone and then layer by layer.
+    /// layer to the first: the first column and `[readers, n d]`, the logits alone and then a few layers at a time.
     fn gradients(&self, trace: &Trace<F>, weight: f64, take: &mut dyn FnMut(usize, ArrayView2<F>)) {
         let (model, graph, batch) = (self.model, self.packed.graph, &self.packed.clean);
         let mut d_hidden = Array2::<F>::zeros(trace.hidden.dim());
@@ -297,8 +300,9 @@ impl<'a, F: Scalar> Piece<'a, F> {
             let gradient = self.metric.loss_gradient(model, pair, hidden, clean);
             d_hidden.row_mut(row).assign(&gradient.mapv(|g| F::of(weight) * g));
         }
-        let layer = Array2::zeros((3 * graph.n_head + 1, self.delta.ncols()));
-        let mut tap = ReaderGradients { model, graph, trace, layer, take };
+        let readers = LAYERS_AT_ONCE.min(graph.n_layer) * (3 * graph.n_head + 1);
+        let layers = Array2::zeros((readers, self.delta.ncols()));
+        let mut tap = ReaderGradients { model, graph, trace, layers, take };
         let mut no_weights = Params::zeros(model.config(), []);
         model.backward(batch, trace, d_hidden.view(), &mut no_weights, &mut tap);
     }
@@ -346,8 +350,8 @@ struct ReaderGradients<'a, F> {
     model: &'a Params<F>,
     graph: Graph,
     trace: &'a Trace<F>,
-    /// The readers of one layer, `[3 H + 1, n d]`.
-    layer: Array2<F>,
+    /// The readers of a few layers, `[layers (3 H + 1), n d]`.
+    layers: Array2<F>,
     take: &'a mut dyn FnMut(usize, ArrayView2<F>),
 }
 
@@ -356,6 +360,9 @@ impl<F: Scalar> Tap<F> for ReaderGradients<'_, F> {
         let (model, graph, trace) = (self.model, self.graph, self.trace);
         let (width, d) = (model.config().d_head(), model.config().n_embd);
         let n_slots = Slot::ALL.len() * graph.n_head;
+        let per_layer = n_slots + 1;
+        let bottom = layer - layer % LAYERS_AT_ONCE;
+        let first = (layer - bottom) * per_layer;
         match site {
             Site::ResidOut if layer + 1 == graph.n_layer => {
                 let flat = ArrayView2::from_shape(
@@ -365,14 +372,14 @@ impl<F: Scalar> Tap<F> for ReaderGradients<'_, F> {
                 (self.take)(graph.column(Reader::Logits), flat.expect("one row"));
             }
             Site::Ln2Out => {
-                let row = self.layer.row_mut(n_slots);
+                let row = self.layers.row_mut(first + n_slots);
                 let mut row = row.into_shape_with_order(state.dim()).expect("rows are contiguous");
                 row.assign(&state);
                 model.through_norm(trace, Norm::Mlp(layer), row);
             }
             Site::Qkv => {
                 let weights = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
-                let mut slots = self.layer.slice_mut(s![..n_slots, ..]);
+                let mut slots = self.layers.slice_mut(s![first..first + n_slots, ..]);
                 slots.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, row)| {
                     // Queries of all heads, keys of all heads, values of all heads: the order of the columns, too.
                     let columns = s![.., i * width..(i + 1) * width];
@@ -386,14 +393,17 @@ impl<F: Scalar> Tap<F> for ReaderGradients<'_, F> {
                     );
                     model.through_norm(trace, Norm::Attention(layer), row);
                 });
-                (self.take)(graph.column(Reader::Head(layer, Slot::Query, 0)), self.layer.view());
+                if layer == bottom {
+                    let n_layers = LAYERS_AT_ONCE.min(graph.n_layer - bottom);
+                    (self.take)(layer * per_layer, self.layers.slice(s![..n_layers * per_layer, ..]));
+                }
             }
             // The way through attention is the sum of its readers, which are behind the LayerNorm already.
             Site::ResidIn => {
                 let flat = state.as_slice_mut().expect("states are contiguous");
-                let layer = &self.layer;
+                let slots = self.layers.slice(s![first..first + n_slots, ..]);
                 flat.par_chunks_mut(SUM_ENTRIES).enumerate().for_each(|(i, sum)| {
-                    for slot in layer.rows().into_iter().take(n_slots) {
+                    for slot in slots.rows() {
                         let slot = slot.to_slice().expect("rows are contiguous");
                         axpy(F::one(), &slot[i * SUM_ENTRIES..][..sum.len()], sum);
                     }

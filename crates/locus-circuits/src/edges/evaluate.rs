@@ -56,10 +56,10 @@ impl Faithfulness {
 }
 
 /// Normalised faithfulness of the top-n circuits of a ranking, pruned, at each share of the edges; the share is the one
-/// asked for, whatever pruning leaves.
+/// asked for, whatever pruning leaves. `None` when the full model and the empty circuit do not differ.
 ///
 /// # Errors
-/// When a pair does not fit the model, there is none, or clean and empty circuit do not differ.
+/// When a pair does not fit the model or there is none.
 pub fn faithfulness_curve<F: Scalar>(
     model: &Params<F>,
     pairs: &[Pair],
@@ -68,7 +68,7 @@ pub fn faithfulness_curve<F: Scalar>(
     scores: &EdgeScores,
     by: Rank,
     fractions: &[f64],
-) -> Result<Vec<(f64, f64)>> {
+) -> Result<Option<Vec<(f64, f64)>>> {
     let total = scores.graph().n_edges();
     let ranked = scores.ranked(by);
     let clean = run_clean(model, pairs, metric)?;
@@ -81,10 +81,7 @@ pub fn faithfulness_curve<F: Scalar>(
             let circuit = EdgeSet::from_edges(scores.graph(), ranked[..n].iter().copied()).pruned();
             let measured =
                 Faithfulness { clean: clean.clone(), empty: empty.clone(), circuit: run(&circuit)? };
-            let faithfulness = measured.normalised().ok_or_else(|| {
-                locus_gpt2::Error::Input("the metric is the same with and without all edges".into())
-            })?;
-            Ok((fraction, faithfulness))
+            Ok(measured.normalised().map(|faithfulness| (fraction, faithfulness)))
         })
         .collect()
 }

@@ -44,7 +44,7 @@ enum PresetName {
     Faithful,
 }
 
-const TABLES: [&str; 7] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7"];
+const TABLES: [&str; 8] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1"];
 
 impl Reproduce {
     pub fn run(&self, global: &Global) -> Result<()> {
@@ -58,6 +58,9 @@ impl Reproduce {
         let wanted = self.wanted()?;
         let mut settings = self.settings(global.seed)?;
         settings.edits = wanted.iter().any(|table| ["T2", "T3", "T4", "T7"].contains(table));
+        if !wanted.contains(&"X1") {
+            settings.pair_tasks.clear();
+        }
         let folder = global.model_folder()?;
         let checkpoint = global.checkpoint::<F>()?;
         let data_folder = self.data.clone().unwrap_or_else(|| folder.join("data"));
@@ -119,7 +122,7 @@ impl Reproduce {
             .map(|id| {
                 let found = TABLES.into_iter().find(|table| table.eq_ignore_ascii_case(id));
                 found.ok_or_else(|| {
-                    Unusable(format!("--tables: {id:?} is no table; expected T1 to T7")).into()
+                    Unusable(format!("--tables: {id:?} is no table; expected T1 to T7 or X1")).into()
                 })
             })
             .collect()

@@ -60,6 +60,16 @@ impl PreparedRequest {
         Ok((nll[0], nll[1]))
     }
 
+    /// Tokens of the prompt.
+    pub fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+
+    /// Tokens of the true target.
+    pub fn target_true(&self) -> &[u32] {
+        &self.target_true
+    }
+
     /// What the editor is asked to write.
     pub fn token_request(&self) -> TokenRequest {
         TokenRequest { prompt: self.prompt.clone(), target: self.target_new.clone() }

@@ -1,11 +1,13 @@
 //! The study's protocol: tasks made ready, circuits extracted, edits made and measured.
 
+mod discovery;
 mod edits;
 mod extract;
 mod run;
 mod settings;
 mod task;
 
+pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use edits::{EditScope, PreparedRequest, edit_all};
 pub use extract::{Extracted, extract};
 pub use run::{Store, run};

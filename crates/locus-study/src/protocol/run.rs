@@ -11,12 +11,13 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::discovery::{agreement_pairs, discover, hierarchy_pairs};
 use super::edits::{EditScope, PreparedRequest, edit_all};
 use super::extract::{Extracted, extract};
-use super::settings::{MAIN_DENSITIES, Preset, Settings};
+use super::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use super::task::PreparedTask;
 use crate::progress::Progress;
-use crate::records::{EditOutcome, Extraction, Overlap, Records, Scope};
+use crate::records::{Discovery, EditOutcome, Extraction, Overlap, Records, Scope};
 
 /// Runs the protocol. Finished units of work (a trajectory, a scope's edits) are kept in `folder/work`, the masks in
 /// `folder/masks`; with `resume` those of an identical earlier run are taken from there.
@@ -72,12 +73,44 @@ pub fn run<F: Scalar>(
         .collect::<Result<_>>()?;
     stage.finish();
 
+    let discoveries = discover_all(checkpoint, data, settings, store, progress)?;
     let overlaps = overlaps(&extracted, settings.main_preset);
     Ok(Records {
         extractions: extracted.into_iter().map(|extracted| extracted.record).collect(),
         edits: edits.into_iter().flatten().collect(),
         overlaps,
+        discoveries,
     })
+}
+
+/// Circuits of edges of every task that has pairs for it. A task without enough of them (the model's tokenizer cuts its
+/// words otherwise) has no rows in X1.
+fn discover_all<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    data: &StudyData,
+    settings: &Settings,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Vec<Discovery>> {
+    const FEWEST: usize = 8;
+    let stage = progress.stage("edges", settings.pair_tasks.len());
+    let mut all = Vec::new();
+    for task in &settings.pair_tasks {
+        let pairs = if task == SWEEP_TASK {
+            hierarchy_pairs(checkpoint, &data.requests, settings.max_pairs)?
+        } else {
+            let rows = &data.task(task).with_context(|| format!("task {task} is not in the data"))?.rows;
+            agreement_pairs(&checkpoint.tokenizer, rows, settings.max_pairs)?
+        };
+        if pairs.len() >= FEWEST {
+            all.extend(store.unit(&format!("edges-{task}"), || {
+                discover(checkpoint, task, &pairs, settings.seed).with_context(|| format!("task {task}"))
+            })?);
+        }
+        stage.inc();
+    }
+    stage.finish();
+    Ok(all)
 }
 
 /// Every trajectory: the published recipe first, then the main preset, tasks in order.

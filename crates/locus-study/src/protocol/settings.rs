@@ -1,5 +1,6 @@
 //! What a run of the study does, and how much of it.
 
+use super::discovery::PAIR_TASKS;
 use locus_circuits::{BinaryConcrete, ScheduledTopK};
 use serde::Serialize;
 
@@ -61,6 +62,10 @@ pub struct Settings {
     pub densities: Vec<f64>,
     /// Whether to edit (T2, T3, T4, T7).
     pub edits: bool,
+    /// Tasks whose circuits of edges are found (X1).
+    pub pair_tasks: Vec<String>,
+    /// At most this many clean/corrupted pairs of a task; half of them score, half measure.
+    pub max_pairs: usize,
 }
 
 impl Settings {
@@ -82,6 +87,8 @@ impl Settings {
             random_draws: 5,
             densities: SWEEP.to_vec(),
             edits: true,
+            pair_tasks: PAIR_TASKS.map(str::to_owned).to_vec(),
+            max_pairs: 96,
         }
     }
 
@@ -94,6 +101,8 @@ impl Settings {
         settings.study_tasks.truncate(1);
         settings.max_rows = 320;
         settings.max_requests = 24;
+        settings.pair_tasks.truncate(2);
+        settings.max_pairs = 24;
         settings.random_draws = 2;
         settings.study.max_epochs = 60;
         settings.faithful.steps_per_target = 40;

@@ -109,7 +109,7 @@ mod tests {
     fn each_record_has_a_line_of_its_own() {
         let results = sample::results();
         let text = render(&results).unwrap();
-        let Records { extractions, edits, overlaps } = &results.records;
+        let Records { extractions, edits, overlaps, .. } = &results.records;
         let lines = text.lines().filter(|line| line.starts_with("   {\"preset\":")).count();
         assert_eq!(lines, extractions.len() + edits.len() + overlaps.len());
         assert_eq!(text.matches("{\"preset\":").count(), lines, "two records on one line");

@@ -1,0 +1,187 @@
+//! Circuits of edges on the organism's tasks (X1): methods side by side.
+
+use anyhow::Result;
+use locus_circuits::{
+    Areas, Attribution, Edge, EdgeScores, Graph, MIB_FRACTIONS, Metric, Pair, Rank, Reference, Rule,
+    activation_magnitude, attribute_edges, faithfulness_curve, patch_edges,
+};
+use locus_data::seed::stream;
+use locus_data::{EditRequest, Labelled};
+use locus_gpt2::{Checkpoint, Scalar, Tokenizer};
+
+use super::edits::PreparedRequest;
+use super::settings::SWEEP_TASK;
+use crate::records::{CurvePoint, Discovery, Level};
+
+/// Random rankings behind the control's mean.
+const RANDOM_DRAWS: u64 = 10;
+
+/// Agreement tasks whose evidence, the demonstrative, stands before the decision, the noun; and the hierarchy.
+pub const PAIR_TASKS: [&str; 5] = [SWEEP_TASK, "blimp_dna1", "blimp_dnai1", "blimp_dnawa1", "blimp_dnawai1"];
+
+/// Clean and corrupted prompts of an agreement task: the sentence up to the word in which an acceptable row and its twin
+/// differ, and the same with the last demonstrative in the other number. Good and bad are the first tokens of the two
+/// words. Rows that do not give such a pair are left out: no demonstrative, other token counts, equal first tokens.
+pub fn agreement_pairs(tokenizer: &Tokenizer, rows: &[Labelled], most: usize) -> Result<Vec<Pair>> {
+    let mut pairs = Vec::new();
+    for twins in rows.chunks_exact(2) {
+        if pairs.len() == most {
+            break;
+        }
+        let (good, bad) = if twins[0].label == 1 { (&twins[0], &twins[1]) } else { (&twins[1], &twins[0]) };
+        if good.label == bad.label {
+            continue;
+        }
+        let (good, bad): (Vec<&str>, Vec<&str>) =
+            (good.text.split(' ').collect(), bad.text.split(' ').collect());
+        let Some(at) = good.iter().zip(&bad).position(|(a, b)| a != b) else { continue };
+        let Some(determiner) = good[..at].iter().rposition(|word| other_number(word).is_some()) else {
+            continue;
+        };
+        let mut swapped = good[..at].to_vec();
+        swapped[determiner] = other_number(swapped[determiner]).expect("just found");
+        let first_token = |word: &str| -> Result<u32> {
+            Ok(tokenizer.encode_some("answer", &format!(" {}", word.trim_end_matches('.')))?[0])
+        };
+        let pair = Pair {
+            clean: tokenizer.encode_some("clean", &good[..at].join(" "))?,
+            corrupted: tokenizer.encode_some("corrupted", &swapped.join(" "))?,
+            good: vec![first_token(good[at])?],
+            bad: vec![first_token(bad[at])?],
+        };
+        if pair.clean.len() == pair.corrupted.len() && pair.good != pair.bad {
+            pairs.push(pair);
+        }
+    }
+    Ok(pairs)
+}
+
+fn other_number(determiner: &str) -> Option<&'static str> {
+    Some(match determiner {
+        "this" => "these",
+        "these" => "this",
+        "that" => "those",
+        "those" => "that",
+        _ => return None,
+    })
+}
+
+/// Pairs of requests of one level whose prompts have equally many tokens and whose answers begin with other ones: the
+/// corrupted prompt is about another subject, whose answer is the bad one.
+pub fn hierarchy_pairs<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    requests: &[EditRequest],
+    most: usize,
+) -> Result<Vec<Pair>> {
+    let prepared: Vec<PreparedRequest> =
+        requests.iter().map(|request| PreparedRequest::new(checkpoint, request)).collect::<Result<_>>()?;
+    let mut pairs = Vec::new();
+    for (i, request) in prepared.iter().enumerate() {
+        let others = prepared[i + 1..].iter().chain(&prepared[..i]);
+        let partner = others.into_iter().find(|other| is_partner(request, other));
+        if let (Some(partner), true) = (partner, pairs.len() < most) {
+            pairs.push(Pair {
+                clean: request.prompt().to_vec(),
+                corrupted: partner.prompt().to_vec(),
+                good: vec![request.target_true()[0]],
+                bad: vec![partner.target_true()[0]],
+            });
+        }
+    }
+    Ok(pairs)
+}
+
+fn is_partner(request: &PreparedRequest, other: &PreparedRequest) -> bool {
+    let level = |request: &PreparedRequest| request.level == Level::Hyponym;
+    level(request) == level(other)
+        && request.prompt().len() == other.prompt().len()
+        && request.target_true()[0] != other.target_true()[0]
+}
+
+/// Scores edges on the first half of the pairs with every method, and measures the circuits of every size on the second.
+///
+/// # Errors
+/// When a pair does not fit the model or there are fewer than two. A task whose metric does not depend on the edges has
+/// no records.
+pub fn discover<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    task: &str,
+    pairs: &[Pair],
+    seed: u64,
+) -> Result<Vec<Discovery>> {
+    const METRIC: Metric = Metric::LogitDiff;
+    const REFERENCE: Reference = Reference::Corrupted;
+    let model = &checkpoint.model;
+    let graph = Graph::new(model.config());
+    let (train, held_out) = pairs.split_at(pairs.len() / 2);
+    let attribute = |method| attribute_edges(model, train, METRIC, method, REFERENCE);
+    let edges: Vec<Edge> = graph.edges().collect();
+    let scored: Vec<(&str, EdgeScores)> = vec![
+        ("exact", patch_edges(model, train, METRIC, REFERENCE, &edges)?),
+        ("eap-ig-inputs", attribute(Attribution::IgInputs(Rule::Midpoint, 5))?),
+        ("eap-ig-activations", attribute(Attribution::IgActivations(Rule::Midpoint, 5))?),
+        ("clean-corrupted", attribute(Attribution::CleanCorrupted)?),
+        ("eap", attribute(Attribution::Eap)?),
+        ("activation-magnitude", activation_magnitude(model, train, REFERENCE)?),
+    ];
+    let curve = |scores: &EdgeScores| {
+        faithfulness_curve(model, held_out, METRIC, REFERENCE, scores, Rank::Absolute, &MIB_FRACTIONS)
+    };
+    let record = |method: &str, curve: Vec<(f64, f64)>| {
+        let Areas { cpr, cmd, cmd_log } = Areas::of(&curve);
+        let points =
+            curve.into_iter().map(|(share, faithfulness)| CurvePoint { share, faithfulness }).collect();
+        Discovery {
+            task: task.to_owned(),
+            method: method.to_owned(),
+            pairs: train.len(),
+            held_out_pairs: held_out.len(),
+            edges: edges.len(),
+            curve: points,
+            cpr,
+            cmd,
+            cmd_log,
+        }
+    };
+    let mut records = Vec::new();
+    for (method, scores) in &scored {
+        let Some(curve) = curve(scores)? else { return Ok(Vec::new()) };
+        records.push(record(method, curve));
+    }
+    let mut mean = vec![0.0; MIB_FRACTIONS.len()];
+    for draw in 0..RANDOM_DRAWS {
+        let purpose = format!("random edges/{task}");
+        let random = EdgeScores::random(graph, &mut stream(seed, &purpose, draw));
+        for (mean, (_, faithfulness)) in mean.iter_mut().zip(curve(&random)?.unwrap_or_default()) {
+            *mean += faithfulness / RANDOM_DRAWS as f64;
+        }
+    }
+    records.push(record("random", MIB_FRACTIONS.into_iter().zip(mean).collect()));
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agreement_pairs_differ_in_the_demonstrative() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/organism");
+        let tokenizer = Tokenizer::read(&folder).unwrap();
+        let row = |text: &str, label| Labelled { text: text.into(), label };
+        let rows = [
+            row("the cat saw those big dogs.", 1),
+            row("the cat saw those big dog.", 0),
+            row("a cat sees dogs.", 1), // no demonstrative
+            row("a cat sees dog.", 0),
+        ];
+        let pairs = agreement_pairs(&tokenizer, &rows, 9).unwrap();
+        assert!(pairs.len() <= 1);
+        for pair in &pairs {
+            assert_eq!(tokenizer.decode(&pair.clean).unwrap(), "the cat saw those big");
+            assert_eq!(tokenizer.decode(&pair.corrupted).unwrap(), "the cat saw that big");
+        }
+        assert_eq!(other_number("that"), Some("those"));
+        assert_eq!(other_number("the"), None);
+    }
+}
