@@ -16,10 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 9
+# Ours: method and position of the first token that differs (13 tokens, 8 pairs; EAP-IG has 5 steps).
 PAIRS = [
-    ("eap", "forward + backward"),
-    ("eap late", "forward + backward"),
-    ("eap-ig 5", "forward + backward"),
+    ("eap 0", "forward + backward"),
+    ("eap 7", "forward + backward"),
+    ("eap-ig 0", "forward + backward"),
+    ("eap-ig 7", "forward + backward"),
 ]
 
 

@@ -38,8 +38,8 @@ pub use cut::{count_at_density, top_k};
 pub use edges::{
     Areas, Attribution, Edge, EdgeScores, EdgeSet, Faithfulness, Formulation, Graph, MIB_FRACTIONS, Metric,
     Pair, Rank, Reader, Reference, Rule, Slot, Source, activation_magnitude, attribute_edges,
-    attribute_edges_per_pair, auroc, edge_mask, export, faithfulness_curve, patch_edges, random_edges,
-    run_circuit, run_clean,
+    attribute_edges_per_pair, auroc, completeness, edge_mask, export, faithfulness_curve, minimality,
+    patch_edges, random_edges, run_circuit, run_clean, stability,
 };
 pub use noise::Noise;
 pub use objective::Objective;

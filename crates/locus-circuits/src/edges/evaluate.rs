@@ -1,6 +1,7 @@
 //! How good a circuit is: how much of the model's behaviour it has, at every size, beside random circuits.
 
 use locus_gpt2::{Params, Result, Scalar};
+use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
@@ -53,6 +54,97 @@ impl Faithfulness {
         let (clean, empty, circuit) = (mean(&self.clean), mean(&self.empty), mean(&self.circuit));
         ((clean - empty).abs() > 1e-6).then(|| (circuit - empty) / (clean - empty))
     }
+
+    /// 95 % percentile bootstrap interval of [`Faithfulness::normalised`] over pairs. Resamples in which it is undefined
+    /// are left out; `None` when all are.
+    pub fn interval(&self, resamples: usize, rng: &mut ChaCha8Rng) -> Option<(f64, f64)> {
+        let n = self.clean.len();
+        let mut ratios: Vec<f64> = (0..resamples)
+            .filter_map(|_| {
+                let drawn: Vec<usize> = (0..n).map(|_| rng.random_range(0..n)).collect();
+                let of = |values: &[f64]| drawn.iter().map(|&i| values[i]).collect();
+                let (clean, empty, circuit) = (of(&self.clean), of(&self.empty), of(&self.circuit));
+                Faithfulness { clean, empty, circuit }.normalised()
+            })
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        let last = ratios.len().checked_sub(1)?;
+        let at = |share: f64| ratios[(share * last as f64).round() as usize];
+        Some((at(0.025), at(0.975)))
+    }
+}
+
+/// Minimality (Wang et al. 2022): for each edge of a circuit, how much the mean metric falls when it alone is taken away.
+///
+/// # Errors
+/// When a pair does not fit the model or there is none.
+pub fn minimality<F: Scalar>(
+    model: &Params<F>,
+    pairs: &[Pair],
+    metric: Metric,
+    circuit: &EdgeSet,
+    reference: Reference,
+) -> Result<Vec<(Edge, f64)>> {
+    let mean = |set: &EdgeSet| -> Result<f64> {
+        let values = run_circuit(model, pairs, metric, set, reference, Formulation::Shorter)?;
+        Ok(values.iter().sum::<f64>() / values.len() as f64)
+    };
+    let whole = mean(circuit)?;
+    circuit
+        .edges()
+        .map(|edge| {
+            let mut rest = circuit.clone();
+            rest.remove(edge);
+            Ok((edge, whole - mean(&rest)?))
+        })
+        .collect()
+}
+
+/// Completeness (Wang et al. 2022): what a set of edges does to the circuit it should do to the model. For each knock-out
+/// the mean metric of the circuit without it and of the model without it; a complete circuit has equal numbers.
+///
+/// # Errors
+/// When a pair does not fit the model or there is none.
+pub fn completeness<F: Scalar>(
+    model: &Params<F>,
+    pairs: &[Pair],
+    metric: Metric,
+    circuit: &EdgeSet,
+    reference: Reference,
+    knock_outs: &[EdgeSet],
+) -> Result<Vec<(f64, f64)>> {
+    let without = |set: &EdgeSet, gone: &EdgeSet| -> Result<f64> {
+        let rest = EdgeSet::from_edges(set.graph(), set.edges().filter(|&edge| !gone.contains(edge)));
+        let values = run_circuit(model, pairs, metric, &rest, reference, Formulation::Shorter)?;
+        Ok(values.iter().sum::<f64>() / values.len() as f64)
+    };
+    let full = EdgeSet::full(circuit.graph());
+    knock_outs.iter().map(|gone| Ok((without(circuit, gone)?, without(&full, gone)?))).collect()
+}
+
+/// Stability: the mean Jaccard index of the top-n circuit of all pairs with those of bootstrap resamples of the pairs.
+///
+/// # Panics
+/// When there are no scores or no resamples.
+pub fn stability(per_pair: &[EdgeScores], n: usize, by: Rank, resamples: usize, rng: &mut ChaCha8Rng) -> f64 {
+    assert!(!per_pair.is_empty() && resamples > 0, "nothing to resample");
+    let graph = per_pair[0].graph();
+    let circuit = |drawn: &mut dyn Iterator<Item = usize>| {
+        let mut sum = ndarray::Array2::<f64>::zeros(per_pair[0].matrix().dim());
+        drawn.for_each(|i| sum += per_pair[i].matrix());
+        EdgeSet::top_n(&EdgeScores::new(graph, sum), n, by)
+    };
+    let all = circuit(&mut (0..per_pair.len()));
+    let total: f64 = (0..resamples)
+        .map(|_| {
+            let drawn: Vec<usize> =
+                (0..per_pair.len()).map(|_| rng.random_range(0..per_pair.len())).collect();
+            let other = circuit(&mut drawn.into_iter());
+            let both = all.edges().filter(|&edge| other.contains(edge)).count();
+            both as f64 / (all.count() + other.count() - both).max(1) as f64
+        })
+        .sum();
+    total / resamples as f64
 }
 
 /// Normalised faithfulness of the top-n circuits of a ranking, pruned, at each share of the edges; the share is the one
@@ -175,6 +267,44 @@ mod tests {
         assert_eq!(auroc(&scores(-2.0, 1.0), &truth, Rank::Absolute), 1.0);
         assert_eq!(auroc(&scores(-2.0, 1.0), &truth, Rank::Signed), 0.0);
         assert_eq!(auroc(&scores(1.0, 1.0), &truth, Rank::Absolute), 0.5);
+    }
+
+    /// On a planted circuit: every edge is needed, knocking edges out does the same to circuit and model, and every
+    /// resample of the pairs has the same circuit where each pair alone shows all of it.
+    #[test]
+    fn a_planted_circuit_is_minimal_complete_and_stable() {
+        let planted = crate::planted::exclusive_or();
+        let (model, pairs, truth) = (&planted.model, &planted.pairs, &planted.truth);
+        let (metric, reference) = (Metric::LogitDiff, Reference::Corrupted);
+        for (edge, fall) in minimality(model, pairs, metric, truth, reference).unwrap() {
+            assert!(fall > 1.0, "{}: {fall}", truth.graph().name(edge));
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let knock_outs: Vec<EdgeSet> = (0..4).map(|_| random_edges(truth.graph(), 12, &mut rng)).collect();
+        let found = completeness(model, pairs, metric, truth, reference, &knock_outs).unwrap();
+        assert!(found.iter().all(|(circuit, model)| (circuit - model).abs() < 0.05), "{found:?}");
+        let nothing =
+            completeness(model, pairs, metric, &EdgeSet::empty(truth.graph()), reference, &knock_outs);
+        assert!(nothing.unwrap().iter().any(|(circuit, model)| (circuit - model).abs() > 1.0));
+
+        let same = crate::edges::attribute_edges_per_pair(
+            model,
+            &pairs[..1],
+            metric,
+            crate::edges::Attribution::IgInputs(crate::edges::Rule::Midpoint, 20),
+            reference,
+        )
+        .unwrap();
+        let copies = vec![same[0].clone(); 5];
+        assert_eq!(stability(&copies, 3, Rank::Absolute, 20, &mut rng), 1.0);
+        let noise: Vec<EdgeScores> = (0..5).map(|_| EdgeScores::random(truth.graph(), &mut rng)).collect();
+        let unstable = stability(&noise, 10, Rank::Absolute, 50, &mut rng);
+        assert!(unstable < 0.9, "{unstable}");
+
+        let measured = Faithfulness::of(model, pairs, metric, truth, reference).unwrap();
+        let (low, high) = measured.interval(200, &mut rng).unwrap();
+        let value = measured.normalised().unwrap();
+        assert!(low <= value && value <= high && high - low < 0.02, "{low} {value} {high}");
     }
 
     /// Values by hand for a curve with two segments.

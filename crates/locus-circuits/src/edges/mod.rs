@@ -15,7 +15,10 @@ mod select;
 
 pub use attribution::{Attribution, activation_magnitude, attribute_edges, attribute_edges_per_pair};
 pub use bridge::edge_mask;
-pub use evaluate::{Areas, Faithfulness, MIB_FRACTIONS, auroc, faithfulness_curve, random_edges};
+pub use evaluate::{
+    Areas, Faithfulness, MIB_FRACTIONS, auroc, completeness, faithfulness_curve, minimality, random_edges,
+    stability,
+};
 pub use graph::{Edge, Graph, Reader, Slot, Source};
 pub use intervene::{Formulation, patch_edges, run_circuit, run_clean};
 pub use metric::Metric;
