@@ -49,7 +49,7 @@ impl StudyFineTuning {
     pub fn check(&self) -> Result<()> {
         let wrong =
             |name, value, expected| Err(Error::Parameter { editor: Self::NAME, name, value, expected });
-        if self.lr.is_nan() || self.lr <= 0.0 {
+        if !self.lr.is_finite() || self.lr <= 0.0 {
             return wrong("lr", self.lr, "a number above 0");
         }
         if self.max_steps == 0 {

@@ -71,9 +71,9 @@ impl Tokenizer {
         self.inner.decode(ids, false).map_err(|e| Error::Input(format!("tokens cannot be decoded: {e}")))
     }
 
-    /// Number of tokens, special ones included.
+    /// One more than the largest token id: the least vocabulary of a model that this tokenizer fits.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
     }
 
     /// The id of a token given as it stands in the vocabulary.
