@@ -165,17 +165,18 @@ fn resuming_fills_gaps() {
     let (whole, gaps) = (sandbox.path("whole"), sandbox.path("gaps"));
     assert_eq!(differences(&whole, &gaps), Vec::<PathBuf>::new());
 
-    let lost = ["gaps/work/circuit-faithful-persona_e.json", "gaps/work/edit--none-1-full.json"];
+    let unit = |name: &str| ["gaps", "work", name].join("/");
+    let lost = ["circuit-faithful-persona_e.json", "edit--none-1-full.json"].map(unit);
     lost.iter().for_each(|unit| sandbox.remove(unit));
-    let half_written = "gaps/work/edit-faithful-hierarchy-0.5-circuit.json";
-    sandbox.truncate(half_written);
+    let half_written = unit("edit-faithful-hierarchy-0.5-circuit.json");
+    sandbox.truncate(&half_written);
     sandbox.remove("gaps/results.json");
     let before = written(&gaps);
     run("--out gaps --resume").done();
     assert_eq!(differences(&whole, &gaps), Vec::<PathBuf>::new());
     let fresh: Vec<PathBuf> =
         written(&gaps).into_iter().filter(|unit| !before.contains(unit)).map(|(path, _)| path).collect();
-    let expected = [lost[0], lost[1], half_written].map(|unit| sandbox.path(unit));
+    let expected = [&lost[0], &lost[1], &half_written].map(|unit| sandbox.path(unit));
     assert!(expected.iter().all(|unit| fresh.contains(unit)), "{fresh:?}");
     let masks = fresh.iter().filter(|path| path.starts_with(gaps.join("masks"))).count();
     assert_eq!(fresh.len(), expected.len() + masks, "more was computed than was missing: {fresh:?}");
