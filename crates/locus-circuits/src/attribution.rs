@@ -1,8 +1,65 @@
-//! Attribution of a loss to parameters in one backward pass.
+//! Attribution of a loss to parameters from gradients at (or on the way to) the intact model.
+//!
+//! Letters: `w_j` a parameter, `g_ij` the gradient of example `i`'s loss with respect to it.
 
 use locus_gpt2::{ParamId, Params, Result, Scalar};
 
 use crate::objective::Objective;
+
+/// Rows whose gradients are held at the same time.
+const ROWS_AT_A_TIME: usize = 64;
+
+/// What a parameter's score is. All are at least 0; larger means more important.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightScore {
+    /// `|w_j sum_i g_ij|`: first-order change of the mean loss when the parameter is set to zero (SNIP, Lee et al. 2019,
+    /// eq. 5).
+    Removal,
+    /// `sum_i |w_j g_ij|`: the same without cancelling between examples.
+    RemovalPerExample,
+    /// `w_j^2 sum_i g_ij^2`: second-order change with the Fisher diagonal for the curvature (optimal brain damage,
+    /// LeCun et al. 1990; Theis et al. 2018).
+    Fisher,
+    /// `|w_j mean_k sum_i g_ij(alpha_k)|` at `alpha_k w`, all block parameters scaled together: integrated gradients
+    /// (Sundararajan et al. 2017) from the model without blocks, midpoint rule with this many points. The signed scores
+    /// add up to the change of the mean loss over that path.
+    Integrated(usize),
+    /// `|w_j|`: a control that knows no task.
+    Magnitude,
+}
+
+/// Scores every block parameter on all rows of the objective.
+///
+/// # Errors
+/// When a sequence does not fit the model.
+///
+/// # Panics
+/// When there is no row, or integration has no point.
+pub fn score_weights<F: Scalar>(objective: &Objective<'_, F>, method: WeightScore) -> Result<Params<F>> {
+    let model = objective.model;
+    match method {
+        WeightScore::Removal => Ok(product(model, &mean_gradient(objective, model)?)),
+        WeightScore::RemovalPerExample => weight_attribution(objective, 1),
+        WeightScore::Fisher => sum_over_parts(objective, 1, |w, g| w * w * g * g),
+        WeightScore::Integrated(points) => {
+            assert!(points > 0, "integration needs a point");
+            let mut sum = Params::zeros(model.config(), ParamId::maskable(model.config()));
+            for k in 0..points {
+                let alpha = F::of((k as f64 + 0.5) / points as f64);
+                let scaled = scale_blocks(model, alpha);
+                sum.add_scaled(F::of(1.0 / points as f64), &mean_gradient(objective, &scaled)?);
+            }
+            Ok(product(model, &sum))
+        }
+        WeightScore::Magnitude => {
+            let mut sizes = Params::zeros(model.config(), []);
+            for id in ParamId::maskable(model.config()) {
+                sizes.insert(id, model.get(id).iter().map(|w| w.abs()).collect());
+            }
+            Ok(sizes)
+        }
+    }
+}
 
 /// First-order change of the loss when a parameter is set to zero, summed over pieces of the data without cancelling
 /// between them: `s_j = sum over pieces |w_j g_j(piece)|` (SNIP, Lee et al. 2019, eq. 5, with the absolute value taken
@@ -13,18 +70,49 @@ use crate::objective::Objective;
 /// # Errors
 /// When a sequence does not fit the model.
 pub fn weight_attribution<F: Scalar>(objective: &Objective<'_, F>, piece_rows: usize) -> Result<Params<F>> {
-    let config = objective.model.config();
-    let rows: Vec<usize> = (0..objective.sequences.len()).collect();
-    let mut scores = Params::zeros(config, ParamId::maskable(config));
-    // Bounded memory: a few pieces' gradients at a time.
-    for rows in rows.chunks(64) {
-        for (_, grads) in objective.gradient_parts(objective.model, rows, piece_rows)? {
-            for id in ParamId::maskable(config) {
-                let weights = objective.model.get(id);
-                let terms = weights.iter().zip(grads.get(id)).map(|(&w, &g)| (w * g).abs());
+    sum_over_parts(objective, piece_rows, |w, g| (w * g).abs())
+}
+
+/// Sum over pieces of `term(w_j, g_j(piece))`, gradients being shares of the mean loss.
+fn sum_over_parts<F: Scalar>(
+    objective: &Objective<'_, F>,
+    piece_rows: usize,
+    term: impl Fn(F, F) -> F,
+) -> Result<Params<F>> {
+    let (model, n) = (objective.model, objective.sequences.len());
+    let mut scores = Params::zeros(model.config(), ParamId::maskable(model.config()));
+    let rows: Vec<usize> = (0..n).collect();
+    for rows in rows.chunks(ROWS_AT_A_TIME) {
+        // The objective divides by the rows of the chunk.
+        let share = F::of(rows.len() as f64 / n as f64);
+        for (_, grads) in objective.gradient_parts(model, rows, piece_rows)? {
+            for id in ParamId::maskable(model.config()) {
+                let terms = model.get(id).iter().zip(grads.get(id)).map(|(&w, &g)| term(w, share * g));
                 scores.get_mut(id).iter_mut().zip(terms).for_each(|(score, term)| *score += term);
             }
         }
     }
     Ok(scores)
+}
+
+fn mean_gradient<F: Scalar>(objective: &Objective<'_, F>, at: &Params<F>) -> Result<Params<F>> {
+    let rows: Vec<usize> = (0..objective.sequences.len()).collect();
+    Ok(objective.gradient(at, &rows)?.1)
+}
+
+/// `|w g|`, entry by entry.
+fn product<F: Scalar>(model: &Params<F>, grads: &Params<F>) -> Params<F> {
+    let mut scores = grads.clone();
+    for id in ParamId::maskable(model.config()) {
+        scores.get_mut(id).iter_mut().zip(model.get(id)).for_each(|(g, &w)| *g = (*g * w).abs());
+    }
+    scores
+}
+
+fn scale_blocks<F: Scalar>(model: &Params<F>, alpha: F) -> Params<F> {
+    let mut scaled = model.clone();
+    for id in ParamId::maskable(model.config()) {
+        scaled.get_mut(id).iter_mut().for_each(|w| *w *= alpha);
+    }
+    scaled
 }

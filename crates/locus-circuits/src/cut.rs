@@ -32,6 +32,28 @@ pub fn top_k<F: Scalar>(scores: &Params<F>, count: usize) -> ParamMask {
     })
 }
 
+/// The best share `density` of each tensor, so that every tensor is as dense as the others: the nearest whole number of
+/// its parameters, and at least one. Equal scores are taken in order.
+///
+/// # Panics
+/// When the density is not in (0, 1], or a score is NaN.
+pub fn top_k_per_tensor<F: Scalar>(scores: &Params<F>, density: f64) -> ParamMask {
+    assert!(density > 0.0 && density <= 1.0, "a density of {density}");
+    let config = scores.config();
+    let mut inside = Vec::with_capacity(ParamMask::population(config));
+    for id in ParamId::maskable(config) {
+        let scores = scores.get(id);
+        let count = ((density * scores.len() as f64).round() as usize).max(1);
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).expect("scores are not NaN"));
+        let first = inside.len();
+        inside.resize(first + scores.len(), false);
+        order[..count].iter().for_each(|&i| inside[first + i] = true);
+    }
+    let mut inside = inside.into_iter();
+    ParamMask::from_fn(config, |_, _| inside.next() == Some(true))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +72,27 @@ mod tests {
             let highest_out = worst(&scores, &mask.complement(), f32::NEG_INFINITY, f32::max);
             assert!(highest_out <= lowest_in);
         }
+    }
+
+    #[test]
+    fn every_tensor_gets_its_share() {
+        let config = Config::new(1, 1, 3, 4, 5);
+        let mut scores = Params::<f32>::zeros(&config, ParamId::maskable(&config));
+        for (t, id) in ParamId::maskable(&config).enumerate() {
+            scores.get_mut(id).iter_mut().enumerate().for_each(|(i, s)| *s = (1000 * t + i % 4) as f32);
+        }
+        let mask = top_k_per_tensor(&scores, 0.25);
+        for ((id, kept, size), (_, bytes)) in mask.counts().into_iter().zip(mask.tensors()) {
+            assert_eq!(kept, ((0.25 * size as f64).round() as usize).max(1), "{id}");
+            let ends = |inside: u8| {
+                bytes.iter().zip(scores.get(id)).filter(move |(b, _)| **b == inside).map(|(_, &score)| score)
+            };
+            assert!(
+                ends(1).fold(f32::INFINITY, f32::min) >= ends(0).fold(f32::NEG_INFINITY, f32::max),
+                "{id}"
+            );
+        }
+        assert_eq!(top_k_per_tensor(&scores, 1.0), ParamMask::full(&config));
     }
 
     fn worst(scores: &Params<f32>, mask: &ParamMask, start: f32, pick: fn(f32, f32) -> f32) -> f32 {

@@ -3,10 +3,11 @@
 //! A circuit is a [`ParamMask`]: a subset of the block parameters, scalar by scalar. An
 //! [`Objective`] says what it must still do (choose the class the full model chooses). Two recipes search for it,
 //! [`BinaryConcrete`] as the study published it and [`ScheduledTopK`], ours; both return one [`Circuit`] per density
-//! target from a single trajectory. [`weight_attribution`] and [`top_k`] are the parts of the second that stand alone.
+//! target from a single trajectory. [`score_weights`] with [`top_k`] or [`top_k_per_tensor`] needs no search: one or a few
+//! backward passes.
 //!
 //! ```
-//! use locus_circuits::{Objective, ScheduledTopK};
+//! use locus_circuits::{Objective, ReadOut, ScheduledTopK};
 //! use locus_gpt2::{Config, Params, ScoreHead};
 //! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 //!
@@ -15,7 +16,8 @@
 //! let head = ScoreHead { weight: ndarray::Array2::eye(8).view().split_at(ndarray::Axis(0), 2).0.to_owned() };
 //! let sequences: Vec<Vec<u32>> = (0..6).map(|i| vec![i, i + 1]).collect();
 //! let classes = head.predict(&model, &sequences)?; // what the full model says
-//! let objective = Objective { model: &model, head: &head, sequences: &sequences, classes: &classes };
+//! let read_out = ReadOut::Head(&head, &classes);
+//! let objective = Objective { model: &model, read_out, sequences: &sequences };
 //! let circuits = ScheduledTopK::default().train(&objective, &[0.5, 0.1], 7, &mut |_| {})?;
 //! assert_eq!(circuits[1].mask.count(), (0.1 * 872.0f64).round() as usize); // exactly 10 % of 872 parameters
 //! # Ok::<(), locus_gpt2::Error>(())
@@ -32,9 +34,9 @@ mod scheduled;
 
 use locus_gpt2::ParamMask;
 
-pub use attribution::weight_attribution;
+pub use attribution::{WeightScore, score_weights, weight_attribution};
 pub use binary_concrete::BinaryConcrete;
-pub use cut::{count_at_density, top_k};
+pub use cut::{count_at_density, top_k, top_k_per_tensor};
 pub use edges::{
     Areas, Attribution, Edge, EdgeScores, EdgeSet, Faithfulness, Formulation, Graph, MIB_FRACTIONS, Metric,
     Pair, Rank, Reader, Reference, Rule, Slot, Source, activation_magnitude, attribute_edges,
@@ -42,7 +44,7 @@ pub use edges::{
     patch_edges, random_edges, run_circuit, run_clean, stability,
 };
 pub use noise::Noise;
-pub use objective::Objective;
+pub use objective::{Objective, ReadOut};
 pub use scheduled::ScheduledTopK;
 
 /// A circuit found for one density target.

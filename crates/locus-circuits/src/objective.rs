@@ -1,23 +1,31 @@
-//! What a circuit is asked to do: choose the class the full model chooses.
+//! What a circuit is asked to do: choose as the full model does.
 
-use locus_gpt2::{Batch, ParamId, Params, Result, Scalar, ScoreHead, pieces};
+use locus_gpt2::{Batch, ParamId, Params, Result, Scalar, ScoreHead, Trace, dot, pieces};
+use ndarray::Array2;
 use rayon::prelude::*;
 
 /// Rows of the packed batch in one piece of parallel work. A piece returns a gradient of every block parameter, so it
 /// must not be small; it must not be large either, or a batch would not fill the machine.
 const PIECE_ROWS: usize = 512;
 
-/// Sequences with the class the full model gives each of them.
+/// How a choice is read off the last token's hidden state.
+#[derive(Clone, Copy, Debug)]
+pub enum ReadOut<'a, F> {
+    /// A linear head, and the class of each row, usually the one the full model chooses.
+    Head(&'a ScoreHead<F>, &'a [usize]),
+    /// The unembedding: in each row the first token is to be preferred to the second.
+    Answers(&'a [[u32; 2]]),
+}
+
+/// Sequences with the choice that is wanted for each of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Objective<'a, F> {
     /// The intact model.
     pub model: &'a Params<F>,
-    /// Reads the class off the last token's hidden state.
-    pub head: &'a ScoreHead<F>,
+    /// Reads the choice.
+    pub read_out: ReadOut<'a, F>,
     /// Tokenised rows.
     pub sequences: &'a [Vec<u32>],
-    /// Class of each row, usually the arg max of the full model's logits.
-    pub classes: &'a [usize],
 }
 
 impl<F: Scalar> Objective<'_, F> {
@@ -36,8 +44,8 @@ impl<F: Scalar> Objective<'_, F> {
         Ok((loss, sum))
     }
 
-    /// The summands of [`Objective::gradient`]: one per piece of at most `max_rows` tokens, already divided by the
-    /// number of rows.
+    /// The summands of [`Objective::gradient`]: one per piece of at most `max_rows` tokens (and at least one sequence),
+    /// already divided by the number of rows.
     ///
     /// # Errors
     /// When a sequence does not fit the model.
@@ -48,7 +56,6 @@ impl<F: Scalar> Objective<'_, F> {
         max_rows: usize,
     ) -> Result<Vec<(f64, Params<F>)>> {
         let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
-        let classes: Vec<usize> = rows.iter().map(|&row| self.classes[row]).collect();
         let config = masked.config();
         let share = 1.0 / rows.len() as f64;
         pieces(&sequences, max_rows)
@@ -56,12 +63,48 @@ impl<F: Scalar> Objective<'_, F> {
             .map(|piece| {
                 let batch = Batch::new(config, &sequences[piece.clone()])?;
                 let trace = masked.trace(&batch, &mut ());
-                let (loss, mut d_hidden) = self.head.cross_entropy_backward(&batch, &trace, &classes[piece]);
+                let (loss, mut d_hidden) = self.read_out.cross_entropy(masked, &batch, &trace, &rows[piece]);
                 d_hidden.mapv_inplace(|g| g * F::of(share));
                 let mut grads = Params::zeros(config, ParamId::maskable(config));
                 masked.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
                 Ok((loss * share, grads))
             })
             .collect()
+    }
+}
+
+impl<F: Scalar> ReadOut<'_, F> {
+    /// Summed cross-entropy of a batch of the given rows, and its gradient at the hidden states `[n, d]`.
+    fn cross_entropy(
+        &self,
+        model: &Params<F>,
+        batch: &Batch,
+        trace: &Trace<F>,
+        rows: &[usize],
+    ) -> (f64, Array2<F>) {
+        match self {
+            ReadOut::Head(head, classes) => {
+                let classes: Vec<usize> = rows.iter().map(|&row| classes[row]).collect();
+                head.cross_entropy_backward(batch, trace, &classes)
+            }
+            ReadOut::Answers(answers) => {
+                let wte = model.matrix(ParamId::TokenEmbedding);
+                let mut loss = 0.0;
+                let mut d_hidden = Array2::zeros(trace.hidden.dim());
+                for (&row, last) in rows.iter().zip(batch.last_rows()) {
+                    let [good, bad] = answers[row].map(|token| wte.row(token as usize));
+                    let direction = &good - &bad;
+                    let hidden = trace.hidden.row(last);
+                    let [hidden, along] =
+                        [hidden.as_slice(), direction.as_slice()].map(|x| x.expect("rows are contiguous"));
+                    let advantage = dot(hidden, along).wide();
+                    // softmax over two: p(bad) = 1 / (1 + exp(advantage)), loss = -ln p(good)
+                    let p_bad = 1.0 / (1.0 + advantage.exp());
+                    loss += (-advantage).max(0.0) + (-advantage.abs()).exp().ln_1p();
+                    d_hidden.row_mut(last).assign(&direction.mapv(|x| F::of(-p_bad) * x));
+                }
+                (loss, d_hidden)
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 
+use crate::classify::shuffle;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::params::{ParamId, Params};
@@ -48,6 +49,13 @@ impl ParamMask {
             wanted -= usize::from(inside);
             inside
         })
+    }
+
+    /// A random mask with as many scalars inside each tensor as this one.
+    pub fn shuffled(&self, rng: &mut ChaCha8Rng) -> Self {
+        let mut mask = self.clone();
+        mask.inside.iter_mut().for_each(|(_, bytes)| shuffle(bytes, rng));
+        mask
     }
 
     /// Number of block parameters of a model.

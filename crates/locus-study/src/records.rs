@@ -14,6 +14,35 @@ pub struct Records {
     /// Circuits of edges, one record per task and method.
     #[serde(default)]
     pub discoveries: Vec<Discovery>,
+    /// Circuits of parameters found on the same pairs, one record per task, method, size and task tested on.
+    #[serde(default)]
+    pub mask_comparisons: Vec<MaskComparison>,
+}
+
+/// A way to find a circuit of parameters, measured on pairs it has not seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MaskComparison {
+    /// Task the circuit was found on.
+    pub task: String,
+    /// How it was found.
+    pub method: String,
+    /// Task of the pairs it was measured on.
+    pub tested_on: String,
+    /// Density asked for, in (0, 1].
+    pub target_density: f64,
+    /// Share of block parameters in the circuit.
+    pub density: f64,
+    /// Pairs behind every share below.
+    pub held_out_pairs: usize,
+    /// Share of pairs on which the full model prefers the good answer.
+    pub accuracy_full: f64,
+    /// The same for the circuit alone.
+    pub accuracy: f64,
+    /// The same for its complement alone.
+    pub accuracy_complement: f64,
+    /// `(circuit - empty) / (full - empty)` of the mean logit difference, empty being the model without blocks; `None`
+    /// when those two do not differ.
+    pub faithfulness: Option<f64>,
 }
 
 /// A way to score edges, measured on pairs it has not seen.

@@ -1,6 +1,6 @@
 //! The objective's gradient against finite differences, and the attribution made from it.
 
-use locus_circuits::weight_attribution;
+use locus_circuits::{Objective, ReadOut, WeightScore, score_weights, weight_attribution};
 use locus_gpt2::{Batch, ParamId, Params, cross_entropy};
 use locus_testkit::{REORDERED_F64, assert_close, check_directional};
 use proptest::prelude::*;
@@ -71,6 +71,7 @@ proptest! {
         let weights = flat(&case.model);
         let mut expected = vec![0.0; weights.len()];
         let rows: Vec<usize> = (0..50).collect();
+        // All rows at once: what is held at a time does not change the sum.
         for (_, part) in objective.gradient_parts(&case.model, &rows, piece_rows).unwrap() {
             for ((sum, w), g) in expected.iter_mut().zip(&weights).zip(flat(&part)) {
                 *sum += (w * g).abs();
@@ -81,6 +82,67 @@ proptest! {
             prop_assert!(*score >= 0.0 && (*weight != 0.0 || *score == 0.0), "{} of {}", score, weight);
         }
         prop_assert!(scores.iter().filter(|&&score| score > 0.0).count() > scores.len() / 5);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(8))]
+
+    /// With two answers per row instead of a head: the derivative of a loss written out here.
+    #[test]
+    fn gradient_of_answers_is_the_derivative(seed in any::<u64>(), density in 0.3f64..=1.0) {
+        let case = Case::new(9, seed);
+        let answers: Vec<[u32; 2]> = (0..9).map(|i| [i, (i + 7) % 20]).collect();
+        let objective =
+            Objective { model: &case.model, read_out: ReadOut::Answers(&answers), sequences: &case.sequences };
+        let masked = case.random_mask(density, seed).isolate(&case.model);
+        let rows = [0, 3, 4, 8];
+        let (value, gradient) = objective.gradient(&masked, &rows).unwrap();
+        let loss = |model: &Params<f64>| {
+            let of = |&row: &usize| {
+                let batch = Batch::new(model.config(), &[&case.sequences[row]]).unwrap();
+                let hidden = locus_gpt2::last_hidden(model, &batch);
+                let logits = model.logits(hidden.view());
+                let [good, bad] = answers[row].map(|token| logits[(0, token as usize)]);
+                (1.0 + (bad - good).exp()).ln()
+            };
+            rows.iter().map(of).sum::<f64>() / 4.0
+        };
+        assert_close("loss", &[value], &[loss(&masked)], REORDERED_F64);
+        check_directional("all blocks", &flat(&masked), &flat(&gradient), seed, |values| {
+            loss(&with_blocks(&masked, values))
+        });
+    }
+
+    /// Every score of weights against its formula, gradients taken row by row.
+    #[test]
+    fn weight_scores_follow_their_formulas(seed in any::<u64>()) {
+        const N: usize = 70; // more rows than are held at a time, and not a multiple of them
+        let case = Case::new(N, seed);
+        let objective = case.objective();
+        let w = flat(&case.model);
+        let at = |model: &Params<f64>| -> Vec<Vec<f64>> {
+            (0..N).map(|row| flat(&objective.gradient(model, &[row]).unwrap().1)).collect()
+        };
+        let g = at(&case.model);
+        let n = N as f64;
+        let sum = |g: &[Vec<f64>], term: &dyn Fn(f64) -> f64| -> Vec<f64> {
+            (0..w.len()).map(|j| g.iter().map(|g| term(g[j] / n)).sum()).collect()
+        };
+        let score = |method| flat(&score_weights(&objective, method).unwrap());
+        let check = |method, expected: Vec<f64>| assert_close(&format!("{method:?}"), &score(method), &expected, REORDERED_F64);
+        let times = |g: Vec<f64>| -> Vec<f64> { g.iter().zip(&w).map(|(g, w)| (g * w).abs()).collect() };
+        check(WeightScore::Removal, times(sum(&g, &|g| g)));
+        check(WeightScore::RemovalPerExample, times(sum(&g, &f64::abs)));
+        check(WeightScore::Fisher, sum(&g, &|g| g * g).iter().zip(&w).map(|(g, w)| g * w * w).collect());
+        check(WeightScore::Magnitude, w.iter().map(|w| w.abs()).collect());
+        let mut mean = vec![0.0; w.len()];
+        for alpha in [1.0 / 6.0, 0.5, 5.0 / 6.0] {
+            let scaled: Vec<f64> = w.iter().map(|w| alpha * w).collect();
+            let g = sum(&at(&with_blocks(&case.model, &scaled)), &|g| g);
+            mean.iter_mut().zip(g).for_each(|(mean, g)| *mean += g / 3.0);
+        }
+        check(WeightScore::Integrated(3), times(mean));
     }
 }
 

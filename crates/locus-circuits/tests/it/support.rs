@@ -1,6 +1,6 @@
 //! A tiny random task: model, head, ragged rows, and the classes the full model chooses.
 
-use locus_circuits::Objective;
+use locus_circuits::{Objective, ReadOut};
 use locus_gpt2::{Config, ParamId, ParamMask, Params, ScoreHead, argmax, last_hidden_of};
 use locus_testkit::random_vector;
 use ndarray::Array2;
@@ -47,7 +47,7 @@ impl Case {
 
     pub fn objective(&self) -> Objective<'_, f64> {
         let Case { model, head, sequences, classes } = self;
-        Objective { model, head, sequences, classes }
+        Objective { model, read_out: ReadOut::Head(head, classes), sequences }
     }
 
     /// Share of the training rows on which the masked model chooses as the full model does.

@@ -56,8 +56,7 @@ fn train<F: Scalar>(
     settings: &Settings,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Circuit>> {
-    let mut objective = task.objective(model);
-    objective.classes = classes;
+    let objective = task.objective_for(model, classes);
     // One draw from a named stream, so that tasks and presets do not share noise.
     let purpose = format!("mask/{}/{}", preset.name(), task.name);
     let seed = rand::Rng::next_u64(&mut stream(settings.seed, &purpose, 0));

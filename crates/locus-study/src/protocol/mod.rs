@@ -3,6 +3,7 @@
 mod discovery;
 mod edits;
 mod extract;
+mod masks;
 mod run;
 mod settings;
 mod task;
@@ -10,6 +11,8 @@ mod task;
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use edits::{EditScope, PreparedRequest, edit_all};
 pub use extract::{Extracted, extract};
+pub(crate) use masks::TRAINED;
+pub use masks::compare_masks;
 pub use run::{Store, run};
 pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, SWEEP, SWEEP_TASK, Settings};
 pub use task::{PreparedTask, Rows};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use locus_circuits::Pair;
 use locus_data::StudyData;
 use locus_data::seed::stream;
 use locus_editors::StudyFineTuning;
@@ -14,10 +15,11 @@ use serde::de::DeserializeOwned;
 use super::discovery::{agreement_pairs, discover, hierarchy_pairs};
 use super::edits::{EditScope, PreparedRequest, edit_all};
 use super::extract::{Extracted, extract};
+use super::masks::compare_masks;
 use super::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use super::task::PreparedTask;
 use crate::progress::Progress;
-use crate::records::{Discovery, EditOutcome, Extraction, Overlap, Records, Scope};
+use crate::records::{Discovery, EditOutcome, Extraction, MaskComparison, Overlap, Records, Scope};
 
 /// Runs the protocol. Finished units of work (a trajectory, a scope's edits) are kept in `folder/work`, the masks in
 /// `folder/masks`; with `resume` those of an identical earlier run are taken from there.
@@ -73,27 +75,32 @@ pub fn run<F: Scalar>(
         .collect::<Result<_>>()?;
     stage.finish();
 
-    let discoveries = discover_all(checkpoint, data, settings, store, progress)?;
+    let (discoveries, mask_comparisons) = discover_all(checkpoint, data, settings, store, progress)?;
     let overlaps = overlaps(&extracted, settings.main_preset);
     Ok(Records {
         extractions: extracted.into_iter().map(|extracted| extracted.record).collect(),
         edits: edits.into_iter().flatten().collect(),
         overlaps,
         discoveries,
+        mask_comparisons,
     })
 }
 
-/// Circuits of edges of every task that has pairs for it. A task without enough of them (the model's tokenizer cuts its
-/// words otherwise) has no rows in X1.
+/// Circuits of edges, and circuits of parameters beside them, of every task that has pairs for it. A task without enough
+/// of them (the model's tokenizer cuts its words otherwise) has no rows in X1.
 fn discover_all<F: Scalar>(
     checkpoint: &Checkpoint<F>,
     data: &StudyData,
     settings: &Settings,
     store: &Store,
     progress: &Progress,
-) -> Result<Vec<Discovery>> {
+) -> Result<(Vec<Discovery>, Vec<MaskComparison>)> {
     const FEWEST: usize = 8;
-    let stage = progress.stage("edges", settings.pair_tasks.len());
+    if settings.pair_tasks.is_empty() {
+        return Ok(Default::default());
+    }
+    let stage = progress.stage("edges", settings.pair_tasks.len() + 1);
+    let mut tasks: Vec<(String, Vec<Pair>)> = Vec::new();
     let mut all = Vec::new();
     for task in &settings.pair_tasks {
         let pairs = if task == SWEEP_TASK {
@@ -106,11 +113,17 @@ fn discover_all<F: Scalar>(
             all.extend(store.unit(&format!("edges-{task}"), || {
                 discover(checkpoint, task, &pairs, settings.seed).with_context(|| format!("task {task}"))
             })?);
+            tasks.push((task.clone(), pairs));
         }
         stage.inc();
     }
+    stage.message("parameters");
+    let masks = store.unit("edges-masks", || {
+        compare_masks(&checkpoint.model, &tasks, &MAIN_DENSITIES, &settings.faithful, settings.seed)
+    })?;
+    stage.inc();
     stage.finish();
-    Ok(all)
+    Ok((all, masks))
 }
 
 /// Every trajectory: the published recipe first, then the main preset, tasks in order.

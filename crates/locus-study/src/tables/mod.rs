@@ -1,4 +1,4 @@
-//! Tables T1-T7 and X1, each a pure function of the records.
+//! Tables T1-T7 and X1-X1c, each a pure function of the records.
 //!
 //! One file per table. What they share: `select` (which rows, in which order), `cells`, and per subject
 //! `extraction`, `editing`, `overlaps`, `composition` and `levels`, which the claims and figures
@@ -23,6 +23,7 @@ mod t7;
 #[cfg(test)]
 mod tests;
 mod x1;
+mod x1b;
 
 pub use t1::t1;
 pub use t2::t2;
@@ -32,6 +33,7 @@ pub use t5::t5;
 pub use t6::{t6, t6b};
 pub use t7::t7;
 pub use x1::x1;
+pub use x1b::{x1b, x1c};
 
 use locus_metrics::{Interval, Stream, bootstrap};
 
@@ -83,7 +85,8 @@ pub fn all(records: &Records, options: &TableOptions) -> Vec<Table> {
         t4b(records, options),
     ];
     tables.extend(t5(records, options));
-    tables.extend([t6(records, options), t6b(records, options), t7(records, options), x1(records, options)]);
+    tables.extend([t6(records, options), t6b(records, options), t7(records, options)]);
+    tables.extend([x1(records, options), x1b(records, options), x1c(records, options)]);
     tables.retain(|table| !table.rows.is_empty());
     tables
 }
