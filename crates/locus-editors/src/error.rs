@@ -21,6 +21,23 @@ pub enum Error {
         /// Its range.
         expected: &'static str,
     },
+    /// A layer that the model does not have.
+    #[error("layer {layer} is not in the model; expected 0 to {}", layers - 1)]
+    Layer {
+        /// The layer asked for, counted from 0.
+        layer: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// A request cannot be edited.
+    #[error("{0}")]
+    Request(String),
+    /// Key statistics are missing or unusable.
+    #[error("key statistics: {0}")]
+    Statistics(String),
+    /// The edit would damage the model.
+    #[error("the edit is refused: {0}")]
+    Unstable(String),
     /// The patch was made for other weights.
     #[error("the patch belongs to a model with SHA-256 {expected}; this one has {actual}")]
     WrongBase {

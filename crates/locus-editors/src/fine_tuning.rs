@@ -8,9 +8,10 @@ use locus_gpt2::{ParamId, ParamMask, Params, PromptTargets, Scalar};
 
 use serde::{Deserialize, Serialize};
 
+use crate::editor::{Edit, Editor, Report, one_by_one};
 use crate::error::{Error, Result};
+use crate::fact::{Fact, TokenRequest};
 use crate::patch::Patch;
-use crate::{Edit, Report, TokenRequest};
 
 /// Constants of the edit.
 ///
@@ -36,6 +37,19 @@ pub struct StudyFineTuning {
 impl Default for StudyFineTuning {
     fn default() -> Self {
         StudyFineTuning { lr: 5e-4, max_steps: 10, loss_stop: 0.01, clamp: 5e-4 }
+    }
+}
+
+impl<F: Scalar> Editor<F> for StudyFineTuning {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+        one_by_one(model, facts, |model, fact| {
+            let (edited, report) = self.fine_tune(model, &fact.request(), mask)?;
+            Ok((Patch::between(model, &edited), report))
+        })
     }
 }
 
@@ -65,24 +79,10 @@ impl StudyFineTuning {
     }
 
     /// Edits one request, starting from `model` (which may be an isolated circuit). Block parameters outside `mask` do
-    /// not move; without a mask all do.
+    /// not move; without a mask all do. Gives the edited weights themselves.
     ///
     /// # Errors
     /// When a constant is out of range or the request does not fit the model.
-    pub fn edit<F: Scalar>(
-        &self,
-        model: &Params<F>,
-        request: &TokenRequest,
-        mask: Option<&ParamMask>,
-    ) -> Result<Edit<F>> {
-        let (edited, report) = self.fine_tune(model, request, mask)?;
-        Ok(Edit { patch: Patch::between(model, &edited), report })
-    }
-
-    /// The same without making a patch: the edited weights themselves.
-    ///
-    /// # Errors
-    /// As for [`StudyFineTuning::edit`].
     pub fn fine_tune<F: Scalar>(
         &self,
         model: &Params<F>,

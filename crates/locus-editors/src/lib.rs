@@ -4,54 +4,57 @@
 //! base weights) and a report of how it came about. The model it is given is never changed: [`Params`] share their
 //! tensors and copy what is written to, so an edited model costs what the edit changed and the original stays as it was.
 //!
+//! | editor | what changes |
+//! |---|---|
+//! | [`StudyFineTuning`] | every parameter, a little (the study's own) |
+//! | [`FineTuning`] | the output of one MLP (`ft`, `ft-l`, `ft-m`) |
+//! | [`Lora`] | attention inputs of all layers, low rank |
+//! | [`Rome`] | the output of one MLP, rank one, in closed form (`r-rome`, `rome`, `p-rome`) |
+//! | [`Memit`] | the outputs of several MLPs, many facts at once, in closed form; AlphaEdit's projection |
+//!
 //! ```
-//! use locus_editors::{StudyFineTuning, TokenRequest};
+//! use locus_editors::{Editor, Fact, KeyCovariance, Rome, Row};
 //! use locus_gpt2::{Config, Params};
 //! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 //!
-//! let config = Config::new(1, 1, 8, 16, 20);
+//! let config = Config::new(2, 1, 8, 16, 20);
 //! let model = Params::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
-//! let request = TokenRequest { prompt: vec![1, 2, 3], target: vec![4] };
-//! let edit = StudyFineTuning::default().edit(&model, &request, None)?;
+//! // "1 2 3" is about subject 2; behind a prefix the same.
+//! let rows = vec![Row { tokens: vec![1, 2, 3], lookup: 1 }, Row { tokens: vec![9, 1, 2, 3], lookup: 2 }];
+//! let fact = Fact { rows, essence: Row { tokens: vec![2, 7], lookup: 0 }, target: vec![4] };
+//! let editor = Rome { layer: 0, ..Rome::default() }.with(KeyCovariance::identity(config.d_mlp()).into());
+//! let edit = editor.edit(&model, &[fact], None)?;
+//! assert!(edit.report.nll_after < edit.report.nll_before);
 //! let edited = edit.patch.apply(&model)?;
-//! assert!(edit.report.losses.len() <= 10);
 //! assert_ne!(edited.sha256(), model.sha256());
 //! # Ok::<(), locus_editors::Error>(())
 //! ```
 //!
 //! [`Params`]: locus_gpt2::Params
 
+mod editor;
 mod error;
+mod fact;
 mod fine_tuning;
+mod ft;
+mod insertion;
+mod lora;
+mod memit;
 mod patch;
+mod rome;
+mod states;
+mod statistics;
+mod value;
 
+pub use editor::{Edit, Editor, Report};
 pub use error::{Error, Result};
+pub use fact::{Fact, Row, TokenRequest};
 pub use fine_tuning::StudyFineTuning;
-pub use patch::Patch;
-
-/// One fact to write: after `prompt`, say `target`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenRequest {
-    /// Tokens of the prompt, subject included.
-    pub prompt: Vec<u32>,
-    /// Tokens of the new target.
-    pub target: Vec<u32>,
-}
-
-/// What an editor returns.
-#[derive(Clone, Debug)]
-pub struct Edit<F> {
-    /// The change.
-    pub patch: Patch<F>,
-    /// How it came about.
-    pub report: Report,
-}
-
-/// How an edit came about.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Report {
-    /// Loss at the start of each step, in nats per target token.
-    pub losses: Vec<f64>,
-    /// Optimiser steps taken.
-    pub steps: usize,
-}
+pub use ft::{FineTuning, Scored};
+pub use insertion::{NullSpace, regularised};
+pub use lora::Lora;
+pub use memit::{Memit, MemitEditor};
+pub use patch::{Delta, Ledger, Patch};
+pub use rome::{Rome, RomeEditor, Variant};
+pub use statistics::{KeyCovariance, KeyMoments, KeyStatistics};
+pub use value::{Value, ValueSearch};

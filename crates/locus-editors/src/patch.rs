@@ -3,26 +3,99 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use locus_gpt2::{Config, ParamId, Params, Scalar, decode, file_shape, read_safetensors, write_safetensors};
+use locus_gpt2::{
+    Config, ParamId, ParamMask, Params, Scalar, decode, file_shape, gemm, read_safetensors, write_safetensors,
+};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, concatenate};
 
 use crate::error::{Error, Result};
 
-/// Dense changes of some parameters of one particular model.
+/// Change of one parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Delta<F> {
+    /// Entry by entry.
+    Dense(Vec<F>),
+    /// `U R^T` of a matrix `[f, d]`.
+    LowRank {
+        /// `U [f, n]`
+        u: Array2<F>,
+        /// `R [d, n]`
+        r: Array2<F>,
+    },
+}
+
+impl<F: Scalar> Delta<F> {
+    /// The change entry by entry.
+    pub fn to_dense(&self) -> Vec<F> {
+        match self {
+            Delta::Dense(delta) => delta.clone(),
+            Delta::LowRank { u, r } => {
+                let mut delta = Array2::zeros((u.nrows(), r.nrows()));
+                gemm(F::one(), u.view(), r.t(), F::zero(), delta.view_mut());
+                delta.into_raw_vec_and_offset().0
+            }
+        }
+    }
+
+    fn add_to(&self, weights: &mut [F]) {
+        match self {
+            Delta::Dense(delta) => weights.iter_mut().zip(delta).for_each(|(w, &d)| *w += d),
+            Delta::LowRank { u, r } => {
+                let weights = ArrayViewMut2::from_shape((u.nrows(), r.nrows()), weights);
+                gemm(F::one(), u.view(), r.t(), F::one(), weights.expect("factors fit the parameter"));
+            }
+        }
+    }
+}
+
+/// Changes of some parameters of one particular model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patch<F> {
     base_sha256: String,
-    deltas: BTreeMap<ParamId, Vec<F>>,
+    deltas: BTreeMap<ParamId, Delta<F>>,
 }
 
 impl<F: Scalar> Patch<F> {
     /// The change from `base` to `edited`; parameters that did not change are left out.
     pub fn between(base: &Params<F>, edited: &Params<F>) -> Self {
-        let deltas = base
-            .ids()
-            .filter(|&id| base.get(id) != edited.get(id))
-            .map(|id| (id, base.get(id).iter().zip(edited.get(id)).map(|(&b, &e)| e - b).collect()))
-            .collect();
+        let dense =
+            |id| Delta::Dense(base.get(id).iter().zip(edited.get(id)).map(|(&b, &e)| e - b).collect());
+        let deltas =
+            base.ids().filter(|&id| base.get(id) != edited.get(id)).map(|id| (id, dense(id))).collect();
         Patch { base_sha256: base.sha256(), deltas }
+    }
+
+    /// Changes `U R^T` of matrices, `U [f, n]` and `R [d, n]`.
+    ///
+    /// # Panics
+    /// When factors do not fit their parameter.
+    pub fn low_rank(
+        base: &Params<F>,
+        factors: impl IntoIterator<Item = (ParamId, Array2<F>, Array2<F>)>,
+    ) -> Self {
+        let deltas = factors.into_iter().map(|(id, u, r)| {
+            assert_eq!((u.nrows(), r.nrows()), id.shape(base.config()), "factors of {id}");
+            assert_eq!(u.ncols(), r.ncols(), "factors of {id}");
+            (id, Delta::LowRank { u, r })
+        });
+        Patch { base_sha256: base.sha256(), deltas: deltas.collect() }
+    }
+
+    /// The same with every entry outside the mask zero. Parameters that no mask covers stay.
+    pub fn masked(&self, mask: &ParamMask) -> Self {
+        let mut patch = self.clone();
+        for (id, inside) in mask.tensors() {
+            if let Some(delta) = patch.deltas.get_mut(&id) {
+                let mut dense = delta.to_dense();
+                for (d, &inside) in dense.iter_mut().zip(inside) {
+                    if inside == 0 {
+                        *d = F::zero();
+                    }
+                }
+                *delta = Delta::Dense(dense);
+            }
+        }
+        patch
     }
 
     /// Hash of the weights the patch belongs to.
@@ -31,14 +104,14 @@ impl<F: Scalar> Patch<F> {
     }
 
     /// The parameters that change, and their changes.
-    pub fn deltas(&self) -> impl Iterator<Item = (ParamId, &[F])> {
-        self.deltas.iter().map(|(&id, delta)| (id, delta.as_slice()))
+    pub fn deltas(&self) -> impl Iterator<Item = (ParamId, &Delta<F>)> {
+        self.deltas.iter().map(|(&id, delta)| (id, delta))
     }
 
     /// Euclidean norm of the whole change.
     pub fn norm(&self) -> f64 {
-        let squares: f64 = self.deltas().flat_map(|(_, delta)| delta).map(|x| x.wide() * x.wide()).sum();
-        squares.sqrt()
+        let squares = |delta: &Delta<F>| delta.to_dense().iter().map(|x| x.wide() * x.wide()).sum::<f64>();
+        self.deltas().map(|(_, delta)| squares(delta)).sum::<f64>().sqrt()
     }
 
     /// The edited model. The base stays as it is, so undoing an edit is dropping the result.
@@ -52,24 +125,70 @@ impl<F: Scalar> Patch<F> {
         }
         let mut edited = base.clone();
         for (&id, delta) in &self.deltas {
-            edited.get_mut(id).iter_mut().zip(delta).for_each(|(w, &d)| *w += d);
+            delta.add_to(edited.get_mut(id));
         }
         Ok(edited)
     }
 
-    /// Writes `NAME.delta` per changed parameter, with the base's hash in the metadata.
+    /// One patch of this one's base that does what this one and then `next` do, up to rounding: factors are put side by
+    /// side, dense changes added.
+    ///
+    /// # Errors
+    /// When `next` does not belong to what this patch makes of `base`, or this one not to `base`.
+    pub fn merge(&self, next: &Patch<F>, base: &Params<F>) -> Result<Self> {
+        let middle = self.apply(base)?.sha256();
+        if next.base_sha256 != middle {
+            return Err(Error::WrongBase { expected: next.base_sha256.clone(), actual: middle });
+        }
+        Ok(self.followed_by(next))
+    }
+
+    fn followed_by(&self, next: &Patch<F>) -> Self {
+        let mut merged = self.clone();
+        for (&id, delta) in &next.deltas {
+            let sum = match (merged.deltas.remove(&id), delta) {
+                (None, delta) => delta.clone(),
+                (Some(Delta::LowRank { u, r }), Delta::LowRank { u: more_u, r: more_r }) => Delta::LowRank {
+                    u: concatenate![Axis(1), u, *more_u],
+                    r: concatenate![Axis(1), r, *more_r],
+                },
+                (Some(first), second) => {
+                    let (mut sum, second) = (first.to_dense(), second.to_dense());
+                    sum.iter_mut().zip(second).for_each(|(sum, x)| *sum += x);
+                    Delta::Dense(sum)
+                }
+            };
+            merged.deltas.insert(id, sum);
+        }
+        merged
+    }
+
+    /// Writes `NAME.delta`, or `NAME.u` and `NAME.r`, per changed parameter, with the base's hash in the metadata.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path, config: &Config, provenance: &serde_json::Value) -> Result<()> {
-        let tensors: Vec<_> = self
-            .deltas()
-            .map(|(id, delta)| {
-                let mut bytes = Vec::with_capacity(std::mem::size_of_val(delta));
-                delta.iter().for_each(|x| x.put_le(&mut bytes));
-                (format!("transformer.{id}.delta"), F::DTYPE, file_shape(id, config), bytes)
-            })
-            .collect();
+        let bytes = |x: &mut dyn Iterator<Item = F>| {
+            let mut bytes = Vec::new();
+            x.for_each(|x| x.put_le(&mut bytes));
+            bytes
+        };
+        let mut tensors = Vec::new();
+        for (id, delta) in self.deltas() {
+            let name = |part: &str| format!("transformer.{id}.{part}");
+            match delta {
+                Delta::Dense(delta) => {
+                    let shape = file_shape(id, config);
+                    tensors.push((name("delta"), F::DTYPE, shape, bytes(&mut delta.iter().copied())));
+                }
+                Delta::LowRank { u, r } => {
+                    for (part, x) in [("u", u), ("r", r)] {
+                        let shape = vec![x.nrows(), x.ncols()];
+                        tensors.push((name(part), F::DTYPE, shape, bytes(&mut x.iter().copied())));
+                    }
+                }
+            }
+        }
         let metadata = serde_json::json!({ "base_sha256": self.base_sha256, "provenance": provenance });
         Ok(write_safetensors(path, &tensors, &metadata.to_string())?)
     }
@@ -80,19 +199,14 @@ impl<F: Scalar> Patch<F> {
     /// When it is not a complete patch for a model of this shape.
     pub fn read(path: &Path, config: &Config) -> Result<Self> {
         let wrong = |why: String| Error::Patch { path: path.to_owned(), why };
-        let (deltas, metadata) = read_safetensors(path, |tensors, metadata| {
-            let mut deltas = BTreeMap::new();
+        let (mut parts, metadata) = read_safetensors(path, |tensors, metadata| {
+            let mut parts = BTreeMap::new();
             for (name, view) in tensors.iter() {
-                let short = name.strip_prefix("transformer.").unwrap_or(name);
-                let id = ParamId::all(config).find(|id| format!("{id}.delta") == short);
-                let problem = match id {
-                    None => "is not NAME.delta of a parameter of this model".to_owned(),
-                    Some(id) if view.shape() != file_shape(id, config) => {
-                        format!("has shape {:?}; expected {:?}", view.shape(), file_shape(id, config))
-                    }
-                    Some(id) => match decode(&view) {
-                        Ok(delta) => {
-                            deltas.insert(id, delta);
+                let problem = match part(name, view.shape(), config) {
+                    Err(problem) => problem,
+                    Ok(part) => match decode::<F>(&view) {
+                        Ok(values) => {
+                            parts.insert(part, (view.shape().to_vec(), values));
                             continue;
                         }
                         Err(why) => why,
@@ -100,12 +214,130 @@ impl<F: Scalar> Patch<F> {
                 };
                 return Err(locus_gpt2::Error::format(path, format!("tensor {name} {problem}")));
             }
-            Ok((deltas, metadata))
+            Ok((parts, metadata))
         })?;
         let base_sha256 = metadata
             .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
             .and_then(|json| json["base_sha256"].as_str().map(str::to_owned))
             .ok_or_else(|| wrong("has no base_sha256 in its metadata; expected a patch".into()))?;
+        let mut deltas = BTreeMap::new();
+        while let Some(((id, part), (shape, values))) = parts.pop_first() {
+            let delta = match (part, parts.remove(&(id, Part::R))) {
+                (Part::Delta, None) => Delta::Dense(values),
+                (Part::U, Some((r_shape, r))) if shape[1] == r_shape[1] => {
+                    let matrix = |shape: &[usize], x| {
+                        Array2::from_shape_vec((shape[0], shape[1]), x).expect("as many as the shape says")
+                    };
+                    Delta::LowRank { u: matrix(&shape, values), r: matrix(&r_shape, r) }
+                }
+                _ => return Err(wrong(format!("{id} has neither a delta nor factors u and r of one rank"))),
+            };
+            deltas.insert(id, delta);
+        }
         Ok(Patch { base_sha256, deltas })
     }
+}
+
+/// What a tensor of a patch file is. In this order: a delta comes before factors, `u` before `r`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Delta,
+    U,
+    R,
+}
+
+/// Which part of which parameter's change a tensor of this name and shape is.
+fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(ParamId, Part), String> {
+    let short = name.strip_prefix("transformer.").unwrap_or(name);
+    let found = short.rsplit_once('.').and_then(|(parameter, part)| {
+        let part = match part {
+            "delta" => Part::Delta,
+            "u" => Part::U,
+            "r" => Part::R,
+            _ => return None,
+        };
+        Some((ParamId::all(config).find(|id| id.to_string() == parameter)?, part))
+    });
+    let Some((id, part)) = found else {
+        return Err("is not NAME.delta, NAME.u or NAME.r of a parameter of this model".into());
+    };
+    let (rows, columns) = id.shape(config);
+    let fits = match part {
+        Part::Delta => shape == file_shape(id, config),
+        Part::U => shape.len() == 2 && shape[0] == rows && !id.is_vector(),
+        Part::R => shape.len() == 2 && shape[0] == columns && !id.is_vector(),
+    };
+    if fits {
+        return Ok((id, part));
+    }
+    let expected = match part {
+        Part::Delta => format!("{:?}", file_shape(id, config)),
+        Part::U => format!("[{rows}, n]"),
+        Part::R => format!("[{columns}, n]"),
+    };
+    Err(format!("has shape {shape:?}; expected {expected}"))
+}
+
+/// A model and the edits made to it one after the other, any number of which can be taken back.
+///
+/// The base is kept and what is kept of an edit is its patch. Taking an edit back applies the earlier ones to the base
+/// again, so it gives the same bits as never having made it.
+#[derive(Clone, Debug)]
+pub struct Ledger<F> {
+    base: Params<F>,
+    patches: Vec<Patch<F>>,
+    model: Params<F>,
+}
+
+impl<F: Scalar> Ledger<F> {
+    /// No edits yet.
+    pub fn new(base: Params<F>) -> Self {
+        Ledger { model: base.clone(), base, patches: Vec::new() }
+    }
+
+    /// The model with all edits.
+    pub fn model(&self) -> &Params<F> {
+        &self.model
+    }
+
+    /// The edits, in the order they were made.
+    pub fn patches(&self) -> &[Patch<F>] {
+        &self.patches
+    }
+
+    /// Makes an edit.
+    ///
+    /// # Errors
+    /// When the patch does not belong to the model as it is now.
+    pub fn apply(&mut self, patch: Patch<F>) -> Result<()> {
+        self.model = patch.apply(&self.model)?;
+        self.patches.push(patch);
+        Ok(())
+    }
+
+    /// Takes the last edit back; `None` when there is none.
+    pub fn revert(&mut self) -> Option<Patch<F>> {
+        let last = self.patches.pop()?;
+        let mut model = self.base.clone();
+        for (id, delta) in self.patches.iter().flat_map(Patch::deltas) {
+            delta.add_to(model.get_mut(id));
+        }
+        self.model = model;
+        Some(last)
+    }
+
+    /// All edits in one patch of the base, up to rounding; `None` when there is none.
+    pub fn merged(&self) -> Option<Patch<F>> {
+        let (first, rest) = self.patches.split_first()?;
+        Some(rest.iter().fold(first.clone(), |merged, patch| merged.followed_by(patch)))
+    }
+}
+
+/// Change of one answer: how far a memory's answer to `key [f]` is from what it should be, as a share of how far it was.
+pub(crate) fn residual<F: Scalar>(change: ArrayView2<F>, key: &[F], wanted: &[F]) -> f64 {
+    let mut answer = Array2::zeros((1, change.ncols()));
+    let key = ArrayView2::from_shape((1, key.len()), key).expect("one row");
+    gemm(F::one(), key, change, F::zero(), answer.view_mut());
+    let left: Vec<F> = wanted.iter().zip(&answer).map(|(&wanted, &got)| wanted - got).collect();
+    crate::value::length(&left) / crate::value::length(wanted)
 }

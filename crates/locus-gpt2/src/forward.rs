@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{ArcArray2, Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
 use crate::batch::Batch;
 use crate::config::Config;
@@ -115,7 +115,7 @@ pub(crate) struct BlockTrace<F> {
     pub ln_1_out: Array2<F>,
     pub qkv: Array2<F>,
     /// Queries, keys and values of the tokens before each sequence's rows, packed `[past rows, 3d]`.
-    pub past: Array2<F>,
+    pub past: ArcArray2<F>,
     /// Attention weights: per sequence, per head, row by row, one weight per token up to the row's own.
     pub attn: Vec<F>,
     pub head_out: Array2<F>,
@@ -126,23 +126,24 @@ pub(crate) struct BlockTrace<F> {
     pub mlp_key: Array2<F>,
 }
 
-/// Keys and values, layer by layer, of the tokens that come before the rows of a batch of sequence ends.
+/// Keys and values, layer by layer, of the tokens that come before the rows of a batch of sequence ends. Clones share
+/// them.
 #[derive(Clone, Debug)]
 pub struct Past<F> {
     /// Per layer, queries, keys and values packed `[past rows, 3d]`.
-    qkv: Vec<Array2<F>>,
+    qkv: Vec<ArcArray2<F>>,
 }
 
 impl<F: Scalar> Past<F> {
     /// The same tokens before each of two equal lists of ends, packed one after the other.
     pub fn twice(&self) -> Self {
-        let twice = |qkv: &Array2<F>| ndarray::concatenate![Axis(0), *qkv, *qkv];
+        let twice = |qkv: &ArcArray2<F>| ndarray::concatenate![Axis(0), *qkv, *qkv].into_shared();
         Past { qkv: self.qkv.iter().map(twice).collect() }
     }
 
     /// No tokens before: what a batch of whole sequences has.
     fn none(layers: usize, d: usize) -> Self {
-        Past { qkv: vec![Array2::zeros((0, 3 * d)); layers] }
+        Past { qkv: vec![ArcArray2::zeros((0, 3 * d)); layers] }
     }
 }
 
@@ -184,7 +185,8 @@ impl<F: Scalar> Trace<F> {
             for x in [resid_in, ln_1_out, qkv, head_out, resid_mid, ln_2_out, mlp_pre, mlp_key] {
                 shorten(x, n);
             }
-            shorten(&mut block.past, batch.starts().iter().sum());
+            let past: usize = batch.starts().iter().sum();
+            block.past = block.past.slice(s![..past, ..]).to_shared();
             block.attn.truncate(weights);
             stats(&mut block.ln_1);
             stats(&mut block.ln_2);
@@ -222,7 +224,7 @@ impl<F: Scalar> Params<F> {
         layers: Range<usize>,
         tap: &mut impl Tap<F>,
     ) -> Array2<F> {
-        let past = Array2::zeros((0, 3 * self.config().n_embd));
+        let past = ArcArray2::zeros((0, 3 * self.config().n_embd));
         layers.fold(x, |x, layer| self.block(batch, x, past.clone(), layer, tap).0)
     }
 
@@ -286,7 +288,7 @@ impl<F: Scalar> Params<F> {
         let mut qkv = Vec::with_capacity(self.config().n_layer);
         let mut keep = |_: usize, site: Site, state: ArrayViewMut2<F>| {
             if site == Site::Qkv {
-                qkv.push(state.to_owned());
+                qkv.push(state.to_shared());
             }
         };
         self.blocks(&batch, self.embed(&batch), 0..self.config().n_layer, &mut keep);
@@ -334,7 +336,7 @@ impl<F: Scalar> Params<F> {
         &self,
         batch: &Batch,
         mut resid_in: Array2<F>,
-        past: Array2<F>,
+        past: ArcArray2<F>,
         layer: usize,
         tap: &mut impl Tap<F>,
     ) -> (Array2<F>, BlockTrace<F>) {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::scalar::Scalar;
@@ -168,7 +170,37 @@ impl fmt::Display for ParamId {
 #[derive(Clone, Debug)]
 pub struct Params<F> {
     config: Arc<Config>,
-    tensors: Vec<Option<Arc<Vec<F>>>>,
+    tensors: Vec<Option<Arc<Tensor<F>>>>,
+}
+
+/// The scalars of a parameter and, once it was asked for, their hash.
+#[derive(Debug)]
+struct Tensor<F> {
+    values: Vec<F>,
+    digest: OnceLock<[u8; 32]>,
+}
+
+impl<F> Tensor<F> {
+    fn new(values: Vec<F>) -> Arc<Self> {
+        Arc::new(Tensor { values, digest: OnceLock::new() })
+    }
+
+    /// The scalars, to write to; copied first when they are shared.
+    fn make_mut(this: &mut Arc<Self>) -> &mut [F]
+    where
+        F: Clone,
+    {
+        let tensor = Arc::make_mut(this);
+        tensor.digest = OnceLock::new();
+        &mut tensor.values
+    }
+}
+
+/// What is cloned is about to be written to.
+impl<F: Clone> Clone for Tensor<F> {
+    fn clone(&self) -> Self {
+        Tensor { values: self.values.clone(), digest: OnceLock::new() }
+    }
 }
 
 impl<F: Scalar> Params<F> {
@@ -228,7 +260,7 @@ impl<F: Scalar> Params<F> {
     /// When the length is not the parameter's.
     pub fn insert(&mut self, id: ParamId, tensor: Vec<F>) {
         assert_eq!(tensor.len(), id.len(&self.config), "length of {id}");
-        self.tensors[id.index(self.config.n_layer)] = Some(Arc::new(tensor));
+        self.tensors[id.index(self.config.n_layer)] = Some(Tensor::new(tensor));
     }
 
     /// The scalars of a parameter, row-major.
@@ -236,7 +268,8 @@ impl<F: Scalar> Params<F> {
     /// # Panics
     /// When it is absent.
     pub fn get(&self, id: ParamId) -> &[F] {
-        self.tensors[id.index(self.config.n_layer)].as_ref().unwrap_or_else(|| panic!("{id} is absent"))
+        let tensor = self.tensors[id.index(self.config.n_layer)].as_ref();
+        &tensor.unwrap_or_else(|| panic!("{id} is absent")).values
     }
 
     /// The same, to write to.
@@ -246,7 +279,7 @@ impl<F: Scalar> Params<F> {
     pub fn get_mut(&mut self, id: ParamId) -> &mut [F] {
         let tensor =
             self.tensors[id.index(self.config.n_layer)].as_mut().unwrap_or_else(|| panic!("{id} is absent"));
-        Arc::<Vec<F>>::make_mut(tensor)
+        Tensor::make_mut(tensor)
     }
 
     /// The parameter as a matrix of [`ParamId::shape`].
@@ -262,16 +295,13 @@ impl<F: Scalar> Params<F> {
     /// gradient container is not computed.
     pub fn matrix_mut(&mut self, id: ParamId) -> Option<ArrayViewMut2<'_, F>> {
         let shape = id.shape(&self.config);
-        let tensor = Arc::<Vec<F>>::make_mut(self.tensors[id.index(self.config.n_layer)].as_mut()?);
-        Some(
-            ArrayViewMut2::from_shape(shape, tensor.as_mut_slice())
-                .expect("lengths are checked on insertion"),
-        )
+        let tensor = Tensor::make_mut(self.tensors[id.index(self.config.n_layer)].as_mut()?);
+        Some(ArrayViewMut2::from_shape(shape, tensor).expect("lengths are checked on insertion"))
     }
 
     /// Sets every scalar present to zero.
     pub fn fill_zero(&mut self) {
-        self.tensors.iter_mut().flatten().for_each(|tensor| Arc::<Vec<F>>::make_mut(tensor).fill(F::zero()));
+        self.tensors.iter_mut().flatten().for_each(|tensor| Tensor::make_mut(tensor).fill(F::zero()));
     }
 
     /// Adds `alpha other` to the parameters both have.
@@ -292,18 +322,30 @@ impl<F: Scalar> Params<F> {
         cast
     }
 
-    /// SHA-256 over names and values, as lowercase hex: what a patch and a result refer to. Independent of the
-    /// file layout, so a checkpoint hashes alike whether its names carry the `transformer.` prefix or not.
+    /// SHA-256 over the names of the parameters present and the SHA-256 of each one's values (little endian), as lowercase
+    /// hex: what a patch and a result refer to. Independent of the file layout, so a checkpoint hashes alike whether its
+    /// names carry the `transformer.` prefix or not. Hashes of values are kept, so that of an edited model costs what the
+    /// edit changed.
     pub fn sha256(&self) -> String {
-        use sha2::{Digest, Sha256};
+        let present: Vec<(ParamId, &Tensor<F>)> = self
+            .ids()
+            .map(|id| (id, &**self.tensors[id.index(self.config.n_layer)].as_ref().expect("is present")))
+            .collect();
+        let digests: Vec<[u8; 32]> = present
+            .par_iter()
+            .map(|(_, tensor)| {
+                *tensor.digest.get_or_init(|| {
+                    let mut bytes = Vec::with_capacity(size_of_val(tensor.values.as_slice()));
+                    tensor.values.iter().for_each(|x| x.put_le(&mut bytes));
+                    Sha256::digest(&bytes).into()
+                })
+            })
+            .collect();
         let mut hash = Sha256::new();
-        let mut bytes = Vec::new();
-        for id in self.ids() {
-            bytes.clear();
-            self.get(id).iter().for_each(|x| x.put_le(&mut bytes));
+        for ((id, _), digest) in present.into_iter().zip(digests) {
             hash.update(id.to_string());
             hash.update([0]);
-            hash.update(&bytes);
+            hash.update(digest);
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }

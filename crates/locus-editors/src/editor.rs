@@ -1,0 +1,90 @@
+//! What all editors have in common.
+
+use locus_gpt2::{ParamMask, Params, PromptTargets, Scalar};
+
+use crate::error::Result;
+use crate::fact::Fact;
+use crate::patch::{Ledger, Patch};
+
+/// Writes facts into a model.
+pub trait Editor<F: Scalar>: Sync {
+    /// The name used in files and on the command line.
+    fn name(&self) -> &'static str;
+
+    /// Writes `facts`, changing only block parameters inside `mask` when there is one. The model stays as it is. An
+    /// editor that writes one fact at a time writes each into what the one before left.
+    ///
+    /// # Errors
+    /// When a constant is out of its range, a fact does not fit the model or the edit would damage it.
+    fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>>;
+}
+
+/// What an editor returns.
+#[derive(Clone, Debug)]
+pub struct Edit<F> {
+    /// The change.
+    pub patch: Patch<F>,
+    /// How it came about.
+    pub report: Report,
+}
+
+/// How an edit came about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Loss at the start of each step, in nats, mean over facts; a fact that was done earlier counts with its last loss.
+    pub losses: Vec<f64>,
+    /// Optimiser steps taken, the most of any fact.
+    pub steps: usize,
+    /// Mean NLL per target token after the bare prompts, in nats, before the edit.
+    pub nll_before: f64,
+    /// The same after it.
+    pub nll_after: f64,
+    /// Norms, denominators and residuals of the method, by name.
+    pub measures: Vec<(String, f64)>,
+}
+
+impl Report {
+    /// Adds what the bare prompts say before and after.
+    pub(crate) fn finish<F: Scalar>(
+        mut self,
+        model: &Params<F>,
+        patch: Patch<F>,
+        facts: &[Fact],
+    ) -> Result<Edit<F>> {
+        let pairs: Vec<_> =
+            facts.iter().map(|fact| (fact.rows[0].tokens.as_slice(), fact.target.as_slice())).collect();
+        let laid = PromptTargets::new(model.config(), &pairs)?;
+        let mean = |model: &Params<F>| {
+            let nll = laid.nll_per_token(model);
+            nll.iter().sum::<f64>() / nll.len() as f64
+        };
+        self.nll_before = mean(model);
+        self.nll_after = mean(&patch.apply(model)?);
+        Ok(Edit { patch, report: self })
+    }
+
+    /// Mean over facts of curves of different lengths.
+    pub(crate) fn mean_curve(curves: &[&[f64]]) -> Vec<f64> {
+        let longest = curves.iter().map(|curve| curve.len()).max().unwrap_or(0);
+        let at = |step: usize| curves.iter().map(|curve| curve[step.min(curve.len() - 1)]).sum::<f64>();
+        (0..longest).map(|step| at(step) / curves.len() as f64).collect()
+    }
+}
+
+/// Writes facts one after the other and merges the patches. Curves and measures are those of the last fact alone.
+pub(crate) fn one_by_one<F: Scalar>(
+    model: &Params<F>,
+    facts: &[Fact],
+    mut write: impl FnMut(&Params<F>, &Fact) -> Result<(Patch<F>, Report)>,
+) -> Result<Edit<F>> {
+    let mut ledger = Ledger::new(model.clone());
+    let mut report = Report::default();
+    for fact in facts {
+        fact.check(model.config())?;
+        let (patch, of_fact) = write(ledger.model(), fact)?;
+        ledger.apply(patch)?;
+        report = Report { steps: report.steps.max(of_fact.steps), ..of_fact };
+    }
+    let patch = ledger.merged().unwrap_or_else(|| Patch::between(model, model));
+    report.finish(model, patch, facts)
+}

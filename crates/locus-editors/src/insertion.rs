@@ -1,0 +1,95 @@
+//! Writing keys and values into a linear memory.
+//!
+//! An MLP's output matrix `W [f, d]` answers a key `k [f]` with `k W + b`. To have it answer the keys `K [f, n]` with
+//! `R^T [n, d]` more than now, while keys it usually sees (second moment `C`) get what they got:
+//!
+//! ```text
+//! W <- W + U R^T,    U = (lambda C + K K^T)^-1 K = S (lambda + K^T S)^-1,    S = C^-1 K
+//! ```
+//!
+//! The second form follows from the first by the Woodbury identity and needs one triangular solve per key instead of a
+//! system of size `f`. `lambda -> 0` with one key is ROME's `u / (u . k)` (Meng et al. 2022, eq. 2), with several the
+//! equality-constrained EMMET (Gupta et al. 2024, its damping being `lambda`), `lambda > 0` is MEMIT (Meng et al. 2023,
+//! eq. 14). With a projection `P` onto what keys seldom use, it is AlphaEdit (Fang et al. 2024):
+//! `U = P M (l2 + M^T P M)^-1` for `M` the new keys and those written before, which ask for no change.
+//!
+//! Letters: `n` facts, `f` MLP width, `d` width.
+
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use ndarray_linalg::{Cholesky, Diag, Eigh, SolveTriangular, UPLO};
+
+use crate::error::{Error, Result};
+use crate::statistics::KeyCovariance;
+
+/// `U [f, n]` for the keys `K [f, n]`.
+///
+/// # Errors
+/// When the keys do not let themselves be told apart: equal or linearly dependent ones without `lambda`.
+pub fn regularised(covariance: &KeyCovariance, keys: ArrayView2<f64>, lambda: f64) -> Result<Array2<f64>> {
+    let solved = covariance.solve(keys);
+    let mut gram = keys.t().dot(&solved);
+    gram.diag_mut().iter_mut().for_each(|x| *x += lambda);
+    // U^T solves gram U^T = S^T.
+    Ok(solve_positive(gram, solved.t())?.reversed_axes())
+}
+
+/// The part of key space in which keys seldom lie: `I - Q Q^T` for the eigenvectors `Q` of the second moment with an
+/// eigenvalue of at least `threshold`.
+#[derive(Clone, Debug)]
+pub struct NullSpace {
+    /// `Q [f, r]`.
+    used: Array2<f64>,
+}
+
+impl NullSpace {
+    /// Splits key space.
+    ///
+    /// # Errors
+    /// When the eigenvalues cannot be computed.
+    pub fn of(covariance: ArrayView2<f64>, threshold: f64) -> Result<Self> {
+        let (values, vectors) = covariance
+            .to_owned()
+            .eigh(UPLO::Lower)
+            .map_err(|e| Error::Statistics(format!("the second moment has no eigenvalues: {e}")))?;
+        let used: Vec<usize> = (0..values.len()).filter(|&i| values[i] >= threshold).collect();
+        Ok(NullSpace { used: vectors.select(Axis(1), &used) })
+    }
+
+    /// Number of dimensions left free.
+    pub fn free(&self) -> usize {
+        self.used.nrows() - self.used.ncols()
+    }
+
+    /// `P M`.
+    pub fn project(&self, keys: ArrayView2<f64>) -> Array2<f64> {
+        &keys - &self.used.dot(&self.used.t().dot(&keys))
+    }
+
+    /// `U [f, n]` for new keys `[f, n]` beside earlier ones `[f, p]`, whose answers stay.
+    ///
+    /// # Errors
+    /// When `l2` is 0 and the keys are linearly dependent there.
+    pub fn insert(&self, keys: ArrayView2<f64>, earlier: ArrayView2<f64>, l2: f64) -> Result<Array2<f64>> {
+        let all = concatenate![Axis(1), keys, earlier];
+        let projected = self.project(all.view());
+        let mut gram = projected.t().dot(&projected);
+        gram.diag_mut().iter_mut().for_each(|x| *x += l2);
+        let update = solve_positive(gram, projected.t())?.reversed_axes();
+        Ok(update.slice(s![.., ..keys.ncols()]).to_owned())
+    }
+}
+
+/// `A^-1 B` for a positive definite `A [n, n]` and `B [n, m]`.
+fn solve_positive(a: Array2<f64>, b: ArrayView2<f64>) -> Result<Array2<f64>> {
+    let n = a.nrows();
+    let dependent = |_| {
+        Error::Unstable(format!(
+            "the keys of {n} facts are linearly dependent; expected different subjects or a lambda above 0"
+        ))
+    };
+    let factor = a.cholesky(UPLO::Lower).map_err(dependent)?;
+    let b = b.as_standard_layout().into_owned();
+    let half = factor.solve_triangular(UPLO::Lower, Diag::NonUnit, &b).map_err(dependent)?;
+    let transposed = factor.t().as_standard_layout().into_owned();
+    transposed.solve_triangular(UPLO::Upper, Diag::NonUnit, &half).map_err(dependent)
+}

@@ -1,0 +1,222 @@
+//! MEMIT: many facts at once, spread over several layers.
+//!
+//! For every fact a residual stream `z` leaving the last of `layers` is found that makes the model say the target
+//! ([`ValueSearch`]). Then, layer by layer on the model as edited so far, with keys `K [f, n]` (half the bare row's, half
+//! the mean of the prefixed ones), the residual streams `H` of the bare rows and `R = (Z - H) / layers left`:
+//!
+//! ```text
+//! W <- W + U R^T,    U = C^-1 K (lambda + K^T C^-1 K)^-1
+//! ```
+//!
+//! With `null_space` the change is projected onto what keys seldom use (AlphaEdit). See
+//! [`insertion`](crate::regularised) for the algebra.
+//!
+//! Sources: Meng et al. 2023 (arXiv 2210.07229) and its code; Fang et al. 2024 (arXiv 2410.02355) for AlphaEdit.
+//!
+//! Letters: `n` facts, `d` width, `f` MLP width.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use locus_gpt2::{BlockParam, Config, ParamId, ParamMask, Params, Scalar, Site};
+use ndarray::{Array2, Axis, s};
+use serde::{Deserialize, Serialize};
+
+use crate::editor::{Edit, Editor, Report};
+use crate::error::{Error, Result};
+use crate::fact::{Fact, Row};
+use crate::insertion::{NullSpace, regularised};
+use crate::patch::Patch;
+use crate::states::at_lookups;
+use crate::statistics::KeyCovariance;
+use crate::value::ValueSearch;
+
+/// Constants of MEMIT.
+///
+/// | name | default | range | purpose |
+/// |---|---|---|---|
+/// | `layers` | by the model | ascending layers of it | the MLPs that are edited |
+/// | `lambda` | by the model | at least 0 | how many usual keys a new one weighs as much as |
+/// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
+/// | `null_space` | none | above 0 | AlphaEdit: eigenvalue of `C` from which a direction counts as used |
+/// | `l2` | 10 | at least 0 | AlphaEdit's damping |
+/// | `value` | clamp 0.75 | | [`ValueSearch`] |
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Memit {
+    /// The MLPs that are edited, counted from 0.
+    pub layers: Vec<usize>,
+    /// How many usual keys a new one weighs as much as.
+    pub lambda: f64,
+    /// Added to the diagonal of `C`, in means of it.
+    pub ridge: f64,
+    /// AlphaEdit: eigenvalue of `C` from which a direction counts as used.
+    pub null_space: Option<f64>,
+    /// AlphaEdit's damping.
+    pub l2: f64,
+    /// How the values are found.
+    pub value: ValueSearch,
+}
+
+impl Default for Memit {
+    /// For GPT-2 small; no constants for it were published.
+    fn default() -> Self {
+        Memit {
+            layers: vec![3, 4, 5],
+            lambda: 2000.0,
+            ridge: 1e-5,
+            null_space: None,
+            l2: 10.0,
+            value: ValueSearch { clamp: 0.75, ..Default::default() },
+        }
+    }
+}
+
+impl Memit {
+    /// Constants by the number of layers: published for GPT-2 XL, at the same depths for the other sizes.
+    pub fn for_model(config: &Config) -> Self {
+        let (layers, lambda) = match config.n_layer {
+            12 => (vec![3, 4, 5], 2000.0),
+            24 => ((5..=9).collect(), 5000.0),
+            36 => ((8..=12).collect(), 10_000.0),
+            48 => ((13..=17).collect(), 20_000.0),
+            layers => ((0..=layers / 3).collect(), 100.0),
+        };
+        Memit { layers, lambda, ..Default::default() }
+    }
+
+    /// Checks every constant against the model.
+    ///
+    /// # Errors
+    /// When one is out of its range.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        const NAME: &str = "memit";
+        let wrong = |name, value, expected| Err(Error::Parameter { editor: NAME, name, value, expected });
+        if self.layers.is_empty() || !self.layers.is_sorted_by(|a, b| a < b) {
+            return wrong("layers", self.layers.len() as f64, "one or more, ascending");
+        }
+        if let Some(&layer) = self.layers.iter().find(|&&layer| layer >= config.n_layer) {
+            return Err(Error::Layer { layer, layers: config.n_layer });
+        }
+        for (name, value) in [("lambda", self.lambda), ("ridge", self.ridge), ("l2", self.l2)] {
+            if !value.is_finite() || value < 0.0 {
+                return wrong(name, value, "a number of at least 0");
+            }
+        }
+        if let Some(threshold) = self.null_space.filter(|x| !x.is_finite() || *x <= 0.0) {
+            return wrong("null_space", threshold, "a number above 0");
+        }
+        self.value.check(NAME)
+    }
+
+    /// With the statistics of its layers, ready to edit.
+    ///
+    /// # Errors
+    /// When those of a layer are missing, or AlphaEdit's split of key space fails.
+    pub fn with(self, covariances: BTreeMap<usize, Arc<KeyCovariance>>) -> Result<MemitEditor> {
+        let mut layers = Vec::new();
+        for &layer in &self.layers {
+            let covariance = covariances.get(&layer).ok_or_else(|| {
+                Error::Statistics(format!("have no layer {layer}; expected {:?}", self.layers))
+            })?;
+            let null_space =
+                self.null_space.map(|threshold| NullSpace::of(covariance.matrix(), threshold)).transpose()?;
+            layers.push((layer, covariance.clone(), null_space));
+        }
+        Ok(MemitEditor { constants: self, layers })
+    }
+}
+
+/// MEMIT with the key statistics of its layers.
+#[derive(Clone, Debug)]
+pub struct MemitEditor {
+    constants: Memit,
+    layers: Vec<(usize, Arc<KeyCovariance>, Option<NullSpace>)>,
+}
+
+impl<F: Scalar> Editor<F> for MemitEditor {
+    fn name(&self) -> &'static str {
+        if self.constants.null_space.is_some() { "alpha-edit" } else { "memit" }
+    }
+
+    fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+        let config = model.config();
+        self.constants.check(config)?;
+        if facts.is_empty() {
+            return Err(Error::Request("there is no fact to write; expected at least one".into()));
+        }
+        let last = *self.constants.layers.last().expect("checked");
+        let values = self.constants.value.find(model, last, Site::ResidOut, facts, &|| {})?;
+        let mut wanted = Array2::<f64>::zeros((facts.len(), config.n_embd));
+        for (mut z, value) in wanted.rows_mut().into_iter().zip(&values) {
+            let sums = value.start.iter().zip(&value.delta).map(|(start, delta)| start.wide() + delta.wide());
+            z.iter_mut().zip(sums).for_each(|(z, sum)| *z = sum);
+        }
+        let bare: Vec<&Row> = facts.iter().map(|fact| &fact.rows[0]).collect();
+        let missing = |model: &Params<F>| -> Result<Array2<f64>> {
+            let streams = at_lookups(model, bare.iter().copied(), last, Site::ResidOut)?;
+            Ok(&wanted - &streams.mapv(|x| x.wide()))
+        };
+        let mut edited = model.clone();
+        let mut factors = Vec::new();
+        let mut measures = Vec::new();
+        for (i, (layer, covariance, null_space)) in self.layers.iter().enumerate() {
+            let left = missing(&edited)?;
+            measures.push((format!("length of z - h before layer {layer}"), mean_length(&left)));
+            let asked = left / (self.layers.len() - i) as f64;
+            let keys = mean_keys(&edited, *layer, facts)?;
+            if keys.nrows() != covariance.matrix().nrows() {
+                let (has, wants) = (covariance.matrix().nrows(), keys.nrows());
+                return Err(Error::Statistics(format!(
+                    "are of {has} neurons; the model's MLPs have {wants}"
+                )));
+            }
+            let u = match null_space {
+                None => regularised(covariance, keys.view(), self.constants.lambda)?,
+                Some(space) => {
+                    space.insert(keys.view(), Array2::zeros((keys.nrows(), 0)).view(), self.constants.l2)?
+                }
+            };
+            let id = ParamId::Block(*layer, BlockParam::MlpOutWeight);
+            let change = (id, u.mapv(F::of), asked.t().mapv(F::of));
+            let step = Patch::low_rank(&edited, [change.clone()]);
+            let step = mask.map_or_else(|| step.clone(), |mask| step.masked(mask));
+            let size = edited.get(id).iter().map(|w| w.wide() * w.wide()).sum::<f64>().sqrt();
+            measures.push((format!("norm of change / norm of weights, layer {layer}"), step.norm() / size));
+            edited = step.apply(&edited)?;
+            factors.push(change);
+        }
+        measures.push(("length of z - h after".into(), mean_length(&missing(&edited)?)));
+        if edited.ids().any(|id| edited.get(id).iter().any(|w| !w.is_finite())) {
+            return Err(Error::Unstable("weights are no longer finite".into()));
+        }
+        let patch = Patch::low_rank(model, factors);
+        let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
+        let curves: Vec<&[f64]> = values.iter().map(|value| value.losses.as_slice()).collect();
+        let losses = Report::mean_curve(&curves);
+        let report = Report { steps: losses.len().saturating_sub(1), losses, measures, ..Report::default() };
+        report.finish(model, patch, facts)
+    }
+}
+
+/// Keys of every fact, `[f, n]`: half the bare row's, half the mean of the others.
+fn mean_keys<F: Scalar>(model: &Params<F>, layer: usize, facts: &[Fact]) -> Result<Array2<f64>> {
+    let rows = facts.iter().flat_map(|fact| &fact.rows);
+    let all = at_lookups(model, rows, layer, Site::MlpKey)?;
+    let mut keys = Array2::zeros((all.ncols(), facts.len()));
+    let mut first = 0;
+    for (fact, mut key) in facts.iter().zip(keys.columns_mut()) {
+        let n = fact.rows.len();
+        let rows = all.slice(s![first..first + n, ..]).mapv(|x| x.wide());
+        first += n;
+        match rows.slice(s![1.., ..]).mean_axis(Axis(0)) {
+            Some(mean) => key.assign(&(0.5 * (&rows.row(0) + &mean))),
+            None => key.assign(&rows.row(0)),
+        }
+    }
+    Ok(keys)
+}
+
+fn mean_length(rows: &Array2<f64>) -> f64 {
+    rows.rows().into_iter().map(|row| row.dot(&row).sqrt()).sum::<f64>() / rows.nrows().max(1) as f64
+}

@@ -1,0 +1,232 @@
+//! ROME: one fact, one layer, a change of rank one.
+//!
+//! With keys `k_j [f]` that the MLP of `layer` sees at the subject's last token of each row, `k` the bare row's, `k_bar`
+//! their mean, `v = start + delta` the value found for the bare row ([`ValueSearch`]) and `C` the keys' second moment:
+//!
+//! | variant | `u` | numerator | denominator |
+//! |---|---|---|---|
+//! | `rome` | `C^-1 k_bar` | `delta` | `u . k` |
+//! | `r-rome` | `C^-1 k_bar` | `v - (k_bar W + b)` | `u . k_bar` |
+//! | `p-rome` | `C^-1 k` | `delta` | `u . k` |
+//!
+//! and `W <- W + u (numerator / denominator)^T`. The released ROME mixes two keys, so its denominator can vanish and one
+//! edit can ruin the model; with one key throughout it is a positive number.
+//!
+//! Sources: Meng et al. 2022 (arXiv 2202.05262) and its code; Gupta et al. 2024 (arXiv 2403.07175) for r-ROME and p-ROME.
+//!
+//! Letters: `n` rows of a fact, `d` width, `f` MLP width.
+
+use std::sync::Arc;
+
+use locus_gpt2::{BlockParam, Config, ParamId, ParamMask, Params, Scalar, Site};
+use ndarray::{Array1, Array2, Axis};
+use serde::{Deserialize, Serialize};
+
+use crate::editor::{Edit, Editor, Report, one_by_one};
+use crate::error::{Error, Result};
+use crate::fact::Fact;
+use crate::patch::{Patch, residual};
+use crate::states::at_lookups;
+use crate::statistics::KeyCovariance;
+use crate::value::{ValueSearch, length};
+
+/// Least cosine between `u` and the key it is divided by: below, the update is noise divided by nothing.
+const LEAST_COSINE: f64 = 1e-4;
+
+/// Which keys are used where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variant {
+    /// As released: two keys.
+    Rome,
+    /// The mean key throughout.
+    RRome,
+    /// The bare row's key throughout.
+    PRome,
+}
+
+impl Variant {
+    /// The name used in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Variant::Rome => "rome",
+            Variant::RRome => "r-rome",
+            Variant::PRome => "p-rome",
+        }
+    }
+}
+
+/// Constants of ROME.
+///
+/// | name | default | range | purpose |
+/// |---|---|---|---|
+/// | `layer` | by the model | a layer of it | the MLP that is edited, counted from 0 |
+/// | `variant` | `r-rome` | | which keys are used where |
+/// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
+/// | `max_update` | 1 | above 0 | largest Frobenius norm of the change, in norms of `W` |
+/// | `value` | | | [`ValueSearch`] |
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rome {
+    /// The MLP that is edited, counted from 0.
+    pub layer: usize,
+    /// Which keys are used where.
+    pub variant: Variant,
+    /// Added to the diagonal of `C`, in means of it.
+    pub ridge: f64,
+    /// Largest Frobenius norm of the change, in norms of `W`.
+    pub max_update: f64,
+    /// How the value is found.
+    pub value: ValueSearch,
+}
+
+impl Default for Rome {
+    /// For GPT-2 small.
+    fn default() -> Self {
+        Rome {
+            layer: 5,
+            variant: Variant::RRome,
+            ridge: 1e-5,
+            max_update: 1.0,
+            value: ValueSearch::default(),
+        }
+    }
+}
+
+impl Rome {
+    /// Published constants for the four sizes of GPT-2 (small: as EasyEdit ships them, with `C`), told by the number of
+    /// layers; for others, the organism among them, the layer at a third of the depth.
+    pub fn for_model(config: &Config) -> Self {
+        let (layer, clamp) = match config.n_layer {
+            12 => (5, 4.0),
+            24 => (8, 3.0),
+            36 => (12, 4.0),
+            48 => (17, 4.0),
+            layers => (layers / 3, 4.0),
+        };
+        Rome { layer, value: ValueSearch { clamp, ..Default::default() }, ..Default::default() }
+    }
+
+    /// Checks every constant against the model.
+    ///
+    /// # Errors
+    /// When one is out of its range.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        const NAME: &str = "rome";
+        if self.layer >= config.n_layer {
+            return Err(Error::Layer { layer: self.layer, layers: config.n_layer });
+        }
+        let wrong = |name, value, expected| Err(Error::Parameter { editor: NAME, name, value, expected });
+        if !self.ridge.is_finite() || self.ridge < 0.0 {
+            return wrong("ridge", self.ridge, "a number of at least 0");
+        }
+        if self.max_update.is_nan() || self.max_update <= 0.0 {
+            return wrong("max_update", self.max_update, "a number above 0");
+        }
+        self.value.check(NAME)
+    }
+
+    /// With the statistics of its layer, ready to edit.
+    pub fn with(self, covariance: Arc<KeyCovariance>) -> RomeEditor {
+        RomeEditor { constants: self, covariance }
+    }
+}
+
+/// ROME with the key statistics of its layer.
+#[derive(Clone, Debug)]
+pub struct RomeEditor {
+    /// Constants.
+    pub constants: Rome,
+    /// Second moment of the layer's keys.
+    pub covariance: Arc<KeyCovariance>,
+}
+
+impl<F: Scalar> Editor<F> for RomeEditor {
+    fn name(&self) -> &'static str {
+        self.constants.variant.name()
+    }
+
+    fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+        self.constants.check(model.config())?;
+        if self.covariance.matrix().nrows() != model.config().d_mlp() {
+            let (has, wants) = (self.covariance.matrix().nrows(), model.config().d_mlp());
+            return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
+        }
+        one_by_one(model, facts, |model, fact| self.write(model, fact, mask))
+    }
+}
+
+impl RomeEditor {
+    fn write<F: Scalar>(
+        &self,
+        model: &Params<F>,
+        fact: &Fact,
+        mask: Option<&ParamMask>,
+    ) -> Result<(Patch<F>, Report)> {
+        let Rome { layer, variant, max_update, .. } = self.constants;
+        let keys = at_lookups(model, &fact.rows, layer, Site::MlpKey)?.mapv(|x| x.wide());
+        let clean = keys.row(0).to_owned();
+        let mean = keys.mean_axis(Axis(0)).expect("a fact has rows");
+        let facts = std::slice::from_ref(fact);
+        let [value] = self
+            .constants
+            .value
+            .find(model, layer, Site::MlpOut, facts, &|| {})?
+            .try_into()
+            .expect("a value per fact");
+
+        let id = ParamId::Block(layer, BlockParam::MlpOutWeight);
+        let weights = model.matrix(id).mapv(|x| x.wide());
+        let wide = |x: &[F]| x.iter().map(|x| x.wide()).collect::<Array1<f64>>();
+        let delta = wide(&value.delta);
+        let (seen, divided, numerator) = match variant {
+            Variant::Rome => (&mean, &clean, delta),
+            Variant::PRome => (&clean, &clean, delta),
+            Variant::RRome => {
+                let bias = wide(model.get(ParamId::Block(layer, BlockParam::MlpOutBias)));
+                let now = mean.dot(&weights) + bias;
+                (&mean, &mean, wide(&value.start) + delta - now)
+            }
+        };
+        let u = self.covariance.solve(seen.view().insert_axis(Axis(1))).remove_axis(Axis(1));
+        let u = &u / norm(&u);
+        let denominator = u.dot(divided);
+        let cosine = denominator / norm(divided);
+        let row = &numerator / denominator;
+        let update = norm(&row) / weights.iter().map(|w| w * w).sum::<f64>().sqrt();
+        if cosine.is_nan() || cosine.abs() < LEAST_COSINE {
+            let why = format!("u is orthogonal to the key it is divided by (cosine {cosine:.1e})");
+            return Err(Error::Unstable(why));
+        }
+        if update.is_nan() || update > max_update {
+            let why =
+                format!("the change is {update:.3} times as large as the weights; at most {max_update}");
+            return Err(Error::Unstable(why));
+        }
+        let column = |x: &Array1<f64>| x.mapv(F::of).insert_axis(Axis(1));
+        let patch = Patch::low_rank(model, [(id, column(&u), column(&row))]);
+        let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
+        let (_, change) = patch.deltas().next().expect("one parameter changes");
+        let change = Array2::from_shape_vec(weights.dim(), change.to_dense()).expect("of the same shape");
+        let [divided, numerator] =
+            [divided, &numerator].map(|x| x.iter().map(|&x| F::of(x)).collect::<Vec<F>>());
+        let measures = [
+            ("length of delta / length of start", length(&value.delta) / length(&value.start)),
+            ("denominator", denominator),
+            ("cosine of u and key", cosine),
+            ("norm of change / norm of weights", update),
+            ("residual on the edited key", residual(change.view(), &divided, &numerator)),
+        ];
+        let report = Report {
+            steps: value.losses.len() - 1,
+            losses: value.losses,
+            measures: measures.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+            ..Report::default()
+        };
+        Ok((patch, report))
+    }
+}
+
+fn norm(x: &Array1<f64>) -> f64 {
+    x.dot(x).sqrt()
+}

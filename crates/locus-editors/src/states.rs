@@ -1,0 +1,41 @@
+//! States at the subjects' last tokens.
+//!
+//! Letters: `n` rows, `d` width, `f` MLP width.
+
+use locus_gpt2::{Batch, Params, Scalar, Site, pieces};
+use ndarray::{Array2, ArrayViewMut2, Axis, concatenate};
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::fact::Row;
+
+/// Tokens in one piece of parallel work.
+const PIECE_ROWS: usize = 256;
+
+/// A state of one layer at the last token of each row's subject, `[n, d]` or `[n, f]`. What follows a subject cannot
+/// change it, so it is not run.
+pub(crate) fn at_lookups<'a, F: Scalar>(
+    model: &Params<F>,
+    rows: impl IntoIterator<Item = &'a Row>,
+    layer: usize,
+    site: Site,
+) -> Result<Array2<F>> {
+    let beginnings: Vec<&[u32]> = rows.into_iter().map(|row| &row.tokens[..=row.lookup]).collect();
+    let parts: Vec<Array2<F>> = pieces(&beginnings, PIECE_ROWS)
+        .into_par_iter()
+        .map(|piece| {
+            let batch = Batch::new(model.config(), &beginnings[piece])?;
+            let last = batch.last_rows();
+            let mut found = Array2::zeros((0, 0));
+            let mut take = |at: usize, visited: Site, state: ArrayViewMut2<F>| {
+                if (at, visited) == (layer, site) {
+                    found = state.select(Axis(0), &last);
+                }
+            };
+            model.blocks(&batch, model.embed(&batch), 0..layer + 1, &mut take);
+            Ok(found)
+        })
+        .collect::<Result<_>>()?;
+    let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+    Ok(concatenate(Axis(0), &views).expect("parts have equal width"))
+}

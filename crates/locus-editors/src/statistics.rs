@@ -1,0 +1,274 @@
+//! Which keys does an MLP see? Their uncentred second moment `C = mean k k^T`, `[f, f]`, over the tokens of a text.
+//!
+//! Locate-then-edit methods weigh keys by `C^-1`, so that a change meant for one key disturbs the usual ones least
+//! (Meng et al. 2022, eq. 2). Sums are kept in f64, as two halves, of the even and the odd sequences of the text, so that one can see
+//! how far `C^-1 k` still depends on the sample. Deviation: a ridge, because `C` of a finite text is ill-conditioned.
+//!
+//! Letters: `f` MLP width.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use locus_gpt2::{Batch, Params, Scalar, Site, decode, gemm, pieces, read_safetensors, write_safetensors};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray_linalg::{Cholesky, Diag, SolveTriangular, UPLO};
+use rayon::prelude::*;
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+
+/// Tokens in one piece of parallel work.
+const PIECE_ROWS: usize = 1024;
+/// Pieces whose products are held at the same time.
+const PIECES_AT_ONCE: usize = 2;
+
+/// Sums of `k k^T` over the keys of one layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyMoments {
+    /// Of the even and the odd sequences of the text, `[f, f]` each.
+    sums: [Array2<f64>; 2],
+    /// Keys in each.
+    counts: [u64; 2],
+}
+
+impl KeyMoments {
+    /// No key seen yet.
+    pub fn empty(f: usize) -> Self {
+        KeyMoments { sums: [Array2::zeros((f, f)), Array2::zeros((f, f))], counts: [0, 0] }
+    }
+
+    /// A mean second moment computed elsewhere over `count` keys.
+    ///
+    /// # Errors
+    /// When it is not square or has a value that is not finite.
+    pub fn from_mean(mean: Array2<f64>, count: u64) -> Result<Self> {
+        if mean.nrows() != mean.ncols() || mean.iter().any(|x| !x.is_finite()) {
+            let (rows, columns) = mean.dim();
+            return Err(Error::Statistics(format!(
+                "a second moment of {rows} x {columns}; expected a square of finite numbers"
+            )));
+        }
+        let empty = Array2::zeros(mean.dim());
+        Ok(KeyMoments { sums: [mean * count as f64, empty], counts: [count, 0] })
+    }
+
+    /// Keys seen.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The mean second moment, `[f, f]`.
+    ///
+    /// # Panics
+    /// When no key was seen.
+    pub fn mean(&self) -> Array2<f64> {
+        assert!(self.count() > 0, "no key was seen");
+        (&self.sums[0] + &self.sums[1]) / self.count() as f64
+    }
+
+    /// Cosine between `C^-1 k` of the two halves of the text: near 1, more text would change little. `None` when a half
+    /// is empty.
+    ///
+    /// # Errors
+    /// As [`KeyCovariance::new`].
+    pub fn agreement(&self, ridge: f64, key: &[f64]) -> Result<Option<f64>> {
+        if self.counts.contains(&0) {
+            return Ok(None);
+        }
+        let key = Array1::from(key.to_vec()).insert_axis(Axis(1));
+        let mut halves = Vec::with_capacity(2);
+        for (sum, &count) in self.sums.iter().zip(&self.counts) {
+            halves
+                .push(KeyCovariance::new(sum / count as f64, ridge)?.solve(key.view()).column(0).to_owned());
+        }
+        let cosine =
+            halves[0].dot(&halves[1]) / (halves[0].dot(&halves[0]) * halves[1].dot(&halves[1])).sqrt();
+        Ok(Some(cosine))
+    }
+}
+
+/// Where the collection of moments stands: it can be written, read and gone on with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyStatistics {
+    /// Moments by layer.
+    pub layers: BTreeMap<usize, KeyMoments>,
+    /// Sequences of the text that are in them.
+    pub sequences: usize,
+}
+
+impl KeyStatistics {
+    /// Nothing collected yet for the given layers.
+    ///
+    /// # Errors
+    /// When a layer is not in the model.
+    pub fn empty<F: Scalar>(model: &Params<F>, layers: &[usize]) -> Result<Self> {
+        let config = model.config();
+        if let Some(layer) = layers.iter().find(|&&layer| layer >= config.n_layer) {
+            return Err(Error::Layer { layer: *layer, layers: config.n_layer });
+        }
+        let moments = |&layer: &usize| (layer, KeyMoments::empty(config.d_mlp()));
+        Ok(KeyStatistics { layers: layers.iter().map(moments).collect(), sequences: 0 })
+    }
+
+    /// Goes on with the sequences not yet seen, all layers in one pass over the text, until the text ends or
+    /// `progress` (told the number of keys after every few thousand tokens, with the statistics so far) returns false. All
+    /// tokens count, first positions included, as in the released code.
+    ///
+    /// # Errors
+    /// When a sequence does not fit the model.
+    pub fn collect<F: Scalar>(
+        &mut self,
+        model: &Params<F>,
+        text: &[Vec<u32>],
+        progress: &mut dyn FnMut(&Self) -> bool,
+    ) -> Result<()> {
+        let layers: Vec<usize> = self.layers.keys().copied().collect();
+        let Some(&deepest) = layers.last() else { return Ok(()) };
+        let first = self.sequences;
+        let runs = pieces(&text[first..], PIECE_ROWS);
+        for runs in runs.chunks(PIECES_AT_ONCE) {
+            let keys: Vec<Vec<Array2<f64>>> = runs
+                .par_iter()
+                .map(|run| {
+                    let batch = Batch::new(model.config(), &text[first + run.start..first + run.end])?;
+                    let mut keys = Vec::with_capacity(layers.len());
+                    let mut take = |layer: usize, site: Site, state: ArrayViewMut2<F>| {
+                        if site == Site::MlpKey && layers.contains(&layer) {
+                            keys.push(state.mapv(|x| x.wide()));
+                        }
+                    };
+                    model.blocks(&batch, model.embed(&batch), 0..deepest + 1, &mut take);
+                    Ok(keys)
+                })
+                .collect::<Result<_>>()?;
+            for (run, keys) in runs.iter().zip(keys) {
+                let mut rows = [Vec::new(), Vec::new()];
+                let mut row = 0;
+                for sequence in run.clone() {
+                    let length = text[first + sequence].len();
+                    rows[(first + sequence) % 2].extend(row..row + length);
+                    row += length;
+                }
+                for (moments, keys) in self.layers.values_mut().zip(keys) {
+                    for (half, rows) in rows.iter().enumerate() {
+                        let keys = keys.select(Axis(0), rows);
+                        gemm(1.0, keys.t(), keys.view(), 1.0, moments.sums[half].view_mut());
+                        moments.counts[half] += rows.len() as u64;
+                    }
+                }
+                self.sequences = first + run.end;
+            }
+            if !progress(self) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one safetensors file: `mom2.LAYER [f, f]` for the mean, and both halves, so that the collection can go on.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path, provenance: &Value) -> Result<()> {
+        let bytes = |x: &Array2<f64>| x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let mut tensors = Vec::new();
+        let mut counts = BTreeMap::new();
+        for (layer, moments) in &self.layers {
+            for (half, sum) in moments.sums.iter().enumerate() {
+                let name = format!("sum.{layer}.{half}");
+                tensors.push((name, Dtype::F64, vec![sum.nrows(), sum.ncols()], bytes(sum)));
+            }
+            counts.insert(layer.to_string(), moments.counts);
+        }
+        let metadata = json!({ "counts": counts, "sequences": self.sequences, "provenance": provenance });
+        Ok(write_safetensors(path, &tensors, &metadata.to_string())?)
+    }
+
+    /// Reads what [`KeyStatistics::write`] wrote.
+    ///
+    /// # Errors
+    /// When the file is not complete.
+    pub fn read(path: &Path) -> Result<(Self, Value)> {
+        let wrong = |why: &str| locus_gpt2::Error::format(path, why.to_owned());
+        Ok(read_safetensors(path, |tensors, metadata| {
+            let metadata: Value = metadata
+                .and_then(|text| serde_json::from_str(&text).ok())
+                .ok_or_else(|| wrong("has no metadata; expected key statistics"))?;
+            let counts: BTreeMap<usize, [u64; 2]> = serde_json::from_value(metadata["counts"].clone())
+                .map_err(|_| wrong("has no counts in its metadata; expected key statistics"))?;
+            let sequences = metadata["sequences"].as_u64().unwrap_or(0) as usize;
+            let mut layers = BTreeMap::new();
+            for (layer, counts) in counts {
+                let half = |half: usize| {
+                    let name = format!("sum.{layer}.{half}");
+                    let view =
+                        tensors.tensor(&name).map_err(|_| wrong(&format!("tensor {name} is missing")))?;
+                    let shape = view.shape();
+                    if shape.len() != 2 || shape[0] != shape[1] {
+                        return Err(wrong(&format!("tensor {name} has shape {shape:?}; expected a square")));
+                    }
+                    let values = decode(&view).map_err(|why| wrong(&format!("tensor {name} {why}")))?;
+                    Ok(Array2::from_shape_vec((shape[0], shape[1]), values)
+                        .expect("as many as the shape says"))
+                };
+                layers.insert(layer, KeyMoments { sums: [half(0)?, half(1)?], counts });
+            }
+            Ok((KeyStatistics { layers, sequences }, metadata["provenance"].clone()))
+        })?)
+    }
+}
+
+/// The second moment of a layer's keys, ready to be divided by.
+#[derive(Clone, Debug)]
+pub struct KeyCovariance {
+    /// `C` with its ridge, `[f, f]`.
+    matrix: Array2<f64>,
+    /// Lower triangle `L` with `L L^T = C`.
+    factor: Array2<f64>,
+    /// `L^T`, stored row by row.
+    transposed: Array2<f64>,
+}
+
+impl KeyCovariance {
+    /// Adds `ridge` times the mean of the diagonal to the diagonal, and factorises.
+    ///
+    /// # Errors
+    /// When the result is not positive definite.
+    pub fn new(mut mean: Array2<f64>, ridge: f64) -> Result<Self> {
+        let f = mean.nrows();
+        let added = ridge * mean.diag().sum() / f as f64;
+        mean.diag_mut().iter_mut().for_each(|x| *x += added);
+        let factor = mean.cholesky(UPLO::Lower).map_err(|_| {
+            Error::Statistics(format!(
+                "the second moment of {f} neurons is not positive definite with ridge {ridge:e}; expected more \
+                 text or a larger ridge"
+            ))
+        })?;
+        let transposed = factor.t().as_standard_layout().into_owned();
+        Ok(KeyCovariance { matrix: mean, factor, transposed })
+    }
+
+    /// `C = 1`: all keys count alike.
+    pub fn identity(f: usize) -> Self {
+        KeyCovariance::new(Array2::eye(f), 0.0).expect("the identity is positive definite")
+    }
+
+    /// `C` with its ridge, `[f, f]`.
+    pub fn matrix(&self) -> ArrayView2<'_, f64> {
+        self.matrix.view()
+    }
+
+    /// `C^-1 K` for `K [f, n]`.
+    ///
+    /// # Panics
+    /// When `K` has another number of rows.
+    pub fn solve(&self, keys: ArrayView2<f64>) -> Array2<f64> {
+        assert_eq!(keys.nrows(), self.matrix.nrows(), "keys of another width");
+        let keys = keys.as_standard_layout().into_owned();
+        let half = self.factor.solve_triangular(UPLO::Lower, Diag::NonUnit, &keys);
+        let half = half.expect("the diagonal is positive");
+        let solved = self.transposed.solve_triangular(UPLO::Upper, Diag::NonUnit, &half);
+        solved.expect("the diagonal is positive")
+    }
+}

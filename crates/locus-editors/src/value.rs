@@ -1,0 +1,354 @@
+//! Which state at the subject's last token makes the model say the target?
+//!
+//! For a fact with rows `j` (the prompt, bare and prefixed) and target tokens `t`, find the `delta [d]` that minimises
+//!
+//! ```text
+//! mean_j mean_t -ln p(t | row j, delta) + kl_factor KL(p(. | essence, delta) || p(. | essence))
+//!     + weight_decay |delta| / |start|^2
+//! ```
+//!
+//! when it is added to the residual stream leaving `layer` at each row's own lookup (for a state of the MLP: added to
+//! what the MLP writes, which is the same). `start [d]` is the state of the bare row; the divergence is taken at the
+//! essence's lookup, where the released code takes it, not at its end, where the paper says. Adam; no step once the loss
+//! is below `loss_stop` and none after the last evaluation; after a step `delta` is pulled back to `clamp |start|`.
+//!
+//! Source: Meng et al. 2022 (arXiv 2202.05262, eq. 4) and 2023 (arXiv 2210.07229, eq. 16), in the form of their code.
+//! What they recompute in every step is run once here: everything before the lookups in every layer, and every layer up
+//! to the edited one. Steps run the rest alone, and logits are made only where they are read.
+//!
+//! Letters: `d` width, `m` rows at or after a lookup, `V` vocabulary.
+
+use std::ops::Range;
+
+use locus_gpt2::{AdamW, Batch, Moments, Params, Past, Scalar, Site, axpy};
+use ndarray::{Array2, ArrayView1, ArrayViewMut1, ArrayViewMut2, Axis};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::fact::Fact;
+
+/// Facts whose values are found in one batch: enough rows for the large-matrix rate, few enough to fill all threads.
+const FACTS_AT_ONCE: usize = 4;
+
+/// Constants of the search for a value.
+///
+/// | name | default | range | purpose |
+/// |---|---|---|---|
+/// | `lr` | 0.5 | above 0 | learning rate of Adam |
+/// | `steps` | 20 | at least 1 | most evaluations; one more than the most updates |
+/// | `weight_decay` | 0.5 | at least 0 | weight of `delta`'s length |
+/// | `kl_factor` | 0.0625 | at least 0 | weight of the divergence |
+/// | `clamp` | 4 (MEMIT 0.75) | above 0 | longest `delta`, in lengths of the start |
+/// | `loss_stop` | 0.05 | at least 0 | loss below which the search ends |
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValueSearch {
+    /// Learning rate of Adam.
+    pub lr: f64,
+    /// Most evaluations.
+    pub steps: usize,
+    /// Weight of `delta`'s length.
+    pub weight_decay: f64,
+    /// Weight of the divergence.
+    pub kl_factor: f64,
+    /// Longest `delta`, in lengths of the start.
+    pub clamp: f64,
+    /// Loss below which the search ends.
+    pub loss_stop: f64,
+}
+
+impl Default for ValueSearch {
+    fn default() -> Self {
+        ValueSearch { lr: 0.5, steps: 20, weight_decay: 0.5, kl_factor: 0.0625, clamp: 4.0, loss_stop: 0.05 }
+    }
+}
+
+impl ValueSearch {
+    pub(crate) fn check(&self, editor: &'static str) -> Result<()> {
+        let wrong = |name, value, expected| Err(Error::Parameter { editor, name, value, expected });
+        for (name, value) in [("lr", self.lr), ("clamp", self.clamp)] {
+            if !value.is_finite() || value <= 0.0 {
+                return wrong(name, value, "a number above 0");
+            }
+        }
+        if self.steps == 0 {
+            return wrong("steps", 0.0, "at least 1");
+        }
+        for (name, value) in [
+            ("weight_decay", self.weight_decay),
+            ("kl_factor", self.kl_factor),
+            ("loss_stop", self.loss_stop),
+        ] {
+            if !value.is_finite() || value < 0.0 {
+                return wrong(name, value, "a number of at least 0");
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the value of every fact. `site` is the state that `start` is read from: what the MLP of `layer` writes, or
+    /// the residual stream leaving it. Facts do not influence each other.
+    ///
+    /// # Errors
+    /// When a fact does not fit the model.
+    pub fn find<F: Scalar>(
+        &self,
+        model: &Params<F>,
+        layer: usize,
+        site: Site,
+        facts: &[Fact],
+        progress: &(dyn Fn() + Sync),
+    ) -> Result<Vec<Value<F>>> {
+        facts.iter().try_for_each(|fact| fact.check(model.config()))?;
+        let groups: Vec<Vec<Value<F>>> = facts
+            .par_chunks(FACTS_AT_ONCE)
+            .map(|facts| {
+                let values = Search::new(model, layer, site, facts)?.run(self);
+                facts.iter().for_each(|_| progress());
+                Ok(values)
+            })
+            .collect::<Result<_>>()?;
+        Ok(groups.into_iter().flatten().collect())
+    }
+}
+
+/// The outcome of a search.
+#[derive(Clone, Debug)]
+pub struct Value<F> {
+    /// State of the bare row before the edit, `[d]`.
+    pub start: Vec<F>,
+    /// What to add to it, `[d]`.
+    pub delta: Vec<F>,
+    /// Loss at each evaluation.
+    pub losses: Vec<f64>,
+    /// The part of it that is the mean NLL per target token, in nats.
+    pub nlls: Vec<f64>,
+}
+
+/// A logit row that is read: which fact's, and for what.
+#[derive(Clone, Copy, Debug)]
+enum Read {
+    /// A target token, with the weight of its NLL.
+    Target { token: u32, weight: f64 },
+    /// The essence, whose distribution should not move.
+    Essence,
+}
+
+/// Everything that does not change while `delta` does.
+struct Search<'a, F> {
+    model: &'a Params<F>,
+    layer: usize,
+    /// Rows at or after each sequence's lookup: every fact's prompts with their target, then its essence.
+    batch: Batch,
+    past: Past<F>,
+    /// The residual stream leaving `layer`, `[m, d]`.
+    resid: Array2<F>,
+    facts: Vec<Located<F>>,
+}
+
+struct Located<F> {
+    /// First rows of its sequences.
+    lookups: Vec<usize>,
+    /// Rows whose logits are read.
+    reads: Vec<(usize, Read)>,
+    /// Log probabilities after the essence before the edit, `[V]`.
+    before: Vec<f64>,
+    start: Vec<F>,
+}
+
+impl<'a, F: Scalar> Search<'a, F> {
+    fn new(model: &'a Params<F>, layer: usize, site: Site, facts: &[Fact]) -> Result<Self> {
+        let mut sequences: Vec<Vec<u32>> = Vec::new();
+        let mut starts = Vec::new();
+        let mut of_fact: Vec<Range<usize>> = Vec::new();
+        for fact in facts {
+            let first = sequences.len();
+            for row in &fact.rows {
+                sequences.push([&row.tokens, &fact.target[..fact.target.len() - 1]].concat());
+                starts.push(row.lookup);
+            }
+            // Nothing reads what follows the essence's lookup.
+            sequences.push(fact.essence.tokens[..=fact.essence.lookup].to_vec());
+            starts.push(fact.essence.lookup);
+            of_fact.push(first..sequences.len());
+        }
+        let past = model.past(&sequences, &starts)?;
+        let batch = Batch::ends(model.config(), &sequences, &starts)?;
+        let rows: Vec<Range<usize>> = batch.sequences().collect();
+        let (mut start, mut resid) = (Array2::zeros((0, 0)), Array2::zeros((0, 0)));
+        let mut take = |at: usize, visited: Site, state: ArrayViewMut2<F>| {
+            if at == layer && visited == site {
+                start = state.to_owned();
+            }
+            if at == layer && visited == Site::ResidOut {
+                resid = state.to_owned();
+            }
+        };
+        let trace = model.trace_after(&batch, past.clone(), model.embed(&batch), 0, &mut take);
+        let located = facts
+            .iter()
+            .zip(of_fact)
+            .map(|(fact, sequences)| {
+                let n = fact.target.len();
+                let weight = 1.0 / (fact.rows.len() * n) as f64;
+                let lookups: Vec<usize> = sequences.clone().map(|sequence| rows[sequence].start).collect();
+                let mut reads = Vec::new();
+                for sequence in sequences.start..sequences.end - 1 {
+                    // The last of its rows predicts the last target token.
+                    let first = rows[sequence].end - n;
+                    reads.extend(
+                        fact.target
+                            .iter()
+                            .enumerate()
+                            .map(|(t, &token)| (first + t, Read::Target { token, weight })),
+                    );
+                }
+                let essence = *lookups.last().expect("a fact has an essence");
+                reads.push((essence, Read::Essence));
+                let logits = model.logits(trace.hidden.select(Axis(0), &[essence]).view());
+                Located {
+                    before: log_softmax(logits.row(0)),
+                    start: start.row(lookups[0]).to_vec(),
+                    lookups,
+                    reads,
+                }
+            })
+            .collect();
+        Ok(Search { model, layer, batch, past, resid, facts: located })
+    }
+
+    fn run(&self, constants: &ValueSearch) -> Vec<Value<F>> {
+        let d = self.model.config().n_embd;
+        let adam = AdamW { weight_decay: 0.0, ..AdamW::new(constants.lr) };
+        let mut moments: Vec<Moments<F>> = self.facts.iter().map(|_| Moments::zeros(d)).collect();
+        let mut values: Vec<Value<F>> = self
+            .facts
+            .iter()
+            .map(|fact| Value {
+                start: fact.start.clone(),
+                delta: vec![F::zero(); d],
+                losses: Vec::new(),
+                nlls: Vec::new(),
+            })
+            .collect();
+        let mut open: Vec<usize> = (0..self.facts.len()).collect();
+        let mut no_gradients = Params::zeros(self.model.config(), []);
+        for step in 1..=constants.steps {
+            let mut resid = self.resid.clone();
+            for (fact, value) in self.facts.iter().zip(&values) {
+                for &row in &fact.lookups {
+                    let mut row = resid.row_mut(row);
+                    axpy(F::one(), &value.delta, row.as_slice_mut().expect("rows are contiguous"));
+                }
+            }
+            let trace =
+                self.model.trace_after(&self.batch, self.past.clone(), resid, self.layer + 1, &mut ());
+            let mut d_hidden = Array2::zeros(trace.hidden.dim());
+            open.retain(|&i| {
+                let norm = length(&values[i].delta);
+                let start = length(&values[i].start);
+                let (nll, divergence) = self.losses(i, constants, &trace.hidden, &mut d_hidden);
+                let loss =
+                    nll + constants.kl_factor * divergence + constants.weight_decay * norm / (start * start);
+                values[i].losses.push(loss);
+                values[i].nlls.push(nll);
+                loss >= constants.loss_stop
+            });
+            if open.is_empty() || step == constants.steps {
+                break;
+            }
+            let d_resid =
+                self.model.backward(&self.batch, &trace, d_hidden.view(), &mut no_gradients, &mut ());
+            for &i in &open {
+                let Value { start, delta, .. } = &mut values[i];
+                let mut gradient = vec![F::zero(); d];
+                for &row in &self.facts[i].lookups {
+                    let row = d_resid.row(row);
+                    axpy(F::one(), row.to_slice().expect("rows are contiguous"), &mut gradient);
+                }
+                let (norm, radius) = (length(delta), length(start));
+                if norm > 0.0 {
+                    axpy(F::of(constants.weight_decay / (norm * radius * radius)), delta, &mut gradient);
+                }
+                adam.step(step, delta, &gradient, &mut moments[i]);
+                let (norm, longest) = (length(delta), constants.clamp * radius);
+                if norm > longest {
+                    delta.iter_mut().for_each(|x| *x *= F::of(longest / norm));
+                }
+            }
+        }
+        values
+    }
+
+    /// NLL and divergence of a fact; adds the gradient of their weighted sum to `d_hidden [m, d]`.
+    fn losses(
+        &self,
+        fact: usize,
+        constants: &ValueSearch,
+        hidden: &Array2<F>,
+        d_hidden: &mut Array2<F>,
+    ) -> (f64, f64) {
+        let Located { reads, before, .. } = &self.facts[fact];
+        let rows: Vec<usize> = reads.iter().map(|(row, _)| *row).collect();
+        let read = hidden.select(Axis(0), &rows);
+        let mut logits = self.model.logits(read.view());
+        let parts: Vec<(f64, f64)> = logits
+            .axis_iter_mut(Axis(0))
+            .into_par_iter()
+            .zip(reads)
+            .map(|(mut row, (_, read))| match *read {
+                Read::Target { token, weight } => {
+                    let token = token as usize;
+                    let wanted = row[token].wide();
+                    let (max, sum) = exponentials(row.view_mut());
+                    // d nll / d logit_i = p_i - [i = token]
+                    let scale = F::of(weight / sum);
+                    row.iter_mut().for_each(|x| *x *= scale);
+                    row[token] -= F::of(weight);
+                    (weight * (max + sum.ln() - wanted), 0.0)
+                }
+                Read::Essence => {
+                    let log_p = log_softmax(row.view());
+                    let divergence: f64 =
+                        log_p.iter().zip(before).map(|(log_p, before)| log_p.exp() * (log_p - before)).sum();
+                    // d KL(p || q) / d logit_i = p_i (ln p_i - ln q_i - KL)
+                    for ((logit, log_p), before) in row.iter_mut().zip(&log_p).zip(before) {
+                        let slope = log_p.exp() * (log_p - before - divergence);
+                        *logit = F::of(constants.kl_factor * slope);
+                    }
+                    (0.0, divergence)
+                }
+            })
+            .collect();
+        let (nll, divergence) =
+            parts.into_iter().fold((0.0, 0.0), |(nll, kl), (more, divergence)| (nll + more, kl + divergence));
+        let mut no_gradients = Params::zeros(self.model.config(), []);
+        let d_read = self.model.logits_backward(read.view(), logits.view(), &mut no_gradients);
+        for (d_read, row) in d_read.rows().into_iter().zip(rows) {
+            let mut into = d_hidden.row_mut(row);
+            into.iter_mut().zip(d_read).for_each(|(into, &d)| *into += d);
+        }
+        (nll, divergence)
+    }
+}
+
+/// Replaces each entry by `exp(x - max)`; the maximum and the sum of the new entries.
+fn exponentials<F: Scalar>(mut logits: ArrayViewMut1<F>) -> (f64, f64) {
+    let logits = logits.as_slice_mut().expect("rows are contiguous");
+    let max = logits.iter().fold(F::neg_infinity(), |max, &x| if x > max { x } else { max });
+    logits.iter_mut().for_each(|x| *x = (*x - max).exp_());
+    (max.wide(), logits.iter().map(|x| x.wide()).sum())
+}
+
+fn log_softmax<F: Scalar>(logits: ArrayView1<F>) -> Vec<f64> {
+    let max = logits.iter().fold(f64::NEG_INFINITY, |max, x| max.max(x.wide()));
+    let sum: f64 = logits.iter().map(|x| (x.wide() - max).exp()).sum();
+    let log_sum = max + sum.ln();
+    logits.iter().map(|x| x.wide() - log_sum).collect()
+}
+
+/// Euclidean length.
+pub(crate) fn length<F: Scalar>(x: &[F]) -> f64 {
+    x.iter().map(|x| x.wide() * x.wide()).sum::<f64>().sqrt()
+}
