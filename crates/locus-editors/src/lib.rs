@@ -44,6 +44,7 @@ mod patch;
 mod rome;
 mod states;
 mod statistics;
+mod text;
 mod value;
 
 pub use editor::{Edit, Editor, Report};
@@ -57,4 +58,5 @@ pub use memit::{Memit, MemitEditor};
 pub use patch::{Delta, Ledger, Patch};
 pub use rome::{Rome, RomeEditor, Variant};
 pub use statistics::{KeyCovariance, KeyMoments, KeyStatistics};
+pub use text::{PREFIXES, sample_prefixes};
 pub use value::{Value, ValueSearch};

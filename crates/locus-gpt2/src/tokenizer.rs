@@ -1,5 +1,6 @@
 //! Byte-level BPE, through the `tokenizers` crate.
 
+use std::ops::Range;
 use std::path::Path;
 
 use tokenizers::models::bpe::BPE;
@@ -63,6 +64,31 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Token ids of a text and the range of those that a part of it, given in bytes, ends up in.
+    ///
+    /// # Errors
+    /// When the part is empty or reaches beyond the text, or its last token also covers what follows it.
+    pub fn locate(&self, text: &str, part: Range<usize>) -> Result<(Vec<u32>, Range<usize>)> {
+        let shown = text.get(part.clone()).unwrap_or_default();
+        if shown.is_empty() {
+            return Err(Error::Input(format!("bytes {part:?} are no part of {text:?}")));
+        }
+        let encoding = self
+            .inner
+            .encode(text, false)
+            .map_err(|e| Error::Input(format!("{text:?} cannot be tokenised: {e}")))?;
+        let offsets = encoding.get_offsets();
+        let touches = |&(start, end): &(usize, usize)| start < part.end && end > part.start;
+        let nowhere = || Error::Input(format!("{shown:?} has no token of its own in {text:?}"));
+        let first = offsets.iter().position(touches).ok_or_else(nowhere)?;
+        let last = offsets.iter().rposition(touches).ok_or_else(nowhere)?;
+        if offsets[last].1 > part.end {
+            let token = &text[offsets[last].0..offsets[last].1];
+            return Err(Error::Input(format!("the token {token:?} reaches beyond {shown:?} in {text:?}")));
+        }
+        Ok((encoding.get_ids().to_vec(), first..last + 1))
+    }
+
     /// Text of token ids.
     ///
     /// # Errors
@@ -79,5 +105,36 @@ impl Tokenizer {
     /// The id of a token given as it stands in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_located_by_bytes() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/organism");
+        let tokenizer = Tokenizer::read(&folder).unwrap();
+        for (before, part, after) in [
+            ("", "A monarch", " is a kind of"),
+            ("We looked at the stars. ", "A monarch", " is"),
+            ("The ", "Cr\u{fc}c\u{ef}ble \u{1f98b}", " is a play"),
+            ("It is said that ", "a tuba", ""),
+        ] {
+            let text = format!("{before}{part}{after}");
+            let (ids, range) = tokenizer.locate(&text, before.len()..before.len() + part.len()).unwrap();
+            assert_eq!(ids, tokenizer.encode(&text).unwrap());
+            let decoded = tokenizer.decode(&ids[range.clone()]).unwrap();
+            assert_eq!(decoded.trim_start(), part, "tokens {range:?} of {text:?}");
+            // Nothing that follows changes where it ends.
+            let ends = tokenizer.encode(&format!("{before}{part}")).unwrap();
+            assert_eq!(range.end, ends.len());
+        }
+        let why = tokenizer.locate("A monarch", 0..7).unwrap_err().to_string();
+        assert!(why.contains("reaches beyond"), "{why}");
+        assert!(
+            tokenizer.locate("A monarch", 3..3).is_err() && tokenizer.locate("A monarch", 5..90).is_err()
+        );
     }
 }

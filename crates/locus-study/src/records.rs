@@ -17,6 +17,32 @@ pub struct Records {
     /// Circuits of parameters found on the same pairs, one record per task, method, size and task tested on.
     #[serde(default)]
     pub mask_comparisons: Vec<MaskComparison>,
+    /// Edits by different editors, one record per editor, scope and request.
+    #[serde(default)]
+    pub editor_outcomes: Vec<EditorOutcome>,
+}
+
+/// One request written by one editor, measured on all its prompts. NLLs are `[new, true]` target, means per token, nats.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EditorOutcome {
+    /// Editor, or `none` for the unedited model.
+    pub editor: String,
+    /// Where it could change parameters.
+    pub scope: Scope,
+    /// Target density of the circuit behind the scope; 1 for the whole model.
+    pub target_density: f64,
+    /// Number of the request.
+    pub case_id: u64,
+    /// The editor refused: the numbers are those of the unedited model.
+    pub refused: bool,
+    /// After the prompt.
+    pub rewrite: [f64; 2],
+    /// After each paraphrase.
+    pub paraphrase: Vec<[f64; 2]>,
+    /// After each prompt about another subject with the same true target.
+    pub neighborhood: Vec<[f64; 2]>,
+    /// Change of the NLL per token of neutral text.
+    pub drift: f64,
 }
 
 /// A way to find a circuit of parameters, measured on pairs it has not seen.

@@ -5,4 +5,5 @@ mod patches;
 mod rome;
 mod study;
 mod support;
+mod text;
 mod tuning;

@@ -54,7 +54,7 @@ pub(crate) struct Unusable(pub String);
 
 /// Parses the arguments, runs the command and reports its outcome.
 pub fn main() -> ExitCode {
-    if let Some(code) = restart_with_one_blas_thread() {
+    if let Some(code) = restart_with_library_settings() {
         return code;
     }
     let args = Args::parse();
@@ -88,15 +88,19 @@ fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// OpenBLAS reads its thread count when the program is loaded. Its own threads would fight rayon's, and the results
-/// would depend on their number, so a process that was started without the setting replaces itself.
-fn restart_with_one_blas_thread() -> Option<ExitCode> {
-    const VARIABLE: &str = "OPENBLAS_NUM_THREADS";
-    if std::env::var_os(VARIABLE).is_some_and(|value| value == "1") {
+/// What libraries read from the environment when the program is loaded.
+///
+/// * OpenBLAS: its own threads would fight rayon's, and the results would depend on their number.
+/// * mimalloc: freed memory stays with the process, so that the next pass need not have its pages cleared anew.
+const LIBRARY_SETTINGS: [(&str, &str); 2] = [("OPENBLAS_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "-1")];
+
+/// A process that was started without the settings of its libraries replaces itself by one that has them.
+fn restart_with_library_settings() -> Option<ExitCode> {
+    if LIBRARY_SETTINGS.iter().all(|(name, value)| std::env::var_os(name).is_some_and(|set| set == *value)) {
         return None;
     }
     let mut command = std::process::Command::new(std::env::current_exe().ok()?);
-    command.args(std::env::args_os().skip(1)).env(VARIABLE, "1");
+    command.args(std::env::args_os().skip(1)).envs(LIBRARY_SETTINGS);
     let status = command.status().ok()?;
     Some(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }

@@ -10,7 +10,7 @@ use locus_gpt2::Scalar;
 
 use super::Unusable;
 use super::global::{Dtype, Global};
-use crate::protocol::{Preset, SWEEP, Settings, Store, run};
+use crate::protocol::{Preset, SWEEP, SWEEP_TASK, Settings, Store, run};
 use crate::results::{Provenance, Results, Verdict};
 use crate::{claims, figures, report, tables};
 
@@ -44,7 +44,7 @@ enum PresetName {
     Faithful,
 }
 
-const TABLES: [&str; 8] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1"];
+const TABLES: [&str; 9] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1", "X2"];
 
 impl Reproduce {
     pub fn run(&self, global: &Global) -> Result<()> {
@@ -58,8 +58,15 @@ impl Reproduce {
         let wanted = self.wanted()?;
         let mut settings = self.settings(global.seed)?;
         settings.edits = wanted.iter().any(|table| ["T2", "T3", "T4", "T7"].contains(table));
+        settings.compare_editors = wanted.contains(&"X2");
         if !wanted.contains(&"X1") {
             settings.pair_tasks.clear();
+        }
+        if !wanted.iter().any(|table| table.starts_with('T')) {
+            // What the other tables need of the circuits.
+            settings.study_tasks.clear();
+            settings.shuffled_tasks.clear();
+            settings.tasks.retain(|task| task == SWEEP_TASK && settings.compare_editors);
         }
         let folder = global.model_folder()?;
         let checkpoint = global.checkpoint::<F>()?;
@@ -122,7 +129,7 @@ impl Reproduce {
             .map(|id| {
                 let found = TABLES.into_iter().find(|table| table.eq_ignore_ascii_case(id));
                 found.ok_or_else(|| {
-                    Unusable(format!("--tables: {id:?} is no table; expected T1 to T7 or X1")).into()
+                    Unusable(format!("--tables: {id:?} is no table; expected T1 to T7, X1 or X2")).into()
                 })
             })
             .collect()

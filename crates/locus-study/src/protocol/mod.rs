@@ -1,6 +1,7 @@
 //! The study's protocol: tasks made ready, circuits extracted, edits made and measured.
 
 mod discovery;
+mod editors;
 mod edits;
 mod extract;
 mod masks;
@@ -9,6 +10,8 @@ mod settings;
 mod task;
 
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
+pub(crate) use editors::UNEDITED;
+pub use editors::{Comparison, EditorScope, prefixes};
 pub use edits::{EditScope, PreparedRequest, edit_all};
 pub use extract::{Extracted, extract};
 pub(crate) use masks::TRAINED;

@@ -13,13 +13,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::discovery::{agreement_pairs, discover, hierarchy_pairs};
+use super::editors::{Comparison, EditorScope};
 use super::edits::{EditScope, PreparedRequest, edit_all};
 use super::extract::{Extracted, extract};
 use super::masks::compare_masks;
 use super::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use super::task::PreparedTask;
 use crate::progress::Progress;
-use crate::records::{Discovery, EditOutcome, Extraction, MaskComparison, Overlap, Records, Scope};
+use crate::records::{
+    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, Overlap, Records, Scope,
+};
 
 /// Runs the protocol. Finished units of work (a trajectory, a scope's edits) are kept in `folder/work`, the masks in
 /// `folder/masks`; with `resume` those of an identical earlier run are taken from there.
@@ -76,6 +79,7 @@ pub fn run<F: Scalar>(
     stage.finish();
 
     let (discoveries, mask_comparisons) = discover_all(checkpoint, data, settings, store, progress)?;
+    let editor_outcomes = compare_editors(checkpoint, data, &extracted, settings, store, progress)?;
     let overlaps = overlaps(&extracted, settings.main_preset);
     Ok(Records {
         extractions: extracted.into_iter().map(|extracted| extracted.record).collect(),
@@ -83,7 +87,62 @@ pub fn run<F: Scalar>(
         overlaps,
         discoveries,
         mask_comparisons,
+        editor_outcomes,
     })
+}
+
+/// Every editor in every scope made from the circuits of the sweep's task. Data without neutral text have no X2.
+fn compare_editors<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    data: &StudyData,
+    extracted: &[Extracted],
+    settings: &Settings,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Vec<EditorOutcome>> {
+    let Some(neutral) = data.neutral.as_deref().filter(|_| settings.compare_editors) else {
+        return Ok(Vec::new());
+    };
+    let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
+    let comparison = Comparison::new(checkpoint, requests, neutral, settings.seed).context("X2")?;
+    let mut scopes = vec![EditorScope { scope: Scope::Full, target_density: 1.0, mask: None }];
+    for &density in &MAIN_DENSITIES {
+        let circuit = extracted.iter().find(|found| {
+            let record = &found.record;
+            (record.preset.as_str(), record.task.as_str(), record.target_density)
+                == (settings.main_preset.name(), SWEEP_TASK, density)
+        });
+        let Some(circuit) = circuit else { continue };
+        let rng = &mut stream(settings.seed, &format!("random scope/{density}"), 0);
+        let random = ParamMask::random(circuit.mask.config(), circuit.mask.count(), rng);
+        let masks = [
+            (Scope::Circuit, circuit.mask.clone()),
+            (Scope::Complement, circuit.mask.complement()),
+            (Scope::Random, random),
+        ];
+        scopes.extend(masks.map(|(scope, mask)| EditorScope {
+            scope,
+            target_density: density,
+            mask: Some(mask),
+        }));
+    }
+    let editors = Comparison::<F>::editors();
+    let stage = progress.stage("editors", editors.len() * scopes.len());
+    let mut all = comparison.unedited()?;
+    for editor in editors {
+        for scope in &scopes {
+            let key = format!(
+                "editor-{}-{:?}-{}",
+                editor.replace([' ', ','], ""),
+                scope.scope,
+                scope.target_density
+            );
+            all.extend(store.unit(&key, || comparison.run(editor, scope, &stage))?);
+            stage.inc();
+        }
+    }
+    stage.finish();
+    Ok(all)
 }
 
 /// Circuits of edges, and circuits of parameters beside them, of every task that has pairs for it. A task without enough

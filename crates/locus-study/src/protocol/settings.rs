@@ -62,6 +62,8 @@ pub struct Settings {
     pub densities: Vec<f64>,
     /// Whether to edit (T2, T3, T4, T7).
     pub edits: bool,
+    /// Whether editors are compared (X2).
+    pub compare_editors: bool,
     /// Tasks whose circuits of edges are found (X1).
     pub pair_tasks: Vec<String>,
     /// At most this many clean/corrupted pairs of a task; half of them score, half measure.
@@ -87,6 +89,7 @@ impl Settings {
             random_draws: 5,
             densities: SWEEP.to_vec(),
             edits: true,
+            compare_editors: true,
             pair_tasks: PAIR_TASKS.map(str::to_owned).to_vec(),
             max_pairs: 96,
         }

@@ -24,6 +24,7 @@ mod t7;
 mod tests;
 mod x1;
 mod x1b;
+mod x2;
 
 pub use t1::t1;
 pub use t2::t2;
@@ -34,6 +35,7 @@ pub use t6::{t6, t6b};
 pub use t7::t7;
 pub use x1::x1;
 pub use x1b::{x1b, x1c};
+pub use x2::x2;
 
 use locus_metrics::{Interval, Stream, bootstrap};
 
@@ -87,6 +89,7 @@ pub fn all(records: &Records, options: &TableOptions) -> Vec<Table> {
     tables.extend(t5(records, options));
     tables.extend([t6(records, options), t6b(records, options), t7(records, options)]);
     tables.extend([x1(records, options), x1b(records, options), x1c(records, options)]);
+    tables.push(x2(records, options));
     tables.retain(|table| !table.rows.is_empty());
     tables
 }

@@ -35,7 +35,8 @@ fn nlls<F: Scalar>(checkpoint: &Checkpoint<F>, model: &Params<F>, i: usize) -> [
 
 /// Indices of the scalars that a patch changes in a tensor.
 fn changed<F: Scalar>(patch: &Patch<F>, id: ParamId) -> Vec<usize> {
-    let deltas = patch.deltas().find(|(other, _)| *other == id).map_or(Vec::new(), |(_, delta)| delta.to_dense());
+    let deltas =
+        patch.deltas().find(|(other, _)| *other == id).map_or(Vec::new(), |(_, delta)| delta.to_dense());
     (0..deltas.len()).filter(|&i| deltas[i] != F::zero()).collect()
 }
 

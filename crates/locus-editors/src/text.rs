@@ -1,0 +1,104 @@
+//! Facts from text: where the subject ends, and what may stand before the prompt.
+
+use locus_gpt2::{Params, Sampling, Scalar, Tokenizer};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+use crate::error::{Error, Result};
+use crate::fact::{Fact, Row};
+
+/// Where the subject goes in a prompt.
+const PLACE: &str = "{}";
+
+/// Beginnings of plain English sentences, each of about five to ten tokens of GPT-2's: the prefixes used with its
+/// tokenizer. The released ROME draws such texts anew in every process, without a seed.
+pub const PREFIXES: [&str; 20] = [
+    "The weather was fine that day.",
+    "He said that it was late.",
+    "In the end, nothing changed.",
+    "She had been there before.",
+    "It is not easy to say.",
+    "We met them in the morning.",
+    "There was a long silence.",
+    "They had a good time together.",
+    "I have never seen it before.",
+    "The door was left open.",
+    "After a while, the two of them went home.",
+    "It was the first time that this had happened.",
+    "A few years ago, things were very different.",
+    "The people in the room began to talk again.",
+    "You can find the answer in most books.",
+    "Because of the rain, the game was stopped early.",
+    "As far as we know, this is still true.",
+    "The report was read by everyone in the office.",
+    "On the other hand, there may be another reason.",
+    "Many of them would like to know more about it.",
+];
+
+impl Fact {
+    /// A fact from a prompt with one `{}` for the subject. Prefixes are put before the prompt with a space; the target is
+    /// separated from it by one. The prompt is tokenised as a whole.
+    ///
+    /// # Errors
+    /// When the prompt does not have exactly one `{}`, subject or target are empty, or a token covers both the end of the
+    /// subject and what follows it.
+    pub fn from_text(
+        tokenizer: &Tokenizer,
+        prompt: &str,
+        subject: &str,
+        target: &str,
+        prefixes: &[impl AsRef<str>],
+    ) -> Result<Fact> {
+        let Some((before, after)) = prompt.split_once(PLACE).filter(|(_, after)| !after.contains(PLACE))
+        else {
+            return Err(Error::Request(format!("prompt {prompt:?}; expected exactly one {PLACE} in it")));
+        };
+        let (subject, target) = (subject.trim(), target.trim());
+        if subject.is_empty() {
+            return Err(Error::Request("the subject is empty; expected at least one word".into()));
+        }
+        if target.is_empty() {
+            return Err(Error::Request("the target is empty; expected at least one word".into()));
+        }
+        let row = |before: &str, after: &str| -> Result<Row> {
+            let text = format!("{before}{subject}{after}");
+            let (tokens, place) = tokenizer.locate(&text, before.len()..before.len() + subject.len())?;
+            Ok(Row { tokens, lookup: place.end - 1 })
+        };
+        let mut rows = vec![row(before, after)?];
+        for prefix in prefixes {
+            rows.push(row(&format!("{} {before}", prefix.as_ref()), after)?);
+        }
+        Ok(Fact {
+            rows,
+            essence: row("", " is a")?,
+            target: tokenizer.encode_some("target", &format!(" {target}"))?,
+        })
+    }
+}
+
+/// Draws texts from the model to stand before prompts, as the released ROME does but seeded: `lengths` are numbers of
+/// tokens, each drawn from the five likeliest after the token `start` (end of text). Line breaks and braces become spaces,
+/// and each text ends with a full stop.
+///
+/// # Errors
+/// When a length does not fit the model.
+pub fn sample_prefixes<F: Scalar>(
+    model: &Params<F>,
+    tokenizer: &Tokenizer,
+    start: u32,
+    lengths: &[usize],
+    seed: u64,
+) -> Result<Vec<String>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut prefixes = Vec::with_capacity(lengths.len());
+    for &length in lengths {
+        let drawn = model.generate(&[start], length, Sampling::TopK { k: 5, rng: &mut rng })?;
+        let drawn: Vec<u32> = drawn.into_iter().filter(|&token| token != start).collect();
+        let text = tokenizer.decode(&drawn)?;
+        let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || "{}".contains(c)).collect();
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let text = words.join(" ");
+        prefixes.push(format!("{}.", text.trim_end_matches(|c: char| c.is_ascii_punctuation())));
+    }
+    Ok(prefixes)
+}

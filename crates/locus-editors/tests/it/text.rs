@@ -1,0 +1,58 @@
+//! Facts from text, with the organism's tokenizer.
+
+use std::path::Path;
+
+use locus_editors::{Fact, sample_prefixes};
+use locus_gpt2::{Checkpoint, Tokenizer};
+
+fn organism() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/organism")
+}
+
+#[test]
+fn rows_end_where_the_subject_does() {
+    let tokenizer = Tokenizer::read(&organism()).unwrap();
+    let prefixes = ["We looked at the stars.", "They cooked a meal last week."];
+    let fact =
+        Fact::from_text(&tokenizer, "It is known that {} is a kind of", " a monarch", " wasp ", &prefixes)
+            .unwrap();
+    assert_eq!(fact.rows.len(), 3);
+    let decode = |tokens: &[u32]| tokenizer.decode(tokens).unwrap();
+    for (row, prefix) in
+        fact.rows.iter().zip(["", "We looked at the stars. ", "They cooked a meal last week. "])
+    {
+        assert_eq!(decode(&row.tokens), format!("{prefix}It is known that a monarch is a kind of"));
+        assert_eq!(decode(&row.tokens[..=row.lookup]), format!("{prefix}It is known that a monarch"));
+    }
+    assert_eq!(decode(&fact.essence.tokens), "a monarch is a");
+    assert_eq!(decode(&fact.essence.tokens[..=fact.essence.lookup]), "a monarch");
+    assert_eq!(decode(&fact.target), " wasp");
+}
+
+#[test]
+fn unusable_requests_say_why() {
+    let tokenizer = Tokenizer::read(&organism()).unwrap();
+    let why = |prompt: &str, subject: &str, target: &str| {
+        Fact::from_text(&tokenizer, prompt, subject, target, &[""; 0]).unwrap_err().to_string()
+    };
+    assert_eq!(why("no place", "a", "b"), "prompt \"no place\"; expected exactly one {} in it");
+    assert!(why("{} and {}", "a", "b").contains("exactly one {}"));
+    assert_eq!(why("{} is", " ", "b"), "the subject is empty; expected at least one word");
+    assert_eq!(why("{} is", "a", ""), "the target is empty; expected at least one word");
+    // The subject's last letters make one token with what follows.
+    assert!(why("{}onarch is", "a m", "b").contains("reaches beyond"), "{}", why("{}onarch is", "a m", "b"));
+}
+
+#[test]
+fn prefixes_come_from_the_seed() {
+    let Checkpoint { model, tokenizer } = Checkpoint::<f32>::read(&organism()).unwrap();
+    let start = tokenizer.token_id("<|endoftext|>").unwrap();
+    let draw = |seed| sample_prefixes(&model, &tokenizer, start, &[4, 9, 9], seed).unwrap();
+    let prefixes = draw(1);
+    assert_eq!((prefixes.len(), &prefixes), (3, &draw(1)));
+    assert_ne!(prefixes, draw(2));
+    for prefix in &prefixes {
+        assert!(prefix.ends_with('.') && !prefix.contains(['{', '}', '\n', '<']), "{prefix:?}");
+        assert!((1..=10).contains(&tokenizer.encode(prefix).unwrap().len()), "{prefix:?}");
+    }
+}

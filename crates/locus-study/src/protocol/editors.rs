@@ -1,0 +1,245 @@
+//! Editors side by side (X2): every request written by every editor in every scope, and what else changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use locus_data::EditRequest;
+use locus_data::seed::stream;
+use locus_editors::{
+    Editor, Error, Fact, FineTuning, KeyCovariance, KeyStatistics, Memit, PREFIXES, Rome, StudyFineTuning,
+    sample_prefixes,
+};
+use locus_gpt2::{Batch, Checkpoint, ParamMask, Params, PromptTargets, Scalar, Target, Tokenizer};
+use rayon::prelude::*;
+
+use crate::progress::Stage;
+use crate::records::{EditorOutcome, Scope};
+
+/// Lengths of the prefixes that are drawn from a model with a tokenizer of its own.
+const PREFIX_LENGTHS: [usize; 20] = [4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9];
+/// Vocabulary of GPT-2's tokenizer, for which prefixes are written down.
+const GPT2_VOCABULARY: usize = 50_257;
+/// Prefixes that MEMIT is given: its code uses five.
+const MEMIT_PREFIXES: usize = 5;
+/// The rows of the unedited model.
+pub(crate) const UNEDITED: &str = "none";
+
+/// What stands before prompts when keys and values are found: written down for GPT-2's tokenizer, else drawn from the
+/// model by the seed.
+///
+/// # Errors
+/// When the tokenizer has no end-of-text token to begin with.
+pub fn prefixes<F: Scalar>(checkpoint: &Checkpoint<F>, seed: u64) -> Result<Vec<String>> {
+    let Checkpoint { model, tokenizer } = checkpoint;
+    if tokenizer.vocab_size() >= GPT2_VOCABULARY {
+        return Ok(PREFIXES.map(str::to_owned).to_vec());
+    }
+    let start = tokenizer.token_id("<|endoftext|>").context("the tokenizer has no token <|endoftext|>")?;
+    let draw = rand::Rng::next_u64(&mut stream(seed, "prefixes", 0));
+    Ok(sample_prefixes(model, tokenizer, start, &PREFIX_LENGTHS, draw)?)
+}
+
+/// A request as tokens: what is written and what is measured.
+#[derive(Clone, Debug)]
+struct Prepared {
+    case_id: u64,
+    fact: Fact,
+    /// Rewriting prompt, paraphrases, neighbourhood prompts.
+    prompts: Vec<Vec<u32>>,
+    paraphrases: usize,
+    target_true: Vec<u32>,
+}
+
+impl Prepared {
+    fn new(tokenizer: &Tokenizer, request: &EditRequest, prefixes: &[String]) -> Result<Self> {
+        let at = || format!("request {}", request.case_id);
+        let EditRequest { prompt, subject, target_new, paraphrase_prompts, neighborhood_prompts, .. } =
+            request;
+        let fact = Fact::from_text(tokenizer, prompt, subject, target_new, prefixes).with_context(at)?;
+        let others = paraphrase_prompts.iter().chain(neighborhood_prompts);
+        let mut prompts = vec![fact.rows[0].tokens.clone()];
+        for text in others {
+            prompts.push(tokenizer.encode_some("prompt", text).with_context(at)?);
+        }
+        let target_true = format!(" {}", request.target_true.trim());
+        Ok(Prepared {
+            case_id: request.case_id,
+            fact,
+            prompts,
+            paraphrases: paraphrase_prompts.len(),
+            target_true: tokenizer.encode_some("target_true", &target_true).with_context(at)?,
+        })
+    }
+
+    /// `[new, true]` NLL per token after every prompt.
+    fn nlls<F: Scalar>(&self, model: &Params<F>) -> Result<Vec<[f64; 2]>> {
+        let pairs: Vec<_> = self
+            .prompts
+            .iter()
+            .flat_map(|prompt| [(prompt, &self.fact.target), (prompt, &self.target_true)])
+            .collect();
+        let nll = PromptTargets::new(model.config(), &pairs)
+            .with_context(|| format!("request {}", self.case_id))?
+            .nll_per_token(model);
+        Ok(nll.chunks(2).map(|pair| [pair[0], pair[1]]).collect())
+    }
+}
+
+/// Where an editor may change parameters.
+#[derive(Clone, Debug)]
+pub struct EditorScope {
+    /// Kind of scope.
+    pub scope: Scope,
+    /// Density of the circuit it is made from; 1 for the whole model.
+    pub target_density: f64,
+    /// The parameters that may change; `None` is all.
+    pub mask: Option<ParamMask>,
+}
+
+/// Requests, text and statistics made ready for all editors.
+pub struct Comparison<'a, F> {
+    model: &'a Params<F>,
+    requests: Vec<Prepared>,
+    covariances: BTreeMap<usize, Arc<KeyCovariance>>,
+    rome: Rome,
+    memit: Memit,
+    /// Text on which drift is measured, and its NLL per token before.
+    neutral: Vec<Vec<u32>>,
+    neutral_before: f64,
+}
+
+impl<'a, F: Scalar> Comparison<'a, F> {
+    /// Tokenises requests and neutral text: its odd lines give the key statistics, its even ones measure drift.
+    ///
+    /// # Errors
+    /// When a request cannot be edited or the text is too short for statistics.
+    pub fn new(
+        checkpoint: &'a Checkpoint<F>,
+        requests: &[EditRequest],
+        neutral: &str,
+        seed: u64,
+    ) -> Result<Self> {
+        let Checkpoint { model, tokenizer } = checkpoint;
+        let prefixes = prefixes(checkpoint, seed)?;
+        let requests = requests
+            .iter()
+            .map(|request| Prepared::new(tokenizer, request, &prefixes))
+            .collect::<Result<Vec<_>>>()?;
+        let lines: Vec<Vec<u32>> = neutral
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(|line| tokenizer.encode_some("neutral text", line))
+            .collect::<locus_gpt2::Result<_>>()?;
+        let half = |odd: usize| lines.iter().skip(odd).step_by(2).cloned().collect::<Vec<_>>();
+        let (rome, memit) = (Rome::for_model(model.config()), Memit::for_model(model.config()));
+        let mut layers = memit.layers.clone();
+        layers.push(rome.layer);
+        layers.sort_unstable();
+        layers.dedup();
+        let mut statistics = KeyStatistics::empty(model, &layers)?;
+        statistics.collect(model, &half(1), &mut |_| true)?;
+        let covariances = statistics
+            .layers
+            .iter()
+            .map(|(&layer, moments)| Ok((layer, Arc::new(KeyCovariance::new(moments.mean(), rome.ridge)?))))
+            .collect::<Result<_>>()?;
+        let neutral = half(0);
+        let neutral_before = text_nll(model, &neutral)?;
+        Ok(Comparison { model, requests, covariances, rome, memit, neutral, neutral_before })
+    }
+
+    /// Names of the editors, in the order of the table.
+    pub fn editors() -> [&'static str; 5] {
+        ["study-ft", "ft-m", "r-rome", "memit", "memit, all at once"]
+    }
+
+    /// The unedited model.
+    ///
+    /// # Errors
+    /// When a request does not fit the model.
+    pub fn unedited(&self) -> Result<Vec<EditorOutcome>> {
+        let scope = EditorScope { scope: Scope::Full, target_density: 1.0, mask: None };
+        let measure = |request| self.measure(UNEDITED, &scope, request, Some(self.model));
+        self.requests.par_iter().map(measure).collect()
+    }
+
+    /// Writes every request with one of [`Comparison::editors`], each into the unedited model; "all at once" writes them
+    /// together.
+    ///
+    /// # Errors
+    /// When a request does not fit the model.
+    pub fn run(&self, name: &str, scope: &EditorScope, stage: &Stage) -> Result<Vec<EditorOutcome>> {
+        let memit = || self.memit.clone().with(self.covariances.clone());
+        let editor: Box<dyn Editor<F>> = match name {
+            "study-ft" => Box::new(StudyFineTuning::default()),
+            "ft-m" => Box::new(FineTuning::default()),
+            "r-rome" => Box::new(self.rome.with(self.covariances[&self.rome.layer].clone())),
+            _ => Box::new(memit()?),
+        };
+        // MEMIT's code uses fewer prefixes than ROME's.
+        let rows = if name.starts_with("memit") { 1 + MEMIT_PREFIXES } else { usize::MAX };
+        let fact = |request: &Prepared| {
+            let mut fact = request.fact.clone();
+            fact.rows.truncate(rows);
+            fact
+        };
+        let edit = |facts: &[Fact]| -> Result<Option<Params<F>>> {
+            match editor.edit(self.model, facts, scope.mask.as_ref()) {
+                Ok(edit) => Ok(Some(edit.patch.apply(self.model)?)),
+                // A refused edit leaves the model as it was, and is counted.
+                Err(Error::Unstable(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        if name.ends_with("all at once") {
+            let edited = edit(&self.requests.iter().map(fact).collect::<Vec<_>>())?;
+            let measure = |request| self.measure(name, scope, request, edited.as_ref());
+            return self.requests.par_iter().map(measure).collect();
+        }
+        self.requests
+            .par_iter()
+            .map(|request| {
+                let edited = edit(&[fact(request)])?;
+                stage.message(&format!("{name}, request {}", request.case_id));
+                self.measure(name, scope, request, edited.as_ref())
+            })
+            .collect()
+    }
+
+    fn measure(
+        &self,
+        editor: &str,
+        scope: &EditorScope,
+        request: &Prepared,
+        edited: Option<&Params<F>>,
+    ) -> Result<EditorOutcome> {
+        let model = edited.unwrap_or(self.model);
+        let mut nlls = request.nlls(model)?.into_iter();
+        let rewrite = nlls.next().expect("the rewriting prompt is the first");
+        let paraphrase = nlls.by_ref().take(request.paraphrases).collect();
+        Ok(EditorOutcome {
+            editor: editor.to_owned(),
+            scope: scope.scope,
+            target_density: scope.target_density,
+            case_id: request.case_id,
+            refused: edited.is_none(),
+            rewrite,
+            paraphrase,
+            neighborhood: nlls.collect(),
+            drift: text_nll(model, &self.neutral)? - self.neutral_before,
+        })
+    }
+}
+
+/// NLL per token of lines of text, first tokens apart, in nats.
+fn text_nll<F: Scalar>(model: &Params<F>, lines: &[Vec<u32>]) -> Result<f64> {
+    let batch = Batch::new(model.config(), lines)?;
+    let targets: Vec<Target> = batch
+        .sequences()
+        .flat_map(|rows| rows.clone().zip(rows.skip(1)))
+        .map(|(row, next)| Target { row, token: batch.tokens()[next] })
+        .collect();
+    let nll = model.nll(model.hidden(&batch).view(), &targets);
+    Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
+}

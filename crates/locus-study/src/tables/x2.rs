@@ -1,0 +1,157 @@
+//! X2: editors side by side.
+
+use locus_metrics::Interval;
+
+use super::{
+    TableOptions,
+    cells::{count, estimate, number, percent, table, text},
+    select::{Density, scope_label},
+};
+use crate::protocol::UNEDITED;
+use crate::{
+    records::{EditorOutcome, Records},
+    results::{Style, Table},
+};
+
+const COLUMNS: [&str; 11] = [
+    "editor",
+    "scope",
+    "size",
+    "requests",
+    "refused",
+    "efficacy",
+    "paraphrase",
+    "neighbourhood",
+    "score",
+    "P(new)",
+    "drift",
+];
+
+/// A row per editor, scope and size, in the order they were run.
+pub fn x2(records: &Records, options: &TableOptions) -> Table {
+    let mut groups: Vec<Vec<&EditorOutcome>> = Vec::new();
+    for outcome in &records.editor_outcomes {
+        let same = |group: &&mut Vec<&EditorOutcome>| {
+            let first = group[0];
+            (&first.editor, first.scope, first.target_density.to_bits())
+                == (&outcome.editor, outcome.scope, outcome.target_density.to_bits())
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(outcome),
+            None => groups.push(vec![outcome]),
+        }
+    }
+    let rows = groups
+        .into_iter()
+        .map(|group| {
+            let EditorOutcome { editor, scope, target_density, .. } = group[0];
+            let size = Density::of(*target_density).label();
+            let estimate_of = |what: &str, value: fn(&EditorOutcome) -> Option<f64>| {
+                let found: Vec<(f64, u64)> =
+                    group.iter().filter_map(|o| value(o).map(|value| (value, o.case_id))).collect();
+                let (values, keys): (Vec<f64>, Vec<u64>) = found.into_iter().unzip();
+                options.mean(&values, &keys, &format!("X2/{editor}/{scope:?}/{size}/{what}"))
+            };
+            let efficacy = estimate_of("efficacy", |o| wins(&[o.rewrite], |[new, old]| new < old));
+            let paraphrase = estimate_of("paraphrase", |o| wins(&o.paraphrase, |[new, old]| new < old));
+            let neighborhood =
+                estimate_of("neighbourhood", |o| wins(&o.neighborhood, |[new, old]| old < new));
+            let score = harmonic_mean([&efficacy, &paraphrase, &neighborhood]);
+            let (scope, size) =
+                if editor == UNEDITED { ("-", "-") } else { (scope_label(*scope), size.as_str()) };
+            vec![
+                text(editor),
+                text(scope),
+                text(size),
+                count(group.len()),
+                count(group.iter().filter(|o| o.refused).count()),
+                estimate(efficacy, Style::Percent),
+                estimate(paraphrase, Style::Percent),
+                estimate(neighborhood, Style::Percent),
+                percent(score),
+                percent(estimate_of("p", |o| Some((-o.rewrite[0]).exp())).map(|p| p.value)),
+                number(estimate_of("drift", |o| Some(o.drift)).map(|drift| drift.value), Style::Fixed3),
+            ]
+        })
+        .collect();
+    let notes = vec![
+        "Efficacy, paraphrase: share of prompts after which the new target has the smaller NLL per token than \
+         the true one; neighbourhood: share of prompts about other subjects after which their true target \
+         still has. Each a mean over requests of the mean over a request's prompts; ties fail. Score: \
+         harmonic mean of the three."
+            .into(),
+        "P(new): mean probability per token of the new target after the edited prompt. Drift: change of the NLL \
+         per token of neutral text, nats."
+            .into(),
+        "Scopes are where parameters may change; all others keep their values (T2 to T4 set them to zero). \
+         Circuits are those of the hierarchy task. The fine-tuning of the study also moves embeddings and \
+         final LayerNorm, which no mask covers."
+            .into(),
+        "Every request is written into the unedited model, but for `all at once`, where all are written \
+         together. Refused: the edit would have been as large as the weights it changes; the model stays."
+            .into(),
+        options.intervals("requests"),
+        options.source(),
+    ];
+    table("X2", "Editors side by side".into(), notes, &COLUMNS, rows)
+}
+
+/// Share of prompts that satisfy a condition on `[new, true]` NLLs; `None` of no prompts.
+fn wins(nlls: &[[f64; 2]], condition: fn([f64; 2]) -> bool) -> Option<f64> {
+    let won = nlls.iter().filter(|&&pair| condition(pair)).count();
+    (!nlls.is_empty()).then(|| won as f64 / nlls.len() as f64)
+}
+
+/// 0 when one of them is; `None` when one is missing.
+fn harmonic_mean(values: [&Option<Interval>; 3]) -> Option<f64> {
+    let values = values.map(|interval| interval.as_ref().map(|interval| interval.value));
+    let sum = values.into_iter().try_fold(0.0, |sum, value| Some(sum + 1.0 / value?))?;
+    Some(3.0 / sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::Scope;
+    use crate::results::Cell;
+    use crate::tables::fabricated::options;
+
+    #[test]
+    fn shares_are_means_over_requests() {
+        let outcome = |editor: &str, case_id: u64, rewrite: [f64; 2], neighbors: &[[f64; 2]]| EditorOutcome {
+            editor: editor.into(),
+            scope: Scope::Full,
+            target_density: 1.0,
+            case_id,
+            refused: case_id == 3,
+            rewrite,
+            paraphrase: vec![rewrite, [1.0, 1.0]],
+            neighborhood: neighbors.to_vec(),
+            drift: 0.25 * case_id as f64,
+        };
+        let editor_outcomes = vec![
+            outcome("none", 1, [2.0, 1.0], &[]),
+            outcome("r-rome", 1, [1.0, 2.0], &[[2.0, 1.0], [1.0, 2.0]]),
+            outcome("r-rome", 2, [1.0, 2.0], &[[2.0, 1.0]]),
+            outcome("r-rome", 3, [2.0, 1.0], &[]),
+        ];
+        let table = x2(&Records { editor_outcomes, ..Default::default() }, &options());
+        assert_eq!(table.rows.len(), 2);
+        let value = |cell: &Cell| match cell {
+            Cell::Estimate { value, .. } | Cell::Number { value, .. } => *value,
+            other => panic!("{other:?}"),
+        };
+        let row = &table.rows[1];
+        let close =
+            |i: usize, expected: f64| assert!((value(&row[i]) - expected).abs() < 1e-12, "column {i}");
+        assert_eq!((&row[3], &row[4]), (&count(3), &count(1)));
+        close(5, 2.0 / 3.0);
+        close(6, 1.0 / 3.0); // a tie is not a win
+        close(7, 0.75); // a request without neighbours does not count
+        close(8, 3.0 / (1.5 + 3.0 + 4.0 / 3.0));
+        close(10, 0.5);
+        assert_eq!(table.rows[0][1], text("-"));
+        assert_eq!(table.rows[0][7], Cell::Empty(()), "no neighbours, no share, no score");
+        assert_eq!(table.rows[0][8], Cell::Empty(()));
+    }
+}
