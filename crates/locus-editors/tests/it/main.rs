@@ -1,5 +1,6 @@
 //! Editors on small random models in f64: invariants, limits, golden values, files.
 
+mod golden;
 mod insertion;
 mod patches;
 mod rome;
