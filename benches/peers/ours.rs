@@ -2,27 +2,34 @@
 //! seconds it took; again and again. `compare.py` drives it and its counterpart in turns.
 
 use std::io::{BufRead, Write};
+use std::sync::Arc;
 use std::time::Instant;
 
 use locus_circuits::{Attribution, Metric, Pair, Reference, Rule, attribute_edges};
-use locus_gpt2::{Config, ParamId, Params};
+use locus_editors::{Editor, Fact, KeyCovariance, Rome, Row};
+use locus_gpt2::{Config, ParamId, Params, gemm};
+use ndarray::Array2;
+use rand::RngExt;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 /// Prompts and their length, as in the goal: eight of thirteen tokens.
 const PROMPTS: u32 = 8;
 const TOKENS: u32 = 13;
 
 fn main() {
-    keep_freed_memory();
     let config = Config::gpt2_small();
     let mut model = Params::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
     // Fresh biases are zeros; make every addition a real one.
     for id in ParamId::all(&config).filter(|id| id.is_vector()) {
         model.get_mut(id).iter_mut().enumerate().for_each(|(i, w)| *w += 1e-3 * (i % 7) as f32);
     }
+    let fact = fact();
+    // Any positive definite matrix will do: the work is the same.
+    let keys = random_keys(&config);
+    let covariance = Arc::new(KeyCovariance::new(keys, 1e-3).expect("positive definite"));
     let stdin = std::io::stdin();
     for work in stdin.lock().lines().map_while(Result::ok) {
         let start = Instant::now();
@@ -32,6 +39,7 @@ fn main() {
             // As in the public greater-than pairs, where the year is the eighth token: the beginning is run once.
             "eap 7" => score(&model, &pairs(7), Attribution::Eap),
             "eap-ig 0" => score(&model, &pairs(0), Attribution::IgInputs(Rule::Left, 5)),
+            "rome" => rome(&model, &fact, &covariance),
             "eap-ig 7" => score(&model, &pairs(7), Attribution::IgInputs(Rule::Left, 5)),
             other => panic!("no work is called {other}"),
         }
@@ -40,13 +48,34 @@ fn main() {
     }
 }
 
-/// As the `locus` binary does: freed memory stays with the process.
-#[allow(unsafe_code)]
-fn keep_freed_memory() {
-    /// `mi_option_purge_delay` of mimalloc's C header: milliseconds after which freed memory goes back, -1 for never.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: sets an integer of the allocator, at the start of the only thread.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+/// One ROME edit: 21 rows behind prefixes of 10 tokens, a prompt of 8, a target of 2, all 20 evaluations.
+fn fact() -> Fact {
+    let prompt: Vec<u32> = (0..8).map(|i| 1000 + 37 * i).collect();
+    let row = |j: u32| {
+        let prefix: Vec<u32> = (0..10).map(|i| 50 + 211 * j + 17 * i).collect();
+        Row { tokens: [prefix, prompt.clone()].concat(), lookup: 13 }
+    };
+    let essence = Row { tokens: [&prompt[..4], &[318, 257]].concat(), lookup: 3 };
+    Fact { rows: (0..21).map(row).collect(), essence, target: vec![2000, 2001] }
+}
+
+fn random_keys(config: &Config) -> Array2<f64> {
+    let (f, n) = (config.d_mlp(), 4096);
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let keys = Array2::from_shape_simple_fn((f, n), || 2.0 * rng.random::<f64>() - 1.0);
+    let mut moment = Array2::zeros((f, f));
+    gemm(1.0 / n as f64, keys.view(), keys.t(), 0.0, moment.view_mut());
+    moment
+}
+
+fn rome(model: &Params<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) {
+    let mut constants = Rome::for_model(model.config());
+    constants.value.loss_stop = 0.0;
+    constants.max_update = f64::INFINITY;
+    let edit =
+        constants.with(covariance.clone()).edit(model, std::slice::from_ref(fact), None).expect("fits");
+    assert_eq!(edit.report.losses.len(), 20);
+    assert!(edit.patch.apply(model).expect("its base").sha256() != model.sha256());
 }
 
 fn pairs(first_difference: usize) -> Vec<Pair> {

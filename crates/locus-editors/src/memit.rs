@@ -73,9 +73,11 @@ impl Default for Memit {
 }
 
 impl Memit {
-    /// Constants by the number of layers: published for GPT-2 XL, at the same depths for the other sizes.
+    /// Constants by the number of layers: published for GPT-2 XL, at the same depths for the other sizes; for the
+    /// organism's four layers the first one.
     pub fn for_model(config: &Config) -> Self {
         let (layers, lambda) = match config.n_layer {
+            4 => (vec![0], 10.0),
             12 => (vec![3, 4, 5], 2000.0),
             24 => ((5..=9).collect(), 5000.0),
             36 => ((8..=12).collect(), 10_000.0),

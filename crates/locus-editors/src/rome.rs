@@ -26,7 +26,6 @@ use crate::editor::{Edit, Editor, Report, one_by_one};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 use crate::patch::{Patch, residual};
-use crate::states::at_lookups;
 use crate::statistics::KeyCovariance;
 use crate::value::{ValueSearch, length};
 
@@ -63,7 +62,7 @@ impl Variant {
 /// | `layer` | by the model | a layer of it | the MLP that is edited, counted from 0 |
 /// | `variant` | `r-rome` | | which keys are used where |
 /// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
-/// | `max_update` | 1 | above 0 | largest Frobenius norm of the change, in norms of `W` |
+/// | `max_update` | 4 | above 0 | largest Frobenius norm of the change, in norms of `W` |
 /// | `value` | | | [`ValueSearch`] |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -87,24 +86,27 @@ impl Default for Rome {
             layer: 5,
             variant: Variant::RRome,
             ridge: 1e-5,
-            max_update: 1.0,
+            max_update: 4.0,
             value: ValueSearch::default(),
         }
     }
 }
 
 impl Rome {
-    /// Published constants for the four sizes of GPT-2 (small: as EasyEdit ships them, with `C`), told by the number of
-    /// layers; for others, the organism among them, the layer at a third of the depth.
+    /// Constants by the number of layers: published for the four sizes of GPT-2 (small: the layer and clamp that EasyEdit
+    /// ships, with `C`); for the organism's four layers the first one and smaller steps, which go less far than needed
+    /// less often; for other depths the layer at a third.
     pub fn for_model(config: &Config) -> Self {
-        let (layer, clamp) = match config.n_layer {
-            12 => (5, 4.0),
-            24 => (8, 3.0),
-            36 => (12, 4.0),
-            48 => (17, 4.0),
-            layers => (layers / 3, 4.0),
+        let value = ValueSearch::default();
+        let (layer, value) = match config.n_layer {
+            4 => (0, ValueSearch { lr: 0.05, steps: 150, loss_stop: 0.1, ..value }),
+            12 => (5, value),
+            24 => (8, ValueSearch { clamp: 3.0, ..value }),
+            36 => (12, value),
+            48 => (17, value),
+            layers => (layers / 3, value),
         };
-        Rome { layer, value: ValueSearch { clamp, ..Default::default() }, ..Default::default() }
+        Rome { layer, value, ..Default::default() }
     }
 
     /// Checks every constant against the model.
@@ -164,9 +166,6 @@ impl RomeEditor {
         mask: Option<&ParamMask>,
     ) -> Result<(Patch<F>, Report)> {
         let Rome { layer, variant, max_update, .. } = self.constants;
-        let keys = at_lookups(model, &fact.rows, layer, Site::MlpKey)?.mapv(|x| x.wide());
-        let clean = keys.row(0).to_owned();
-        let mean = keys.mean_axis(Axis(0)).expect("a fact has rows");
         let facts = std::slice::from_ref(fact);
         let [value] = self
             .constants
@@ -174,6 +173,9 @@ impl RomeEditor {
             .find(model, layer, Site::MlpOut, facts, &|| {})?
             .try_into()
             .expect("a value per fact");
+        let keys = value.keys.mapv(|x| x.wide());
+        let clean = keys.row(0).to_owned();
+        let mean = keys.mean_axis(Axis(0)).expect("a fact has rows");
 
         let id = ParamId::Block(layer, BlockParam::MlpOutWeight);
         let weights = model.matrix(id).mapv(|x| x.wide());

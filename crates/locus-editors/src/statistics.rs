@@ -7,11 +7,15 @@
 //! Letters: `f` MLP width.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
-use locus_gpt2::{Batch, Params, Scalar, Site, decode, gemm, pieces, read_safetensors, write_safetensors};
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
-use ndarray_linalg::{Cholesky, Diag, SolveTriangular, UPLO};
+use locus_gpt2::{
+    Batch, Params, Scalar, Site, decode, dot, gemm, pieces, read_safetensors, write_safetensors,
+};
+use ndarray::{Array0, Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray_linalg::{Cholesky, UPLO};
+use ndarray_npy::NpzReader;
 use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -51,6 +55,29 @@ impl KeyMoments {
         }
         let empty = Array2::zeros(mean.dim());
         Ok(KeyMoments { sums: [mean * count as f64, empty], counts: [count, 0] })
+    }
+
+    /// Reads the statistics that were published with ROME and MEMIT: an uncompressed `.npz` with the mean `mom2.mom2`
+    /// `[f, f]` and the number of keys `mom2.count`.
+    ///
+    /// # Errors
+    /// When the file is missing or has other arrays.
+    pub fn read_npz(path: &Path) -> Result<Self> {
+        let wrong = |why: String| Error::Statistics(format!("{}: {why}", path.display()));
+        let file = std::fs::File::open(path).map_err(|e| wrong(e.to_string()))?;
+        let mut arrays = NpzReader::new(file).map_err(|e| wrong(format!("not an .npz file ({e})")))?;
+        let missing = |name: &str, why: &dyn std::fmt::Display| wrong(format!("no array {name} ({why})"));
+        let narrow: std::result::Result<Array2<f32>, _> = arrays.by_name("mom2.mom2.npy");
+        let mean = match narrow {
+            Ok(mean) => mean.mapv(f64::from),
+            Err(_) => arrays.by_name("mom2.mom2.npy").map_err(|e| missing("mom2.mom2", &e))?,
+        };
+        let count: Array0<i64> = arrays.by_name("mom2.count.npy").map_err(|e| missing("mom2.count", &e))?;
+        let count = u64::try_from(count.into_scalar()).unwrap_or(0);
+        if count == 0 {
+            return Err(wrong("mom2.count is not above 0".into()));
+        }
+        KeyMoments::from_mean(mean, count)
     }
 
     /// Keys seen.
@@ -245,6 +272,7 @@ impl KeyCovariance {
                  text or a larger ridge"
             ))
         })?;
+        let factor = factor.as_standard_layout().into_owned();
         let transposed = factor.t().as_standard_layout().into_owned();
         Ok(KeyCovariance { matrix: mean, factor, transposed })
     }
@@ -264,11 +292,25 @@ impl KeyCovariance {
     /// # Panics
     /// When `K` has another number of rows.
     pub fn solve(&self, keys: ArrayView2<f64>) -> Array2<f64> {
-        assert_eq!(keys.nrows(), self.matrix.nrows(), "keys of another width");
-        let keys = keys.as_standard_layout().into_owned();
-        let half = self.factor.solve_triangular(UPLO::Lower, Diag::NonUnit, &keys);
-        let half = half.expect("the diagonal is positive");
-        let solved = self.transposed.solve_triangular(UPLO::Upper, Diag::NonUnit, &half);
-        solved.expect("the diagonal is positive")
+        let f = self.matrix.nrows();
+        assert_eq!(keys.nrows(), f, "keys of another width");
+        // Rows of both triangles are contiguous, which no LAPACK layout gives without copying them.
+        let row = |triangle: &Array2<f64>, i: usize, columns: Range<usize>, x: &[f64]| {
+            dot(&triangle.row(i).to_slice().expect("rows are contiguous")[columns.clone()], &x[columns])
+        };
+        let columns: Vec<Vec<f64>> = (0..keys.ncols())
+            .into_par_iter()
+            .map(|column| {
+                let mut x = keys.column(column).to_vec();
+                for i in 0..f {
+                    x[i] = (x[i] - row(&self.factor, i, 0..i, &x)) / self.factor[(i, i)];
+                }
+                for i in (0..f).rev() {
+                    x[i] = (x[i] - row(&self.transposed, i, i + 1..f, &x)) / self.factor[(i, i)];
+                }
+                x
+            })
+            .collect();
+        Array2::from_shape_fn((f, keys.ncols()), |(i, j)| columns[j][i])
     }
 }

@@ -116,6 +116,8 @@ impl ValueSearch {
 /// The outcome of a search.
 #[derive(Clone, Debug)]
 pub struct Value<F> {
+    /// Keys that the MLP of the layer sees at the lookups of the fact's rows, `[rows, f]`.
+    pub keys: Array2<F>,
     /// State of the bare row before the edit, `[d]`.
     pub start: Vec<F>,
     /// What to add to it, `[d]`.
@@ -154,6 +156,7 @@ struct Located<F> {
     reads: Vec<(usize, Read)>,
     /// Log probabilities after the essence before the edit, `[V]`.
     before: Vec<f64>,
+    keys: Array2<F>,
     start: Vec<F>,
 }
 
@@ -176,16 +179,19 @@ impl<'a, F: Scalar> Search<'a, F> {
         let past = model.past(&sequences, &starts)?;
         let batch = Batch::ends(model.config(), &sequences, &starts)?;
         let rows: Vec<Range<usize>> = batch.sequences().collect();
-        let (mut start, mut resid) = (Array2::zeros((0, 0)), Array2::zeros((0, 0)));
+        let [mut keys, mut start, mut resid] = [const { None }; 3];
         let mut take = |at: usize, visited: Site, state: ArrayViewMut2<F>| {
-            if at == layer && visited == site {
-                start = state.to_owned();
-            }
-            if at == layer && visited == Site::ResidOut {
-                resid = state.to_owned();
+            for (wanted, found) in
+                [(Site::MlpKey, &mut keys), (site, &mut start), (Site::ResidOut, &mut resid)]
+            {
+                if (at, visited) == (layer, wanted) {
+                    *found = Some(state.to_owned());
+                }
             }
         };
         let trace = model.trace_after(&batch, past.clone(), model.embed(&batch), 0, &mut take);
+        let visited = |state: Option<Array2<F>>| state.expect("every site is visited");
+        let (keys, start, resid) = (visited(keys), visited(start), visited(resid));
         let located = facts
             .iter()
             .zip(of_fact)
@@ -209,6 +215,7 @@ impl<'a, F: Scalar> Search<'a, F> {
                 let logits = model.logits(trace.hidden.select(Axis(0), &[essence]).view());
                 Located {
                     before: log_softmax(logits.row(0)),
+                    keys: keys.select(Axis(0), &lookups[..lookups.len() - 1]),
                     start: start.row(lookups[0]).to_vec(),
                     lookups,
                     reads,
@@ -226,6 +233,7 @@ impl<'a, F: Scalar> Search<'a, F> {
             .facts
             .iter()
             .map(|fact| Value {
+                keys: fact.keys.clone(),
                 start: fact.start.clone(),
                 delta: vec![F::zero(); d],
                 losses: Vec::new(),

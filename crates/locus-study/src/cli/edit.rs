@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use locus_data::seed::stream;
-use locus_editors::StudyFineTuning;
+use locus_editors::{Edit as Edited, Error, Patch, Report};
 use locus_gpt2::{Checkpoint, ParamMask, Scalar};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Unusable;
+use super::editors::{Chosen, EditorArgs};
 use super::global::{Dtype, Global};
 use crate::protocol::PreparedRequest;
 
 #[derive(Debug, Args)]
 pub struct Edit {
-    /// How the edit is made
-    #[arg(long, value_enum)]
-    editor: EditorName,
-    /// JSON file of requests (CounterFact layout or EasyEdit's flat one)
+    #[command(flatten)]
+    editor: EditorArgs,
+    /// JSON file of requests (CounterFact layout, zsRE or EasyEdit's flat one)
     #[arg(long, value_name = "FILE", required_unless_present = "print_config")]
     requests: Option<PathBuf>,
     /// Parameter mask of a circuit (safetensors)
@@ -31,18 +31,15 @@ pub struct Edit {
     /// Set every block parameter outside the scope to zero first, as the study does
     #[arg(long)]
     isolate: bool,
-    /// The editor's constants, TOML or JSON; see --print-config
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    /// Write all requests into one model and one patch: at once (MEMIT, fine-tuning) or one after the other (ROME, study-ft)
+    #[arg(long)]
+    together: bool,
+    /// Write patches entry by entry instead of in factors of low rank
+    #[arg(long)]
+    dense: bool,
     /// Print the editor's constants with their defaults and stop
     #[arg(long)]
     print_config: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum EditorName {
-    /// The study's fine-tuning: SGD with every parameter clamped near its start
-    StudyFt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,85 +63,114 @@ struct Outcome {
     post_new: f64,
     post_true: f64,
     steps: usize,
+    /// The new target is not more probable than before.
+    failed: bool,
+    /// Norms, denominators and residuals of the method.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    measures: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Edit {
     pub fn run(&self, global: &Global) -> Result<()> {
-        let editor = self.editor()?;
+        let chosen = self.editor.chosen(global)?;
         if self.print_config {
-            print!("{}", toml::to_string(&editor)?);
+            print!("{}", chosen.print()?);
             return Ok(());
         }
         match global.dtype {
-            Dtype::F32 => self.run_as::<f32>(global, &editor),
-            Dtype::F64 => self.run_as::<f64>(global, &editor),
+            Dtype::F32 => self.run_as::<f32>(global, &chosen),
+            Dtype::F64 => self.run_as::<f64>(global, &chosen),
         }
     }
 
-    fn editor(&self) -> Result<StudyFineTuning> {
-        let Some(path) = &self.config else { return Ok(StudyFineTuning::default()) };
-        let text = std::fs::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
-        // TOML's messages span several lines; the first names the problem.
-        let parsed: Result<StudyFineTuning, String> = if path.extension().is_some_and(|ext| ext == "json") {
-            serde_json::from_str(&text).map_err(|e| e.to_string())
-        } else {
-            toml::from_str(&text).map_err(|e| e.message().to_owned())
-        };
-        let editor = parsed.map_err(|why| Unusable(format!("{}: {why}", path.display())))?;
-        editor.check().with_context(|| path.display().to_string())?;
-        Ok(editor)
-    }
-
-    fn run_as<F: Scalar>(&self, global: &Global, editor: &StudyFineTuning) -> Result<()> {
+    fn run_as<F: Scalar>(&self, global: &Global, chosen: &Chosen) -> Result<()> {
         let path = self.requests.as_deref().expect("clap asks for it");
         let requests = locus_data::requests::read(path)?;
         let checkpoint = global.checkpoint::<F>()?;
         let mask = self.mask(&checkpoint, global.seed)?;
+        let place = || path.display().to_string();
         let prepared: Vec<PreparedRequest> = requests
             .iter()
             .map(|request| PreparedRequest::new(&checkpoint, request))
             .collect::<Result<_>>()
-            .with_context(|| path.display().to_string())?;
+            .with_context(place)?;
         for request in &prepared {
-            request.nll(&checkpoint.model).with_context(|| path.display().to_string())?;
+            request.nll(&checkpoint.model).with_context(place)?;
         }
+        let facts = chosen.facts(&checkpoint, &requests, &prepared, global.seed).with_context(place)?;
+        let editor = chosen.editor(&self.editor, global, &checkpoint)?;
         let start = match &mask {
             Some(mask) if self.isolate => mask.isolate(&checkpoint.model),
             _ => checkpoint.model.clone(),
         };
-        let stage = global.progress().stage("edits", prepared.len());
-        let outcomes: Vec<Outcome> = prepared
+        let together = self.together || chosen.writes_many();
+        let groups: Vec<(&[PreparedRequest], &[_])> = if together {
+            vec![(prepared.as_slice(), facts.as_slice())]
+        } else {
+            prepared.chunks(1).zip(facts.chunks(1)).collect()
+        };
+        let provenance = chosen.provenance()?;
+        let stage = global.progress().stage("edits", groups.len());
+        let outcomes: Vec<Vec<Outcome>> = groups
             .par_iter()
-            .map(|request| {
-                let (pre_new, pre_true) = request.nll(&start)?;
-                let (edited, report) = editor.fine_tune(&start, &request.token_request(), mask.as_ref())?;
-                let (post_new, post_true) = request.nll(&edited)?;
-                if let Some(out) = &global.out {
-                    let path = patch_path(out, prepared.len(), request.case_id);
+            .map(|(requests, facts)| {
+                let place = || format!("request {}", requests[0].case_id);
+                let (patch, report) = match editor.edit(&start, facts, mask.as_ref()) {
+                    Ok(Edited { patch, report }) => (patch, report),
+                    // Refused: the model stays as it was, which the table shows as a failure.
+                    Err(why @ Error::Unstable(_)) => {
+                        eprintln!("locus: {}: {why}", place());
+                        (Patch::between(&start, &start), Report::default())
+                    }
+                    Err(error) => return Err(anyhow::Error::from(error).context(place())),
+                };
+                let edited = patch.apply(&start)?;
+                if let Some(out) = global.out.as_ref().filter(|_| patch.deltas().next().is_some()) {
+                    let path = patch_path(out, groups.len(), requests[0].case_id);
                     let provenance = serde_json::json!({
-                        "editor": "study-ft", "constants": editor, "case_id": request.case_id,
+                        "editor": editor.name(), "constants": provenance,
+                        "case_ids": requests.iter().map(|request| request.case_id).collect::<Vec<_>>(),
                         "isolated": self.isolate, "mask_sha256": mask.as_ref().map(ParamMask::sha256),
-                        "version": env!("CARGO_PKG_VERSION"),
+                        "seed": global.seed, "version": env!("CARGO_PKG_VERSION"),
                     });
-                    locus_editors::Patch::between(&start, &edited).write(
-                        &path,
-                        start.config(),
-                        &provenance,
-                    )?;
+                    let patch = if self.dense { Patch::between(&start, &edited) } else { patch };
+                    patch.write(&path, start.config(), &provenance)?;
                 }
                 stage.inc();
-                Ok(Outcome {
-                    case_id: request.case_id,
-                    pre_new,
-                    pre_true,
-                    post_new,
-                    post_true,
-                    steps: report.steps,
-                })
+                let measures: serde_json::Map<_, _> =
+                    report.measures.into_iter().map(|(name, value)| (name, value.into())).collect();
+                requests
+                    .iter()
+                    .map(|request| {
+                        let (pre_new, pre_true) = request.nll(&start)?;
+                        let (post_new, post_true) = request.nll(&edited)?;
+                        Ok(Outcome {
+                            case_id: request.case_id,
+                            pre_new,
+                            pre_true,
+                            post_new,
+                            post_true,
+                            steps: report.steps,
+                            failed: post_new.is_nan() || post_new >= pre_new,
+                            measures: measures.clone(),
+                        })
+                    })
+                    .collect()
             })
             .collect::<Result<_>>()?;
         stage.finish();
-        print_outcomes(&outcomes, global.json)
+        let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect();
+        print_outcomes(&outcomes, global.json)?;
+        let failed: Vec<String> =
+            outcomes.iter().filter(|o| o.failed).map(|o| o.case_id.to_string()).collect();
+        anyhow::ensure!(
+            failed.is_empty(),
+            "{} of {} edits failed, their new target is not more probable than before: {}",
+            failed.len(),
+            outcomes.len(),
+            failed.join(", ")
+        );
+        Ok(())
     }
 
     /// The scope as a mask; `None` is every parameter.
@@ -198,8 +224,14 @@ fn print_outcomes(outcomes: &[Outcome], json: bool) -> Result<()> {
     for o in outcomes {
         writeln!(
             out,
-            "{:>8} {:>10.4} {:>10.4} {:>10.4} {:>10.4} {:>6}",
-            o.case_id, o.pre_new, o.post_new, o.pre_true, o.post_true, o.steps
+            "{:>8} {:>10.4} {:>10.4} {:>10.4} {:>10.4} {:>6}{}",
+            o.case_id,
+            o.pre_new,
+            o.post_new,
+            o.pre_true,
+            o.post_true,
+            o.steps,
+            if o.failed { "  failed" } else { "" }
         )?;
     }
     let mean = |of: fn(&Outcome) -> f64| outcomes.iter().map(of).sum::<f64>() / outcomes.len().max(1) as f64;

@@ -4,12 +4,15 @@
 
 mod discover;
 mod edit;
+mod editors;
 mod fetch;
 mod global;
 mod organism;
+mod patch;
 mod reproduce;
 mod score;
 mod selftest;
+mod stats;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -39,6 +42,10 @@ enum Command {
     Discover(discover::Discover),
     /// Edit facts and show what they were before and after
     Edit(edit::Edit),
+    /// Look at patches, merge them, write patched models
+    Patch(patch::PatchArgs),
+    /// Collect the statistics of MLP keys that ROME and MEMIT need
+    Stats(stats::Stats),
     /// Rebuild the embedded model and its data from their seed
     Organism(organism::Organism),
     /// Find planted circuits on this machine
@@ -82,6 +89,8 @@ fn run(args: &Args) -> Result<()> {
         Command::Score(command) => command.run(global),
         Command::Discover(command) => command.run(global),
         Command::Edit(command) => command.run(global),
+        Command::Patch(command) => command.run(global),
+        Command::Stats(command) => command.run(global),
         Command::Organism(command) => command.run(global),
         Command::Selftest(command) => command.run(),
         Command::Fetch(command) => command.run(global),

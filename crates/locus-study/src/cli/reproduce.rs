@@ -19,6 +19,9 @@ pub struct Reproduce {
     /// Folder with the study's 14 CSV files and hierarchy_data.json [default: the model's own data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Text for the key statistics of X2's editors [default: corpus.txt beside the model, else the data's neutral text]
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
     /// Tables to write, for example T1,T5 [default: all]
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     tables: Vec<String>,
@@ -76,7 +79,15 @@ impl Reproduce {
                 format!("{}: no such folder; name the study's data with --data DIR", data_folder.display());
             return Err(Unusable(why).into());
         }
-        let data = StudyData::read(&data_folder)?;
+        let mut data = StudyData::read(&data_folder)?;
+        let text = self.text.clone().unwrap_or_else(|| folder.join("corpus.txt"));
+        if settings.compare_editors && (self.text.is_some() || text.exists()) {
+            let read = std::fs::read_to_string(&text);
+            let read = read.map_err(|e| Unusable(format!("{}: {e}", text.display())))?;
+            let name = text.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            data.sources.push((name, sha256(read.as_bytes())));
+            settings.text = Some(read);
+        }
         let model_name = if global.model == "organism" || !global.model.contains('/') {
             global.model.clone()
         } else {

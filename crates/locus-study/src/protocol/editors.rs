@@ -21,7 +21,9 @@ const PREFIX_LENGTHS: [usize; 20] = [4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 9, 9, 9, 9, 9
 /// Vocabulary of GPT-2's tokenizer, for which prefixes are written down.
 const GPT2_VOCABULARY: usize = 50_257;
 /// Prefixes that MEMIT is given: its code uses five.
-const MEMIT_PREFIXES: usize = 5;
+pub(crate) const MEMIT_PREFIXES: usize = 5;
+/// Tokens of text behind the key statistics, at least.
+const STATISTICS_TOKENS: usize = 100_000;
 /// The rows of the unedited model.
 pub(crate) const UNEDITED: &str = "none";
 
@@ -110,13 +112,14 @@ pub struct Comparison<'a, F> {
 }
 
 impl<'a, F: Scalar> Comparison<'a, F> {
-    /// Tokenises requests and neutral text: its odd lines give the key statistics, its even ones measure drift.
+    /// Tokenises requests, the text that gives the key statistics and the neutral text on which drift is measured.
     ///
     /// # Errors
     /// When a request cannot be edited or the text is too short for statistics.
     pub fn new(
         checkpoint: &'a Checkpoint<F>,
         requests: &[EditRequest],
+        text: &str,
         neutral: &str,
         seed: u64,
     ) -> Result<Self> {
@@ -126,25 +129,20 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .iter()
             .map(|request| Prepared::new(tokenizer, request, &prefixes))
             .collect::<Result<Vec<_>>>()?;
-        let lines: Vec<Vec<u32>> = neutral
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .map(|line| tokenizer.encode_some("neutral text", line))
-            .collect::<locus_gpt2::Result<_>>()?;
-        let half = |odd: usize| lines.iter().skip(odd).step_by(2).cloned().collect::<Vec<_>>();
+        let neutral = lines(checkpoint, neutral, usize::MAX)?;
+        anyhow::ensure!(!neutral.is_empty(), "the neutral text is empty");
         let (rome, memit) = (Rome::for_model(model.config()), Memit::for_model(model.config()));
         let mut layers = memit.layers.clone();
         layers.push(rome.layer);
         layers.sort_unstable();
         layers.dedup();
         let mut statistics = KeyStatistics::empty(model, &layers)?;
-        statistics.collect(model, &half(1), &mut |_| true)?;
+        statistics.collect(model, &lines(checkpoint, text, STATISTICS_TOKENS)?, &mut |_| true)?;
         let covariances = statistics
             .layers
             .iter()
             .map(|(&layer, moments)| Ok((layer, Arc::new(KeyCovariance::new(moments.mean(), rome.ridge)?))))
             .collect::<Result<_>>()?;
-        let neutral = half(0);
         let neutral_before = text_nll(model, &neutral)?;
         Ok(Comparison { model, requests, covariances, rome, memit, neutral, neutral_before })
     }
@@ -230,6 +228,25 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             drift: text_nll(model, &self.neutral)? - self.neutral_before,
         })
     }
+}
+
+/// Lines of a text as tokens, cut to the model's context, up to the one that reaches `most` tokens.
+///
+/// # Errors
+/// When a line cannot be tokenised.
+pub fn lines<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str, most: usize) -> Result<Vec<Vec<u32>>> {
+    let mut lines = Vec::new();
+    let mut n = 0;
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        if n >= most {
+            break;
+        }
+        let mut line = checkpoint.tokenizer.encode(line)?;
+        line.truncate(checkpoint.model.config().n_positions);
+        n += line.len();
+        lines.push(line);
+    }
+    Ok(lines)
 }
 
 /// NLL per token of lines of text, first tokens apart, in nats.

@@ -10,8 +10,8 @@ mod settings;
 mod task;
 
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
-pub(crate) use editors::UNEDITED;
-pub use editors::{Comparison, EditorScope, prefixes};
+pub use editors::{Comparison, EditorScope, lines, prefixes};
+pub(crate) use editors::{MEMIT_PREFIXES, UNEDITED};
 pub use edits::{EditScope, PreparedRequest, edit_all};
 pub use extract::{Extracted, extract};
 pub(crate) use masks::TRAINED;

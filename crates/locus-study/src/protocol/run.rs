@@ -104,7 +104,8 @@ fn compare_editors<F: Scalar>(
         return Ok(Vec::new());
     };
     let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
-    let comparison = Comparison::new(checkpoint, requests, neutral, settings.seed).context("X2")?;
+    let text = settings.text.as_deref().unwrap_or(neutral);
+    let comparison = Comparison::new(checkpoint, requests, text, neutral, settings.seed).context("X2")?;
     let mut scopes = vec![EditorScope { scope: Scope::Full, target_density: 1.0, mask: None }];
     for &density in &MAIN_DENSITIES {
         let circuit = extracted.iter().find(|found| {

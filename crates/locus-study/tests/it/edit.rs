@@ -15,6 +15,7 @@ struct Outcome {
     post_new: f64,
     post_true: f64,
     steps: usize,
+    failed: bool,
 }
 
 fn outcomes(text: &str) -> Vec<Outcome> {

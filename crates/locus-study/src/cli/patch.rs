@@ -1,0 +1,134 @@
+//! `locus patch`: look at patches, merge them, and write patched models.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use locus_editors::{Delta, Ledger, Patch};
+use locus_gpt2::{Checkpoint, Params, Scalar, write_checkpoint};
+use serde_json::json;
+
+use super::Unusable;
+use super::global::{Dtype, Global};
+
+#[derive(Debug, Args)]
+pub struct PatchArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// What patches change and which weights they belong to
+    List(Files),
+    /// Write --model with the patches, in the order given, as a checkpoint folder; leaving one out at the end takes it back
+    Apply(Files),
+    /// Write one patch that does what several do one after the other
+    Merge(Files),
+}
+
+#[derive(Debug, Args)]
+struct Files {
+    /// Patches (safetensors), in order
+    #[arg(required = true, value_name = "FILE")]
+    patches: Vec<PathBuf>,
+}
+
+impl PatchArgs {
+    pub fn run(&self, global: &Global) -> Result<()> {
+        match global.dtype {
+            Dtype::F32 => self.run_as::<f32>(global),
+            Dtype::F64 => self.run_as::<f64>(global),
+        }
+    }
+
+    fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
+        let (Verb::List(files) | Verb::Apply(files) | Verb::Merge(files)) = &self.verb;
+        let Checkpoint { model, .. } = global.checkpoint::<F>()?;
+        let patches: Vec<Patch<F>> = files
+            .patches
+            .iter()
+            .map(|path| Patch::read(path, model.config()))
+            .collect::<locus_editors::Result<_>>()?;
+        let out = || global.out.as_deref().context(Unusable("this needs --out PATH to write to".into()));
+        match &self.verb {
+            Verb::List(_) => list(files, &patches, &model, global.json),
+            Verb::Apply(_) => {
+                let folder = out()?;
+                let ledger = stack(files, patches, model)?;
+                let provenance = json!({
+                    "patches": files.patches.iter().map(|path| path.file_name().map(|n| n.to_string_lossy().into_owned())).collect::<Vec<_>>(),
+                    "base_sha256": ledger.patches()[0].base_sha256(), "version": env!("CARGO_PKG_VERSION"),
+                });
+                write_checkpoint(folder, ledger.model(), &provenance.to_string())?;
+                // The tokenizer goes along, so that the folder is a whole model.
+                let from = global.model_folder()?;
+                for name in ["tokenizer.json", "vocab.json", "merges.txt"] {
+                    if from.join(name).exists() {
+                        let bytes = std::fs::read(from.join(name))?;
+                        locus_gpt2::write_atomically(&folder.join(name), &bytes)?;
+                    }
+                }
+                Ok(())
+            }
+            Verb::Merge(_) => {
+                let path = out()?;
+                let config = model.config().clone();
+                let merged = stack(files, patches, model)?.merged().expect("clap asks for a patch");
+                let provenance =
+                    json!({ "merged": files.patches.len(), "version": env!("CARGO_PKG_VERSION") });
+                Ok(merged.write(path, &config, &provenance)?)
+            }
+        }
+    }
+}
+
+/// The patches on top of each other; each must belong to what the ones before it make.
+fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Params<F>) -> Result<Ledger<F>> {
+    let mut ledger = Ledger::new(model);
+    for (path, patch) in files.patches.iter().zip(patches) {
+        ledger.apply(patch).with_context(|| path.display().to_string())?;
+    }
+    Ok(ledger)
+}
+
+fn list<F: Scalar>(files: &Files, patches: &[Patch<F>], model: &Params<F>, as_json: bool) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let base = model.sha256();
+    for (path, patch) in files.patches.iter().zip(patches) {
+        let fits = patch.base_sha256() == base;
+        if as_json {
+            let changes: Vec<_> = patch
+                .deltas()
+                .map(|(id, delta)| match delta {
+                    Delta::Dense(_) => json!({ "parameter": id.to_string(), "kind": "dense" }),
+                    Delta::LowRank { u, .. } => {
+                        json!({ "parameter": id.to_string(), "kind": "low-rank", "rank": u.ncols() })
+                    }
+                })
+                .collect();
+            let line = json!({
+                "file": path.display().to_string(), "base_sha256": patch.base_sha256(), "fits_model": fits,
+                "norm": patch.norm(), "changes": changes,
+            });
+            writeln!(out, "{line}")?;
+            continue;
+        }
+        let word = if fits { "fits" } else { "does not fit" };
+        writeln!(
+            out,
+            "{}: base {}, {word} the model; norm {:.4}",
+            path.display(),
+            patch.base_sha256(),
+            patch.norm()
+        )?;
+        for (id, delta) in patch.deltas() {
+            match delta {
+                Delta::Dense(_) => writeln!(out, "  {id}: dense")?,
+                Delta::LowRank { u, .. } => writeln!(out, "  {id}: rank {}", u.ncols())?,
+            }
+        }
+    }
+    Ok(())
+}

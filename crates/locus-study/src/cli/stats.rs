@@ -1,0 +1,119 @@
+//! `locus stats`: what keys the MLPs see in a text.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use locus_data::hash::sha256;
+use locus_editors::KeyStatistics;
+use locus_gpt2::{Checkpoint, Scalar};
+use serde_json::json;
+
+use super::Unusable;
+use super::global::{Dtype, Global};
+use crate::protocol::lines;
+
+/// How often the state is written, so that little is lost when the run is cut off.
+const CHECKPOINT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Text, used line by line
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// Layers, counted from 0, all in one pass
+    #[arg(long, value_delimiter = ',', required = true, value_name = "N,...")]
+    layers: Vec<usize>,
+    /// Tokens that are used, at least (the text may have fewer)
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    tokens: usize,
+    /// Go on with the file of --out
+    #[arg(long)]
+    resume: bool,
+}
+
+impl Stats {
+    pub fn run(&self, global: &Global) -> Result<()> {
+        match global.dtype {
+            Dtype::F32 => self.run_as::<f32>(global),
+            Dtype::F64 => self.run_as::<f64>(global),
+        }
+    }
+
+    fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
+        let Some(out) = &global.out else {
+            return Err(Unusable("stats needs --out FILE to write to".into()).into());
+        };
+        let checkpoint = global.checkpoint::<F>()?;
+        let text = tokenise(&checkpoint, &self.text, self.tokens)?;
+        let bytes: Vec<u8> = text.iter().flatten().flat_map(|token| token.to_le_bytes()).collect();
+        let provenance = json!({
+            "model_sha256": checkpoint.model.sha256(), "tokens_sha256": sha256(&bytes),
+            "site": "input of mlp.c_proj, all positions", "version": env!("CARGO_PKG_VERSION"),
+        });
+        let mut statistics = KeyStatistics::empty(&checkpoint.model, &self.layers)?;
+        if self.resume && out.exists() {
+            let (found, of) = KeyStatistics::read(out)?;
+            if of != provenance || !found.layers.keys().eq(statistics.layers.keys()) {
+                let why =
+                    format!("{}: of another model, text or layers; expected to go on with it", out.display());
+                return Err(Unusable(why).into());
+            }
+            statistics = found;
+        }
+        let stage = global.progress().stage("key statistics", text.len());
+        let (mut done, mut written) = (0, Instant::now());
+        let mut failed = None;
+        statistics.collect(&checkpoint.model, &text, &mut |now| {
+            (done..now.sequences).for_each(|_| stage.inc());
+            done = now.sequences;
+            if written.elapsed() > CHECKPOINT {
+                written = Instant::now();
+                failed = now.write(out, &provenance).err();
+            }
+            failed.is_none()
+        })?;
+        stage.finish();
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        statistics.write(out, &provenance)?;
+        print(&statistics, global.json)
+    }
+}
+
+/// Lines of a text as tokens, cut to the model's context, up to the line that reaches `tokens` of them.
+pub fn tokenise<F: Scalar>(checkpoint: &Checkpoint<F>, path: &Path, tokens: usize) -> Result<Vec<Vec<u32>>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
+    let lines = lines(checkpoint, &text, tokens)?;
+    if lines.is_empty() {
+        return Err(Unusable(format!("{}: has no text; expected lines of it", path.display())).into());
+    }
+    Ok(lines)
+}
+
+/// Per layer: keys, and how far the two halves of the text agree on `C^-1 k` for a typical key.
+fn print(statistics: &KeyStatistics, json: bool) -> Result<()> {
+    const RIDGE: f64 = 1e-5;
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    if !json {
+        writeln!(out, "{:>5} {:>9} {:>8} {:>20}", "layer", "keys", "neurons", "agreement of halves")?;
+    }
+    for (layer, moments) in &statistics.layers {
+        let mean = moments.mean();
+        let neurons = mean.nrows();
+        // The direction keys vary in most is near the root of the diagonal.
+        let key: Vec<f64> = mean.diag().iter().map(|x| x.sqrt()).collect();
+        let agreement = moments.agreement(RIDGE, &key)?;
+        if json {
+            let line = json!({ "layer": layer, "keys": moments.count(), "neurons": neurons, "agreement": agreement });
+            writeln!(out, "{line}")?;
+        } else {
+            let agreement = agreement.map_or_else(|| "-".into(), |cosine| format!("{cosine:.4}"));
+            writeln!(out, "{layer:>5} {:>9} {neurons:>8} {agreement:>20}", moments.count())?;
+        }
+    }
+    Ok(())
+}
