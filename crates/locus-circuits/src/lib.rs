@@ -31,6 +31,7 @@ mod noise;
 mod objective;
 pub mod planted;
 mod scheduled;
+mod tracing;
 
 use locus_gpt2::ParamMask;
 
@@ -46,6 +47,10 @@ pub use edges::{
 pub use noise::Noise;
 pub use objective::{Objective, ReadOut};
 pub use scheduled::ScheduledTopK;
+pub use tracing::{
+    Effects, KnownFact, MeanEffects, Place, Restored, Tracing, average_effects, corrupted_embeddings,
+    embedding_deviation, trace_fact,
+};
 
 /// A circuit found for one density target.
 #[derive(Clone, Debug, PartialEq)]

@@ -141,6 +141,26 @@ impl<F: Scalar> Past<F> {
         Past { qkv: self.qkv.iter().map(twice).collect() }
     }
 
+    /// The first `starts[i]` rows of each sequence of a run over whole sequences of the given lengths, from its queries,
+    /// keys and values `[rows, 3d]` per layer.
+    ///
+    /// # Panics
+    /// When a start is beyond its sequence, or the states have other rows.
+    pub fn beginnings(qkv: &[Array2<F>], lengths: &[usize], starts: &[usize]) -> Self {
+        let mut rows = Vec::with_capacity(starts.iter().sum());
+        let mut first = 0;
+        for (&length, &start) in lengths.iter().zip(starts) {
+            assert!(start <= length, "a beginning of {start} rows of {length}");
+            rows.extend(first..first + start);
+            first += length;
+        }
+        let of_layer = |qkv: &Array2<F>| {
+            assert_eq!(qkv.nrows(), first, "rows of the whole sequences");
+            qkv.select(Axis(0), &rows).into_shared()
+        };
+        Past { qkv: qkv.iter().map(of_layer).collect() }
+    }
+
     /// No tokens before: what a batch of whole sequences has.
     fn none(layers: usize, d: usize) -> Self {
         Past { qkv: vec![ArcArray2::zeros((0, 3 * d)); layers] }

@@ -7,3 +7,4 @@ mod golden;
 mod gradients;
 mod scheduled;
 mod support;
+mod tracing;

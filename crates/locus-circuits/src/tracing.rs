@@ -1,0 +1,455 @@
+//! Causal tracing: which states carry a fact?
+//!
+//! The subject's token embeddings are corrupted by noise, so that the model no longer says the answer; then one state is
+//! given back its clean value, and the probability that returns is that state's indirect effect:
+//!
+//! ```text
+//! total effect       p - p*
+//! indirect effect    IE(token, layer) = mean over samples of p(answer | state restored) - p*
+//! ```
+//!
+//! with `p` the clean probability and `p*` the mean corrupted one. The same noise is used for every cell. What is
+//! restored: the residual stream leaving a block, or what its attention or its MLP writes, the latter two in a window of
+//! layers. Severed: the residual stream of one token is restored while what its MLPs (or attention) write in later layers
+//! is held at its corrupted value, so that the effect that goes through them is cut off.
+//!
+//! Source: Meng et al. 2022 (arXiv 2202.05262, section 2 and appendix B) and its code. Deviations: the window is scaled to
+//! the model's depth (theirs is 10 layers of 48); noise comes from a counter-based generator. States before the subject
+//! are never corrupted, so their effect is zero and is not computed; a cell runs from its first restored layer on, rows
+//! before its token being given by the corrupted run's keys and values; logits are made at the last token only.
+//!
+//! Letters: `t` tokens, `L` layers, `s` samples, `d` width.
+
+use std::ops::Range;
+
+use locus_gpt2::{Batch, Error, ParamId, Params, Past, Result, Scalar, Site, axpy};
+use ndarray::{Array2, ArrayViewMut2, Axis, concatenate, s};
+use rayon::prelude::*;
+
+use crate::noise::Noise;
+
+/// A prompt about a subject, and the token that should follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownFact {
+    /// Tokens of the prompt.
+    pub prompt: Vec<u32>,
+    /// Which of them are the subject's.
+    pub subject: Range<usize>,
+    /// The answer's first token.
+    pub answer: u32,
+}
+
+impl KnownFact {
+    /// Whether the model's likeliest next token is the answer.
+    ///
+    /// # Errors
+    /// When the fact does not fit the model.
+    pub fn is_known<F: Scalar>(&self, model: &Params<F>) -> Result<bool> {
+        self.check(model)?;
+        let hidden = locus_gpt2::last_hidden(model, &Batch::new(model.config(), &[&self.prompt])?);
+        Ok(locus_gpt2::argmax(model.logits(hidden.view()).view()) == [self.answer as usize])
+    }
+
+    fn check<F: Scalar>(&self, model: &Params<F>) -> Result<()> {
+        let Range { start, end } = self.subject;
+        if start >= end || end > self.prompt.len() {
+            let n = self.prompt.len();
+            return Err(Error::Input(format!("subject tokens {start}..{end} of a prompt of {n}")));
+        }
+        let vocabulary = model.config().vocab_size;
+        if self.answer as usize >= vocabulary {
+            let why = format!("the answer is token {}; the model's vocabulary has {vocabulary}", self.answer);
+            return Err(Error::Input(why));
+        }
+        Ok(())
+    }
+}
+
+/// What is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The residual stream leaving a block.
+    Hidden,
+    /// What MLPs write, in a window of layers.
+    Mlp,
+    /// What attention writes, in a window of layers.
+    Attention,
+}
+
+impl Restored {
+    /// All three.
+    pub const ALL: [Restored; 3] = [Restored::Hidden, Restored::Mlp, Restored::Attention];
+
+    /// The name used in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Restored::Hidden => "hidden",
+            Restored::Mlp => "mlp",
+            Restored::Attention => "attention",
+        }
+    }
+
+    fn site(self) -> Site {
+        match self {
+            Restored::Hidden => Site::ResidOut,
+            Restored::Mlp => Site::MlpOut,
+            Restored::Attention => Site::AttnOut,
+        }
+    }
+}
+
+/// How facts are traced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tracing {
+    /// Corrupted copies of the prompt.
+    pub samples: usize,
+    /// Standard deviation of the noise on every entry of the subject's token embeddings.
+    pub noise: f64,
+    /// Layers restored together around a layer `l`, for MLP and attention: `l - window / 2` to
+    /// `l + (window - 1) / 2`, cut at the ends.
+    pub window: usize,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
+impl Tracing {
+    /// Ten samples, noise of three standard deviations of the subjects' embeddings ([`embedding_deviation`]) and the
+    /// published window scaled to the model's depth.
+    pub fn new<F: Scalar>(model: &Params<F>, facts: &[KnownFact], seed: u64) -> Self {
+        Tracing {
+            samples: 10,
+            noise: 3.0 * embedding_deviation(model, facts),
+            window: (10.0 / 48.0 * model.config().n_layer as f64).round().max(1.0) as usize,
+            seed,
+        }
+    }
+}
+
+/// Standard deviation (unbiased) over all entries of the token embeddings of all subjects' tokens.
+pub fn embedding_deviation<F: Scalar>(model: &Params<F>, facts: &[KnownFact]) -> f64 {
+    let wte = model.matrix(ParamId::TokenEmbedding);
+    let tokens = facts.iter().flat_map(|fact| &fact.prompt[fact.subject.clone()]);
+    let entries: Vec<f64> = tokens.flat_map(|&token| wte.row(token as usize)).map(|x| x.wide()).collect();
+    let n = entries.len() as f64;
+    let mean = entries.iter().sum::<f64>() / n;
+    (entries.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0)).sqrt()
+}
+
+/// The effects of one fact's states.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effects {
+    /// Clean probability of the answer.
+    pub clean: f64,
+    /// Mean corrupted probability.
+    pub corrupted: f64,
+    /// Indirect effect `[t, L]` of what was restored, in the order of [`Restored::ALL`].
+    pub indirect: [Array2<f64>; 3],
+    /// Indirect effect `[L]` of the residual stream of the subject's last token with its later MLPs held corrupted.
+    pub without_mlp: Vec<f64>,
+    /// The same with its later attention held corrupted.
+    pub without_attention: Vec<f64>,
+}
+
+impl Effects {
+    /// `p - p*`.
+    pub fn total(&self) -> f64 {
+        self.clean - self.corrupted
+    }
+}
+
+/// Traces one fact.
+///
+/// # Errors
+/// When it does not fit the model.
+///
+/// # Panics
+/// When there is no sample or no layer in the window.
+pub fn trace_fact<F: Scalar>(model: &Params<F>, fact: &KnownFact, how: &Tracing) -> Result<Effects> {
+    assert!(how.samples > 0 && how.window > 0, "no sample or no layer to restore");
+    fact.check(model)?;
+    let runs = Runs::new(model, fact, how)?;
+    let (t, layers) = (fact.prompt.len(), model.config().n_layer);
+    let corrupted = runs.corrupted;
+    let effect = |cell: Cell| runs.probability(cell) - corrupted;
+    let indirect = Restored::ALL.map(|what| {
+        let cells: Vec<(usize, usize)> =
+            (fact.subject.start..t).flat_map(|token| (0..layers).map(move |layer| (token, layer))).collect();
+        let effects: Vec<f64> = cells
+            .par_iter()
+            .map(|&(token, layer)| {
+                let restored = match what {
+                    Restored::Hidden => layer..layer + 1,
+                    _ => layer.saturating_sub(how.window / 2)..(layer + how.window.div_ceil(2)).min(layers),
+                };
+                effect(Cell { token, what, layers: restored, held: None })
+            })
+            .collect();
+        let mut all = Array2::zeros((t, layers));
+        cells.iter().zip(effects).for_each(|(&cell, effect)| all[cell] = effect);
+        all
+    });
+    let severed = |site: Site| -> Vec<f64> {
+        let token = fact.subject.end - 1;
+        let cell =
+            |layer: usize| Cell { token, what: Restored::Hidden, layers: layer..layer + 1, held: Some(site) };
+        (0..layers).into_par_iter().map(|layer| effect(cell(layer))).collect()
+    };
+    Ok(Effects {
+        clean: runs.clean,
+        corrupted,
+        indirect,
+        without_mlp: severed(Site::MlpOut),
+        without_attention: severed(Site::AttnOut),
+    })
+}
+
+/// Token plus position embeddings of every sample, `[t, d]` each, the subject's tokens corrupted.
+///
+/// # Errors
+/// When the prompt does not fit the model.
+pub fn corrupted_embeddings<F: Scalar>(
+    model: &Params<F>,
+    fact: &KnownFact,
+    how: &Tracing,
+) -> Result<Vec<Array2<F>>> {
+    fact.check(model)?;
+    let clean = model.embed(&Batch::new(model.config(), &[&fact.prompt])?);
+    let sample = |sample: usize| {
+        let noise = Noise::new(how.seed, sample as u64, 0);
+        let mut embedded = clean.clone();
+        let mut subject = embedded.slice_mut(s![fact.subject.clone(), ..]);
+        for (i, x) in subject.iter_mut().enumerate() {
+            *x += F::of(how.noise * normal(noise, i));
+        }
+        embedded
+    };
+    Ok((0..how.samples).map(sample).collect())
+}
+
+/// Which states are restored.
+struct Cell {
+    token: usize,
+    what: Restored,
+    layers: Range<usize>,
+    /// What the token's later layers write here stays as in the corrupted run.
+    held: Option<Site>,
+}
+
+/// The clean and the corrupted run of a fact, with the states that cells are made of.
+struct Runs<'a, F> {
+    model: &'a Params<F>,
+    fact: &'a KnownFact,
+    samples: Vec<&'a [u32]>,
+    /// Per layer, `[t, d]`: residual stream, MLP and attention of the clean run.
+    clean_states: [Vec<Array2<F>>; 3],
+    /// The same of the corrupted run, `[s t, d]`.
+    corrupted_states: [Vec<Array2<F>>; 3],
+    /// Corrupted embeddings, `[s t, d]`.
+    embedded: Array2<F>,
+    /// Per layer, queries, keys and values of the corrupted run `[s t, 3d]`.
+    qkv: Vec<Array2<F>>,
+    clean: f64,
+    corrupted: f64,
+}
+
+impl<'a, F: Scalar> Runs<'a, F> {
+    fn new(model: &'a Params<F>, fact: &'a KnownFact, how: &Tracing) -> Result<Self> {
+        let samples = vec![fact.prompt.as_slice(); how.samples];
+        let batch = Batch::new(model.config(), &samples)?;
+        let parts = corrupted_embeddings(model, fact, how)?;
+        let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+        let embedded = concatenate(Axis(0), &views).expect("samples have equal shape");
+        let one = Batch::new(model.config(), &samples[..1])?;
+        let (clean_states, _, clean) = run(model, &one, model.embed(&one), fact.answer);
+        let (corrupted_states, qkv, corrupted) = run(model, &batch, embedded.clone(), fact.answer);
+        Ok(Runs { model, fact, samples, clean_states, corrupted_states, embedded, qkv, clean, corrupted })
+    }
+
+    /// Mean probability of the answer over the samples with a cell restored.
+    fn probability(&self, cell: Cell) -> f64 {
+        let Runs { model, samples, .. } = self;
+        let Cell { token, what, layers, held } = cell;
+        let t = self.fact.prompt.len();
+        let starts = vec![token; samples.len()];
+        let batch = Batch::ends(model.config(), samples, &starts).expect("whole prompts fit");
+        // Rows of the token itself: the first of each sequence.
+        let own: Vec<usize> = batch.sequences().map(|rows| rows.start).collect();
+        let ends = |states: &Array2<F>| {
+            let rows: Vec<usize> = (0..samples.len()).flat_map(|i| i * t + token..(i + 1) * t).collect();
+            states.select(Axis(0), &rows)
+        };
+        let restore = |state: &mut ArrayViewMut2<F>, states: &[Vec<Array2<F>>; 3], layer: usize| {
+            let clean = states[what as usize][layer].row(token);
+            own.iter().for_each(|&row| state.row_mut(row).assign(&clean));
+        };
+        let (first, resid) = match what {
+            Restored::Hidden => {
+                let mut resid = ends(&self.corrupted_states[what as usize][layers.start]);
+                restore(&mut resid.view_mut(), &self.clean_states, layers.start);
+                (layers.start + 1, resid)
+            }
+            _ => match layers.start.checked_sub(1) {
+                Some(before) => {
+                    (layers.start, ends(&self.corrupted_states[Restored::Hidden as usize][before]))
+                }
+                None => (0, ends(&self.embedded)),
+            },
+        };
+        let past = Past::beginnings(&self.qkv, &vec![t; samples.len()], &starts);
+        let mut tap = |layer: usize, site: Site, mut state: ArrayViewMut2<F>| {
+            if what != Restored::Hidden && site == what.site() && layers.contains(&layer) {
+                restore(&mut state, &self.clean_states, layer);
+            }
+            if held == Some(site) {
+                let kind = if site == Site::MlpOut { Restored::Mlp } else { Restored::Attention };
+                let states = &self.corrupted_states[kind as usize][layer];
+                for (i, &row) in own.iter().enumerate() {
+                    state.row_mut(row).assign(&states.row(i * t + token));
+                }
+            }
+        };
+        let trace = model.trace_after(&batch, past, resid, first, &mut tap);
+        answer_probability(model, trace.hidden.select(Axis(0), &batch.last_rows()), self.fact.answer)
+    }
+}
+
+/// States of a whole run by [`Restored`], its queries, keys and values, and the mean probability of the answer.
+#[allow(clippy::type_complexity)]
+fn run<F: Scalar>(
+    model: &Params<F>,
+    batch: &Batch,
+    embedded: Array2<F>,
+    answer: u32,
+) -> ([Vec<Array2<F>>; 3], Vec<Array2<F>>, f64) {
+    let mut states = [const { Vec::new() }; 3];
+    let mut qkv = Vec::new();
+    let mut keep = |_: usize, site: Site, state: ArrayViewMut2<F>| {
+        if site == Site::Qkv {
+            qkv.push(state.to_owned());
+        }
+        for what in Restored::ALL {
+            if site == what.site() {
+                states[what as usize].push(state.to_owned());
+            }
+        }
+    };
+    let out = model.blocks(batch, embedded, 0..model.config().n_layer, &mut keep);
+    let hidden = model.final_norm(out.select(Axis(0), &batch.last_rows()).view());
+    (states, qkv, answer_probability(model, hidden, answer))
+}
+
+/// Mean over rows `[s, d]` of the probability of a token.
+fn answer_probability<F: Scalar>(model: &Params<F>, hidden: Array2<F>, answer: u32) -> f64 {
+    let logits = model.logits(hidden.view());
+    let of = |row: ndarray::ArrayView1<F>| {
+        let max = row.iter().fold(f64::NEG_INFINITY, |max, x| max.max(x.wide()));
+        let sum: f64 = row.iter().map(|&x| (x - F::of(max)).exp_().wide()).sum();
+        (row[answer as usize].wide() - max).exp() / sum
+    };
+    logits.rows().into_iter().map(of).sum::<f64>() / hidden.nrows() as f64
+}
+
+/// A standard normal number by the Box-Muller transform of two numbers of the counter stream.
+fn normal(noise: Noise, index: usize) -> f64 {
+    let (u, v) = (f64::from(noise.uniform(2 * index)), f64::from(noise.uniform(2 * index + 1)));
+    (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
+}
+
+/// Where in a prompt a token stands, seen from the subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The first of several subject tokens.
+    FirstSubject,
+    /// Neither the first nor the last subject token.
+    MiddleSubject,
+    /// The last subject token, or the only one.
+    LastSubject,
+    /// The token after the subject.
+    FirstAfter,
+    /// Further tokens.
+    Further,
+    /// The last token of the prompt, when it is not the subject's.
+    Last,
+}
+
+impl Place {
+    /// All six, in order.
+    pub const ALL: [Place; 6] = [
+        Place::FirstSubject,
+        Place::MiddleSubject,
+        Place::LastSubject,
+        Place::FirstAfter,
+        Place::Further,
+        Place::Last,
+    ];
+
+    /// The name used in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::FirstSubject => "first subject token",
+            Place::MiddleSubject => "middle subject tokens",
+            Place::LastSubject => "last subject token",
+            Place::FirstAfter => "first token after",
+            Place::Further => "further tokens",
+            Place::Last => "last token",
+        }
+    }
+
+    /// The place of a token; `None` before the subject, where nothing is corrupted.
+    pub fn of(fact: &KnownFact, token: usize) -> Option<Place> {
+        let Range { start, end } = fact.subject;
+        Some(match token {
+            _ if token < start => return None,
+            _ if token + 1 == end => Place::LastSubject,
+            _ if token == start => Place::FirstSubject,
+            _ if token < end => Place::MiddleSubject,
+            _ if token + 1 == fact.prompt.len() => Place::Last,
+            _ if token == end => Place::FirstAfter,
+            _ => Place::Further,
+        })
+    }
+}
+
+/// Indirect effects averaged by place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeanEffects {
+    /// What was restored.
+    pub what: Restored,
+    /// Mean over facts, `[6, L]`, in the order of [`Place::ALL`]; a fact's tokens at one place are averaged first.
+    pub mean: Array2<f64>,
+    /// Facts that have a token at each place.
+    pub facts: [usize; 6],
+}
+
+/// Averages effects over facts by place.
+///
+/// # Panics
+/// When there are not as many effects as facts.
+pub fn average_effects(facts: &[KnownFact], effects: &[Effects]) -> [MeanEffects; 3] {
+    assert_eq!(facts.len(), effects.len(), "effects of every fact");
+    let layers = effects.first().map_or(0, |effects| effects.indirect[0].ncols());
+    Restored::ALL.map(|what| {
+        let mut mean = Array2::<f64>::zeros((Place::ALL.len(), layers));
+        let mut counts = [0; 6];
+        for (fact, effects) in facts.iter().zip(effects) {
+            for place in Place::ALL {
+                let tokens: Vec<usize> =
+                    (0..fact.prompt.len()).filter(|&token| Place::of(fact, token) == Some(place)).collect();
+                if tokens.is_empty() {
+                    continue;
+                }
+                counts[place as usize] += 1;
+                let mut row = mean.slice_mut(s![place as usize, ..]);
+                let row = row.as_slice_mut().expect("rows are contiguous");
+                for &token in &tokens {
+                    let effects = effects.indirect[what as usize].row(token);
+                    axpy(1.0 / tokens.len() as f64, effects.to_slice().expect("rows are contiguous"), row);
+                }
+            }
+        }
+        for (mut row, &n) in mean.rows_mut().into_iter().zip(&counts) {
+            row.mapv_inplace(|x| x / n.max(1) as f64);
+        }
+        MeanEffects { what, mean, facts: counts }
+    })
+}
