@@ -20,6 +20,43 @@ pub struct Records {
     /// Edits by different editors, one record per editor, scope and request.
     #[serde(default)]
     pub editor_outcomes: Vec<EditorOutcome>,
+    /// Causal tracing, where it was run and the model knew a fact.
+    #[serde(default)]
+    pub tracing: Option<TracingRecord>,
+}
+
+/// Causal tracing averaged over facts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TracingRecord {
+    /// Facts traced: those whose answer is the model's likeliest next token.
+    pub facts: usize,
+    /// Facts left out.
+    pub unknown: usize,
+    /// Corrupted samples per fact.
+    pub samples: usize,
+    /// Standard deviation of the noise.
+    pub noise: f64,
+    /// Layers restored together, for MLP and attention.
+    pub window: usize,
+    /// Mean clean probability of the answer.
+    pub clean: f64,
+    /// Mean corrupted probability.
+    pub corrupted: f64,
+    /// Mean indirect effects.
+    pub effects: Vec<TracedEffect>,
+}
+
+/// Mean indirect effects of one kind of state at one place in the prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TracedEffect {
+    /// What was restored.
+    pub what: String,
+    /// Which tokens.
+    pub place: String,
+    /// Facts that have such tokens.
+    pub facts: usize,
+    /// Effect by layer.
+    pub by_layer: Vec<f64>,
 }
 
 /// One request written by one editor, measured on all its prompts. NLLs are `[new, true]` target, means per token, nats.

@@ -13,6 +13,7 @@ mod reproduce;
 mod score;
 mod selftest;
 mod stats;
+mod trace;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     Patch(patch::PatchArgs),
     /// Collect the statistics of MLP keys that ROME and MEMIT need
     Stats(stats::Stats),
+    /// Causal tracing: which states carry a fact
+    Trace(trace::Trace),
     /// Rebuild the embedded model and its data from their seed
     Organism(organism::Organism),
     /// Find planted circuits on this machine
@@ -91,6 +94,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Edit(command) => command.run(global),
         Command::Patch(command) => command.run(global),
         Command::Stats(command) => command.run(global),
+        Command::Trace(command) => command.run(global),
         Command::Organism(command) => command.run(global),
         Command::Selftest(command) => command.run(),
         Command::Fetch(command) => command.run(global),

@@ -47,7 +47,7 @@ enum PresetName {
     Faithful,
 }
 
-const TABLES: [&str; 9] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1", "X2"];
+const TABLES: [&str; 10] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1", "X2", "X3"];
 
 impl Reproduce {
     pub fn run(&self, global: &Global) -> Result<()> {
@@ -62,6 +62,7 @@ impl Reproduce {
         let mut settings = self.settings(global.seed)?;
         settings.edits = wanted.iter().any(|table| ["T2", "T3", "T4", "T7"].contains(table));
         settings.compare_editors = wanted.contains(&"X2");
+        settings.trace = wanted.contains(&"X3");
         if !wanted.contains(&"X1") {
             settings.pair_tasks.clear();
         }
@@ -140,7 +141,7 @@ impl Reproduce {
             .map(|id| {
                 let found = TABLES.into_iter().find(|table| table.eq_ignore_ascii_case(id));
                 found.ok_or_else(|| {
-                    Unusable(format!("--tables: {id:?} is no table; expected T1 to T7, X1 or X2")).into()
+                    Unusable(format!("--tables: {id:?} is no table; expected T1 to T7 or X1 to X3")).into()
                 })
             })
             .collect()

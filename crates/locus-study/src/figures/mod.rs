@@ -6,6 +6,7 @@ mod overlap;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod tracing;
 
 use crate::{
     records::Records,
@@ -26,7 +27,13 @@ pub fn all(records: &Records, options: &TableOptions) -> Vec<Figure> {
     figures.extend(each(&|preset| sizes::lines(records, preset, options)));
     figures.extend(each(&|preset| overlap::heat_maps(records, preset, options)));
     figures.extend(each(&|preset| composition::bars(records, preset, options)));
+    figures.extend(tracing::all(records));
     figures
+}
+
+/// The figures of causal tracing alone: a heat map per kind of state, then the severed paths.
+pub fn tracing(records: &Records) -> Vec<Figure> {
+    tracing::all(records)
 }
 
 /// A figure of one preset; the preset `study` needs no mark in the file's name.

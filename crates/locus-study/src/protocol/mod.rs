@@ -8,6 +8,7 @@ mod masks;
 mod run;
 mod settings;
 mod task;
+mod tracing;
 
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use editors::{Comparison, EditorScope, lines, prefixes};
@@ -19,3 +20,4 @@ pub use masks::compare_masks;
 pub use run::{Store, run};
 pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, SWEEP, SWEEP_TASK, Settings};
 pub use task::{PreparedTask, Rows};
+pub use tracing::{facts_of_requests, known_fact, trace_all};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use locus_circuits::Pair;
+use locus_circuits::{Pair, Tracing};
 use locus_data::StudyData;
 use locus_data::seed::stream;
 use locus_editors::StudyFineTuning;
@@ -19,9 +19,10 @@ use super::extract::{Extracted, extract};
 use super::masks::compare_masks;
 use super::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use super::task::PreparedTask;
+use super::tracing::{facts_of_requests, trace_all};
 use crate::progress::Progress;
 use crate::records::{
-    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, Overlap, Records, Scope,
+    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, Overlap, Records, Scope, TracingRecord,
 };
 
 /// Runs the protocol. Finished units of work (a trajectory, a scope's edits) are kept in `folder/work`, the masks in
@@ -80,6 +81,7 @@ pub fn run<F: Scalar>(
 
     let (discoveries, mask_comparisons) = discover_all(checkpoint, data, settings, store, progress)?;
     let editor_outcomes = compare_editors(checkpoint, data, &extracted, settings, store, progress)?;
+    let tracing = trace(checkpoint, data, settings, store, progress)?;
     let overlaps = overlaps(&extracted, settings.main_preset);
     Ok(Records {
         extractions: extracted.into_iter().map(|extracted| extracted.record).collect(),
@@ -88,7 +90,29 @@ pub fn run<F: Scalar>(
         discoveries,
         mask_comparisons,
         editor_outcomes,
+        tracing,
     })
+}
+
+/// Causal tracing of the true facts behind the requests.
+fn trace<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    data: &StudyData,
+    settings: &Settings,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Option<TracingRecord>> {
+    if !settings.trace {
+        return Ok(None);
+    }
+    let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
+    let facts = facts_of_requests(&checkpoint.tokenizer, requests).context("X3")?;
+    let stage = progress.stage("tracing", facts.len());
+    let model = &checkpoint.model;
+    let how = |known: &[_]| Tracing::new(model, known, settings.seed);
+    let record = store.unit("tracing", || trace_all(model, &facts, how, &mut || stage.inc()))?;
+    stage.finish();
+    Ok(record)
 }
 
 /// Every editor in every scope made from the circuits of the sweep's task. Data without neutral text have no X2.

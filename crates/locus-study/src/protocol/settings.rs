@@ -64,6 +64,8 @@ pub struct Settings {
     pub edits: bool,
     /// Whether editors are compared (X2).
     pub compare_editors: bool,
+    /// Whether facts are traced (X3).
+    pub trace: bool,
     /// Text for the key statistics of X2; without it they come from the neutral text of the data.
     pub text: Option<String>,
     /// Tasks whose circuits of edges are found (X1).
@@ -92,6 +94,7 @@ impl Settings {
             densities: SWEEP.to_vec(),
             edits: true,
             compare_editors: true,
+            trace: true,
             text: None,
             pair_tasks: PAIR_TASKS.map(str::to_owned).to_vec(),
             max_pairs: 96,

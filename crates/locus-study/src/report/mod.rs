@@ -66,6 +66,11 @@ impl ReportPaths {
     }
 }
 
+/// A figure as an SVG file of its own.
+pub fn draw(figure: &Figure) -> String {
+    figure::draw(figure).standalone(&figure.title)
+}
+
 /// Writes the report on `results` below `dir`, creating folders as needed.
 ///
 /// Files of an earlier report are replaced one by one by renaming; no reader ever meets half a file. Files that this report
@@ -84,7 +89,7 @@ pub fn write(dir: &Path, results: &Results) -> io::Result<ReportPaths> {
         files.push((&paths.table_markdown[index], markdown::table_file(one)));
     }
     for (path, one) in paths.figures.iter().zip(&results.figures) {
-        files.push((path, figure::draw(one).standalone(&one.title)));
+        files.push((path, draw(one)));
     }
     files.push((&paths.markdown, markdown::report(results)));
     // Last, so that a page never shows up before what it links to.

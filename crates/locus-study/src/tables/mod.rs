@@ -1,4 +1,4 @@
-//! Tables T1-T7 and X1-X1c, each a pure function of the records.
+//! Tables T1-T7 and X1-X3, each a pure function of the records.
 //!
 //! One file per table. What they share: `select` (which rows, in which order), `cells`, and per subject
 //! `extraction`, `editing`, `overlaps`, `composition` and `levels`, which the claims and figures
@@ -25,6 +25,7 @@ mod tests;
 mod x1;
 mod x1b;
 mod x2;
+mod x3;
 
 pub use t1::t1;
 pub use t2::t2;
@@ -36,6 +37,7 @@ pub use t7::t7;
 pub use x1::x1;
 pub use x1b::{x1b, x1c};
 pub use x2::x2;
+pub use x3::x3;
 
 use locus_metrics::{Interval, Stream, bootstrap};
 
@@ -89,7 +91,7 @@ pub fn all(records: &Records, options: &TableOptions) -> Vec<Table> {
     tables.extend(t5(records, options));
     tables.extend([t6(records, options), t6b(records, options), t7(records, options)]);
     tables.extend([x1(records, options), x1b(records, options), x1c(records, options)]);
-    tables.push(x2(records, options));
+    tables.extend([x2(records, options), x3(records, options)]);
     tables.retain(|table| !table.rows.is_empty());
     tables
 }

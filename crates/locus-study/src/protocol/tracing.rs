@@ -1,0 +1,97 @@
+//! Causal tracing over many facts (X3, `locus trace`).
+
+use anyhow::{Context, Result};
+use locus_circuits::{KnownFact, MeanEffects, Place, Restored, Tracing, average_effects, trace_fact};
+use locus_data::EditRequest;
+use locus_gpt2::{Params, Scalar, Tokenizer};
+
+use crate::records::{TracedEffect, TracingRecord};
+
+/// A fact from text; the answer is the first token of " ATTRIBUTE".
+///
+/// # Errors
+/// When the prompt does not contain the subject, or a token covers both the subject's end and what follows.
+pub fn known_fact(tokenizer: &Tokenizer, prompt: &str, subject: &str, attribute: &str) -> Result<KnownFact> {
+    let missing = || locus_gpt2::Error::Input(format!("subject {subject:?} is not in the prompt {prompt:?}"));
+    let start = prompt.find(subject).filter(|_| !subject.is_empty()).ok_or_else(missing)?;
+    let (tokens, place) = tokenizer.locate(prompt, start..start + subject.len())?;
+    let answer = tokenizer.encode_some("attribute", &format!(" {}", attribute.trim()))?[0];
+    Ok(KnownFact { prompt: tokens, subject: place, answer })
+}
+
+/// The true facts behind edit requests.
+///
+/// # Errors
+/// As [`known_fact`].
+pub fn facts_of_requests(tokenizer: &Tokenizer, requests: &[EditRequest]) -> Result<Vec<KnownFact>> {
+    requests
+        .iter()
+        .map(|request| {
+            known_fact(tokenizer, &request.full_prompt(), &request.subject, &request.target_true)
+                .with_context(|| format!("request {}", request.case_id))
+        })
+        .collect()
+}
+
+/// Traces the facts whose answer is the model's likeliest next token, and averages.
+///
+/// # Errors
+/// When a fact does not fit the model, or the model knows none of them.
+pub fn trace_all<F: Scalar>(
+    model: &Params<F>,
+    facts: &[KnownFact],
+    how: impl FnOnce(&[KnownFact]) -> Tracing,
+    done: &mut dyn FnMut(),
+) -> Result<Option<TracingRecord>> {
+    let mut known = Vec::new();
+    for fact in facts {
+        if fact.is_known(model)? {
+            known.push(fact.clone());
+        } else {
+            done();
+        }
+    }
+    if known.is_empty() {
+        return Ok(None);
+    }
+    let how = how(&known);
+    let mut effects = Vec::with_capacity(known.len());
+    for fact in &known {
+        effects.push(trace_fact(model, fact, &how)?);
+        done();
+    }
+    let mean = |of: &dyn Fn(usize) -> f64| (0..known.len()).map(of).sum::<f64>() / known.len() as f64;
+    let mut traced = Vec::new();
+    for MeanEffects { what, mean, facts } in average_effects(&known, &effects) {
+        for (place, row) in Place::ALL.into_iter().zip(mean.rows()) {
+            traced.push(TracedEffect {
+                what: what.name().into(),
+                place: place.name().into(),
+                facts: facts[place as usize],
+                by_layer: row.to_vec(),
+            });
+        }
+    }
+    let layers = model.config().n_layer;
+    for (name, severed) in [("without mlp", 0), ("without attention", 1)] {
+        let line = |layer: usize| {
+            mean(&|i| [&effects[i].without_mlp, &effects[i].without_attention][severed][layer])
+        };
+        traced.push(TracedEffect {
+            what: format!("{} {name}", Restored::Hidden.name()),
+            place: Place::LastSubject.name().into(),
+            facts: known.len(),
+            by_layer: (0..layers).map(line).collect(),
+        });
+    }
+    Ok(Some(TracingRecord {
+        facts: known.len(),
+        unknown: facts.len() - known.len(),
+        samples: how.samples,
+        noise: how.noise,
+        window: how.window,
+        clean: mean(&|i| effects[i].clean),
+        corrupted: mean(&|i| effects[i].corrupted),
+        effects: traced,
+    }))
+}
