@@ -29,7 +29,7 @@ use crate::insertion::{NullSpace, regularised};
 use crate::patch::Patch;
 use crate::states::at_lookups;
 use crate::statistics::KeyCovariance;
-use crate::value::ValueSearch;
+use crate::value::{Value, ValueSearch};
 
 /// Constants of MEMIT.
 ///
@@ -142,15 +142,41 @@ impl<F: Scalar> Editor<F> for MemitEditor {
     }
 
     fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+        self.insert(model, facts, &self.values(model, facts)?, mask)
+    }
+}
+
+impl MemitEditor {
+    /// The residual streams to write for facts, which depend on the model alone: many masks can share them.
+    ///
+    /// # Errors
+    /// When a constant is out of its range or a fact does not fit the model.
+    pub fn values<F: Scalar>(&self, model: &Params<F>, facts: &[Fact]) -> Result<Vec<Value<F>>> {
+        self.constants.check(model.config())?;
+        let last = *self.constants.layers.last().expect("checked");
+        self.constants.value.find(model, last, Site::ResidOut, facts, &|| {})
+    }
+
+    /// Writes values that were found for these facts and this model.
+    ///
+    /// # Errors
+    /// When there is no fact, the statistics are of another width, keys cannot be told apart or the edit would damage the
+    /// model.
+    pub fn insert<F: Scalar>(
+        &self,
+        model: &Params<F>,
+        facts: &[Fact],
+        values: &[Value<F>],
+        mask: Option<&ParamMask>,
+    ) -> Result<Edit<F>> {
         let config = model.config();
         self.constants.check(config)?;
         if facts.is_empty() {
             return Err(Error::Request("there is no fact to write; expected at least one".into()));
         }
         let last = *self.constants.layers.last().expect("checked");
-        let values = self.constants.value.find(model, last, Site::ResidOut, facts, &|| {})?;
         let mut wanted = Array2::<f64>::zeros((facts.len(), config.n_embd));
-        for (mut z, value) in wanted.rows_mut().into_iter().zip(&values) {
+        for (mut z, value) in wanted.rows_mut().into_iter().zip(values) {
             let sums = value.start.iter().zip(&value.delta).map(|(start, delta)| start.wide() + delta.wide());
             z.iter_mut().zip(sums).for_each(|(z, sum)| *z = sum);
         }

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::fact::Fact;
 use crate::patch::{Patch, residual};
 use crate::statistics::KeyCovariance;
-use crate::value::{ValueSearch, length};
+use crate::value::{Value, ValueSearch, length};
 
 /// Least cosine between `u` and the key it is divided by: below, the update is noise divided by nothing.
 const LEAST_COSINE: f64 = 1e-4;
@@ -149,30 +149,39 @@ impl<F: Scalar> Editor<F> for RomeEditor {
     }
 
     fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
-        self.constants.check(model.config())?;
-        if self.covariance.matrix().nrows() != model.config().d_mlp() {
-            let (has, wants) = (self.covariance.matrix().nrows(), model.config().d_mlp());
-            return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
-        }
-        one_by_one(model, facts, |model, fact| self.write(model, fact, mask))
+        one_by_one(model, facts, |model, fact| {
+            let [value] =
+                self.values(model, std::slice::from_ref(fact))?.try_into().expect("a value per fact");
+            self.insert(model, &value, mask)
+        })
     }
 }
 
 impl RomeEditor {
-    fn write<F: Scalar>(
+    /// The values to write for facts, which depend on the model alone: many masks can share them.
+    ///
+    /// # Errors
+    /// When a constant is out of its range or a fact does not fit the model.
+    pub fn values<F: Scalar>(&self, model: &Params<F>, facts: &[Fact]) -> Result<Vec<Value<F>>> {
+        self.constants.check(model.config())?;
+        self.constants.value.find(model, self.constants.layer, Site::MlpOut, facts, &|| {})
+    }
+
+    /// Writes a value that was found for this model.
+    ///
+    /// # Errors
+    /// When the statistics are of another width or the edit would damage the model.
+    pub fn insert<F: Scalar>(
         &self,
         model: &Params<F>,
-        fact: &Fact,
+        value: &Value<F>,
         mask: Option<&ParamMask>,
     ) -> Result<(Patch<F>, Report)> {
         let Rome { layer, variant, max_update, .. } = self.constants;
-        let facts = std::slice::from_ref(fact);
-        let [value] = self
-            .constants
-            .value
-            .find(model, layer, Site::MlpOut, facts, &|| {})?
-            .try_into()
-            .expect("a value per fact");
+        if self.covariance.matrix().nrows() != model.config().d_mlp() {
+            let (has, wants) = (self.covariance.matrix().nrows(), model.config().d_mlp());
+            return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
+        }
         let keys = value.keys.mapv(|x| x.wide());
         let clean = keys.row(0).to_owned();
         let mean = keys.mean_axis(Axis(0)).expect("a fact has rows");
@@ -221,7 +230,7 @@ impl RomeEditor {
         ];
         let report = Report {
             steps: value.losses.len() - 1,
-            losses: value.losses,
+            losses: value.losses.clone(),
             measures: measures.map(|(name, value)| (name.to_owned(), value)).to_vec(),
             ..Report::default()
         };

@@ -1,29 +1,30 @@
 //! Editors side by side (X2): every request written by every editor in every scope, and what else changed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use locus_data::EditRequest;
 use locus_data::seed::stream;
 use locus_editors::{
-    Editor, Error, Fact, FineTuning, KeyCovariance, KeyStatistics, Memit, PREFIXES, Rome, StudyFineTuning,
-    sample_prefixes,
+    Editor, Error, Fact, FineTuning, KeyCovariance, KeyStatistics, Memit, MemitEditor, PREFIXES, Patch, Rome,
+    RomeEditor, StudyFineTuning, Value, sample_prefixes,
 };
 use locus_gpt2::{Batch, Checkpoint, ParamMask, Params, PromptTargets, Scalar, Target, Tokenizer};
 use rayon::prelude::*;
 
-use crate::progress::Stage;
 use crate::records::{EditorOutcome, Scope};
 
 /// Lengths of the prefixes that are drawn from a model with a tokenizer of its own.
-const PREFIX_LENGTHS: [usize; 20] = [4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9];
+const PREFIX_LENGTHS: [usize; 10] = [4, 4, 4, 4, 4, 9, 9, 9, 9, 9];
 /// Vocabulary of GPT-2's tokenizer, for which prefixes are written down.
 const GPT2_VOCABULARY: usize = 50_257;
 /// Prefixes that MEMIT is given: its code uses five.
 pub(crate) const MEMIT_PREFIXES: usize = 5;
 /// Tokens of text behind the key statistics, at least.
 const STATISTICS_TOKENS: usize = 100_000;
+/// Tokens of neutral text behind the drift, at least.
+const DRIFT_TOKENS: usize = 1000;
 /// The rows of the unedited model.
 pub(crate) const UNEDITED: &str = "none";
 
@@ -88,6 +89,37 @@ impl Prepared {
     }
 }
 
+/// How an editor of the comparison writes.
+enum Method<F> {
+    Tuning(Box<dyn Editor<F>>),
+    Rome(RomeEditor),
+    Memit(MemitEditor),
+    MemitAtOnce(MemitEditor),
+}
+
+/// An editor of the comparison, with its facts and, once they were needed, its values.
+pub struct Ready<F> {
+    name: String,
+    method: Method<F>,
+    facts: Vec<Fact>,
+    values: OnceLock<Vec<Value<F>>>,
+}
+
+impl<F: Scalar> Ready<F> {
+    fn values(&self, model: &Params<F>) -> Result<&[Value<F>]> {
+        if self.values.get().is_none() {
+            let values = match &self.method {
+                Method::Tuning(_) => Vec::new(),
+                Method::Rome(rome) => rome.values(model, &self.facts)?,
+                Method::Memit(memit) | Method::MemitAtOnce(memit) => memit.values(model, &self.facts)?,
+            };
+            // The same values, should another thread have been first.
+            let _ = self.values.set(values);
+        }
+        Ok(self.values.get().expect("just set"))
+    }
+}
+
 /// Where an editor may change parameters.
 #[derive(Clone, Debug)]
 pub struct EditorScope {
@@ -129,7 +161,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .iter()
             .map(|request| Prepared::new(tokenizer, request, &prefixes))
             .collect::<Result<Vec<_>>>()?;
-        let neutral = lines(checkpoint, neutral, usize::MAX)?;
+        let neutral = lines(checkpoint, neutral, DRIFT_TOKENS)?;
         anyhow::ensure!(!neutral.is_empty(), "the neutral text is empty");
         let (rome, memit) = (Rome::for_model(model.config()), Memit::for_model(model.config()));
         let mut layers = memit.layers.clone();
@@ -162,44 +194,70 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         self.requests.par_iter().map(measure).collect()
     }
 
-    /// Writes every request with one of [`Comparison::editors`], each into the unedited model; "all at once" writes them
-    /// together.
+    /// Makes one of [`Comparison::editors`] ready. ROME's and MEMIT's values do not depend on the scope and are found
+    /// when they are first needed.
+    ///
+    /// # Errors
+    /// When the statistics cannot be used.
+    pub fn prepare(&self, name: &str) -> Result<Ready<F>> {
+        let facts = |rows: usize| {
+            let fact = |request: &Prepared| {
+                let mut fact = request.fact.clone();
+                fact.rows.truncate(rows);
+                fact
+            };
+            self.requests.iter().map(fact).collect()
+        };
+        let memit = || self.memit.clone().with(self.covariances.clone());
+        // MEMIT's code uses fewer prefixes than ROME's.
+        let (method, facts) = match name {
+            "study-ft" => {
+                (Method::Tuning(Box::new(StudyFineTuning::default()) as Box<dyn Editor<F>>), facts(1))
+            }
+            "ft-m" => (Method::Tuning(Box::new(FineTuning::default())), facts(1)),
+            "r-rome" => {
+                let rome = self.rome.with(self.covariances[&self.rome.layer].clone());
+                (Method::Rome(rome), facts(usize::MAX))
+            }
+            "memit" => (Method::Memit(memit()?), facts(1 + MEMIT_PREFIXES)),
+            _ => (Method::MemitAtOnce(memit()?), facts(1 + MEMIT_PREFIXES)),
+        };
+        Ok(Ready { name: name.to_owned(), method, facts, values: OnceLock::new() })
+    }
+
+    /// Writes every request in a scope, each into the unedited model; "all at once" writes them together.
     ///
     /// # Errors
     /// When a request does not fit the model.
-    pub fn run(&self, name: &str, scope: &EditorScope, stage: &Stage) -> Result<Vec<EditorOutcome>> {
-        let memit = || self.memit.clone().with(self.covariances.clone());
-        let editor: Box<dyn Editor<F>> = match name {
-            "study-ft" => Box::new(StudyFineTuning::default()),
-            "ft-m" => Box::new(FineTuning::default()),
-            "r-rome" => Box::new(self.rome.with(self.covariances[&self.rome.layer].clone())),
-            _ => Box::new(memit()?),
-        };
-        // MEMIT's code uses fewer prefixes than ROME's.
-        let rows = if name.starts_with("memit") { 1 + MEMIT_PREFIXES } else { usize::MAX };
-        let fact = |request: &Prepared| {
-            let mut fact = request.fact.clone();
-            fact.rows.truncate(rows);
-            fact
-        };
-        let edit = |facts: &[Fact]| -> Result<Option<Params<F>>> {
-            match editor.edit(self.model, facts, scope.mask.as_ref()) {
-                Ok(edit) => Ok(Some(edit.patch.apply(self.model)?)),
-                // A refused edit leaves the model as it was, and is counted.
+    pub fn run(&self, editor: &Ready<F>, scope: &EditorScope) -> Result<Vec<EditorOutcome>> {
+        let Ready { name, method, facts, .. } = editor;
+        let (model, mask) = (self.model, scope.mask.as_ref());
+        // A refused edit leaves the model as it was, and is counted.
+        let done = |patch: locus_editors::Result<Patch<F>>| -> Result<Option<Params<F>>> {
+            match patch {
+                Ok(patch) => Ok(Some(patch.apply(model)?)),
                 Err(Error::Unstable(_)) => Ok(None),
                 Err(error) => Err(error.into()),
             }
         };
-        if name.ends_with("all at once") {
-            let edited = edit(&self.requests.iter().map(fact).collect::<Vec<_>>())?;
+        let values = editor.values(model)?;
+        if let Method::MemitAtOnce(memit) = method {
+            let edited = done(memit.insert(model, facts, values, mask).map(|edit| edit.patch))?;
             let measure = |request| self.measure(name, scope, request, edited.as_ref());
             return self.requests.par_iter().map(measure).collect();
         }
         self.requests
             .par_iter()
-            .map(|request| {
-                let edited = edit(&[fact(request)])?;
-                stage.message(&format!("{name}, request {}", request.case_id));
+            .enumerate()
+            .map(|(i, request)| {
+                let fact = &facts[i..i + 1];
+                let edited = done(match method {
+                    Method::Tuning(editor) => editor.edit(model, fact, mask).map(|edit| edit.patch),
+                    Method::Rome(rome) => rome.insert(model, &values[i], mask).map(|(patch, _)| patch),
+                    Method::Memit(memit) | Method::MemitAtOnce(memit) => {
+                        memit.insert(model, fact, &values[i..i + 1], mask).map(|edit| edit.patch)
+                    }
+                })?;
                 self.measure(name, scope, request, edited.as_ref())
             })
             .collect()

@@ -155,6 +155,8 @@ fn compare_editors<F: Scalar>(
     let stage = progress.stage("editors", editors.len() * scopes.len());
     let mut all = comparison.unedited()?;
     for editor in editors {
+        let ready = comparison.prepare(editor)?;
+        stage.message(editor);
         for scope in &scopes {
             let key = format!(
                 "editor-{}-{:?}-{}",
@@ -162,7 +164,7 @@ fn compare_editors<F: Scalar>(
                 scope.scope,
                 scope.target_density
             );
-            all.extend(store.unit(&key, || comparison.run(editor, scope, &stage))?);
+            all.extend(store.unit(&key, || comparison.run(&ready, scope))?);
             stage.inc();
         }
     }
