@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use crate::records::{EditorOutcome, Scope};
 
 /// Lengths of the prefixes that are drawn from a model with a tokenizer of its own.
-const PREFIX_LENGTHS: [usize; 10] = [4, 4, 4, 4, 4, 9, 9, 9, 9, 9];
+const PREFIX_LENGTHS: [usize; 5] = [4, 4, 9, 9, 9];
 /// Vocabulary of GPT-2's tokenizer, for which prefixes are written down.
 const GPT2_VOCABULARY: usize = 50_257;
 /// Prefixes that MEMIT is given: its code uses five.

@@ -5,6 +5,7 @@ mod bad_data;
 mod bad_model;
 mod discover;
 mod edit;
+mod editors;
 mod refused;
 mod reproduce;
 mod score;

@@ -74,7 +74,7 @@ fn check_report(out: &Path, tasks: &[&str]) {
     for file in ["results.json", "report.html", "report.md"] {
         assert!(out.join(file).metadata().is_ok_and(|file| file.len() > 1000), "{file}");
     }
-    for table in ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1"] {
+    for table in ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1", "X1b", "X1c", "X2"] {
         assert!(out.join(format!("tables/{table}.csv")).is_file(), "{table}");
     }
     assert!(tables::check(out) > 200);
