@@ -104,7 +104,7 @@ impl EditorArgs {
         let place = || self.config.as_deref().map_or_else(String::new, |path| path.display().to_string());
         let chosen = match self.editor {
             EditorName::StudyFt => {
-                let constants = self.constants(StudyFineTuning::default())?;
+                let constants: StudyFineTuning = self.parse()?.unwrap_or_default();
                 constants.check().map(|()| Chosen::StudyFt(constants)).map_err(anyhow::Error::from)
             }
             EditorName::Ft => ft(FineTuning::unconstrained),
@@ -146,16 +146,28 @@ impl EditorArgs {
     }
 
     fn given(&self) -> Result<Value> {
-        let Some(path) = &self.config else { return Ok(Value::Object(Default::default())) };
+        let given = self.parse()?.unwrap_or_else(|| Value::Object(Default::default()));
+        if !given.is_object() {
+            return Err(self.wrong("expected a table of constants"));
+        }
+        // JSON has no NaN: that is what a TOML one has become.
+        match has_null(&given) {
+            Some(name) => Err(self.wrong(&format!("{name} is not a number"))),
+            None => Ok(given),
+        }
+    }
+
+    /// The file of `--config`, if there is one.
+    fn parse<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let Some(path) = &self.config else { return Ok(None) };
         let text = std::fs::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
         // TOML's messages span several lines; the first names the problem.
-        let parsed: Result<Value, String> = if path.extension().is_some_and(|ext| ext == "json") {
+        let parsed: Result<T, String> = if path.extension().is_some_and(|ext| ext == "json") {
             serde_json::from_str(&text).map_err(|e| e.to_string())
         } else {
             toml::from_str(&text).map_err(|e| e.message().to_owned())
         };
-        let value = parsed.map_err(|why| self.wrong(&why))?;
-        if value.is_object() { Ok(value) } else { Err(self.wrong("expected a table of constants")) }
+        parsed.map(Some).map_err(|why| self.wrong(&why))
     }
 
     fn wrong(&self, why: &str) -> anyhow::Error {
@@ -304,6 +316,14 @@ impl Chosen {
             })
             .collect()
     }
+}
+
+/// The name of a constant that is null.
+fn has_null(value: &Value) -> Option<&str> {
+    let constants = value.as_object()?;
+    constants
+        .iter()
+        .find_map(|(name, value)| if value.is_null() { Some(name.as_str()) } else { has_null(value) })
 }
 
 /// Lays `over` over `under`, table by table.

@@ -13,7 +13,7 @@ fn sandbox() -> Sandbox {
     locus_data::requests::write(&sandbox.path("requests.json"), &requests[..3]).unwrap();
     let corpus = std::fs::read_to_string(fixture("organism/corpus.txt")).unwrap();
     let lines: Vec<&str> = corpus.lines().take(400).collect();
-    sandbox.write("text.txt", &lines.join("\n"));
+    sandbox.write("text.txt", lines.join("\n"));
     sandbox
 }
 
@@ -139,6 +139,7 @@ fn constants_of_located_editors() {
         ("layer = 9", "layer 9 is not in the model; expected 0 to 3"),
         ("variant = \"rome\"", "the constants are for rome; --editor is r-rome"),
         ("speed = 1", "unknown field `speed`"),
+        ("ridge = nan", "ridge is not a number"),
         ("[value]\nclamp = 0.0", "clamp is 0; expected a number above 0"),
     ] {
         sandbox.write("wrong.toml", text);
@@ -159,7 +160,7 @@ fn requests_that_cannot_be_edited() {
         ("\"A monarch\"", "\"\"", "subject"),
     ] {
         assert!(good.contains(from), "{from}");
-        sandbox.write("wrong.json", &good.replacen(from, to, 1));
+        sandbox.write("wrong.json", good.replacen(from, to, 1));
         let run = organism(&sandbox, edit);
         assert_eq!(run.code, Some(2), "{run:?}");
         assert!(run.stderr.contains(why) && run.stderr.lines().count() == 1, "{run:?}");
