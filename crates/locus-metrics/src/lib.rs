@@ -3,6 +3,7 @@
 //! | module | question |
 //! |---|---|
 //! | [`token`] | how probable is a target, and does the new one beat the true one? |
+//! | [`editing`] | did an edit take, does it hold in other words, what else changed? |
 //! | [`bootstrap`] | how uncertain is a mean, or any statistic, over requests or tasks? |
 //! | [`paired`] | do two conditions differ on the same items? |
 //! | [`rank`] | do two measurements put items in the same order? |
@@ -40,6 +41,7 @@
 
 pub mod bootstrap;
 pub mod classify;
+pub mod editing;
 mod normal;
 pub mod overlap;
 pub mod paired;

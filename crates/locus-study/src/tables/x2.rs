@@ -1,6 +1,7 @@
 //! X2: editors side by side.
 
 use locus_metrics::Interval;
+use locus_metrics::editing::{harmonic_mean, new_wins, true_holds};
 
 use super::{
     TableOptions,
@@ -52,11 +53,11 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
                 let (values, keys): (Vec<f64>, Vec<u64>) = found.into_iter().unzip();
                 options.mean(&values, &keys, &format!("X2/{editor}/{scope:?}/{size}/{what}"))
             };
-            let efficacy = estimate_of("efficacy", |o| wins(&[o.rewrite], |[new, old]| new < old));
-            let paraphrase = estimate_of("paraphrase", |o| wins(&o.paraphrase, |[new, old]| new < old));
+            let efficacy = estimate_of("efficacy", |o| new_wins(&[o.rewrite]).map(|o| o.success));
+            let paraphrase = estimate_of("paraphrase", |o| new_wins(&o.paraphrase).map(|o| o.success));
             let neighborhood =
-                estimate_of("neighbourhood", |o| wins(&o.neighborhood, |[new, old]| old < new));
-            let score = harmonic_mean([&efficacy, &paraphrase, &neighborhood]);
+                estimate_of("neighbourhood", |o| true_holds(&o.neighborhood).map(|o| o.success));
+            let score = score([&efficacy, &paraphrase, &neighborhood]);
             let (scope, size) =
                 if editor == UNEDITED { ("-", "-") } else { (scope_label(*scope), size.as_str()) };
             vec![
@@ -96,17 +97,11 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
     table("X2", "Editors side by side".into(), notes, &COLUMNS, rows)
 }
 
-/// Share of prompts that satisfy a condition on `[new, true]` NLLs; `None` of no prompts.
-fn wins(nlls: &[[f64; 2]], condition: fn([f64; 2]) -> bool) -> Option<f64> {
-    let won = nlls.iter().filter(|&&pair| condition(pair)).count();
-    (!nlls.is_empty()).then(|| won as f64 / nlls.len() as f64)
-}
-
-/// 0 when one of them is; `None` when one is missing.
-fn harmonic_mean(values: [&Option<Interval>; 3]) -> Option<f64> {
-    let values = values.map(|interval| interval.as_ref().map(|interval| interval.value));
-    let sum = values.into_iter().try_fold(0.0, |sum, value| Some(sum + 1.0 / value?))?;
-    Some(3.0 / sum)
+/// `None` when a share is missing.
+fn score(shares: [&Option<Interval>; 3]) -> Option<f64> {
+    let shares: Option<Vec<f64>> =
+        shares.map(|share| share.as_ref().map(|share| share.value)).into_iter().collect();
+    harmonic_mean(&shares?)
 }
 
 #[cfg(test)]

@@ -1,0 +1,152 @@
+//! What an edit did: CounterFact's success and magnitude, scores token by token, and how repetitive free text became.
+//!
+//! A prompt's pair of NLLs is `[new, true]`, means per target token in nats. Sources: Meng et al. 2022 (arXiv 2202.05262,
+//! section 3.4 and its code) for CounterFact and the n-gram entropy; De Cao et al. 2021 and Meng et al. for zsRE's token
+//! accuracy; EasyEdit for locality.
+
+use std::collections::BTreeMap;
+
+use crate::token::{beats, mean, probability};
+
+/// A request's prompts of one kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Share of prompts on which the wanted target has strictly the smaller NLL (ES, PS, NS).
+    pub success: f64,
+    /// Mean of its probability per token less that of the other (EM, PM, NM).
+    pub magnitude: f64,
+}
+
+/// Rewriting prompts and paraphrases: the new target should win. `None` of no prompts.
+///
+/// ```
+/// use locus_metrics::editing::new_wins;
+/// let after = new_wins(&[[0.1, 3.0], [2.0, 2.0]]).unwrap();
+/// assert_eq!(after.success, 0.5); // a tie is not a win
+/// ```
+pub fn new_wins(prompts: &[[f64; 2]]) -> Option<Outcome> {
+    outcome(prompts, |[new, old]| (new, old))
+}
+
+/// Neighbourhood prompts: the true target should still win. `None` of no prompts.
+pub fn true_holds(prompts: &[[f64; 2]]) -> Option<Outcome> {
+    outcome(prompts, |[new, old]| (old, new))
+}
+
+fn outcome(prompts: &[[f64; 2]], ordered: fn([f64; 2]) -> (f64, f64)) -> Option<Outcome> {
+    let won = |&pair: &[f64; 2]| {
+        let (wanted, other) = ordered(pair);
+        f64::from(u8::from(beats(wanted, other)))
+    };
+    let by = |&pair: &[f64; 2]| {
+        let (wanted, other) = ordered(pair);
+        probability(wanted) - probability(other)
+    };
+    Some(Outcome {
+        success: mean(&prompts.iter().map(won).collect::<Vec<_>>())?,
+        magnitude: mean(&prompts.iter().map(by).collect::<Vec<_>>())?,
+    })
+}
+
+/// Harmonic mean of shares, CounterFact's S of ES, PS and NS: 0 when one of them is; `None` of nothing.
+pub fn harmonic_mean(shares: &[f64]) -> Option<f64> {
+    let sum: f64 = shares.iter().map(|share| 1.0 / share).sum();
+    (!shares.is_empty()).then(|| shares.len() as f64 / sum)
+}
+
+/// Share of places at which two equally long lists have the same token: zsRE's accuracy (likeliest tokens under teacher
+/// forcing against the target) and EasyEdit's locality (likeliest tokens before against after). `None` of nothing.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn token_agreement(a: &[u32], b: &[u32]) -> Option<f64> {
+    assert_eq!(a.len(), b.len(), "lists of different length");
+    mean(&a.iter().zip(b).map(|(a, b)| f64::from(u8::from(a == b))).collect::<Vec<_>>())
+}
+
+/// Whether freely generated tokens begin with the target: no partial credit, and no help from the target's own tokens.
+pub fn exact_match(generated: &[u32], target: &[u32]) -> bool {
+    generated.starts_with(target)
+}
+
+/// Weighted entropy of a text's bigrams and trigrams in bits, `H_2 / 3 + 2 H_3 / 3`: it falls when a model repeats
+/// itself. `None` of fewer than three tokens.
+pub fn ngram_entropy<T: Ord>(tokens: &[T]) -> Option<f64> {
+    Some(entropy(tokens, 2)? / 3.0 + 2.0 * entropy(tokens, 3)? / 3.0)
+}
+
+fn entropy<T: Ord>(tokens: &[T], n: usize) -> Option<f64> {
+    let mut counts = BTreeMap::new();
+    tokens.windows(n).for_each(|gram| *counts.entry(gram).or_insert(0usize) += 1);
+    let total: usize = counts.values().sum();
+    let bits = |&count: &usize| {
+        let p = count as f64 / total as f64;
+        -p * p.log2()
+    };
+    (total > 0).then(|| counts.values().map(bits).sum())
+}
+
+/// Perplexity per token of text with the given sum of NLLs in nats; `None` of no tokens.
+pub fn perplexity(nll_sum: f64, tokens: usize) -> Option<f64> {
+    (tokens > 0).then(|| (nll_sum / tokens as f64).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn by_hand() {
+        let prompts = [[0.5, 1.0], [2.0, 1.0], [1.0, 1.0]];
+        let (new, held) = (new_wins(&prompts).unwrap(), true_holds(&prompts).unwrap());
+        assert_eq!((new.success, held.success), (1.0 / 3.0, 1.0 / 3.0));
+        // (exp(-.5) - exp(-1) + exp(-2) - exp(-1)) / 3 in Python
+        assert!((new.magnitude - 0.002_035_686_868_787_153).abs() < 1e-12);
+        assert!((new.magnitude + held.magnitude).abs() < 1e-15);
+        assert_eq!((new_wins(&[]), true_holds(&[])), (None, None));
+        // 3 / (1/1 + 1/0.964 + 1/0.754): ROME's published S for GPT-2 XL is 89.2
+        assert!((harmonic_mean(&[1.0, 0.964, 0.754]).unwrap() - 0.892).abs() < 5e-4);
+        assert_eq!((harmonic_mean(&[0.5, 0.0]), harmonic_mean(&[])), (Some(0.0), None));
+        assert_eq!(token_agreement(&[1, 2, 3, 4], &[1, 9, 3, 4]), Some(0.75));
+        assert_eq!(token_agreement(&[], &[]), None);
+        assert!(
+            exact_match(&[5, 6, 7], &[5, 6]) && !exact_match(&[5], &[5, 6]) && !exact_match(&[5, 9], &[5, 6])
+        );
+        // bigrams ab ba ab: H = 0.9183; trigrams aba bab: H = 1
+        assert!(
+            (ngram_entropy(b"abab").unwrap() - (0.918_295_834_054_489_6 / 3.0 + 2.0 / 3.0)).abs() < 1e-12
+        );
+        assert_eq!((ngram_entropy(b"ab"), ngram_entropy(b"aaaaaa")), (None, Some(0.0)));
+        assert_eq!(perplexity(4.0 * 2.0f64.ln(), 4), Some(2.0));
+        assert_eq!(perplexity(0.0, 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn bounds_and_symmetry(pairs in prop::collection::vec((0.0..9.0, 0.0..9.0).prop_map(|(a, b)| [a, b]), 1..20)) {
+            let (new, held) = (new_wins(&pairs).unwrap(), true_holds(&pairs).unwrap());
+            let ties = pairs.iter().filter(|[a, b]| a == b).count() as f64 / pairs.len() as f64;
+            prop_assert!((new.success + held.success + ties - 1.0).abs() < 1e-12);
+            prop_assert!((new.magnitude + held.magnitude).abs() < 1e-12 && new.magnitude.abs() <= 1.0);
+            let swapped: Vec<[f64; 2]> = pairs.iter().map(|&[a, b]| [b, a]).collect();
+            prop_assert_eq!(true_holds(&swapped), Some(new));
+        }
+
+        #[test]
+        fn entropy_is_largest_without_repetition(n in 3usize..40, period in 1usize..40) {
+            let distinct: Vec<usize> = (0..n).collect();
+            let most = ((n - 1) as f64).log2() / 3.0 + 2.0 * ((n - 2) as f64).log2() / 3.0;
+            prop_assert!((ngram_entropy(&distinct).unwrap() - most).abs() < 1e-9);
+            let repeated: Vec<usize> = (0..n).map(|i| i % period).collect();
+            prop_assert!(ngram_entropy(&repeated).unwrap() <= most + 1e-9);
+        }
+
+        #[test]
+        fn the_harmonic_mean_lies_between(shares in prop::collection::vec(0.01f64..1.0, 1..6)) {
+            let mean = harmonic_mean(&shares).unwrap();
+            let (low, high) = shares.iter().fold((1.0f64, 0.0f64), |(l, h), &x| (l.min(x), h.max(x)));
+            prop_assert!(low - 1e-12 <= mean && mean <= high + 1e-12);
+        }
+    }
+}
