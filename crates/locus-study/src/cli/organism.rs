@@ -19,7 +19,9 @@ pub struct Organism {
 }
 
 /// Files of the organism besides its data.
-const FILES: [&str; 4] = ["config.json", "tokenizer.json", "model.safetensors", "CARD.md"];
+const FILES: [&str; 5] = ["config.json", "tokenizer.json", "model.safetensors", "text.txt", "CARD.md"];
+/// Documents in `text.txt`: somewhat more than 100,000 tokens for key statistics.
+const TEXT_DOCUMENTS: usize = 6000;
 
 impl Organism {
     pub fn run(&self, global: &Global) -> Result<()> {
@@ -50,7 +52,10 @@ impl Organism {
 /// Writes the corpus and data sets, trains tokenizer and model, and measures the card. Every file is written whole.
 fn build(recipe: &Recipe, folder: &Path, progress: Progress) -> Result<()> {
     let corpus = grammar::generate(recipe.seed, recipe.n_documents);
-    write_atomically(&folder.join("corpus.txt"), (corpus.documents.join("\n") + "\n").as_bytes())?;
+    let text = |documents: &[String]| documents.join("\n") + "\n";
+    write_atomically(&folder.join("corpus.txt"), text(&corpus.documents).as_bytes())?;
+    let first = &corpus.documents[..corpus.documents.len().min(TEXT_DOCUMENTS)];
+    write_atomically(&folder.join("text.txt"), text(first).as_bytes())?;
     let tasks =
         corpus.tasks.into_iter().map(|set| Task { name: set.name.to_owned(), rows: set.rows }).collect();
     let data = StudyData::new(tasks, corpus.requests, Some(corpus.neutral));

@@ -19,7 +19,7 @@ pub struct Reproduce {
     /// Folder with the study's 14 CSV files and hierarchy_data.json [default: the model's own data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Text for the key statistics of X2's editors [default: corpus.txt beside the model, else the data's neutral text]
+    /// Text for the key statistics of X2's editors [default: text.txt beside the model, else the data's neutral text]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Tables to write, for example T1,T5 [default: all]
@@ -81,7 +81,7 @@ impl Reproduce {
             return Err(Unusable(why).into());
         }
         let mut data = StudyData::read(&data_folder)?;
-        let text = self.text.clone().unwrap_or_else(|| folder.join("corpus.txt"));
+        let text = self.text.clone().unwrap_or_else(|| folder.join("text.txt"));
         if settings.compare_editors && (self.text.is_some() || text.exists()) {
             let read = std::fs::read_to_string(&text);
             let read = read.map_err(|e| Unusable(format!("{}: {e}", text.display())))?;

@@ -11,7 +11,7 @@ fn sandbox() -> Sandbox {
     let sandbox = Sandbox::empty();
     let requests = locus_data::requests::read(&fixture("organism/data/hierarchy_data.json")).unwrap();
     locus_data::requests::write(&sandbox.path("requests.json"), &requests[..3]).unwrap();
-    let corpus = std::fs::read_to_string(fixture("organism/corpus.txt")).unwrap();
+    let corpus = std::fs::read_to_string(fixture("organism/text.txt")).unwrap();
     let lines: Vec<&str> = corpus.lines().take(400).collect();
     sandbox.write("text.txt", lines.join("\n"));
     sandbox
