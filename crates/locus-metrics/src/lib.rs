@@ -4,10 +4,6 @@
 //! |---|---|
 //! | [`token`] | how probable is a target, and does the new one beat the true one? |
 //! | [`editing`] | did an edit take, does it hold in other words, what else changed? |
-//! | [`counterfact`] | does an edit hold, generalise, and leave other subjects alone? |
-//! | [`answers`] | does a model answer with the target, token by token or freely? |
-//! | [`fluency`] | does generated text repeat itself? |
-//! | [`perplexity`] | how much worse does an edit make unrelated text? |
 //! | [`bootstrap`] | how uncertain is a mean, or any statistic, over requests or tasks? |
 //! | [`paired`] | do two conditions differ on the same items? |
 //! | [`rank`] | do two measurements put items in the same order? |
