@@ -1,6 +1,6 @@
 //! What a circuit is asked to do: choose as the full model does.
 
-use locus_gpt2::{Batch, ParamId, Params, Result, Scalar, ScoreHead, Trace, dot, pieces};
+use locus_gpt2::{Batch, ParamId, Params, Past, Result, Scalar, ScoreHead, dot, pieces};
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -62,8 +62,10 @@ impl<F: Scalar> Objective<'_, F> {
             .into_par_iter()
             .map(|piece| {
                 let batch = Batch::new(config, &sequences[piece.clone()])?;
-                let trace = masked.trace(&batch, &mut ());
-                let (loss, mut d_hidden) = self.read_out.cross_entropy(masked, &batch, &trace, &rows[piece]);
+                let past = Past::none(config);
+                let reads = batch.last_rows();
+                let trace = masked.trace_reads(&batch, past, masked.embed(&batch), 0, &reads, &mut ());
+                let (loss, mut d_hidden) = self.read_out.cross_entropy(masked, &trace.hidden, &rows[piece]);
                 d_hidden.mapv_inplace(|g| g * F::of(share));
                 let mut grads = Params::zeros(config, ParamId::maskable(config));
                 masked.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
@@ -74,27 +76,21 @@ impl<F: Scalar> Objective<'_, F> {
 }
 
 impl<F: Scalar> ReadOut<'_, F> {
-    /// Summed cross-entropy of a batch of the given rows, and its gradient at the hidden states `[n, d]`.
-    fn cross_entropy(
-        &self,
-        model: &Params<F>,
-        batch: &Batch,
-        trace: &Trace<F>,
-        rows: &[usize],
-    ) -> (f64, Array2<F>) {
+    /// Summed cross-entropy of the given rows, and its gradient at their last hidden states `[rows, d]`.
+    fn cross_entropy(&self, model: &Params<F>, hidden: &Array2<F>, rows: &[usize]) -> (f64, Array2<F>) {
         match self {
             ReadOut::Head(head, classes) => {
                 let classes: Vec<usize> = rows.iter().map(|&row| classes[row]).collect();
-                head.cross_entropy_backward(batch, trace, &classes)
+                head.cross_entropy_backward(hidden.view(), &classes)
             }
             ReadOut::Answers(answers) => {
                 let wte = model.matrix(ParamId::TokenEmbedding);
                 let mut loss = 0.0;
-                let mut d_hidden = Array2::zeros(trace.hidden.dim());
-                for (&row, last) in rows.iter().zip(batch.last_rows()) {
+                let mut d_hidden = Array2::zeros(hidden.dim());
+                for (last, &row) in rows.iter().enumerate() {
                     let [good, bad] = answers[row].map(|token| wte.row(token as usize));
                     let direction = &good - &bad;
-                    let hidden = trace.hidden.row(last);
+                    let hidden = hidden.row(last);
                     let [hidden, along] =
                         [hidden.as_slice(), direction.as_slice()].map(|x| x.expect("rows are contiguous"));
                     let advantage = dot(hidden, along).wide();

@@ -308,8 +308,10 @@ impl<'a, F: Scalar> Runs<'a, F> {
                 }
             }
         };
-        let trace = model.trace_after(&batch, past, resid, first, &mut tap);
-        answer_probability(model, trace.hidden.select(Axis(0), &batch.last_rows()), self.fact.answer)
+        // The states of one layer at a time: a trace would keep them all, for every cell of the map.
+        let x = model.blocks_after(&batch, &past, resid, first..model.config().n_layer, &mut tap);
+        let hidden = model.final_norm(x.select(Axis(0), &batch.last_rows()).view());
+        answer_probability(model, hidden, self.fact.answer)
     }
 }
 

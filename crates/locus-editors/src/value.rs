@@ -20,8 +20,8 @@
 
 use std::ops::Range;
 
-use locus_gpt2::{AdamW, Batch, Moments, Params, Past, Scalar, Site, axpy};
-use ndarray::{Array2, ArrayView1, ArrayViewMut1, ArrayViewMut2, Axis};
+use locus_gpt2::{AdamW, Batch, Moments, Params, Past, Scalar, Site, Trace, axpy, select_rows};
+use ndarray::{Array2, ArrayView1, ArrayViewMut1, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -146,15 +146,18 @@ struct Search<'a, F> {
     past: Past<F>,
     /// The residual stream leaving `layer`, `[m, d]`.
     resid: Array2<F>,
+    /// Rows whose logits are read, ascending: every fact's, one after the other.
+    rows: Vec<usize>,
     facts: Vec<Located<F>>,
 }
 
 struct Located<F> {
     /// First rows of its sequences.
     lookups: Vec<usize>,
-    /// Rows whose logits are read.
-    reads: Vec<(usize, Read)>,
-    /// Log probabilities after the essence before the edit, `[V]`.
+    /// What its part of the rows that are read is read for, and where that part begins.
+    reads: Vec<Read>,
+    first_read: usize,
+    /// Log probabilities after the essence before the edit, `[V]`; the first evaluation fills them in.
     before: Vec<f64>,
     keys: Array2<F>,
     start: Vec<F>,
@@ -189,9 +192,10 @@ impl<'a, F: Scalar> Search<'a, F> {
                 }
             }
         };
-        let trace = model.trace_after(&batch, past.clone(), model.embed(&batch), 0, &mut take);
+        model.blocks_after(&batch, &past, model.embed(&batch), 0..layer + 1, &mut take);
         let visited = |state: Option<Array2<F>>| state.expect("every site is visited");
         let (keys, start, resid) = (visited(keys), visited(start), visited(resid));
+        let mut read_rows = Vec::new();
         let located = facts
             .iter()
             .zip(of_fact)
@@ -200,32 +204,28 @@ impl<'a, F: Scalar> Search<'a, F> {
                 let weight = 1.0 / (fact.rows.len() * n) as f64;
                 let lookups: Vec<usize> = sequences.clone().map(|sequence| rows[sequence].start).collect();
                 let mut reads = Vec::new();
+                let first_read = read_rows.len();
                 for sequence in sequences.start..sequences.end - 1 {
                     // The last of its rows predicts the last target token.
-                    let first = rows[sequence].end - n;
-                    reads.extend(
-                        fact.target
-                            .iter()
-                            .enumerate()
-                            .map(|(t, &token)| (first + t, Read::Target { token, weight })),
-                    );
+                    read_rows.extend(rows[sequence].end - n..rows[sequence].end);
+                    reads.extend(fact.target.iter().map(|&token| Read::Target { token, weight }));
                 }
-                let essence = *lookups.last().expect("a fact has an essence");
-                reads.push((essence, Read::Essence));
-                let logits = model.logits(trace.hidden.select(Axis(0), &[essence]).view());
+                read_rows.push(*lookups.last().expect("a fact has an essence"));
+                reads.push(Read::Essence);
                 Located {
-                    before: log_softmax(logits.row(0)),
+                    before: Vec::new(),
                     keys: keys.select(Axis(0), &lookups[..lookups.len() - 1]),
                     start: start.row(lookups[0]).to_vec(),
                     lookups,
                     reads,
+                    first_read,
                 }
             })
             .collect();
-        Ok(Search { model, layer, batch, past, resid, facts: located })
+        Ok(Search { model, layer, batch, past, resid, rows: read_rows, facts: located })
     }
 
-    fn run(&self, constants: &ValueSearch) -> Vec<Value<F>> {
+    fn run(mut self, constants: &ValueSearch) -> Vec<Value<F>> {
         let d = self.model.config().n_embd;
         let adam = AdamW { weight_decay: 0.0, ..AdamW::new(constants.lr) };
         let mut moments: Vec<Moments<F>> = self.facts.iter().map(|_| Moments::zeros(d)).collect();
@@ -241,7 +241,6 @@ impl<'a, F: Scalar> Search<'a, F> {
             })
             .collect();
         let mut open: Vec<usize> = (0..self.facts.len()).collect();
-        let mut no_gradients = Params::zeros(self.model.config(), []);
         for step in 1..=constants.steps {
             let mut resid = self.resid.clone();
             for (fact, value) in self.facts.iter().zip(&values) {
@@ -250,8 +249,7 @@ impl<'a, F: Scalar> Search<'a, F> {
                     axpy(F::one(), &value.delta, row.as_slice_mut().expect("rows are contiguous"));
                 }
             }
-            let trace =
-                self.model.trace_after(&self.batch, self.past.clone(), resid, self.layer + 1, &mut ());
+            let trace = self.trace(resid);
             let mut d_hidden = Array2::zeros(trace.hidden.dim());
             open.retain(|&i| {
                 let norm = length(&values[i].delta);
@@ -266,8 +264,7 @@ impl<'a, F: Scalar> Search<'a, F> {
             if open.is_empty() || step == constants.steps {
                 break;
             }
-            let d_resid =
-                self.model.backward(&self.batch, &trace, d_hidden.view(), &mut no_gradients, &mut ());
+            let d_resid = self.backward(&trace, d_hidden);
             for &i in &open {
                 let Value { start, delta, .. } = &mut values[i];
                 let mut gradient = vec![F::zero(); d];
@@ -289,23 +286,52 @@ impl<'a, F: Scalar> Search<'a, F> {
         values
     }
 
-    /// NLL and divergence of a fact; adds the gradient of their weighted sum to `d_hidden [m, d]`.
+    /// The layers above the edited one, whose last goes on with the rows that are read.
+    fn trace(&self, resid: Array2<F>) -> Trace<F> {
+        let (first, past) = (self.layer + 1, self.past.clone());
+        if first == self.model.config().n_layer {
+            let resid = select_rows(resid.view(), &self.rows);
+            return self.model.trace_after(&self.batch, past, resid, first, &mut ());
+        }
+        self.model.trace_reads(&self.batch, past, resid, first, &self.rows, &mut ())
+    }
+
+    /// Gradient of the residual stream leaving the edited layer, `[m, d]`.
+    fn backward(&self, trace: &Trace<F>, d_hidden: Array2<F>) -> Array2<F> {
+        let mut none = Params::zeros(self.model.config(), []);
+        let d_resid = self.model.backward(&self.batch, trace, d_hidden.view(), &mut none, &mut ());
+        if d_resid.nrows() == self.batch.n_rows() {
+            return d_resid;
+        }
+        let mut of_all = Array2::zeros(self.resid.dim());
+        for (&row, d) in self.rows.iter().zip(d_resid.rows()) {
+            of_all.row_mut(row).assign(&d);
+        }
+        of_all
+    }
+
+    /// NLL and divergence of a fact; adds the gradient of their weighted sum to `d_hidden [reads, d]`.
     fn losses(
-        &self,
+        &mut self,
         fact: usize,
         constants: &ValueSearch,
         hidden: &Array2<F>,
         d_hidden: &mut Array2<F>,
     ) -> (f64, f64) {
-        let Located { reads, before, .. } = &self.facts[fact];
-        let rows: Vec<usize> = reads.iter().map(|(row, _)| *row).collect();
-        let read = hidden.select(Axis(0), &rows);
-        let mut logits = self.model.logits(read.view());
+        let Located { reads, first_read, before, .. } = &mut self.facts[fact];
+        let rows = *first_read..*first_read + reads.len();
+        let read = hidden.slice(s![rows.clone(), ..]);
+        let mut logits = self.model.logits(read);
+        if before.is_empty() {
+            // The first evaluation is of the model as it was.
+            *before = log_softmax(logits.row(reads.len() - 1));
+        }
+        let before = &*before;
         let parts: Vec<(f64, f64)> = logits
             .axis_iter_mut(Axis(0))
             .into_par_iter()
-            .zip(reads)
-            .map(|(mut row, (_, read))| match *read {
+            .zip(&*reads)
+            .map(|(mut row, read)| match *read {
                 Read::Target { token, weight } => {
                     let token = token as usize;
                     let wanted = row[token].wide();
@@ -332,11 +358,8 @@ impl<'a, F: Scalar> Search<'a, F> {
         let (nll, divergence) =
             parts.into_iter().fold((0.0, 0.0), |(nll, kl), (more, divergence)| (nll + more, kl + divergence));
         let mut no_gradients = Params::zeros(self.model.config(), []);
-        let d_read = self.model.logits_backward(read.view(), logits.view(), &mut no_gradients);
-        for (d_read, row) in d_read.rows().into_iter().zip(rows) {
-            let mut into = d_hidden.row_mut(row);
-            into.iter_mut().zip(d_read).for_each(|(into, &d)| *into += d);
-        }
+        let d_read = self.model.logits_backward(read, logits.view(), &mut no_gradients);
+        d_hidden.slice_mut(s![rows, ..]).assign(&d_read);
         (nll, divergence)
     }
 }

@@ -6,17 +6,16 @@
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
+use crate::attention::attention_backward;
 use crate::batch::Batch;
-use crate::config::Config;
-use crate::forward::{
-    BlockTrace, GELU_CUBIC, GELU_SCALE, Norm, NormStats, Seen, Site, Tap, Trace, n_weights,
-};
-use crate::linalg::{add_column_sums, axpy, dot, gemm, written_zeros, zip_costly};
+use crate::forward::{BlockTrace, GELU_CUBIC, GELU_SCALE, Norm, NormStats, Site, Tap, Trace};
+use crate::linalg::{add_column_sums, axpy, dot, gemm, zip_costly};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
 
 impl<F: Scalar> Params<F> {
-    /// Gradient of a loss whose gradient with respect to the final hidden states is `d_hidden [n, d]`.
+    /// Gradient of a loss whose gradient with respect to the trace's hidden states is `d_hidden [n, d]` (or of the rows
+    /// that the trace was asked for).
     ///
     /// Adds to the parameters present in `grads` and returns the gradient of the residual stream entering the trace's
     /// first layer `[n, d]`. When the trace begins at the embeddings and `grads` holds them, they receive their share.
@@ -100,14 +99,22 @@ impl<F: Scalar> Params<F> {
         let weights = (id(BlockParam::AttnInWeight), id(BlockParam::AttnInBias));
         let mut d_ln = if tap.provides(Site::Ln1Out) {
             add_weight_gradients(trace.ln_1_out.view(), d_qkv.view(), weights, grads);
-            Array2::zeros(d_mid.dim())
+            Array2::zeros(trace.resid_in.dim())
         } else {
             self.linear_backward(trace.ln_1_out.view(), d_qkv.view(), weights, grads)
         };
         tap.visit(layer, Site::Ln1Out, d_ln.view_mut());
         let gains = (id(BlockParam::Ln1Weight), id(BlockParam::Ln1Bias));
         let mut d_in = self.norm_backward(trace.resid_in.view(), &trace.ln_1, d_ln.view(), gains, grads);
-        d_in += &d_mid;
+        match &trace.reads {
+            None => d_in += &d_mid,
+            Some(rows) => {
+                for (&row, d_mid) in rows.iter().zip(d_mid.rows()) {
+                    let mut d_in = d_in.row_mut(row);
+                    d_in += &d_mid;
+                }
+            }
+        }
         tap.visit(layer, Site::ResidIn, d_in.view_mut());
         d_in
     }
@@ -243,53 +250,4 @@ fn gelu_derivative<F: Scalar>(x: F) -> F {
     let t = (scale * (x + cubic * x * x * x)).tanh_();
     let d_inner = scale * (F::one() + F::of(3.0) * cubic * x * x);
     F::of(0.5) * (F::one() + t) + F::of(0.5) * x * (F::one() - t * t) * d_inner
-}
-
-/// forward, per sequence, head and row `i`: `s_ij = q_i k_j scale` for `j <= i`, `a = softmax(s)`, `z_i = sum_j a_ij v_j`.
-/// So `d_v_j += a_ij d_z_i`, `d_a_ij = d_z_i v_j`, `d_s = a (d_a - sum_j a d_a)`, `d_q_i += d_s_ij k_j scale`,
-/// `d_k_j += d_s_ij q_i scale`. Takes `d_z [n, d]`, gives `d_qkv [n, 3d]`.
-fn attention_backward<F: Scalar>(
-    config: &Config,
-    batch: &Batch,
-    trace: &BlockTrace<F>,
-    d_z: ArrayView2<F>,
-) -> Array2<F> {
-    let (d, heads, width) = (config.n_embd, config.n_head, config.d_head());
-    let scale = F::one() / F::of(width as f64).sqrt();
-    let qkv = trace.qkv.as_slice().expect("states are contiguous");
-    let mut past = trace.past.as_slice().expect("states are contiguous");
-    let d_z = d_z.to_slice().expect("states are contiguous");
-    let mut out = written_zeros(batch.n_rows(), 3 * d);
-    let d_qkv = out.as_slice_mut().expect("fresh arrays are contiguous");
-    let mut d_scores = Vec::new();
-    let mut weights = trace.attn.as_slice();
-    for (sequence, &start) in batch.sequences().zip(batch.starts()) {
-        let (before, rest) = past.split_at(start * 3 * d);
-        past = rest;
-        let rows = sequence.start * 3 * d..sequence.end * 3 * d;
-        let seen = Seen::new(config, start, before, &qkv[rows.clone()]);
-        let d_own = &mut d_qkv[rows];
-        let at = |row: usize, part: usize, head: usize| row * 3 * d + part * d + head * width;
-        for head in 0..heads {
-            let (head_weights, rest) = weights.split_at(n_weights(start, sequence.len()));
-            weights = rest;
-            for (row, i) in (start..).take(sequence.len()).enumerate() {
-                let a = &head_weights[n_weights(start, row)..][..=i];
-                let d_z = &d_z[(sequence.start + row) * d + head * width..][..width];
-                d_scores.clear();
-                d_scores.extend((0..=i).map(|j| dot(d_z, seen.at(j, 2, head))));
-                let mean = dot(a, &d_scores);
-                for (j, (&a, &d_a)) in a.iter().zip(&d_scores).enumerate() {
-                    let d_s = a * (d_a - mean) * scale;
-                    axpy(d_s, seen.at(j, 1, head), &mut d_own[at(row, 0, head)..][..width]);
-                    // Tokens before the batch are given: nothing flows to them.
-                    if let Some(j) = j.checked_sub(start) {
-                        axpy(a, d_z, &mut d_own[at(j, 2, head)..][..width]);
-                        axpy(d_s, seen.at(i, 0, head), &mut d_own[at(j, 1, head)..][..width]);
-                    }
-                }
-            }
-        }
-    }
-    out
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::batch::{Batch, pieces};
 use crate::error::Result;
-use crate::forward::{Trace, softmax};
+use crate::forward::softmax;
 use crate::linalg::gemm;
 use crate::optim::{AdamW, Moments};
 use crate::params::Params;
@@ -78,29 +78,18 @@ impl<F: Scalar> ScoreHead<F> {
         logits
     }
 
-    /// Sum over sequences of the cross-entropy against `classes`, and its gradient with respect to the hidden states
-    /// of the whole batch `[n, d]`.
+    /// Sum over sequences of the cross-entropy against `classes` at last-token states `[n_sequences, d]`, and its
+    /// gradient with respect to them.
     ///
     /// # Panics
     /// When there is not one class per sequence.
-    pub fn cross_entropy_backward(
-        &self,
-        batch: &Batch,
-        trace: &Trace<F>,
-        classes: &[usize],
-    ) -> (f64, Array2<F>) {
-        assert_eq!(classes.len(), batch.n_sequences(), "one class per sequence");
-        let rows = batch.last_rows();
-        let features = trace.hidden.select(Axis(0), &rows);
-        let mut d_logits = self.read_out(features.view());
+    pub fn cross_entropy_backward(&self, features: ArrayView2<F>, classes: &[usize]) -> (f64, Array2<F>) {
+        assert_eq!(classes.len(), features.nrows(), "one class per sequence");
+        let mut d_logits = self.read_out(features);
         let loss = cross_entropy(&mut d_logits, classes);
         let mut d_features = Array2::zeros(features.dim());
         gemm(F::one(), d_logits.view(), self.weight.view(), F::zero(), d_features.view_mut());
-        let mut d_hidden = Array2::zeros(trace.hidden.dim());
-        for (d_feature, &row) in d_features.rows().into_iter().zip(&rows) {
-            d_hidden.row_mut(row).assign(&d_feature);
-        }
-        (loss, d_hidden)
+        (loss, d_features)
     }
 }
 
@@ -152,8 +141,7 @@ pub fn last_hidden_of<F: Scalar>(model: &Params<F>, sequences: &[Vec<u32>]) -> R
 
 /// Hidden state of each sequence's last token `[n_sequences, d]`.
 pub fn last_hidden<F: Scalar>(model: &Params<F>, batch: &Batch) -> Array2<F> {
-    let x = model.blocks(batch, model.embed(batch), 0..model.config().n_layer, &mut ());
-    model.final_norm(x.select(Axis(0), &batch.last_rows()).view())
+    model.hidden_at(batch, &batch.last_rows())
 }
 
 /// Summed cross-entropy of logits `[rows, classes]`, which become their own gradient: `softmax(logits) - onehot`.

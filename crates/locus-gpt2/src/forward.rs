@@ -15,10 +15,11 @@ use std::ops::Range;
 
 use ndarray::{ArcArray2, Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
+use crate::attention::{attention, n_weights};
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::error::Result;
-use crate::linalg::{axpy, dot, gemm, map_costly, written_zeros};
+use crate::linalg::{axpy, dot, gemm, map_costly};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
 
@@ -110,13 +111,15 @@ pub(crate) struct NormStats<F> {
 /// States of one block that its backward pass needs.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockTrace<F> {
+    /// Rows that go on after the keys and values, ascending; `None` is all.
+    pub reads: Option<Vec<usize>>,
     pub resid_in: Array2<F>,
     pub ln_1: NormStats<F>,
     pub ln_1_out: Array2<F>,
     pub qkv: Array2<F>,
     /// Queries, keys and values of the tokens before each sequence's rows, packed `[past rows, 3d]`.
     pub past: ArcArray2<F>,
-    /// Attention weights: per sequence, per head, row by row, one weight per token up to the row's own.
+    /// Attention weights: per sequence, per head, row by row that goes on, one weight per token up to the row's own.
     pub attn: Vec<F>,
     pub head_out: Array2<F>,
     pub resid_mid: Array2<F>,
@@ -162,8 +165,8 @@ impl<F: Scalar> Past<F> {
     }
 
     /// No tokens before: what a batch of whole sequences has.
-    fn none(layers: usize, d: usize) -> Self {
-        Past { qkv: vec![ArcArray2::zeros((0, 3 * d)); layers] }
+    pub fn none(config: &Config) -> Self {
+        Past { qkv: vec![ArcArray2::zeros((0, 3 * config.n_embd)); config.n_layer] }
     }
 }
 
@@ -174,7 +177,7 @@ pub struct Trace<F> {
     pub(crate) blocks: Vec<BlockTrace<F>>,
     pub(crate) resid: Array2<F>,
     pub(crate) ln_f: NormStats<F>,
-    /// Output of the final LayerNorm `[n, d]`.
+    /// Output of the final LayerNorm `[n, d]`, or of the rows that were asked for.
     pub hidden: Array2<F>,
 }
 
@@ -182,9 +185,10 @@ impl<F: Scalar> Trace<F> {
     /// Forgets all but the first sequences: `batch` holds those alone, and the trace is of a batch that begins with them.
     ///
     /// # Panics
-    /// When the trace has fewer rows.
+    /// When the trace has fewer rows or its last block went on with some of them only.
     pub fn truncate(&mut self, config: &Config, batch: &Batch) {
         let n = batch.n_rows();
+        assert!(self.blocks.iter().all(|block| block.reads.is_none()), "a trace of some rows");
         let shorten = |x: &mut Array2<F>, rows: usize| {
             let columns = x.ncols();
             let (mut entries, _) = std::mem::take(x).into_raw_vec_and_offset();
@@ -244,13 +248,33 @@ impl<F: Scalar> Params<F> {
         layers: Range<usize>,
         tap: &mut impl Tap<F>,
     ) -> Array2<F> {
-        let past = ArcArray2::zeros((0, 3 * self.config().n_embd));
-        layers.fold(x, |x, layer| self.block(batch, x, past.clone(), layer, tap).0)
+        self.blocks_after(batch, &Past::none(self.config()), x, layers, tap)
+    }
+
+    /// The same for the ends of sequences, given the keys and values of what comes before.
+    pub fn blocks_after(
+        &self,
+        batch: &Batch,
+        past: &Past<F>,
+        x: Array2<F>,
+        layers: Range<usize>,
+        tap: &mut impl Tap<F>,
+    ) -> Array2<F> {
+        layers.fold(x, |x, layer| self.block(batch, x, past.qkv[layer].clone(), layer, None, tap).0)
     }
 
     /// Hidden states after the final LayerNorm `[n, d]`.
     pub fn hidden(&self, batch: &Batch) -> Array2<F> {
         let x = self.blocks(batch, self.embed(batch), 0..self.config().n_layer, &mut ());
+        self.final_norm(x.view())
+    }
+
+    /// Hidden states of the given rows alone, ascending: `[rows, d]`. The last block goes on with those rows only.
+    pub fn hidden_at(&self, batch: &Batch, rows: &[usize]) -> Array2<F> {
+        let last = self.config().n_layer - 1;
+        let x = self.blocks(batch, self.embed(batch), 0..last, &mut ());
+        let past = ArcArray2::zeros((0, 3 * self.config().n_embd));
+        let (x, _) = self.block(batch, x, past, last, Some(rows), &mut ());
         self.final_norm(x.view())
     }
 
@@ -286,7 +310,7 @@ impl<F: Scalar> Params<F> {
         first_layer: usize,
         tap: &mut impl Tap<F>,
     ) -> Trace<F> {
-        let past = Past::none(self.config().n_layer, self.config().n_embd);
+        let past = Past::none(self.config());
         self.trace_after(batch, past, resid, first_layer, tap)
     }
 
@@ -302,7 +326,7 @@ impl<F: Scalar> Params<F> {
             .map(|(sequence, &start)| &sequence.as_ref()[..start])
             .collect();
         if beginnings.is_empty() {
-            return Ok(Past::none(self.config().n_layer, self.config().n_embd));
+            return Ok(Past::none(self.config()));
         }
         let batch = Batch::new(self.config(), &beginnings)?;
         let mut qkv = Vec::with_capacity(self.config().n_layer);
@@ -311,7 +335,11 @@ impl<F: Scalar> Params<F> {
                 qkv.push(state.to_shared());
             }
         };
-        self.blocks(&batch, self.embed(&batch), 0..self.config().n_layer, &mut keep);
+        let last = self.config().n_layer - 1;
+        let x = self.blocks(&batch, self.embed(&batch), 0..last, &mut keep);
+        // Of the last block only keys and values are wanted.
+        let none = ArcArray2::zeros((0, 3 * self.config().n_embd));
+        self.block(&batch, x, none, last, Some(&[]), &mut keep);
         Ok(Past { qkv })
     }
 
@@ -328,10 +356,43 @@ impl<F: Scalar> Params<F> {
         first_layer: usize,
         tap: &mut impl Tap<F>,
     ) -> Trace<F> {
-        let mut blocks = Vec::with_capacity(self.config().n_layer - first_layer);
+        self.trace_blocks(batch, past, resid, first_layer, None, tap)
+    }
+
+    /// The same for a loss that reads the hidden states of some rows alone, given in ascending order: the trace's
+    /// `hidden` is `[reads, d]`, [`Params::backward`] takes a gradient of that shape, and the last block does no work for
+    /// other rows once it has their keys and values. A tap sees those rows alone from there on.
+    ///
+    /// # Panics
+    /// As [`Params::trace_after`], and when no block is run.
+    pub fn trace_reads(
+        &self,
+        batch: &Batch,
+        past: Past<F>,
+        resid: Array2<F>,
+        first_layer: usize,
+        reads: &[usize],
+        tap: &mut impl Tap<F>,
+    ) -> Trace<F> {
+        assert!(first_layer < self.config().n_layer, "rows are left out in a block");
+        self.trace_blocks(batch, past, resid, first_layer, Some(reads), tap)
+    }
+
+    fn trace_blocks(
+        &self,
+        batch: &Batch,
+        past: Past<F>,
+        resid: Array2<F>,
+        first_layer: usize,
+        reads: Option<&[usize]>,
+        tap: &mut impl Tap<F>,
+    ) -> Trace<F> {
+        let n_layer = self.config().n_layer;
+        let mut blocks = Vec::with_capacity(n_layer - first_layer);
         let mut x = resid;
         for (layer, past) in past.qkv.into_iter().enumerate().skip(first_layer) {
-            let (out, block) = self.block(batch, x, past, layer, tap);
+            let reads = reads.filter(|_| layer + 1 == n_layer);
+            let (out, block) = self.block(batch, x, past, layer, reads, tap);
             x = out;
             blocks.push(block);
         }
@@ -341,7 +402,7 @@ impl<F: Scalar> Params<F> {
 
     /// Attention of one layer on queries, keys and values `qkv [n, 3d]`: the weighted values, heads side by side `[n, d]`.
     pub fn attend(&self, batch: &Batch, past: &Past<F>, layer: usize, qkv: ArrayView2<F>) -> Array2<F> {
-        attention(self.config(), batch, past.qkv[layer].view(), qkv).0
+        attention(self.config(), batch, past.qkv[layer].view(), qkv, None).0
     }
 
     /// What the MLP of a layer adds to the residual stream, from the output of its LayerNorm `[n, d]`.
@@ -358,6 +419,7 @@ impl<F: Scalar> Params<F> {
         mut resid_in: Array2<F>,
         past: ArcArray2<F>,
         layer: usize,
+        reads: Option<&[usize]>,
         tap: &mut impl Tap<F>,
     ) -> (Array2<F>, BlockTrace<F>) {
         let id = |param| ParamId::Block(layer, param);
@@ -367,15 +429,18 @@ impl<F: Scalar> Params<F> {
         tap.visit(layer, Site::Ln1Out, ln_1_out.view_mut());
         let mut qkv = self.linear(ln_1_out.view(), id(BlockParam::AttnInWeight), id(BlockParam::AttnInBias));
         tap.visit(layer, Site::Qkv, qkv.view_mut());
-        let (mut head_out, attn) = attention(self.config(), batch, past.view(), qkv.view());
+        let (mut head_out, attn) = attention(self.config(), batch, past.view(), qkv.view(), reads);
         tap.visit(layer, Site::HeadOut, head_out.view_mut());
         let mut resid_mid = if tap.provides(Site::AttnOut) {
-            Array2::zeros(resid_in.dim())
+            Array2::zeros(head_out.dim())
         } else {
             self.linear(head_out.view(), id(BlockParam::AttnOutWeight), id(BlockParam::AttnOutBias))
         };
         tap.visit(layer, Site::AttnOut, resid_mid.view_mut());
-        resid_mid += &resid_in;
+        match reads {
+            None => resid_mid += &resid_in,
+            Some(rows) => resid_mid += &resid_in.select(Axis(0), rows),
+        }
         tap.visit(layer, Site::ResidMid, resid_mid.view_mut());
         let (mut ln_2_out, ln_2) =
             self.norm(resid_mid.view(), id(BlockParam::Ln2Weight), id(BlockParam::Ln2Bias));
@@ -392,6 +457,7 @@ impl<F: Scalar> Params<F> {
         resid_out += &resid_mid;
         tap.visit(layer, Site::ResidOut, resid_out.view_mut());
         let trace = BlockTrace {
+            reads: reads.map(<[usize]>::to_vec),
             resid_in,
             ln_1,
             ln_1_out,
@@ -461,77 +527,6 @@ pub(crate) const GELU_CUBIC: f64 = 0.044_715;
 pub(crate) fn gelu<F: Scalar>(x: F) -> F {
     let inner = F::of(GELU_SCALE) * (x + F::of(GELU_CUBIC) * x * x * x);
     F::of(0.5) * x * (F::one() + inner.tanh_())
-}
-
-/// Number of attention weights of a head over rows `start..start + t` of a sequence.
-pub(crate) fn n_weights(start: usize, t: usize) -> usize {
-    start * t + t * (t + 1) / 2
-}
-
-/// The keys and values an attention head can see: those of the rows before a batch's own, then those of the batch.
-#[derive(Clone, Copy)]
-pub(crate) struct Seen<'a, F> {
-    past: &'a [F],
-    own: &'a [F],
-    d: usize,
-    width: usize,
-    start: usize,
-}
-
-impl<'a, F: Scalar> Seen<'a, F> {
-    /// One sequence of `t` rows from position `start` on, `past` and `own` being packed `[rows, 3d]`.
-    pub fn new(config: &Config, start: usize, past: &'a [F], own: &'a [F]) -> Self {
-        Seen { past, own, d: config.n_embd, width: config.d_head(), start }
-    }
-
-    /// Query (part 0), key (1) or value (2) of a head at a position of the whole sequence.
-    #[inline(always)]
-    pub fn at(&self, position: usize, part: usize, head: usize) -> &'a [F] {
-        let (rows, row) =
-            if position < self.start { (self.past, position) } else { (self.own, position - self.start) };
-        &rows[row * 3 * self.d + part * self.d + head * self.width..][..self.width]
-    }
-}
-
-/// Causal softmax attention per sequence and head: `qkv [n, 3d]`, and those of the tokens before, in; heads side by
-/// side `[n, d]` and the attention weights out.
-///
-/// # Panics
-/// When `past` does not have as many rows as the batch's starts say.
-pub(crate) fn attention<F: Scalar>(
-    config: &Config,
-    batch: &Batch,
-    past: ArrayView2<F>,
-    qkv: ArrayView2<F>,
-) -> (Array2<F>, Vec<F>) {
-    let (d, heads, width) = (config.n_embd, config.n_head, config.d_head());
-    let scale = F::one() / F::of(width as f64).sqrt();
-    assert_eq!(past.nrows(), batch.starts().iter().sum::<usize>(), "rows before the batch");
-    let qkv = qkv.to_slice().expect("states are contiguous");
-    let mut past = past.to_slice().expect("states are contiguous");
-    let mut out = written_zeros(batch.n_rows(), d);
-    let z = out.as_slice_mut().expect("fresh arrays are contiguous");
-    let sizes = batch.sequences().zip(batch.starts()).map(|(s, &start)| n_weights(start, s.len()) * heads);
-    let mut weights = Vec::with_capacity(sizes.sum());
-    for (sequence, &start) in batch.sequences().zip(batch.starts()) {
-        let (before, rest) = past.split_at(start * 3 * d);
-        past = rest;
-        let seen = Seen::new(config, start, before, &qkv[sequence.start * 3 * d..sequence.end * 3 * d]);
-        for head in 0..heads {
-            for (i, row) in (start..).zip(sequence.clone()) {
-                let first = weights.len();
-                let q = seen.at(i, 0, head);
-                weights.extend((0..=i).map(|j| dot(q, seen.at(j, 1, head)) * scale));
-                let scores = &mut weights[first..];
-                softmax(scores);
-                let z = &mut z[row * d + head * width..][..width];
-                for (j, &weight) in scores.iter().enumerate() {
-                    axpy(weight, seen.at(j, 2, head), z);
-                }
-            }
-        }
-    }
-    (out, weights)
 }
 
 /// Softmax in place, shifted by the maximum.

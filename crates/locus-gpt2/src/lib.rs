@@ -20,6 +20,7 @@
 //! Results do not depend on the number of threads, provided the BLAS runs one thread per call: set
 //! `OPENBLAS_NUM_THREADS=1` (the `locus` binary does so itself).
 
+mod attention;
 mod backward;
 mod batch;
 mod checkpoint;

@@ -1,7 +1,8 @@
 //! The one door to matrix products, and the few vector loops around it.
 //!
 //! Determinism: a product is cut into pieces whose size depends on the shape alone, each piece is one call to a
-//! single-threaded BLAS, and no piece's result is added to another's. So the bits do not depend on the thread count.
+//! single-threaded BLAS, and where pieces' results are added up that is done in order. So the bits do not depend on the
+//! thread count.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
@@ -14,6 +15,11 @@ const PIECE_MULTIPLY_ADDS: usize = 1 << 24;
 /// Rows or columns of a piece come in multiples of this, the largest tile of the BLAS kernels.
 const TILE: usize = 64;
 
+/// An inner dimension is long when it is this many times the larger side of the product.
+const LONG: usize = 16;
+/// Partial sums of one product, each as large as the product.
+const MOST_PARTIAL_SUMS: usize = 32;
+
 /// `c <- alpha a b + beta c` with `a [m, k]`, `b [k, n]`, `c [m, n]`.
 ///
 /// # Panics
@@ -21,8 +27,11 @@ const TILE: usize = 64;
 pub fn gemm<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta: F, mut c: ArrayViewMut2<F>) {
     let (m, k) = a.dim();
     let n = b.ncols();
-    // The larger side is cut: the BLAS packs the whole of the other one again for each piece.
     let side = m.max(n);
+    if k >= LONG * side && m * n * k > PIECE_MULTIPLY_ADDS {
+        return gemm_over_long(alpha, a, b, beta, c);
+    }
+    // The larger side is cut: the BLAS packs the whole of the other one again for each piece.
     let pieces = (m * n * k / PIECE_MULTIPLY_ADDS).clamp(1, side.div_ceil(TILE).max(1));
     if pieces == 1 {
         general_mat_mul(alpha, &a, &b, beta, &mut c);
@@ -38,6 +47,28 @@ pub fn gemm<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta: F, mu
         let parts: Vec<_> = parts.collect();
         parts.into_par_iter().for_each(|(b, mut c)| general_mat_mul(alpha, &a, &b, beta, &mut c));
     }
+}
+
+/// A product whose inner dimension is by far its longest, such as the gradient of hidden states from logits: that
+/// dimension is cut, and the pieces' products are added up in order.
+fn gemm_over_long<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta: F, mut c: ArrayViewMut2<F>) {
+    let pieces = (c.len() * a.ncols() / PIECE_MULTIPLY_ADDS).clamp(2, MOST_PARTIAL_SUMS);
+    let size = a.ncols().div_ceil(pieces);
+    let parts: Vec<_> = a.axis_chunks_iter(Axis(1), size).zip(b.axis_chunks_iter(Axis(0), size)).collect();
+    let products: Vec<Array2<F>> = parts
+        .into_par_iter()
+        .map(|(a, b)| {
+            let mut product = Array2::zeros(c.dim());
+            general_mat_mul(alpha, &a, &b, F::zero(), &mut product);
+            product
+        })
+        .collect();
+    if beta == F::zero() {
+        c.fill(F::zero());
+    } else {
+        c.mapv_inplace(|x| beta * x);
+    }
+    products.iter().for_each(|product| c += product);
 }
 
 /// Dot product with eight running sums, so that it vectorises and its order of additions is fixed.

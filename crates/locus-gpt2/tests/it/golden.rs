@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use locus_gpt2::{
-    Batch, Checkpoint, Config, ParamId, Params, PromptTargets, Sampling, Scalar, ScoreHead, Site, Target,
-    decode, read_safetensors,
+    Batch, Checkpoint, Config, ParamId, Params, Past, PromptTargets, Sampling, Scalar, ScoreHead, Site,
+    Target, decode, read_safetensors,
 };
 use locus_testkit::{GOLDEN_F32, GOLDEN_F64, assert_close};
 use ndarray::{Array2, ArrayViewMut2, s};
@@ -85,7 +85,9 @@ fn check<F: Scalar>(golden: &Golden<F>, tolerance: f64) {
     let head = ScoreHead { weight: Array2::from_shape_vec((2, model.config().n_embd), weight).unwrap() };
     let scores = head.logits(model, &batch);
     assert_close("classify.logits", &wide(scores.iter().copied()), &floats["classify.logits"], tolerance);
-    let (loss, d_hidden) = head.cross_entropy_backward(&batch, &trace, labels);
+    let past = Past::none(model.config());
+    let trace = model.trace_reads(&batch, past, model.embed(&batch), 0, &batch.last_rows(), &mut ());
+    let (loss, d_hidden) = head.cross_entropy_backward(trace.hidden.view(), labels);
     let mean = F::one() / F::of(3.0);
     assert_close("classify.loss", &[loss / 3.0], &floats["classify.loss"], tolerance);
     let mut grads = Params::zeros(model.config(), ParamId::all(model.config()));

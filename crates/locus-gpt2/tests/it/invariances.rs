@@ -1,6 +1,6 @@
 //! What the packed batch must not change: causality, batch order, batch splits, thread count, masks.
 
-use locus_gpt2::{Batch, ParamMask, Params, Sampling, select_rows};
+use locus_gpt2::{Batch, ParamId, ParamMask, Params, Sampling, select_rows};
 use locus_testkit::{REORDERED_F64, assert_close};
 use ndarray::s;
 use proptest::prelude::*;
@@ -75,6 +75,37 @@ proptest! {
         let d_x = model.backward(&ends, &trace, d_ends.view(), &mut none, &mut ());
         let d_x_whole = model.backward(&whole, &expected, d_whole.view(), &mut none, &mut ());
         assert_close("gradients", d_x.as_slice().unwrap(), &at_ends(&d_x_whole), REORDERED_F64);
+    }
+
+    /// A pass whose last block goes on with some rows has their states and, from their gradients, those of all weights.
+    #[test]
+    fn rows_that_are_read(problem in problem(), cut in any::<prop::sample::Index>(), every in 1usize..4) {
+        let (model, config) = (problem.model(), &problem.config);
+        let starts: Vec<usize> = problem.sequences.iter().map(|s| cut.index(s.len())).collect();
+        let batch = Batch::ends(config, &problem.sequences, &starts).unwrap();
+        let past = model.past(&problem.sequences, &starts).unwrap();
+        let rows: Vec<usize> = (0..batch.n_rows()).filter(|row| row % every == 0).collect();
+        let some = model.trace_reads(&batch, past.clone(), model.embed(&batch), 0, &rows, &mut ());
+        let all = model.trace_after(&batch, past, model.embed(&batch), 0, &mut ());
+        let expected = select_rows(all.hidden.view(), &rows);
+        assert_close("states", some.hidden.as_slice().unwrap(), expected.as_slice().unwrap(), REORDERED_F64);
+
+        let d_some = ndarray::Array2::from_shape_vec(some.hidden.dim(),
+            locus_testkit::random_vector(some.hidden.len(), problem.seed)).unwrap();
+        let mut d_all = ndarray::Array2::zeros(all.hidden.dim());
+        for (&row, d) in rows.iter().zip(d_some.rows()) {
+            d_all.row_mut(row).assign(&d);
+        }
+        let grads = |trace, d: &ndarray::Array2<f64>| {
+            let mut grads = Params::zeros(config, ParamId::all(config));
+            let d_x = model.backward(&batch, trace, d.view(), &mut grads, &mut ());
+            (d_x, grads)
+        };
+        let ((d_x, of_some), (d_x_all, of_all)) = (grads(&some, &d_some), grads(&all, &d_all));
+        assert_close("stream", d_x.as_slice().unwrap(), d_x_all.as_slice().unwrap(), REORDERED_F64);
+        for id in ParamId::all(config) {
+            assert_close(&id.to_string(), of_some.get(id), of_all.get(id), REORDERED_F64);
+        }
     }
 
     /// An all-ones mask is the model; a mask and its complement add up to it; the gate agrees with the mask.
