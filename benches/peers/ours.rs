@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use locus_circuits::{Attribution, Metric, Pair, Reference, Rule, attribute_edges};
-use locus_editors::{Editor, Fact, KeyCovariance, Rome, Row};
-use locus_gpt2::{Config, ParamId, Params, gemm};
+use locus_editors::{Editor, Fact, KeyCovariance, Rome, Row, StudyFineTuning, TokenRequest};
+use locus_gpt2::{Config, ParamId, ParamMask, Params, PromptTargets, gemm};
 use ndarray::Array2;
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -18,6 +18,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Prompts and their length, as in the goal: eight of thirteen tokens.
 const PROMPTS: u32 = 8;
 const TOKENS: u32 = 13;
+/// Fine-tuning edits of one scope.
+const EDITS: u32 = 24;
 
 fn main() {
     let config = Config::gpt2_small();
@@ -30,6 +32,8 @@ fn main() {
     // Any positive definite matrix will do: the work is the same.
     let keys = random_keys(&config);
     let covariance = Arc::new(KeyCovariance::new(keys, 1e-3).expect("positive definite"));
+    let mask =
+        ParamMask::random(&config, ParamMask::population(&config) / 20, &mut ChaCha8Rng::seed_from_u64(3));
     let stdin = std::io::stdin();
     for work in stdin.lock().lines().map_while(Result::ok) {
         let start = Instant::now();
@@ -41,6 +45,9 @@ fn main() {
             "eap-ig 0" => score(&model, &pairs(0), Attribution::IgInputs(Rule::Left, 5)),
             "rome" => rome(&model, &fact, &covariance),
             "eap-ig 7" => score(&model, &pairs(7), Attribution::IgInputs(Rule::Left, 5)),
+            "ft circuit" => fine_tune(&model, &mask, true),
+            "ft complement" => fine_tune(&model, &mask.complement(), true),
+            "ft model" => fine_tune(&model, &mask, false),
             other => panic!("no work is called {other}"),
         }
         println!("{}", start.elapsed().as_secs_f64());
@@ -76,6 +83,26 @@ fn rome(model: &Params<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) {
         constants.with(covariance.clone()).edit(model, std::slice::from_ref(fact), None).expect("fits");
     assert_eq!(edit.report.losses.len(), 20);
     assert!(edit.patch.apply(model).expect("its base").sha256() != model.sha256());
+}
+
+/// Edits of the study: all ten steps, and the NLL of the target after them.
+fn fine_tune(model: &Params<f32>, mask: &ParamMask, masked: bool) {
+    let requests: Vec<TokenRequest> = (0..EDITS)
+        .map(|i| TokenRequest {
+            prompt: (0..12).map(|j| 100 + 97 * i + 31 * j).collect(),
+            target: vec![2000 + i, 3000 + i],
+        })
+        .collect();
+    let editor = StudyFineTuning { loss_stop: 0.0, ..Default::default() };
+    let mask = masked.then_some(mask);
+    let start = mask.map_or_else(|| model.clone(), |mask| mask.isolate(model));
+    let nll = editor.fine_tune_each(&start, &requests, mask, |i, edited, report| {
+        assert_eq!(report.steps, 10);
+        let request = &requests[i];
+        let laid = PromptTargets::new(model.config(), &[(&request.prompt, &request.target)])?;
+        Ok::<_, locus_editors::Error>(edited.nll_per_token(&laid)[0])
+    });
+    assert!(nll.expect("requests fit").iter().all(|nll| nll.is_finite()));
 }
 
 fn pairs(first_difference: usize) -> Vec<Pair> {

@@ -50,7 +50,7 @@ mod value;
 pub use editor::{Edit, Editor, Report};
 pub use error::{Error, Result};
 pub use fact::{Fact, Row, TokenRequest};
-pub use fine_tuning::StudyFineTuning;
+pub use fine_tuning::{StudyFineTuning, Tuned};
 pub use ft::{FineTuning, Scored};
 pub use insertion::{NullSpace, regularised};
 pub use lora::Lora;

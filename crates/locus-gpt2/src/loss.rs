@@ -124,10 +124,7 @@ impl<F: Scalar> Params<F> {
             let mut logits = self.logits(hidden.view());
             for ((mut row, target), &weight) in logits.rows_mut().into_iter().zip(targets).zip(weights) {
                 let row = row.as_slice_mut().expect("rows are contiguous");
-                nll.push(log_sum_exp(row) - row[target.token as usize].wide());
-                // nll = log sum exp(logits) - logits[token]; so d_logits = softmax(logits) - onehot(token)
-                softmax(row);
-                row[target.token as usize] -= F::one();
+                nll.push(nll_of_row(row, target.token));
                 row.iter_mut().for_each(|x| *x *= weight);
             }
             let d_rows = self.logits_backward(hidden.view(), logits.view(), grads);
@@ -138,6 +135,18 @@ impl<F: Scalar> Params<F> {
         }
         (nll, d_hidden)
     }
+}
+
+/// NLL of a token given its logits `[V]`, in nats. The logits become the gradient of that with respect to them.
+///
+/// # Panics
+/// When there is no logit of the token.
+pub fn nll_of_row<F: Scalar>(logits: &mut [F], token: u32) -> f64 {
+    let nll = log_sum_exp(logits) - logits[token as usize].wide();
+    // nll = log sum exp(logits) - logits[token]; so d_logits = softmax(logits) - onehot(token)
+    softmax(logits);
+    logits[token as usize] -= F::one();
+    nll
 }
 
 /// `log sum exp(x)`, accumulated in f64.

@@ -117,3 +117,135 @@ fn constants_out_of_range_are_named() {
     let why = StudyFineTuning::default().fine_tune(&model(1), &empty, None).unwrap_err().to_string();
     assert!(why.contains("has no tokens"), "{why}");
 }
+
+/// Requests of several lengths, with one token twice in a prompt and a target that is also read.
+fn requests() -> Vec<TokenRequest> {
+    let request =
+        |prompt: &[u32], target: &[u32]| TokenRequest { prompt: prompt.into(), target: target.into() };
+    vec![
+        request(&[1, 2, 3], &[4]),
+        request(&[5, 6, 5, 7, 8], &[9, 10]),
+        request(&[2], &[2]),
+        request(&[11, 12, 13, 14], &[11, 3]),
+    ]
+}
+
+/// Edits all requests together and one by one; gives the largest relative difference of changes of parameters (per
+/// tensor, against its largest change), of NLLs through the changes, and the number of entries at the clamp.
+fn together_against_one_by_one<F: locus_gpt2::Scalar>(
+    start: &Params<F>,
+    editor: &StudyFineTuning,
+    mask: Option<&ParamMask>,
+    of_weights: bool,
+) -> (f64, usize) {
+    let requests = requests();
+    let (mut worst, mut clamped) = (0.0f64, 0);
+    let reports = editor
+        .fine_tune_each(start, &requests, mask, |i, tuned, report| {
+            let (expected, by_itself) = editor.fine_tune(start, &requests[i], mask).unwrap();
+            let actual = tuned.weights();
+            let moved =
+                |id| start.get(id).iter().zip(expected.get(id)).map(|(s, e)| (s.wide() - e.wide()).abs());
+            let most = expected.ids().flat_map(moved).fold(0.0, f64::max);
+            for id in expected.ids() {
+                let moves = |edited: &Params<F>| -> Vec<f64> {
+                    let pairs = start.get(id).iter().zip(edited.get(id));
+                    pairs.map(|(s, e)| if of_weights { e.wide() } else { e.wide() - s.wide() }).collect()
+                };
+                let (actual, expected) = (moves(&actual), moves(&expected));
+                // Some gradients are zero but for rounding: a key's bias, say, moves all scores alike.
+                let largest = expected.iter().fold(1e-6 * most, |largest, x| largest.max(x.abs()));
+                // The slow way rounds each weight in every step, and both round gradients, whose terms are of order 1:
+                // that is more than some moves are.
+                let weight = start.get(id).iter().fold(0.0, |largest: f64, w| largest.max(w.wide().abs()));
+                let rounding = if of_weights {
+                    0.0
+                } else {
+                    by_itself.steps as f64 * f64::EPSILON * (weight + editor.lr)
+                };
+                let beyond = |(a, e): (&f64, &f64)| ((a - e).abs() - rounding).max(0.0) / largest;
+                let differences = actual.iter().zip(&expected).map(beyond);
+                worst = differences.fold(worst, f64::max);
+                clamped += expected.iter().filter(|x| (x.abs() - editor.clamp).abs() < 1e-12).count();
+            }
+            for other in [&requests[i], &requests[(i + 1) % requests.len()]] {
+                let pairs = [(&other.prompt, &other.target), (&vec![3, 1, 4], &vec![1])];
+                let laid = PromptTargets::new(start.config(), &pairs).unwrap();
+                for (actual, expected) in tuned.nll_per_token(&laid).iter().zip(laid.nll_per_token(&expected))
+                {
+                    worst = worst.max((actual - expected).abs() / expected.abs());
+                }
+            }
+            assert_eq!(report.steps, by_itself.steps);
+            for (actual, expected) in report.losses.iter().zip(&by_itself.losses) {
+                worst = worst.max((actual - expected).abs() / expected.abs());
+            }
+            Ok::<_, locus_editors::Error>((i, report.losses.len() == by_itself.losses.len()))
+        })
+        .unwrap();
+    assert_eq!(reports, (0..requests.len()).map(|i| (i, true)).collect::<Vec<_>>());
+    (worst, clamped)
+}
+
+/// Editing together is editing one by one: in few entries, in most, in all; on matrices large enough for the change to
+/// stay factored and on small ones; with a clamp that never acts, acts on some entries and on most; with requests that
+/// are done after different numbers of steps.
+#[test]
+fn together_is_one_by_one() {
+    // Rounding of sums in another order, carried through the steps.
+    const TOLERANCE: f64 = 1e-10;
+    let mut config = Config::new(2, 4, 64, 12, 40);
+    config.initializer_range = 0.1;
+    let wide = Params::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(3));
+    for (start, name) in [(&wide, "wide"), (&model(5), "narrow")] {
+        let config = start.config();
+        let mask = |share: f64| {
+            let count = (share * ParamMask::population(config) as f64) as usize;
+            ParamMask::random(config, count, &mut ChaCha8Rng::seed_from_u64(9))
+        };
+        let (few, most) = (mask(0.05), mask(0.95));
+        let isolated = few.isolate(start);
+        let constants = [
+            (StudyFineTuning { clamp: 10.0, ..Default::default() }, false),
+            (StudyFineTuning { lr: 2e-3, ..Default::default() }, true),
+            (StudyFineTuning { lr: 0.5, clamp: 2e-3, ..Default::default() }, true),
+            (StudyFineTuning { lr: 0.05, clamp: 10.0, loss_stop: 1.0, max_steps: 30 }, false),
+        ];
+        for (k, (editor, clamps)) in constants.into_iter().enumerate() {
+            for (start, mask) in
+                [(&isolated, Some(&few)), (start, Some(&most)), (start, Some(&few)), (start, None)]
+            {
+                let (difference, clamped) = together_against_one_by_one(start, &editor, mask, false);
+                let share = mask.map(ParamMask::density);
+                assert!(difference < TOLERANCE, "{name} {share:?} constants {k}: {difference:e}");
+                assert!(!clamps || clamped > 0, "{name} {share:?} constants {k}: no clamp");
+            }
+        }
+    }
+}
+
+/// The same in f32, for weights, losses and NLLs.
+#[test]
+fn together_is_one_by_one_in_f32() {
+    let mut config = Config::new(2, 4, 64, 12, 40);
+    config.initializer_range = 0.1;
+    let start = Params::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(3));
+    let count = ParamMask::population(&config) / 20;
+    let few = ParamMask::random(&config, count, &mut ChaCha8Rng::seed_from_u64(9));
+    for mask in [Some(&few), Some(&few.complement()), None] {
+        let (difference, _) = together_against_one_by_one(&start, &StudyFineTuning::default(), mask, true);
+        assert!(difference < 1e-5, "{difference:e}");
+    }
+}
+
+/// No request is edited when one does not fit.
+#[test]
+fn together_refuses_before_it_starts() {
+    let mut requests = requests();
+    requests.push(TokenRequest { prompt: vec![99], target: vec![1] });
+    let nothing = |_, _: &locus_editors::Tuned<'_, f64>, _: &_| -> Result<(), locus_editors::Error> {
+        panic!("an edit was made")
+    };
+    let why = StudyFineTuning::default().fine_tune_each(&model(1), &requests, None, nothing).unwrap_err();
+    assert!(why.to_string().contains("has token 99"), "{why}");
+}

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use locus_data::EditRequest;
 use locus_editors::{StudyFineTuning, TokenRequest};
-use locus_gpt2::{Checkpoint, ParamMask, Params, PromptTargets, Scalar};
+use locus_gpt2::{Checkpoint, Config, ParamMask, Params, PromptTargets, Scalar};
 use rayon::prelude::*;
 
 use crate::records::{EditOutcome, Level, Scope};
@@ -53,11 +53,14 @@ impl PreparedRequest {
     /// # Errors
     /// When the request does not fit the model's context.
     pub fn nll<F: Scalar>(&self, model: &Params<F>) -> Result<(f64, f64)> {
-        let pairs = [(&self.prompt, &self.target_new), (&self.prompt, &self.target_true)];
-        let laid = PromptTargets::new(model.config(), &pairs)
-            .with_context(|| format!("request {}", self.case_id))?;
-        let nll = laid.nll_per_token(model);
+        let nll = self.laid(model.config())?.nll_per_token(model);
         Ok((nll[0], nll[1]))
+    }
+
+    /// The prompt with the new target, and with the true one.
+    fn laid(&self, config: &Config) -> Result<PromptTargets> {
+        let pairs = [(&self.prompt, &self.target_new), (&self.prompt, &self.target_true)];
+        PromptTargets::new(config, &pairs).with_context(|| format!("request {}", self.case_id))
     }
 
     /// Tokens of the prompt.
@@ -110,25 +113,25 @@ pub fn edit_all<F: Scalar>(
     editor: &StudyFineTuning,
 ) -> Result<Vec<EditOutcome>> {
     let start = scope.mask.as_ref().map_or_else(|| model.clone(), |mask| mask.isolate(model));
-    requests
-        .par_iter()
-        .map(|request| {
-            let (pre_new, pre_true) = request.nll(&start)?;
-            let (edited, report) = editor.fine_tune(&start, &request.token_request(), scope.mask.as_ref())?;
-            let (post_new, post_true) = request.nll(&edited)?;
-            Ok(EditOutcome {
-                preset: scope.preset.clone(),
-                task: scope.task.clone(),
-                target_density: scope.target_density,
-                scope: scope.scope,
-                case_id: request.case_id,
-                level: request.level,
-                pre_new,
-                pre_true,
-                post_new,
-                post_true,
-                steps: report.steps,
-            })
+    let before: Vec<(f64, f64)> =
+        requests.par_iter().map(|request| request.nll(&start)).collect::<Result<_>>()?;
+    let to_write: Vec<TokenRequest> = requests.iter().map(PreparedRequest::token_request).collect();
+    editor.fine_tune_each(&start, &to_write, scope.mask.as_ref(), |i, edited, report| {
+        let request = &requests[i];
+        let (pre_new, pre_true) = before[i];
+        let nll = edited.nll_per_token(&request.laid(model.config())?);
+        Ok(EditOutcome {
+            preset: scope.preset.clone(),
+            task: scope.task.clone(),
+            target_density: scope.target_density,
+            scope: scope.scope,
+            case_id: request.case_id,
+            level: request.level,
+            pre_new,
+            pre_true,
+            post_new: nll[0],
+            post_true: nll[1],
+            steps: report.steps,
         })
-        .collect()
+    })
 }

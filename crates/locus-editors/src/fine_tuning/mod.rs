@@ -4,6 +4,12 @@
 //! multiplied by the mask; after each step every parameter is clamped to within `clamp` of where it started. As in the
 //! authors' code, embeddings and final LayerNorm, which no mask covers, are updated too.
 
+mod entries;
+mod matrix;
+mod pass;
+mod together;
+mod tokens;
+
 use locus_gpt2::{ParamId, ParamMask, Params, PromptTargets, Scalar};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +18,8 @@ use crate::editor::{Edit, Editor, Report, one_by_one};
 use crate::error::{Error, Result};
 use crate::fact::{Fact, TokenRequest};
 use crate::patch::Patch;
+
+pub use together::Tuned;
 
 /// Constants of the edit.
 ///

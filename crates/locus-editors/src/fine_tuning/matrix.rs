@@ -1,0 +1,293 @@
+//! How one request changes one matrix, kept as small as what moves.
+//!
+//! Dimensions: `i` in, `o` out, `t` tokens of the request, `r` rows of all steps so far.
+//!
+//! A step is `D <- clamp(D - lr M (x^T d_y))` with the mask `M`. Where few entries may move each is kept. Where most
+//! may, `D` is `-lr X^T G` with the inputs and output gradients of all steps, save at two kinds of entry: those outside
+//! the mask, where what the factors say is kept and taken off again, and those where the clamp may have acted. Which
+//! those are is bounded: the moves of entry `(i, o)` add up to at most `lr |X_i| |G_o|` (Cauchy-Schwarz), so where that
+//! stays below the clamp the clamp never acts.
+
+use std::collections::BTreeMap;
+
+use locus_gpt2::{Scalar, gemm};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+
+use super::entries::{Entries, Lanes};
+
+/// The bound is computed in rounded arithmetic, so it counts as reached a little early.
+const MARGIN: f64 = 0.999;
+/// Of this many entries one that is held one by one makes the matrix better kept whole.
+const MANY: usize = 32;
+
+/// Learning rate and largest change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descent<F> {
+    pub lr: F,
+    pub clamp: F,
+}
+
+impl<F: Scalar> Descent<F> {
+    /// `c <- clamp(c - lr g)`
+    #[inline(always)]
+    pub fn moved(self, change: F, gradient: F) -> F {
+        let moved = change - self.lr * gradient;
+        if moved < -self.clamp {
+            -self.clamp
+        } else if moved > self.clamp {
+            self.clamp
+        } else {
+            moved
+        }
+    }
+
+    /// Where the sums of squares of the two factors of an entry's moves have a product below this, the clamp never acts.
+    pub fn reach(self) -> f64 {
+        (MARGIN * self.clamp.wide() / self.lr.wide()).powi(2)
+    }
+}
+
+/// Which entries of a matrix may move, by the shorter list.
+#[derive(Clone, Debug)]
+pub(super) enum Editable {
+    Only(Entries),
+    AllBut(Entries),
+}
+
+impl Editable {
+    /// From the mask's bytes; without a mask all entries move.
+    pub fn new(bytes: Option<&[u8]>, (rows, width): (usize, usize)) -> Self {
+        let Some(bytes) = bytes else {
+            return Editable::AllBut(Entries::none(rows, width));
+        };
+        let inside: usize = bytes.iter().map(|&byte| usize::from(byte)).sum();
+        if 2 * inside <= bytes.len() {
+            Editable::Only(Entries::new(bytes, width, 1))
+        } else {
+            Editable::AllBut(Entries::new(bytes, width, 0))
+        }
+    }
+}
+
+/// What a matrix was given in a forward pass `[t, i]`.
+#[derive(Clone, Debug)]
+pub(super) struct Input<F> {
+    rows: Array2<F>,
+    lanes: Lanes<F>,
+}
+
+impl<F: Scalar> Input<F> {
+    pub fn new(x: ArrayView2<F>) -> Self {
+        Input { rows: x.to_owned(), lanes: Lanes::new(x) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum MatrixChange<F> {
+    /// The entries that move, in the order of [`Editable::Only`].
+    Listed(Vec<F>),
+    /// Most entries move, and the change is of low rank.
+    Factored(Factored<F>),
+    /// Entry by entry `[i, o]`.
+    Whole(Array2<F>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Factored<F> {
+    /// Inputs of all steps `[r, i]`.
+    x: Vec<F>,
+    /// Gradients of outputs of all steps `[r, o]`.
+    g: Vec<F>,
+    /// Sums of squares of their columns.
+    x_squares: Vec<f64>,
+    g_squares: Vec<f64>,
+    /// What the factors say at the entries of [`Editable::AllBut`], none of which moves.
+    fixed: Vec<F>,
+    /// Entries where the clamp may have acted.
+    held: BTreeMap<(usize, usize), Held<F>>,
+}
+
+/// An entry that is kept exactly.
+#[derive(Clone, Copy, Debug)]
+struct Held<F> {
+    change: F,
+    /// What the factors say.
+    factors: F,
+}
+
+impl<F: Scalar> MatrixChange<F> {
+    /// No change of a matrix `[i, o]`.
+    pub fn none(editable: &Editable, (rows, width): (usize, usize)) -> Self {
+        match editable {
+            Editable::Only(entries) => MatrixChange::Listed(vec![F::zero(); entries.len()]),
+            Editable::AllBut(entries) => MatrixChange::Factored(Factored {
+                x: Vec::new(),
+                g: Vec::new(),
+                x_squares: vec![0.0; rows],
+                g_squares: vec![0.0; width],
+                fixed: vec![F::zero(); entries.len()],
+                held: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// `y <- y + x D`, `y [t, o]`.
+    pub fn add_to(&self, editable: &Editable, lr: F, x: &Input<F>, mut y: ArrayViewMut2<F>) {
+        match (self, editable) {
+            (MatrixChange::Listed(change), Editable::Only(entries)) => {
+                entries.times(change, &x.lanes).add_to(F::one(), y);
+            }
+            (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
+                if change.x.is_empty() {
+                    return;
+                }
+                if entries.len() > 0 {
+                    entries.times(&change.fixed, &x.lanes).add_to(-F::one(), y.view_mut());
+                }
+                for (&(i, o), held) in &change.held {
+                    let correction = held.change - held.factors;
+                    y.column_mut(o).scaled_add(correction, &x.rows.column(i));
+                }
+                let (factor_x, factor_g) = change.factors();
+                through(-lr, x.rows.view(), factor_x, factor_g, y);
+            }
+            (MatrixChange::Whole(change), _) => gemm(F::one(), x.rows.view(), change.view(), F::one(), y),
+            _ => unreachable!("a change is made for its scope"),
+        }
+    }
+
+    /// `d_x <- d_x + d_y D^T`, then one step of descent from `x [t, i]` and `d_y [t, o]`.
+    pub fn step(
+        &mut self,
+        editable: &Editable,
+        descent: Descent<F>,
+        x: &Input<F>,
+        d_y: ArrayView2<F>,
+        mut d_x: ArrayViewMut2<F>,
+    ) {
+        match (&mut *self, editable) {
+            (MatrixChange::Listed(change), Editable::Only(entries)) => {
+                let (own, gradient) = entries.backward(change, &x.lanes, &Lanes::new(d_y));
+                own.add_to(F::one(), d_x);
+                change.iter_mut().zip(gradient).for_each(|(c, g)| *c = descent.moved(*c, g));
+            }
+            (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
+                if entries.len() > 0 {
+                    let (own, gradient) = entries.backward(&change.fixed, &x.lanes, &Lanes::new(d_y));
+                    own.add_to(-F::one(), d_x.view_mut());
+                    change.fixed.iter_mut().zip(gradient).for_each(|(c, g)| *c -= descent.lr * g);
+                }
+                for (&(i, o), held) in &change.held {
+                    let correction = held.change - held.factors;
+                    d_x.column_mut(i).scaled_add(correction, &d_y.column(o));
+                }
+                let (factor_x, factor_g) = change.factors();
+                through(-descent.lr, d_y, factor_g, factor_x, d_x);
+                change.remember(entries, descent, &x.rows, d_y);
+                let (rows, width) = (x.rows.ncols(), d_y.ncols());
+                let rank = change.x.len() / rows;
+                if rank * (rows + width) > rows * width || change.held.len() * MANY > rows * width {
+                    *self = MatrixChange::Whole(change.whole(entries, descent.lr));
+                }
+            }
+            (MatrixChange::Whole(change), Editable::AllBut(entries)) => {
+                gemm(F::one(), d_y, change.t(), F::one(), d_x);
+                let mut gradient = Array2::zeros(change.dim());
+                gemm(F::one(), x.rows.t(), d_y, F::zero(), gradient.view_mut());
+                let gradient = gradient.as_slice_mut().expect("fresh arrays are contiguous");
+                entries.places().for_each(|place| gradient[place] = F::zero());
+                change.iter_mut().zip(gradient).for_each(|(c, g)| *c = descent.moved(*c, *g));
+            }
+            _ => unreachable!("a change is made for its scope"),
+        }
+    }
+
+    /// Puts the change on the weights it belongs to.
+    pub fn apply(&self, editable: &Editable, lr: F, weights: &mut [F]) {
+        let add =
+            |weights: &mut [F], change: &[F]| weights.iter_mut().zip(change).for_each(|(w, &c)| *w += c);
+        match (self, editable) {
+            (MatrixChange::Listed(change), Editable::Only(entries)) => {
+                entries.places().zip(change).for_each(|(place, &c)| weights[place] += c);
+            }
+            (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
+                add(weights, change.whole(entries, lr).as_slice().expect("fresh arrays are contiguous"));
+            }
+            (MatrixChange::Whole(change), _) => add(weights, change.as_slice().expect("is contiguous")),
+            _ => unreachable!("a change is made for its scope"),
+        }
+    }
+}
+
+impl<F: Scalar> Factored<F> {
+    /// `X [r, i]` and `G [r, o]`.
+    fn factors(&self) -> (ArrayView2<'_, F>, ArrayView2<'_, F>) {
+        let rank = self.x.len() / self.x_squares.len();
+        let factor =
+            |values, width| ArrayView2::from_shape((rank, width), values).expect("rows of one width");
+        (factor(&self.x, self.x_squares.len()), factor(&self.g, self.g_squares.len()))
+    }
+
+    /// The change entry by entry `[i, o]`.
+    fn whole(&self, outside: &Entries, lr: F) -> Array2<F> {
+        let (x, g) = self.factors();
+        let mut change = Array2::zeros((x.ncols(), g.ncols()));
+        gemm(-lr, x.t(), g, F::zero(), change.view_mut());
+        for (&place, held) in &self.held {
+            change[place] = held.change;
+        }
+        let entries = change.as_slice_mut().expect("fresh arrays are contiguous");
+        outside.places().for_each(|place| entries[place] = F::zero());
+        change
+    }
+
+    /// One step: finds the entries that the clamp may reach now, moves those that are held, and takes the factors in.
+    fn remember(&mut self, outside: &Entries, descent: Descent<F>, x: &Array2<F>, d_y: ArrayView2<F>) {
+        let add_squares = |squares: &mut [f64], x: ArrayView2<F>| {
+            for row in x.rows() {
+                squares.iter_mut().zip(row).for_each(|(sum, x)| *sum += x.wide() * x.wide());
+            }
+        };
+        add_squares(&mut self.x_squares, x.view());
+        add_squares(&mut self.g_squares, d_y);
+        let reach = descent.reach();
+        let largest = self.g_squares.iter().fold(0.0, |largest: f64, &g| largest.max(g));
+        for (i, &x_squares) in self.x_squares.iter().enumerate() {
+            if x_squares * largest < reach {
+                continue;
+            }
+            for (o, &g_squares) in self.g_squares.iter().enumerate() {
+                if x_squares * g_squares < reach || self.held.contains_key(&(i, o)) || outside.has(i, o) {
+                    continue;
+                }
+                // So far the clamp has not acted on it.
+                let (factor_x, factor_g) = self.factors();
+                let factors = -descent.lr * factor_x.column(i).dot(&factor_g.column(o));
+                self.held.insert((i, o), Held { change: factors, factors });
+            }
+        }
+        for (&(i, o), held) in &mut self.held {
+            let gradient = x.column(i).dot(&d_y.column(o));
+            held.change = descent.moved(held.change, gradient);
+            held.factors -= descent.lr * gradient;
+        }
+        self.x.extend(x.iter());
+        self.g.extend(d_y.iter());
+    }
+}
+
+/// `y <- y + alpha (x A^T) B` with `x [t, i]`, `A [r, i]`, `B [r, o]`.
+pub(super) fn through<F: Scalar>(
+    alpha: F,
+    x: ArrayView2<F>,
+    a: ArrayView2<F>,
+    b: ArrayView2<F>,
+    y: ArrayViewMut2<F>,
+) {
+    if a.nrows() == 0 {
+        return;
+    }
+    let mut inner = Array2::zeros((x.nrows(), a.nrows()));
+    gemm(F::one(), x, a.t(), F::zero(), inner.view_mut());
+    gemm(alpha, inner.view(), b, F::one(), y);
+}

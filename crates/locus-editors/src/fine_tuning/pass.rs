@@ -1,0 +1,409 @@
+//! Forward and backward passes of several requests, each with its own change of the same weights.
+//!
+//! Products with the weights themselves are made once for all rows. They run on a model without biases and LayerNorm
+//! gains, and a [`Tap`] adds to each request's rows its own biases and gains, and what its changes of the matrices say.
+
+use std::collections::BTreeMap;
+
+use locus_gpt2::{
+    BlockParam, ParamId, ParamMask, Params, Past, PromptTargets, Scalar, Site, Tap, Trace, add_column_sums,
+    axpy,
+};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use rayon::prelude::*;
+
+use super::matrix::{Descent, Editable, Input, MatrixChange};
+use super::tokens::TokenChange;
+
+/// What all requests share.
+pub(super) struct Scope<'a, F> {
+    /// The weights that every edit starts from.
+    pub start: &'a Params<F>,
+    /// The same without biases, all gains 1.
+    pub plain: Params<F>,
+    pub descent: Descent<F>,
+    /// Which entries of each matrix of the blocks may move, layer by layer in the order of [`MATRICES`].
+    pub editable: Vec<Editable>,
+    /// Bytes of the mask, by parameter.
+    masked: BTreeMap<ParamId, &'a [u8]>,
+}
+
+/// Matrices of a block with their biases, and the sites of their inputs and outputs.
+const MATRICES: [(BlockParam, BlockParam, Site, Site); 4] = [
+    (BlockParam::AttnInWeight, BlockParam::AttnInBias, Site::Ln1Out, Site::Qkv),
+    (BlockParam::AttnOutWeight, BlockParam::AttnOutBias, Site::HeadOut, Site::AttnOut),
+    (BlockParam::MlpInWeight, BlockParam::MlpInBias, Site::Ln2Out, Site::MlpPre),
+    (BlockParam::MlpOutWeight, BlockParam::MlpOutBias, Site::MlpKey, Site::MlpOut),
+];
+
+/// Gain and bias of the LayerNorm at a site, and its place among those of a block.
+fn norm_at(layer: usize, site: Site) -> Option<(ParamId, ParamId, usize)> {
+    let id = |param| ParamId::Block(layer, param);
+    match site {
+        Site::Ln1Out => Some((id(BlockParam::Ln1Weight), id(BlockParam::Ln1Bias), 2 * layer)),
+        Site::Ln2Out => Some((id(BlockParam::Ln2Weight), id(BlockParam::Ln2Bias), 2 * layer + 1)),
+        _ => None,
+    }
+}
+
+/// Change of the whole model by one request.
+#[derive(Clone, Debug)]
+pub(super) struct Change<F> {
+    /// Of all vectors.
+    pub vectors: Params<F>,
+    /// In the order of [`Scope::editable`].
+    pub matrices: Vec<MatrixChange<F>>,
+    pub tokens: TokenChange<F>,
+    /// Of the first positions `[n, d]`.
+    pub positions: Array2<F>,
+}
+
+impl<'a, F: Scalar> Scope<'a, F> {
+    pub fn new(start: &'a Params<F>, mask: Option<&'a ParamMask>, descent: Descent<F>) -> Self {
+        let config = start.config();
+        let mut plain = start.clone();
+        for id in ParamId::all(config).filter(|id| id.is_vector()) {
+            let gain = matches!(
+                id,
+                ParamId::FinalNormWeight | ParamId::Block(_, BlockParam::Ln1Weight | BlockParam::Ln2Weight)
+            );
+            let value = if gain { F::one() } else { F::zero() };
+            plain.insert(id, vec![value; id.len(config)]);
+        }
+        let masked: BTreeMap<ParamId, &[u8]> = mask.into_iter().flat_map(ParamMask::tensors).collect();
+        let editable = matrices(config.n_layer)
+            .into_par_iter()
+            .map(|id| Editable::new(masked.get(&id).copied(), id.shape(config)))
+            .collect();
+        Scope { start, plain, descent, editable, masked }
+    }
+
+    /// No change yet, for a request that reads these tokens.
+    pub fn unchanged(&self, read: &[u32]) -> Change<F> {
+        let config = self.start.config();
+        let matrices = matrices(config.n_layer).into_iter().zip(&self.editable);
+        Change {
+            vectors: Params::zeros(config, ParamId::all(config).filter(|id| id.is_vector())),
+            matrices: matrices.map(|(id, editable)| MatrixChange::none(editable, id.shape(config))).collect(),
+            tokens: TokenChange::none(read, ParamId::TokenEmbedding.shape(config)),
+            positions: Array2::zeros((read.len(), config.n_embd)),
+        }
+    }
+
+    /// The edited weights.
+    pub fn apply(&self, change: &Change<F>) -> Params<F> {
+        let mut edited = self.start.clone();
+        for id in change.vectors.ids() {
+            axpy(F::one(), change.vectors.get(id), edited.get_mut(id));
+        }
+        let matrices = matrices(self.start.config().n_layer).into_iter().zip(&self.editable);
+        for ((id, editable), of_matrix) in matrices.zip(&change.matrices) {
+            of_matrix.apply(editable, self.descent.lr, edited.get_mut(id));
+        }
+        let table = edited.matrix_mut(ParamId::TokenEmbedding).expect("a model is complete");
+        change.tokens.apply(self.descent.lr, table);
+        let positions = edited.get_mut(ParamId::PositionEmbedding);
+        axpy(F::one(), change.positions.as_slice().expect("is contiguous"), positions);
+        edited
+    }
+
+    /// Runs sequences laid end to end, `sequences` of them with each change in turn.
+    pub fn forward(&self, laid: &PromptTargets, changes: &[(&Change<F>, usize)]) -> Forward<F> {
+        let members = self.members(laid, changes);
+        let mut x = self.plain.embed(&laid.batch);
+        let mut starts = laid.batch.sequences();
+        for &(change, sequences) in changes {
+            for rows in starts.by_ref().take(sequences) {
+                for (position, row) in rows.enumerate() {
+                    let mut x = x.row_mut(row);
+                    let x = x.as_slice_mut().expect("rows are contiguous");
+                    change.tokens.add_to_embedded(self.descent.lr, laid.batch.tokens()[row], x);
+                    if position < change.positions.nrows() {
+                        let change = change.positions.row(position);
+                        axpy(F::one(), change.to_slice().expect("rows are contiguous"), x);
+                    }
+                }
+            }
+        }
+        let reads: Vec<usize> = laid.targets.iter().map(|target| target.row).collect();
+        let mut tap = ForwardTap { scope: self, members };
+        let past = Past::none(self.start.config());
+        let trace = self.plain.trace_reads(&laid.batch, past, x, 0, &reads, &mut tap);
+        let kept: Vec<Kept<F>> = tap.members.into_iter().map(|member| member.kept).collect();
+        let mut hidden = trace.hidden.clone();
+        let mut logits = Array2::zeros((0, 0));
+        let counts = || kept.iter().map(|kept| kept.read);
+        let scale = |((change, _), hidden): (&(&Change<F>, usize), ArrayViewMut2<F>)| {
+            self.scale(change, (ParamId::FinalNormWeight, ParamId::FinalNormBias), hidden);
+        };
+        changes.iter().zip(split(hidden.view_mut(), counts())).for_each(scale);
+        if !laid.targets.is_empty() {
+            logits = self.plain.logits(hidden.view());
+        }
+        let of_member = changes.par_iter().zip(split_view(hidden.view(), counts()));
+        of_member.zip(split(logits.view_mut(), counts())).for_each(|(((change, _), hidden), logits)| {
+            change.tokens.add_to_logits(self.descent.lr, hidden, logits);
+        });
+        Forward { trace, kept, hidden, logits }
+    }
+
+    /// From gradients of logits `[reads, V]` to gradients of the embedded rows `[n, d]`; every change but that of the
+    /// embeddings makes its step.
+    pub fn backward(
+        &self,
+        laid: &PromptTargets,
+        forward: Forward<F>,
+        d_logits: ArrayView2<F>,
+        changes: &mut [&mut Change<F>],
+    ) -> Array2<F> {
+        let Forward { trace, kept, .. } = forward;
+        let counts: Vec<usize> = kept.iter().map(|kept| kept.read).collect();
+        let mut d_hidden = self.plain.logits_backward(
+            trace.hidden.view(),
+            d_logits,
+            &mut Params::zeros(self.start.config(), []),
+        );
+        let of_member = changes.par_iter_mut().zip(split(d_hidden.view_mut(), counts.iter().copied()));
+        let given = split_view(trace.hidden.view(), counts.iter().copied());
+        let d_logits = split_view(d_logits, counts.iter().copied());
+        of_member.zip(given).zip(d_logits).for_each(|(((change, mut d), xhat), d_logits)| {
+            change.tokens.add_to_hidden(self.descent.lr, d_logits, d.view_mut());
+            self.step_norm(change, (ParamId::FinalNormWeight, ParamId::FinalNormBias), xhat, d);
+        });
+        let members = changes.iter_mut().zip(kept).map(|(change, kept)| Learner { change, kept, d_y: None });
+        let mut tap = BackwardTap { scope: self, members: members.collect() };
+        let mut none = Params::zeros(self.start.config(), []);
+        self.plain.backward(&laid.batch, &trace, d_hidden.view(), &mut none, &mut tap)
+    }
+
+    fn members<'m>(&self, laid: &PromptTargets, changes: &[(&'m Change<F>, usize)]) -> Vec<Member<'m, F>> {
+        let (mut rows, mut read) = (laid.batch.sequences(), laid.n_targets.iter());
+        let layers = self.start.config().n_layer;
+        changes
+            .iter()
+            .map(|&(change, sequences)| {
+                let all = rows.by_ref().take(sequences).map(|rows| rows.len()).sum();
+                let read = read.by_ref().take(sequences).sum();
+                let kept = Kept {
+                    all,
+                    read,
+                    normed: Vec::with_capacity(2 * layers),
+                    inputs: Vec::with_capacity(4 * layers),
+                };
+                Member { change, kept }
+            })
+            .collect()
+    }
+
+    /// A LayerNorm's own gain and bias on normalised rows.
+    fn scale(&self, change: &Change<F>, (gain, bias): (ParamId, ParamId), mut x: ArrayViewMut2<F>) {
+        let own = |id| {
+            let of_start = self.start.get(id).iter();
+            of_start.zip(change.vectors.get(id)).map(|(&w, &c)| w + c).collect::<Vec<F>>()
+        };
+        let (gain, bias) = (own(gain), own(bias));
+        for mut row in x.rows_mut() {
+            for ((x, &gain), &bias) in row.iter_mut().zip(&gain).zip(&bias) {
+                *x = *x * gain + bias;
+            }
+        }
+    }
+
+    /// From the gradient of a LayerNorm's output to that of its normalised rows `xhat`, with a step of gain and bias.
+    fn step_norm(
+        &self,
+        change: &mut Change<F>,
+        (gain, bias): (ParamId, ParamId),
+        xhat: ArrayView2<F>,
+        mut d: ArrayViewMut2<F>,
+    ) {
+        let mut d_gain = vec![F::zero(); d.ncols()];
+        for (d, xhat) in d.rows().into_iter().zip(xhat.rows()) {
+            d_gain.iter_mut().zip(d).zip(xhat).for_each(|((sum, &d), &xhat)| *sum += d * xhat);
+        }
+        let mut d_bias = vec![F::zero(); d.ncols()];
+        add_column_sums(d.view(), &mut d_bias);
+        let own: Vec<F> =
+            self.start.get(gain).iter().zip(change.vectors.get(gain)).map(|(&w, &c)| w + c).collect();
+        for mut row in d.rows_mut() {
+            row.iter_mut().zip(&own).for_each(|(d, &gain)| *d *= gain);
+        }
+        self.step_vector(change, gain, &d_gain);
+        self.step_vector(change, bias, &d_bias);
+    }
+
+    fn step_vector(&self, change: &mut Change<F>, id: ParamId, gradient: &[F]) {
+        let change = change.vectors.get_mut(id);
+        match self.masked.get(&id) {
+            None => change.iter_mut().zip(gradient).for_each(|(c, &g)| *c = self.descent.moved(*c, g)),
+            Some(inside) => {
+                for ((c, &g), _) in
+                    change.iter_mut().zip(gradient).zip(*inside).filter(|(_, byte)| **byte == 1)
+                {
+                    *c = self.descent.moved(*c, g);
+                }
+            }
+        }
+    }
+}
+
+/// All matrices of the blocks in order.
+fn matrices(n_layer: usize) -> Vec<ParamId> {
+    let of_layer = |layer| MATRICES.iter().map(move |matrix| ParamId::Block(layer, matrix.0));
+    (0..n_layer).flat_map(of_layer).collect()
+}
+
+/// What a forward pass leaves.
+pub(super) struct Forward<F> {
+    trace: Trace<F>,
+    kept: Vec<Kept<F>>,
+    /// Hidden states of the rows that predict a target `[reads, d]`.
+    pub hidden: Array2<F>,
+    /// Their logits `[reads, V]`.
+    pub logits: Array2<F>,
+}
+
+/// What the backward pass needs of the rows with one change.
+struct Kept<F> {
+    /// Number of rows, and of those that predict a target.
+    all: usize,
+    read: usize,
+    /// Normalised rows of each LayerNorm.
+    normed: Vec<Array2<F>>,
+    /// Inputs of each matrix.
+    inputs: Vec<Input<F>>,
+}
+
+impl<F: Scalar> Scope<'_, F> {
+    /// Whether the pass goes on with the rows that are read alone.
+    fn reduced(&self, layer: usize, site: Site) -> bool {
+        layer + 1 == self.start.config().n_layer && site >= Site::HeadOut
+    }
+}
+
+impl<F> Kept<F> {
+    fn rows(&self, reduced: bool) -> usize {
+        if reduced { self.read } else { self.all }
+    }
+}
+
+struct Member<'a, F> {
+    change: &'a Change<F>,
+    kept: Kept<F>,
+}
+
+struct ForwardTap<'s, 'a, F> {
+    scope: &'s Scope<'s, F>,
+    members: Vec<Member<'a, F>>,
+}
+
+impl<F: Scalar> Tap<F> for ForwardTap<'_, '_, F> {
+    fn visit(&mut self, layer: usize, site: Site, state: ArrayViewMut2<F>) {
+        let scope = self.scope;
+        let reduced = scope.reduced(layer, site);
+        let Some(place) = MATRICES.iter().position(|matrix| matrix.2 == site || matrix.3 == site) else {
+            return;
+        };
+        let index = MATRICES.len() * layer + place;
+        let states = split(state, self.members.iter().map(|member| member.kept.rows(reduced)));
+        self.members.par_iter_mut().zip(states).for_each(|(member, mut state)| {
+            let Member { change, kept } = member;
+            if let Some((gain, bias, _)) = norm_at(layer, site) {
+                kept.normed.push(state.to_owned());
+                scope.scale(change, (gain, bias), state.view_mut());
+            }
+            if MATRICES[place].2 == site {
+                kept.inputs.push(Input::new(state.view()));
+                return;
+            }
+            let bias = ParamId::Block(layer, MATRICES[place].1);
+            for mut row in state.rows_mut() {
+                let row = row.as_slice_mut().expect("rows are contiguous");
+                axpy(F::one(), scope.start.get(bias), row);
+                axpy(F::one(), change.vectors.get(bias), row);
+            }
+            change.matrices[index].add_to(
+                &scope.editable[index],
+                scope.descent.lr,
+                &kept.inputs[index],
+                state,
+            );
+        });
+    }
+}
+
+struct Learner<'a, F> {
+    change: &'a mut Change<F>,
+    kept: Kept<F>,
+    /// Gradient of the output of the matrix whose input comes next.
+    d_y: Option<Array2<F>>,
+}
+
+struct BackwardTap<'s, 'a, F> {
+    scope: &'s Scope<'s, F>,
+    members: Vec<Learner<'a, F>>,
+}
+
+impl<F: Scalar> Tap<F> for BackwardTap<'_, '_, F> {
+    fn visit(&mut self, layer: usize, site: Site, state: ArrayViewMut2<F>) {
+        let scope = self.scope;
+        let reduced = scope.reduced(layer, site);
+        let Some(place) = MATRICES.iter().position(|matrix| matrix.2 == site || matrix.3 == site) else {
+            return;
+        };
+        let index = MATRICES.len() * layer + place;
+        let states = split(state, self.members.iter().map(|member| member.kept.rows(reduced)));
+        self.members.par_iter_mut().zip(states).for_each(|(member, mut state)| {
+            let Learner { change, kept, d_y } = member;
+            if MATRICES[place].3 == site {
+                let mut d_bias = vec![F::zero(); state.ncols()];
+                add_column_sums(state.view(), &mut d_bias);
+                scope.step_vector(change, ParamId::Block(layer, MATRICES[place].1), &d_bias);
+                *d_y = Some(state.to_owned());
+                return;
+            }
+            let d_y = d_y.take().expect("an output comes before its input");
+            let input = &kept.inputs[index];
+            change.matrices[index].step(
+                &scope.editable[index],
+                scope.descent,
+                input,
+                d_y.view(),
+                state.view_mut(),
+            );
+            if let Some((gain, bias, norm)) = norm_at(layer, site) {
+                scope.step_norm(change, (gain, bias), kept.normed[norm].view(), state);
+            }
+        });
+    }
+}
+
+/// Cuts the rows of a state into runs of the given lengths.
+pub(super) fn split<F>(
+    state: ArrayViewMut2<'_, F>,
+    counts: impl Iterator<Item = usize>,
+) -> Vec<ArrayViewMut2<'_, F>> {
+    let mut rest = Some(state);
+    counts
+        .map(|count| {
+            let (own, others) = rest.take().expect("is put back").split_at(Axis(0), count);
+            rest = Some(others);
+            own
+        })
+        .collect()
+}
+
+/// The same of a state that is only read.
+pub(super) fn split_view<F>(
+    state: ArrayView2<'_, F>,
+    counts: impl Iterator<Item = usize>,
+) -> Vec<ArrayView2<'_, F>> {
+    let mut rest = state;
+    counts
+        .map(|count| {
+            let (own, others) = rest.split_at(Axis(0), count);
+            rest = others;
+            own
+        })
+        .collect()
+}
