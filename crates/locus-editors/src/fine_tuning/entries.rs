@@ -86,6 +86,32 @@ impl Entries {
         (0..self.starts.len() - 1).flat_map(of_row)
     }
 
+    /// Adds entries that are not there yet, given row by row. Says of each entry which it was of the old ones, or (as an
+    /// error) of the new ones.
+    pub fn insert(&mut self, new: &[(usize, u32)]) -> Vec<Result<usize, usize>> {
+        let old = std::mem::replace(self, Entries::none(0, self.width));
+        let mut order = Vec::with_capacity(old.len() + new.len());
+        let mut next = 0;
+        for (row, places) in old.starts.windows(2).enumerate() {
+            for place in places[0]..places[1] {
+                while next < new.len() && new[next] < (row, old.columns[place]) {
+                    order.push(Err(next));
+                    self.columns.push(new[next].1);
+                    next += 1;
+                }
+                order.push(Ok(place));
+                self.columns.push(old.columns[place]);
+            }
+            while next < new.len() && new[next].0 == row {
+                order.push(Err(next));
+                self.columns.push(new[next].1);
+                next += 1;
+            }
+            self.starts.push(self.columns.len());
+        }
+        order
+    }
+
     /// `x V` for the matrix `V` that has `values` at the entries and zeros elsewhere.
     pub fn times<F: Scalar>(&self, values: &[F], x: &Lanes<F>) -> Lanes<F> {
         let mut y = Lanes { width: self.width, values: Vec::new() };

@@ -8,9 +8,7 @@
 //! those are is bounded: the moves of entry `(i, o)` add up to at most `lr |X_i| |G_o|` (Cauchy-Schwarz), so where that
 //! stays below the clamp the clamp never acts.
 
-use std::collections::BTreeMap;
-
-use locus_gpt2::{Scalar, gemm};
+use locus_gpt2::{Scalar, axpy, gemm};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use super::entries::{Entries, Lanes};
@@ -103,16 +101,17 @@ pub(super) struct Factored<F> {
     g_squares: Vec<f64>,
     /// What the factors say at the entries of [`Editable::AllBut`], none of which moves.
     fixed: Vec<F>,
-    /// Entries where the clamp may have acted.
-    held: BTreeMap<(usize, usize), Held<F>>,
+    held: Held<F>,
 }
 
-/// An entry that is kept exactly.
-#[derive(Clone, Copy, Debug)]
+/// Entries where the clamp may have acted.
+#[derive(Clone, Debug)]
 struct Held<F> {
-    change: F,
-    /// What the factors say.
-    factors: F,
+    entries: Entries,
+    /// Their changes.
+    changes: Vec<F>,
+    /// What the factors say, taken off their changes.
+    corrections: Vec<F>,
 }
 
 impl<F: Scalar> MatrixChange<F> {
@@ -126,7 +125,11 @@ impl<F: Scalar> MatrixChange<F> {
                 x_squares: vec![0.0; rows],
                 g_squares: vec![0.0; width],
                 fixed: vec![F::zero(); entries.len()],
-                held: BTreeMap::new(),
+                held: Held {
+                    entries: Entries::none(rows, width),
+                    changes: Vec::new(),
+                    corrections: Vec::new(),
+                },
             }),
         }
     }
@@ -144,9 +147,9 @@ impl<F: Scalar> MatrixChange<F> {
                 if entries.len() > 0 {
                     entries.times(&change.fixed, &x.lanes).add_to(-F::one(), y.view_mut());
                 }
-                for (&(i, o), held) in &change.held {
-                    let correction = held.change - held.factors;
-                    y.column_mut(o).scaled_add(correction, &x.rows.column(i));
+                let held = &change.held;
+                if held.entries.len() > 0 {
+                    held.entries.times(&held.corrections, &x.lanes).add_to(F::one(), y.view_mut());
                 }
                 let (factor_x, factor_g) = change.factors();
                 through(-lr, x.rows.view(), factor_x, factor_g, y);
@@ -172,21 +175,19 @@ impl<F: Scalar> MatrixChange<F> {
                 change.iter_mut().zip(gradient).for_each(|(c, g)| *c = descent.moved(*c, g));
             }
             (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
-                if entries.len() > 0 {
-                    let (own, gradient) = entries.backward(&change.fixed, &x.lanes, &Lanes::new(d_y));
-                    own.add_to(-F::one(), d_x.view_mut());
-                    change.fixed.iter_mut().zip(gradient).for_each(|(c, g)| *c -= descent.lr * g);
-                }
-                for (&(i, o), held) in &change.held {
-                    let correction = held.change - held.factors;
-                    d_x.column_mut(i).scaled_add(correction, &d_y.column(o));
-                }
+                let (lanes, held) = (Lanes::new(d_y), &change.held);
+                let (own, fixed_gradient) = entries.backward(&change.fixed, &x.lanes, &lanes);
+                own.add_to(-F::one(), d_x.view_mut());
+                let (own, held_gradient) = held.entries.backward(&held.corrections, &x.lanes, &lanes);
+                own.add_to(F::one(), d_x.view_mut());
                 let (factor_x, factor_g) = change.factors();
                 through(-descent.lr, d_y, factor_g, factor_x, d_x);
+                change.fixed.iter_mut().zip(fixed_gradient).for_each(|(c, g)| *c -= descent.lr * g);
+                change.held.step(descent, &held_gradient);
                 change.remember(entries, descent, &x.rows, d_y);
                 let (rows, width) = (x.rows.ncols(), d_y.ncols());
                 let rank = change.x.len() / rows;
-                if rank * (rows + width) > rows * width || change.held.len() * MANY > rows * width {
+                if rank * (rows + width) > rows * width || change.held.entries.len() * MANY > rows * width {
                     *self = MatrixChange::Whole(change.whole(entries, descent.lr));
                 }
             }
@@ -233,15 +234,13 @@ impl<F: Scalar> Factored<F> {
         let (x, g) = self.factors();
         let mut change = Array2::zeros((x.ncols(), g.ncols()));
         gemm(-lr, x.t(), g, F::zero(), change.view_mut());
-        for (&place, held) in &self.held {
-            change[place] = held.change;
-        }
         let entries = change.as_slice_mut().expect("fresh arrays are contiguous");
         outside.places().for_each(|place| entries[place] = F::zero());
+        self.held.entries.places().zip(&self.held.changes).for_each(|(place, &held)| entries[place] = held);
         change
     }
 
-    /// One step: finds the entries that the clamp may reach now, moves those that are held, and takes the factors in.
+    /// Takes the factors of a step in, and finds the entries that the clamp may have reached with it.
     fn remember(&mut self, outside: &Entries, descent: Descent<F>, x: &Array2<F>, d_y: ArrayView2<F>) {
         let add_squares = |squares: &mut [f64], x: ArrayView2<F>| {
             for row in x.rows() {
@@ -252,27 +251,54 @@ impl<F: Scalar> Factored<F> {
         add_squares(&mut self.g_squares, d_y);
         let reach = descent.reach();
         let largest = self.g_squares.iter().fold(0.0, |largest: f64, &g| largest.max(g));
-        for (i, &x_squares) in self.x_squares.iter().enumerate() {
-            if x_squares * largest < reach {
-                continue;
+        let mut found: Vec<(usize, u32)> = Vec::new();
+        for (i, &x_squares) in self.x_squares.iter().enumerate().filter(|(_, x)| **x * largest >= reach) {
+            let columns = (0..).zip(&self.g_squares).filter(|(_, g)| x_squares * **g >= reach);
+            let new = |o: u32| !outside.has(i, o as usize) && !self.held.entries.has(i, o as usize);
+            found.extend(columns.map(|(o, _)| (i, o)).filter(|&(_, o)| new(o)));
+        }
+        let mut moves = Vec::with_capacity(found.len());
+        for found in found.chunk_by(|a, b| a.0 == b.0) {
+            let i = found[0].0;
+            // Before this step the clamp had not acted on them: they are what the factors say.
+            let width = self.g_squares.len();
+            let mut before = vec![F::zero(); width];
+            for (x, g) in self.x.chunks_exact(self.x_squares.len()).zip(self.g.chunks_exact(width)) {
+                axpy(-descent.lr * x[i], g, &mut before);
             }
-            for (o, &g_squares) in self.g_squares.iter().enumerate() {
-                if x_squares * g_squares < reach || self.held.contains_key(&(i, o)) || outside.has(i, o) {
-                    continue;
-                }
-                // So far the clamp has not acted on it.
-                let (factor_x, factor_g) = self.factors();
-                let factors = -descent.lr * factor_x.column(i).dot(&factor_g.column(o));
-                self.held.insert((i, o), Held { change: factors, factors });
+            for &(_, o) in found {
+                let (before, gradient) = (before[o as usize], x.column(i).dot(&d_y.column(o as usize)));
+                let change = descent.moved(before, gradient);
+                moves.push((change, change - (before - descent.lr * gradient)));
             }
         }
-        for (&(i, o), held) in &mut self.held {
-            let gradient = x.column(i).dot(&d_y.column(o));
-            held.change = descent.moved(held.change, gradient);
-            held.factors -= descent.lr * gradient;
-        }
+        self.held.insert(&found, &moves);
         self.x.extend(x.iter());
         self.g.extend(d_y.iter());
+    }
+}
+
+impl<F: Scalar> Held<F> {
+    /// One step of descent.
+    fn step(&mut self, descent: Descent<F>, gradient: &[F]) {
+        for ((change, correction), &g) in self.changes.iter_mut().zip(&mut self.corrections).zip(gradient) {
+            let moved = descent.moved(*change, g);
+            *correction += moved - (*change - descent.lr * g);
+            *change = moved;
+        }
+    }
+
+    /// Adds entries, given row by row, with their changes and corrections.
+    fn insert(&mut self, places: &[(usize, u32)], values: &[(F, F)]) {
+        if places.is_empty() {
+            return;
+        }
+        let order = self.entries.insert(places);
+        let merged = |old: &[F], new: &dyn Fn(usize) -> F| -> Vec<F> {
+            order.iter().map(|place| place.map_or_else(new, |place| old[place])).collect()
+        };
+        self.changes = merged(&self.changes, &|place| values[place].0);
+        self.corrections = merged(&self.corrections, &|place| values[place].1);
     }
 }
 
