@@ -24,6 +24,7 @@ impl<F: Scalar> Lanes<F> {
     pub fn new(x: ArrayView2<F>) -> Self {
         let mut lanes = Lanes::zeros(x.nrows(), x.ncols());
         for (row, x) in x.rows().into_iter().enumerate() {
+            let x = x.to_slice().expect("rows are contiguous");
             let block = &mut lanes.values[row / LANES * lanes.width..][..lanes.width];
             block.iter_mut().zip(x).for_each(|(lanes, &x)| lanes[row % LANES] = x);
         }
@@ -33,6 +34,7 @@ impl<F: Scalar> Lanes<F> {
     /// `y <- y + alpha (this)`
     pub fn add_to(&self, alpha: F, mut y: ArrayViewMut2<F>) {
         for (row, mut y) in y.rows_mut().into_iter().enumerate() {
+            let y = y.as_slice_mut().expect("rows are contiguous");
             let block = &self.values[row / LANES * self.width..][..self.width];
             y.iter_mut().zip(block).for_each(|(y, lanes)| *y += alpha * lanes[row % LANES]);
         }

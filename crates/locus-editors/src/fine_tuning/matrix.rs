@@ -115,13 +115,14 @@ struct Held<F> {
 }
 
 impl<F: Scalar> MatrixChange<F> {
-    /// No change of a matrix `[i, o]`.
-    pub fn none(editable: &Editable, (rows, width): (usize, usize)) -> Self {
+    /// No change of a matrix `[i, o]`, with room for the factors of `steps` rows unless it will be kept whole by then.
+    pub fn none(editable: &Editable, (rows, width): (usize, usize), steps: usize) -> Self {
+        let room = steps.min(rows * width / (rows + width));
         match editable {
             Editable::Only(entries) => MatrixChange::Listed(vec![F::zero(); entries.len()]),
             Editable::AllBut(entries) => MatrixChange::Factored(Factored {
-                x: Vec::new(),
-                g: Vec::new(),
+                x: Vec::with_capacity(room * rows),
+                g: Vec::with_capacity(room * width),
                 x_squares: vec![0.0; rows],
                 g_squares: vec![0.0; width],
                 fixed: vec![F::zero(); entries.len()],
@@ -244,6 +245,7 @@ impl<F: Scalar> Factored<F> {
     fn remember(&mut self, outside: &Entries, descent: Descent<F>, x: &Array2<F>, d_y: ArrayView2<F>) {
         let add_squares = |squares: &mut [f64], x: ArrayView2<F>| {
             for row in x.rows() {
+                let row = row.to_slice().expect("rows are contiguous");
                 squares.iter_mut().zip(row).for_each(|(sum, x)| *sum += x.wide() * x.wide());
             }
         };
@@ -273,8 +275,8 @@ impl<F: Scalar> Factored<F> {
             }
         }
         self.held.insert(&found, &moves);
-        self.x.extend(x.iter());
-        self.g.extend(d_y.iter());
+        self.x.extend_from_slice(x.as_slice().expect("states are contiguous"));
+        self.g.extend_from_slice(d_y.as_slice().expect("states are contiguous"));
     }
 }
 

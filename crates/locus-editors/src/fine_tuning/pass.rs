@@ -78,13 +78,15 @@ impl<'a, F: Scalar> Scope<'a, F> {
         Scope { start, plain, descent, editable, masked }
     }
 
-    /// No change yet, for a request that reads these tokens.
-    pub fn unchanged(&self, read: &[u32]) -> Change<F> {
+    /// No change yet, for a request that reads these tokens; its steps will have `rows` rows in all.
+    pub fn unchanged(&self, read: &[u32], rows: usize) -> Change<F> {
         let config = self.start.config();
         let matrices = matrices(config.n_layer).into_iter().zip(&self.editable);
         Change {
             vectors: Params::zeros(config, ParamId::all(config).filter(|id| id.is_vector())),
-            matrices: matrices.map(|(id, editable)| MatrixChange::none(editable, id.shape(config))).collect(),
+            matrices: matrices
+                .map(|(id, editable)| MatrixChange::none(editable, id.shape(config), rows))
+                .collect(),
             tokens: TokenChange::none(read, ParamId::TokenEmbedding.shape(config)),
             positions: Array2::zeros((read.len(), config.n_embd)),
         }
@@ -203,6 +205,7 @@ impl<'a, F: Scalar> Scope<'a, F> {
         };
         let (gain, bias) = (own(gain), own(bias));
         for mut row in x.rows_mut() {
+            let row = row.as_slice_mut().expect("rows are contiguous");
             for ((x, &gain), &bias) in row.iter_mut().zip(&gain).zip(&bias) {
                 *x = *x * gain + bias;
             }
@@ -219,6 +222,8 @@ impl<'a, F: Scalar> Scope<'a, F> {
     ) {
         let mut d_gain = vec![F::zero(); d.ncols()];
         for (d, xhat) in d.rows().into_iter().zip(xhat.rows()) {
+            let (d, xhat) = (d.to_slice(), xhat.to_slice());
+            let (d, xhat) = (d.expect("rows are contiguous"), xhat.expect("rows are contiguous"));
             d_gain.iter_mut().zip(d).zip(xhat).for_each(|((sum, &d), &xhat)| *sum += d * xhat);
         }
         let mut d_bias = vec![F::zero(); d.ncols()];
@@ -226,6 +231,7 @@ impl<'a, F: Scalar> Scope<'a, F> {
         let own: Vec<F> =
             self.start.get(gain).iter().zip(change.vectors.get(gain)).map(|(&w, &c)| w + c).collect();
         for mut row in d.rows_mut() {
+            let row = row.as_slice_mut().expect("rows are contiguous");
             row.iter_mut().zip(&own).for_each(|(d, &gain)| *d *= gain);
         }
         self.step_vector(change, gain, &d_gain);

@@ -89,7 +89,7 @@ impl StudyFineTuning {
                     break;
                 }
                 rows += tokens.len();
-                let change = scope.unchanged(&tokens);
+                let change = scope.unchanged(&tokens, self.max_steps * tokens.len());
                 under_way.push(Active {
                     index,
                     request,

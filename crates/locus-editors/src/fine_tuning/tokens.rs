@@ -85,6 +85,9 @@ impl<F: Scalar> TokenChange<F> {
     ) {
         let (d, vocab) = (hidden.ncols(), d_logits.ncols());
         for (hidden, d_logits) in hidden.rows().into_iter().zip(d_logits.rows()) {
+            let (hidden, d_logits) = (hidden.to_slice(), d_logits.to_slice());
+            let hidden = hidden.expect("rows are contiguous");
+            let d_logits = d_logits.expect("rows are contiguous");
             self.hidden_squares.iter_mut().zip(hidden).for_each(|(sum, x)| *sum += x.wide() * x.wide());
             self.logit_squares.iter_mut().zip(d_logits).for_each(|(sum, x)| *sum += x.wide() * x.wide());
         }
@@ -102,9 +105,9 @@ impl<F: Scalar> TokenChange<F> {
             }
             self.rows.insert(token, change);
         }
-        self.hidden.extend(hidden.iter());
+        self.hidden.extend_from_slice(hidden.as_slice().expect("states are contiguous"));
         let first = self.d_logits.len();
-        self.d_logits.extend(d_logits.iter());
+        self.d_logits.extend_from_slice(d_logits.as_slice().expect("states are contiguous"));
         for (&token, change) in &mut self.rows {
             let mut gradient = vec![F::zero(); d];
             let new = self.d_logits[first..].chunks_exact_mut(vocab);
