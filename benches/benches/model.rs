@@ -1,6 +1,6 @@
 //! Forward, backward and mask steps at the organism's size and, for the forward pass, at GPT-2 small's.
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 use locus_gpt2::{Batch, Config, ParamId, Params};
 use ndarray::Array2;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -43,4 +43,9 @@ fn gpt2_small(c: &mut Criterion) {
 }
 
 criterion_group!(benches, organism, gpt2_small);
-criterion_main!(benches);
+
+fn main() {
+    locus_benches::start_over_with_settings();
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

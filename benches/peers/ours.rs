@@ -1,13 +1,17 @@
 //! Our side of the comparison with PyTorch: reads the name of a piece of work from stdin, does it once, prints the
-//! seconds it took; again and again. `compare.py` drives it and its counterpart in turns.
+//! seconds it took and the operations it counted in billions; again and again. `cargo xtask bench --peers` drives it and
+//! its counterpart in turns.
 
+use std::cell::OnceCell;
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
-use locus_circuits::{Attribution, Metric, Pair, Reference, Rule, attribute_edges};
+use locus_circuits::{
+    Attribution, BinaryConcrete, Metric, Objective, Pair, ReadOut, Reference, Rule, attribute_edges,
+};
 use locus_editors::{Editor, Fact, KeyCovariance, Rome, Row, StudyFineTuning, TokenRequest};
-use locus_gpt2::{Config, ParamId, ParamMask, Params, PromptTargets, gemm};
+use locus_gpt2::{Batch, Config, ParamId, ParamMask, Params, PromptTargets, ScoreHead, Target, gemm};
 use ndarray::Array2;
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -19,9 +23,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PROMPTS: u32 = 8;
 const TOKENS: u32 = 13;
 /// Fine-tuning edits of one scope.
-const EDITS: u32 = 24;
+const EDITS: u32 = 198;
+/// Rows of a step of mask training.
+const BATCH: usize = 128;
+/// Steps of one epoch of it.
+const MASK_STEPS: usize = 2;
+/// Products in one turn of `sgemm`.
+const SGEMM_TIMES: usize = 4;
 
 fn main() {
+    locus_benches::start_over_with_settings();
     let config = Config::gpt2_small();
     let mut model = Params::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
     // Fresh biases are zeros; make every addition a real one.
@@ -29,30 +40,109 @@ fn main() {
         model.get_mut(id).iter_mut().enumerate().for_each(|(i, w)| *w += 1e-3 * (i % 7) as f32);
     }
     let fact = fact();
-    // Any positive definite matrix will do: the work is the same.
-    let keys = random_keys(&config);
-    let covariance = Arc::new(KeyCovariance::new(keys, 1e-3).expect("positive definite"));
+    let covariance = OnceCell::new();
     let mask =
         ParamMask::random(&config, ParamMask::population(&config) / 20, &mut ChaCha8Rng::seed_from_u64(3));
     let stdin = std::io::stdin();
     for work in stdin.lock().lines().map_while(Result::ok) {
         let start = Instant::now();
-        match work.as_str() {
+        // Of works that prepare something first.
+        let mut seconds = None;
+        // Operations, where they are counted.
+        let flop = match work.as_str() {
+            "sgemm" => sgemm(),
+            "forward 1x16" => forward(&model, &batch(&config, 1, 16)),
+            "forward 8x16" => forward(&model, &batch(&config, 8, 16)),
+            "forward 8x64" => forward(&model, &batch(&config, 8, 64)),
+            "backward 8x16" => backward(&model, &batch(&config, 8, 16)),
+            "backward 8x64" => backward(&model, &batch(&config, 8, 64)),
             // The worst case: prompts that differ from the first token on.
             "eap 0" => score(&model, &pairs(0), Attribution::Eap),
             // As in the public greater-than pairs, where the year is the eighth token: the beginning is run once.
             "eap 7" => score(&model, &pairs(7), Attribution::Eap),
             "eap-ig 0" => score(&model, &pairs(0), Attribution::IgInputs(Rule::Left, 5)),
-            "rome" => rome(&model, &fact, &covariance),
             "eap-ig 7" => score(&model, &pairs(7), Attribution::IgInputs(Rule::Left, 5)),
-            "ft circuit" => fine_tune(&model, &mask, true),
-            "ft complement" => fine_tune(&model, &mask.complement(), true),
-            "ft model" => fine_tune(&model, &mask, false),
+            "mask step" => {
+                let (flop, of_step) = mask_step(&model);
+                seconds = Some(of_step);
+                flop
+            }
+            "ft circuit" => fine_tune(&model, &mask),
+            "ft complement" => fine_tune(&model, &mask.complement()),
+            "rome" => rome(&model, &fact, covariance.get_or_init(|| covariance_of(&config))),
             other => panic!("no work is called {other}"),
-        }
-        println!("{}", start.elapsed().as_secs_f64());
+        };
+        println!("{} {}", seconds.unwrap_or_else(|| start.elapsed().as_secs_f64()), flop / 1e9);
         std::io::stdout().flush().expect("the driver listens");
     }
+}
+
+/// The rate that products can reach here: two large ones at a time.
+fn sgemm() -> f64 {
+    let side = 2048;
+    let a = Array2::<f32>::from_elem((side, side), 0.5);
+    let mut c = Array2::zeros((side, side));
+    for _ in 0..SGEMM_TIMES {
+        gemm(1.0, a.view(), a.view(), 0.0, c.view_mut());
+    }
+    2.0 * (side * side * side * SGEMM_TIMES) as f64
+}
+
+fn batch(config: &Config, sequences: usize, length: usize) -> Batch {
+    let tokens = |i: usize| (0..length).map(|j| (100 + 997 * i + 31 * j) as u32).collect::<Vec<_>>();
+    Batch::new(config, &(0..sequences).map(tokens).collect::<Vec<_>>()).expect("tokens fit")
+}
+
+/// Multiply-adds of a forward pass through one block, per token: attention's own, which are few, are left out.
+fn block_multiply_adds(config: &Config) -> f64 {
+    (12 * config.n_embd * config.n_embd) as f64
+}
+
+/// The trunk: hidden states, no logits.
+fn forward(model: &Params<f32>, batch: &Batch) -> f64 {
+    assert!(model.hidden(batch).iter().all(|x| x.is_finite()));
+    let config = model.config();
+    2.0 * block_multiply_adds(config) * (config.n_layer * batch.n_rows()) as f64
+}
+
+/// Mean NLL of every next token, and its gradient with respect to all weights.
+fn backward(model: &Params<f32>, batch: &Batch) -> f64 {
+    let config = model.config();
+    let next = |rows: std::ops::Range<usize>| {
+        let last = rows.end - 1;
+        rows.take_while(move |&row| row < last).map(|row| Target { row, token: batch.tokens()[row + 1] })
+    };
+    let targets: Vec<Target> = batch.sequences().flat_map(next).collect();
+    let mut grads = Params::zeros(config, ParamId::all(config));
+    let trace = model.trace(batch, &mut ());
+    let mean = vec![1.0 / targets.len() as f32; targets.len()];
+    let (_, d_hidden) = model.nll_backward(&trace, &targets, &mean, &mut grads);
+    model.backward(batch, &trace, d_hidden.view(), &mut grads, &mut ());
+    assert!(grads.get(ParamId::TokenEmbedding).iter().any(|&g| g != 0.0));
+    let head = (config.vocab_size * config.n_embd * targets.len()) as f64;
+    6.0 * (block_multiply_adds(config) * (config.n_layer * batch.n_rows()) as f64 + head)
+}
+
+/// A step of the study's mask training, on 128 rows of 16 tokens: its operations and its seconds, in the second of two
+/// epochs.
+fn mask_step(model: &Params<f32>) -> (f64, f64) {
+    let config = model.config();
+    let n = BATCH * MASK_STEPS;
+    let sequences: Vec<Vec<u32>> =
+        (0..n).map(|i| (0..16).map(|j| ((100 + 97 * i + 31 * j) % 50_000) as u32).collect()).collect();
+    let classes: Vec<usize> = (0..n).map(|i| i % 2).collect();
+    let weight = Array2::from_shape_fn((2, config.n_embd), |(i, j)| 0.02 * (((i + j) % 5) as f32 - 2.0));
+    let head = ScoreHead { weight };
+    let objective = Objective { model, read_out: ReadOut::Head(&head, &classes), sequences: &sequences };
+    let recipe = BinaryConcrete { batch_rows: BATCH, max_epochs: 2, ..Default::default() };
+    let mut epochs = Vec::new();
+    let circuits = recipe.train(&objective, &[0.05], 1, &mut |_| epochs.push(Instant::now()));
+    assert_eq!(circuits.expect("sequences fit")[0].steps, 2 * MASK_STEPS);
+    let seconds = (epochs[1] - epochs[0]).as_secs_f64() / MASK_STEPS as f64;
+    // Forward, to activations, to weights; in the last block one row of each sequence goes on after keys and values.
+    let (d, rows) = (config.n_embd * config.n_embd, BATCH * 16);
+    let all = (config.n_layer - 1) * 12 * d * rows;
+    (6.0 * (all + 3 * d * rows + 9 * d * BATCH) as f64, seconds)
 }
 
 /// One ROME edit: 21 rows behind prefixes of 10 tokens, a prompt of 8, a target of 2, all 20 evaluations.
@@ -66,16 +156,17 @@ fn fact() -> Fact {
     Fact { rows: (0..21).map(row).collect(), essence, target: vec![2000, 2001] }
 }
 
-fn random_keys(config: &Config) -> Array2<f64> {
+/// Any positive definite matrix will do: the work is the same.
+fn covariance_of(config: &Config) -> Arc<KeyCovariance> {
     let (f, n) = (config.d_mlp(), 4096);
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let keys = Array2::from_shape_simple_fn((f, n), || 2.0 * rng.random::<f64>() - 1.0);
     let mut moment = Array2::zeros((f, f));
     gemm(1.0 / n as f64, keys.view(), keys.t(), 0.0, moment.view_mut());
-    moment
+    Arc::new(KeyCovariance::new(moment, 1e-3).expect("positive definite"))
 }
 
-fn rome(model: &Params<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) {
+fn rome(model: &Params<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) -> f64 {
     let mut constants = Rome::for_model(model.config());
     constants.value.loss_stop = 0.0;
     constants.max_update = f64::INFINITY;
@@ -83,10 +174,11 @@ fn rome(model: &Params<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) {
         constants.with(covariance.clone()).edit(model, std::slice::from_ref(fact), None).expect("fits");
     assert_eq!(edit.report.losses.len(), 20);
     assert!(edit.patch.apply(model).expect("its base").sha256() != model.sha256());
+    0.0
 }
 
 /// Edits of the study: all ten steps, and the NLL of the target after them.
-fn fine_tune(model: &Params<f32>, mask: &ParamMask, masked: bool) {
+fn fine_tune(model: &Params<f32>, mask: &ParamMask) -> f64 {
     let requests: Vec<TokenRequest> = (0..EDITS)
         .map(|i| TokenRequest {
             prompt: (0..12).map(|j| 100 + 97 * i + 31 * j).collect(),
@@ -94,15 +186,15 @@ fn fine_tune(model: &Params<f32>, mask: &ParamMask, masked: bool) {
         })
         .collect();
     let editor = StudyFineTuning { loss_stop: 0.0, ..Default::default() };
-    let mask = masked.then_some(mask);
-    let start = mask.map_or_else(|| model.clone(), |mask| mask.isolate(model));
-    let nll = editor.fine_tune_each(&start, &requests, mask, |i, edited, report| {
+    let start = mask.isolate(model);
+    let nll = editor.fine_tune_each(&start, &requests, Some(mask), |i, edited, report| {
         assert_eq!(report.steps, 10);
         let request = &requests[i];
         let laid = PromptTargets::new(model.config(), &[(&request.prompt, &request.target)])?;
         Ok::<_, locus_editors::Error>(edited.nll_per_token(&laid)[0])
     });
     assert!(nll.expect("requests fit").iter().all(|nll| nll.is_finite()));
+    0.0
 }
 
 fn pairs(first_difference: usize) -> Vec<Pair> {
@@ -116,8 +208,9 @@ fn pairs(first_difference: usize) -> Vec<Pair> {
         .collect()
 }
 
-fn score(model: &Params<f32>, pairs: &[Pair], method: Attribution) {
+fn score(model: &Params<f32>, pairs: &[Pair], method: Attribution) -> f64 {
     let scores =
         attribute_edges(model, pairs, Metric::LogitDiff, method, Reference::Corrupted).expect("pairs fit");
     assert!(scores.matrix().iter().any(|&score| score != 0.0));
+    0.0
 }

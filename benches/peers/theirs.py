@@ -1,5 +1,6 @@
 """The PyTorch side of the comparison: reads the name of a piece of work, does it once, prints the seconds."""
 
+import copy
 import sys
 import time
 
@@ -100,10 +101,130 @@ def rome():
     model.requires_grad_(True)
 
 
-INVERSE = make_inverse()
-WORK = {"forward + backward": forward_backward, "rome": rome}
+def batch(sequences, length):
+    return torch.tensor([[(100 + 997 * i + 31 * j) for j in range(length)] for i in range(sequences)])
+
+
+def forward(sequences, length):
+    """The trunk: hidden states, no logits."""
+    with torch.no_grad():
+        model.transformer(batch(sequences, length))
+
+
+def backward(sequences, length):
+    """Mean NLL of every next token, and its gradient with respect to all weights."""
+    model.zero_grad(set_to_none=True)
+    ids = batch(sequences, length)
+    model(ids, labels=ids).loss.backward()
+
+
+def sgemm():
+    a = torch.full((2048, 2048), 0.5)
+    for _ in range(4):
+        a @ a
+
+
+class MaskTraining:
+    """The study's mask training as its authors' code does a step: straight-through binary-concrete masks on every
+    parameter of the blocks, the full model's choice computed beside."""
+
+    def __init__(self):
+        self.blocks = {name: p.detach() for name, p in model.transformer.named_parameters() if name.startswith("h.")}
+        self.logits = {name: (2.7 + 0.01 * torch.randn_like(p)).requires_grad_() for name, p in self.blocks.items()}
+        self.adam = torch.optim.AdamW(self.logits.values(), lr=0.01, weight_decay=0.01)
+        self.head = torch.randn(2, 768)
+        self.ids = torch.tensor([[(100 + 97 * i + 31 * j) % 50000 for j in range(16)] for i in range(128)])
+
+    def step(self):
+        with torch.no_grad():
+            wanted = (model.transformer(self.ids).last_hidden_state[:, -1] @ self.head.T).argmax(-1)
+        self.adam.zero_grad()
+        masked = {}
+        for name, logits in self.logits.items():
+            u = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
+            soft = torch.sigmoid((logits + u.log() - (-u).log1p()) / 0.01)
+            hard = (soft > 0.5).to(soft.dtype)
+            masked[name] = self.blocks[name] * (hard - soft.detach() + soft)
+        hidden = torch.func.functional_call(model.transformer, masked, (self.ids,)).last_hidden_state[:, -1]
+        loss = torch.nn.functional.cross_entropy(hidden @ self.head.T, wanted)
+        total = sum(logits.numel() for logits in self.logits.values())
+        loss = loss + 10 * sum(torch.sigmoid(logits).sum() for logits in self.logits.values()) / total
+        loss.backward()
+        self.adam.step()
+
+
+mask_training = None
+
+
+def mask_step():
+    global mask_training
+    model.requires_grad_(False)
+    mask_training = mask_training or MaskTraining()
+    start = time.perf_counter()
+    mask_training.step()
+    return time.perf_counter() - start
+
+
+EDITS, MEASURED = 198, 4
+
+
+def fine_tune():
+    """Edits of the study as its authors' code does them: a copy of the model, ten steps of SGD on all weights with masked
+    gradients, every weight clamped, and the loss of the target after them. A few edits, scaled up."""
+    generator = torch.Generator().manual_seed(3)
+    mask = {n: (torch.rand(p.shape, generator=generator) < 0.05).float() for n, p in model.named_parameters() if ".h." in n}
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name in mask:
+                p.mul_(mask[name])
+    start = time.perf_counter()
+    for i in range(MEASURED):
+        edited = copy.deepcopy(model)
+        before = {name: p.detach().clone() for name, p in edited.named_parameters()}
+        sgd = torch.optim.SGD(edited.parameters(), lr=5e-4)
+        prompt, target = [100 + 97 * i + 31 * j for j in range(12)], [2000 + i, 3000 + i]
+        ids = torch.tensor([prompt + target])
+        labels = torch.tensor([[-100] * len(prompt) + target])
+        for _ in range(10):
+            sgd.zero_grad()
+            edited(ids, labels=labels).loss.backward()
+            for name, p in edited.named_parameters():
+                if name in mask:
+                    p.grad.mul_(mask[name])
+            sgd.step()
+            with torch.no_grad():
+                for name, p in edited.named_parameters():
+                    p.clamp_(before[name] - 5e-4, before[name] + 5e-4)
+        with torch.no_grad():
+            edited(ids, labels=labels)
+    return (time.perf_counter() - start) * EDITS / MEASURED
+
+
+INVERSE = None
+
+
+def prepared_rome():
+    global INVERSE
+    if INVERSE is None:
+        INVERSE = make_inverse()
+    rome()
+
+
+WORK = {
+    "sgemm": sgemm,
+    "forward 1x16": lambda: forward(1, 16),
+    "forward 8x16": lambda: forward(8, 16),
+    "forward 8x64": lambda: forward(8, 64),
+    "backward 8x16": lambda: backward(8, 16),
+    "backward 8x64": lambda: backward(8, 64),
+    "forward + backward": forward_backward,
+    "mask step": mask_step,
+    "ft": fine_tune,
+    "rome": prepared_rome,
+}
 
 for line in sys.stdin:
     start = time.perf_counter()
-    WORK[line.strip()]()
-    print(time.perf_counter() - start, flush=True)
+    # A work that prepares or scales says its seconds itself.
+    seconds = WORK[line.strip()]()
+    print(time.perf_counter() - start if seconds is None else seconds, flush=True)

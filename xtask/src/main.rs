@@ -1,8 +1,10 @@
 //! Development commands. Thin: every real command is a run of the `locus` binary in release mode.
 //!
-//! `cargo xtask setup` installs what is missing (OpenBLAS); `cargo xtask tidy` checks the tree; anything else is handed
+//! `cargo xtask setup` installs what is missing (OpenBLAS); `cargo xtask tidy` checks the tree;
+//! `cargo xtask bench` measures; anything else is handed
 //! to `locus` (`cargo xtask reproduce`, `cargo xtask organism`, ...).
 
+mod bench;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ const HELP: &str = "\
 usage: cargo xtask COMMAND [OPTIONS]
 
   setup      install libopenblas-dev with apt-get when it is missing
+  bench      criterion benches; with --peers, a comparison with PyTorch
   tidy       check house rules that no compiler knows
   reproduce  rebuild every table of the study (= locus reproduce)
   organism   rebuild the embedded model and its data (= locus organism)
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some("setup") => setup(),
+        Some("bench") => bench::run(&root(), &args[1..]),
         Some("tidy") => tidy::check(&root()),
         Some(_) => locus(&args).map(|status| {
             if !status.success() {

@@ -64,14 +64,14 @@ impl Default for BinaryConcrete {
     }
 }
 
-/// Logits, moments and the last sample of one tensor.
+/// Scalars in one piece of a pass over all of them: what is kept between the parts of the pass stays in the cache.
+const PIECE_SCALARS: usize = 1 << 12;
+
+/// Logits of one tensor, and the optimiser's moments.
 struct Tensor<F> {
     id: ParamId,
     logits: Vec<F>,
     moments: Moments<F>,
-    /// `s (1 - s) / temperature` of the last sample.
-    gate: Vec<F>,
-    inside: Vec<u8>,
 }
 
 impl BinaryConcrete {
@@ -94,41 +94,31 @@ impl BinaryConcrete {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut order: Vec<usize> = (0..objective.sequences.len()).collect();
         let mut circuits = Vec::new();
+        let mut masked = objective.model.clone();
+        let mut grads = Params::zeros(config, ParamId::maskable(config));
+        // Even streams are for steps; an odd one, after an epoch, is never one that a step used.
+        let of_step = |t: usize| Streams { seed, step: 2 * t as u64 };
         let mut t = 0;
+        self.pass(&mut tensors, objective.model, &mut masked, &mut grads, None, of_step(1));
         for epoch in 0..self.max_epochs {
             let lambda = (self.lambda_start + self.lambda_growth * epoch as f64).min(self.lambda_max);
             shuffle(&mut order, &mut rng);
             for rows in order.chunks(self.batch_rows) {
                 t += 1;
-                let masked = self.sample(&mut tensors, objective.model, seed, 2 * t as u64);
-                let (_, grads) = objective.gradient(&masked, rows)?;
-                let adam = AdamW { weight_decay: self.weight_decay, ..AdamW::new(self.lr) };
-                tensors.par_iter_mut().for_each(|tensor| {
-                    let weights = objective.model.get(tensor.id);
-                    let grads = grads.get(tensor.id);
-                    let penalty = F::of(lambda / population);
-                    let d_logits: Vec<F> = (0..weights.len())
-                        .map(|i| {
-                            let p = F::one() / (F::one() + (-tensor.logits[i]).exp_());
-                            weights[i] * grads[i] * tensor.gate[i] + penalty * p * (F::one() - p)
-                        })
-                        .collect();
-                    adam.step(t, &mut tensor.logits, &d_logits, &mut tensor.moments);
-                });
+                objective.add_gradient(&masked, rows, &mut grads)?;
+                let update = Update { t, penalty: lambda / population, streams: of_step(t) };
+                let (model, next) = (objective.model, of_step(t + 1));
+                self.pass(&mut tensors, model, &mut masked, &mut grads, Some(update), next);
             }
-            // An odd stream number: this draw is never one that a training step used.
-            self.sample(&mut tensors, objective.model, seed, 2 * t as u64 + 1);
-            let count: usize = tensors
-                .iter()
-                .map(|tensor| tensor.inside.iter().map(|&b| usize::from(b)).sum::<usize>())
-                .sum();
+            let sample = Streams { seed, step: 2 * t as u64 + 1 };
+            let count: usize = tensors.iter().map(|tensor| sample.count(tensor)).sum();
             let density = count as f64 / population;
             progress(Progress { density, next_target: targets[circuits.len()] });
             let last = epoch + 1 == self.max_epochs;
             while circuits.len() < targets.len() && (last || density <= targets[circuits.len()]) {
-                let mut inside = tensors.iter().flat_map(|tensor| tensor.inside.iter().copied());
+                let mut inside = tensors.iter().flat_map(|tensor| sample.inside(tensor));
                 circuits.push(Circuit {
-                    mask: ParamMask::from_fn(config, |_, _| inside.next() == Some(1)),
+                    mask: ParamMask::from_fn(config, |_, _| inside.next() == Some(true)),
                     target_density: targets[circuits.len()],
                     reached: density <= targets[circuits.len()],
                     epochs: epoch + 1,
@@ -150,66 +140,137 @@ impl BinaryConcrete {
             let (u, v) = (f64::from(noise.uniform(2 * i)), f64::from(noise.uniform(2 * i + 1)));
             (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
         };
-        Tensor {
-            id,
-            logits: (0..n).map(|i| F::of(self.init_mean + self.init_std * normal(i))).collect(),
-            moments: Moments::zeros(n),
-            gate: vec![F::zero(); n],
-            inside: vec![0; n],
-        }
+        let logit = |i: usize| F::of(self.init_mean + self.init_std * normal(i));
+        let logits = (0..n).into_par_iter().with_min_len(PIECE_SCALARS).map(logit).collect();
+        Tensor { id, logits, moments: Moments::zeros(n) }
     }
 
-    /// Draws a mask into every tensor and returns the masked model.
-    fn sample<F: Scalar>(
+    /// One pass over every scalar: an update of its logit with the gradient of the last sample, which becomes zero; then
+    /// the next sample, put into `masked`.
+    fn pass<F: Scalar>(
         &self,
         tensors: &mut [Tensor<F>],
         model: &Params<F>,
-        seed: u64,
-        step: u64,
-    ) -> Params<F> {
-        let sampled: Vec<(ParamId, Vec<F>)> = tensors
-            .par_iter_mut()
-            .map(|tensor| {
-                let noise = Noise::new(seed, tensor_stream(tensor.id), step);
-                let weights = model.get(tensor.id);
-                let masked = (0..weights.len())
-                    .map(|i| {
-                        let (inside, gate) = sample_one(
-                            tensor.logits[i],
-                            F::of(f64::from(noise.uniform(i))),
-                            self.temperature,
-                        );
-                        tensor.inside[i] = u8::from(inside);
-                        tensor.gate[i] = gate;
-                        if inside { weights[i] } else { F::zero() }
-                    })
-                    .collect();
-                (tensor.id, masked)
-            })
-            .collect();
-        let mut masked = model.clone();
-        sampled.into_iter().for_each(|(id, tensor)| masked.insert(id, tensor));
-        masked
+        masked: &mut Params<F>,
+        grads: &mut Params<F>,
+        update: Option<Update>,
+        next: Streams,
+    ) {
+        let masked = masked.iter_mut().filter(|(id, _)| matches!(id, ParamId::Block(..)));
+        let scalars: Vec<_> = tensors.iter_mut().zip(masked).zip(grads.iter_mut()).collect();
+        scalars.into_par_iter().for_each(|((tensor, (id, masked)), (_, grads))| {
+            let streams = (update.map(|update| update.streams.of(id)), next.of(id));
+            let (mean, square) = tensor.moments.parts_mut();
+            let optimised = mean.par_chunks_mut(PIECE_SCALARS).zip(square.par_chunks_mut(PIECE_SCALARS));
+            let logits = tensor.logits.par_chunks_mut(PIECE_SCALARS).zip(optimised);
+            let weights = model.get(id).par_chunks(PIECE_SCALARS).zip(masked.par_chunks_mut(PIECE_SCALARS));
+            let pieces = logits.zip(weights).zip(grads.par_chunks_mut(PIECE_SCALARS)).enumerate();
+            pieces.for_each(|(piece, (((logits, moments), (weights, masked)), grads))| {
+                let first = piece * PIECE_SCALARS;
+                let mut odds = [F::zero(); PIECE_SCALARS];
+                let odds = &mut odds[..logits.len()];
+                if let (Some(update), Some(noise)) = (update, streams.0) {
+                    draw(noise, first, logits, odds);
+                    self.gradients(logits, weights, odds, update.penalty, grads);
+                    let adam = AdamW { weight_decay: self.weight_decay, ..AdamW::new(self.lr) };
+                    adam.step_part(update.t, logits, grads, moments);
+                    grads.fill(F::zero());
+                }
+                draw(streams.1, first, logits, odds);
+                for ((masked, &odds), &weight) in masked.iter_mut().zip(&*odds).zip(weights) {
+                    *masked = if odds > F::one() { weight } else { F::zero() };
+                }
+            });
+        });
+    }
+
+    /// Turns gradients of masked weights into those of logits.
+    fn gradients<F: Scalar>(&self, logits: &[F], weights: &[F], odds: &[F], penalty: f64, grads: &mut [F]) {
+        let penalty = F::of(penalty);
+        for ((grad, &weight), &odds) in grads.iter_mut().zip(weights).zip(odds) {
+            *grad *= weight * gate(odds, self.temperature);
+        }
+        for (grad, &logit) in grads.iter_mut().zip(logits) {
+            let p = F::one() / (F::one() + (-logit).exp_());
+            *grad += penalty * p * (F::one() - p);
+        }
     }
 }
 
-/// `[l + g > 0]` and `s (1 - s) / temperature` for `g = ln(u / (1 - u))`.
-///
-/// `l + g > 0` is `u > (1 - u) e^{-l}`, which needs one exponential; the logarithm is taken only where the sigmoid is
-/// not flat, which at temperature 0.01 is a few percent of the scalars.
+/// An update of all logits.
+#[derive(Clone, Copy)]
+struct Update {
+    /// Number of the step, from 1.
+    t: usize,
+    /// Weight of the sparseness of one scalar.
+    penalty: f64,
+    /// Noise of the sample that the gradients belong to.
+    streams: Streams,
+}
+
+/// The noise of one sample of all tensors.
+#[derive(Clone, Copy)]
+struct Streams {
+    seed: u64,
+    step: u64,
+}
+
+impl Streams {
+    fn of(self, id: ParamId) -> Noise {
+        Noise::new(self.seed, tensor_stream(id), self.step)
+    }
+
+    /// Which scalars of a tensor are inside.
+    fn inside<F: Scalar>(self, tensor: &Tensor<F>) -> impl Iterator<Item = bool> {
+        let noise = self.of(tensor.id);
+        tensor.logits.iter().enumerate().map(move |(i, &logit)| odds(logit, uniform(noise, i)) > F::one())
+    }
+
+    /// Their number.
+    fn count<F: Scalar>(self, tensor: &Tensor<F>) -> usize {
+        let noise = self.of(tensor.id);
+        let pieces = tensor.logits.par_chunks(PIECE_SCALARS).enumerate();
+        let count = |(piece, logits): (usize, &[F])| {
+            let mut drawn = [F::zero(); PIECE_SCALARS];
+            draw(noise, piece * PIECE_SCALARS, logits, &mut drawn[..logits.len()]);
+            drawn[..logits.len()].iter().filter(|&&odds| odds > F::one()).count()
+        };
+        pieces.map(count).sum()
+    }
+}
+
 #[inline(always)]
-fn sample_one<F: Scalar>(logit: F, u: F, temperature: f64) -> (bool, F) {
+fn uniform<F: Scalar>(noise: Noise, index: usize) -> F {
+    F::of(f64::from(noise.uniform(index)))
+}
+
+/// [`odds`] of the scalars from number `first` on.
+fn draw<F: Scalar>(noise: Noise, first: usize, logits: &[F], drawn: &mut [F]) {
+    for (i, (drawn, &logit)) in drawn.iter_mut().zip(logits).enumerate() {
+        *drawn = odds(logit, uniform(noise, first + i));
+    }
+}
+
+/// `e^(l + g)` for `g = ln(u / (1 - u))`: the scalar is inside when this is above 1.
+#[inline(always)]
+fn odds<F: Scalar>(logit: F, u: F) -> F {
+    u / ((F::one() - u) * (-logit).exp_())
+}
+
+/// `s (1 - s) / temperature`, from the odds.
+///
+/// The logarithm is taken only where the sigmoid is not flat, which at temperature 0.01 is a few percent of the scalars.
+#[inline(always)]
+fn gate<F: Scalar>(odds: F, temperature: f64) -> F {
     // Beyond this distance from the threshold s (1 - s) is below 1e-8.
     const FLAT: f64 = 18.5;
-    let odds = u / ((F::one() - u) * (-logit).exp_());
     let window = F::of((FLAT * temperature).min(80.0)).exp_();
-    let gate = if odds < window && odds * window > F::one() {
+    if odds < window && odds * window > F::one() {
         let s = F::one() / (F::one() + (-odds.ln() / F::of(temperature)).exp_());
         s * (F::one() - s) / F::of(temperature)
     } else {
         F::zero()
-    };
-    (odds > F::one(), gate)
+    }
 }
 
 /// A number per tensor, so that tensors have separate noise.
@@ -224,7 +285,7 @@ fn tensor_stream(id: ParamId) -> u64 {
 mod tests {
     use super::*;
 
-    /// The short cuts of `sample_one` against the formula as it stands in the module's documentation.
+    /// The short cuts of `odds` and `gate` against the formula as it stands in the module's documentation.
     #[test]
     fn sampling_follows_the_formula() {
         for temperature in [0.01, 0.5, 2.0] {
@@ -236,8 +297,9 @@ mod tests {
                         continue;
                     }
                     let s = 1.0 / (1.0 + (-z).exp());
-                    let (inside, gate) = sample_one(logit, u, temperature);
-                    assert_eq!(inside, s > 0.5);
+                    let odds = odds(logit, u);
+                    let gate = gate(odds, temperature);
+                    assert_eq!(odds > 1.0, s > 0.5);
                     assert!(
                         (gate - s * (1.0 - s) / temperature).abs() < 2e-6,
                         "l {logit} u {u} T {temperature}"
@@ -253,8 +315,7 @@ mod tests {
         let noise = Noise::new(9, 9, 9);
         let n = 200_000;
         for logit in [-2.0f32, 0.0, 2.7] {
-            let share =
-                (0..n).filter(|&i| sample_one(logit, noise.uniform(i), 0.01).0).count() as f64 / n as f64;
+            let share = (0..n).filter(|&i| odds(logit, noise.uniform(i)) > 1.0).count() as f64 / n as f64;
             let expected = 1.0 / (1.0 + f64::from(-logit).exp());
             assert!((share - expected).abs() < 5e-3, "{share} against {expected}");
         }

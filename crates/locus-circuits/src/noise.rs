@@ -16,7 +16,7 @@ impl Noise {
     /// A number strictly between 0 and 1, one of 2^24 equally spaced ones.
     #[inline(always)]
     pub fn uniform(self, index: usize) -> f32 {
-        let bits = mix(self.base.wrapping_add(index as u64)) >> 40;
+        let bits = (mix(self.base.wrapping_add(index as u64)) >> 40) as i32;
         (bits as f32 + 0.5) * (1.0 / 16_777_216.0)
     }
 }

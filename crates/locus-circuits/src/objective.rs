@@ -1,12 +1,16 @@
 //! What a circuit is asked to do: choose as the full model does.
 
-use locus_gpt2::{Batch, ParamId, Params, Past, Result, Scalar, ScoreHead, dot, pieces};
+use locus_gpt2::{Batch, ParamId, ParamMask, Params, Past, Result, Scalar, ScoreHead, dot, pieces};
 use ndarray::Array2;
 use rayon::prelude::*;
 
 /// Rows of the packed batch in one piece of parallel work. A piece returns a gradient of every block parameter, so it
 /// must not be small; it must not be large either, or a batch would not fill the machine.
 const PIECE_ROWS: usize = 512;
+
+/// Block parameters above which pieces take turns with one gradient: each is then enough work for all threads, and a
+/// gradient of their own would be most of the memory.
+const MANY_PARAMETERS: usize = 1 << 23;
 
 /// How a choice is read off the last token's hidden state.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +39,29 @@ impl<F: Scalar> Objective<'_, F> {
     /// # Errors
     /// When a sequence does not fit the model.
     pub fn gradient(&self, masked: &Params<F>, rows: &[usize]) -> Result<(f64, Params<F>)> {
-        let mut parts = self.gradient_parts(masked, rows, PIECE_ROWS)?.into_iter();
-        let (mut loss, mut sum) = parts.next().expect("there is at least one row");
-        for (part_loss, part) in parts {
+        let mut sum = Params::zeros(masked.config(), ParamId::maskable(masked.config()));
+        let loss = self.add_gradient(masked, rows, &mut sum)?;
+        Ok((loss, sum))
+    }
+
+    /// The same, added to the parameters present in `sum`.
+    ///
+    /// # Errors
+    /// When a sequence does not fit the model; `sum` may then hold a part.
+    pub fn add_gradient(&self, masked: &Params<F>, rows: &[usize], sum: &mut Params<F>) -> Result<f64> {
+        if ParamMask::population(masked.config()) > MANY_PARAMETERS {
+            let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
+            let losses = pieces(&sequences, PIECE_ROWS).into_iter().map(|piece| {
+                self.add_piece(masked, &sequences[piece.clone()], &rows[piece], rows.len(), sum)
+            });
+            return losses.sum();
+        }
+        let mut loss = 0.0;
+        for (part_loss, part) in self.gradient_parts(masked, rows, PIECE_ROWS)? {
             loss += part_loss;
             sum.add_scaled(F::one(), &part);
         }
-        Ok((loss, sum))
+        Ok(loss)
     }
 
     /// The summands of [`Objective::gradient`]: one per piece of at most `max_rows` tokens (and at least one sequence),
@@ -56,22 +76,35 @@ impl<F: Scalar> Objective<'_, F> {
         max_rows: usize,
     ) -> Result<Vec<(f64, Params<F>)>> {
         let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
-        let config = masked.config();
-        let share = 1.0 / rows.len() as f64;
         pieces(&sequences, max_rows)
             .into_par_iter()
             .map(|piece| {
-                let batch = Batch::new(config, &sequences[piece.clone()])?;
-                let past = Past::none(config);
-                let reads = batch.last_rows();
-                let trace = masked.trace_reads(&batch, past, masked.embed(&batch), 0, &reads, &mut ());
-                let (loss, mut d_hidden) = self.read_out.cross_entropy(masked, &trace.hidden, &rows[piece]);
-                d_hidden.mapv_inplace(|g| g * F::of(share));
-                let mut grads = Params::zeros(config, ParamId::maskable(config));
-                masked.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
-                Ok((loss * share, grads))
+                let mut grads = Params::zeros(masked.config(), ParamId::maskable(masked.config()));
+                let (sequences, of_piece) = (&sequences[piece.clone()], &rows[piece]);
+                let loss = self.add_piece(masked, sequences, of_piece, rows.len(), &mut grads)?;
+                Ok((loss, grads))
             })
             .collect()
+    }
+
+    /// Loss and gradient of some of `n` rows, divided by `n`.
+    fn add_piece(
+        &self,
+        masked: &Params<F>,
+        sequences: &[&[u32]],
+        rows: &[usize],
+        n: usize,
+        sum: &mut Params<F>,
+    ) -> Result<f64> {
+        let config = masked.config();
+        let share = 1.0 / n as f64;
+        let batch = Batch::new(config, sequences)?;
+        let (past, reads) = (Past::none(config), batch.last_rows());
+        let trace = masked.trace_reads(&batch, past, masked.embed(&batch), 0, &reads, &mut ());
+        let (loss, mut d_hidden) = self.read_out.cross_entropy(masked, &trace.hidden, rows);
+        d_hidden.mapv_inplace(|g| g * F::of(share));
+        masked.backward(&batch, &trace, d_hidden.view(), sum, &mut ());
+        Ok(loss * share)
     }
 }
 

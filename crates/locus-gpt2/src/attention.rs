@@ -1,10 +1,11 @@
 //! Causal attention, forward and backward, sequence by sequence and head by head.
 //!
-//! Dimensions: `n` rows of a packed batch, `d` the model's width.
+//! Dimensions: `n` rows of a packed batch, `d` the model's width, `w` that of a head, `s` tokens that a sequence's rows see.
 
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
 
 use crate::batch::Batch;
 use crate::config::Config;
@@ -17,28 +18,130 @@ pub(crate) fn n_weights(start: usize, t: usize) -> usize {
     start * t + t * (t + 1) / 2
 }
 
-/// The keys and values an attention head can see: those of the rows before a batch's own, then those of the batch.
-#[derive(Clone, Copy)]
-struct Seen<'a, F> {
-    past: &'a [F],
-    own: &'a [F],
+/// One head on one sequence.
+struct Head<'a, F> {
+    head: usize,
     d: usize,
     width: usize,
+    /// Tokens before the sequence's own rows.
     start: usize,
+    /// Queries, keys and values of the tokens before, and of the sequence's rows, `[rows, 3d]`.
+    past: &'a [F],
+    own: &'a [F],
+    /// First row of the sequence.
+    first: usize,
+    /// Rows that go on after the keys and values: the place of each among all such rows, and its place in the sequence.
+    reading: Vec<(usize, usize)>,
 }
 
-impl<'a, F: Scalar> Seen<'a, F> {
-    /// One sequence of `t` rows from position `start` on, `past` and `own` being packed `[rows, 3d]`.
-    fn new(config: &Config, start: usize, past: &'a [F], own: &'a [F]) -> Self {
-        Seen { past, own, d: config.n_embd, width: config.d_head(), start }
+impl<'a, F: Scalar> Head<'a, F> {
+    /// All heads of all sequences, those of a sequence side by side.
+    fn all(
+        config: &Config,
+        batch: &Batch,
+        past: &'a [F],
+        qkv: &'a [F],
+        reads: Option<&[usize]>,
+    ) -> Vec<Head<'a, F>> {
+        let (d, width) = (config.n_embd, config.d_head());
+        let mut past = past;
+        let mut all = Vec::with_capacity(batch.starts().len() * config.n_head);
+        for (sequence, &start) in batch.sequences().zip(batch.starts()) {
+            let (before, rest) = past.split_at(start * 3 * d);
+            past = rest;
+            let own = &qkv[sequence.start * 3 * d..sequence.end * 3 * d];
+            let reading = reading(reads, &sequence);
+            all.extend((0..config.n_head).map(|head| Head {
+                head,
+                d,
+                width,
+                start,
+                past: before,
+                own,
+                first: sequence.start,
+                reading: reading.clone(),
+            }));
+        }
+        all
     }
 
-    /// Query (part 0), key (1) or value (2) of a head at a position of the whole sequence.
-    #[inline(always)]
-    fn at(&self, position: usize, part: usize, head: usize) -> &'a [F] {
-        let (rows, row) =
-            if position < self.start { (self.past, position) } else { (self.own, position - self.start) };
-        &rows[row * 3 * self.d + part * self.d + head * self.width..][..self.width]
+    fn scale(&self) -> F {
+        F::one() / F::of(self.width as f64).sqrt()
+    }
+
+    /// Number of tokens that the last row sees.
+    fn n_seen(&self) -> usize {
+        (self.past.len() + self.own.len()) / (3 * self.d)
+    }
+
+    /// Query of a row of the sequence `[w]`.
+    fn query(&self, row: usize) -> &'a [F] {
+        &self.own[row * 3 * self.d + self.head * self.width..][..self.width]
+    }
+
+    /// Keys (part 1) or values (2) of all tokens seen, `[s, w]` end to end.
+    fn seen(&self, part: usize) -> Vec<F> {
+        let mut seen = Vec::with_capacity(self.n_seen() * self.width);
+        for row in self.past.chunks_exact(3 * self.d).chain(self.own.chunks_exact(3 * self.d)) {
+            seen.extend_from_slice(&row[part * self.d + self.head * self.width..][..self.width]);
+        }
+        seen
+    }
+
+    /// Weighted values of the rows that go on `[reading, w]`, and their attention weights.
+    fn forward(&self) -> (Vec<F>, Vec<F>) {
+        let (width, s) = (self.width, self.n_seen());
+        let keys = transposed(&self.seen(1), s, width);
+        let values = self.seen(2);
+        let mut z = vec![F::zero(); self.reading.len() * width];
+        let mut weights = Vec::with_capacity(self.n_weights());
+        for (z, &(_, row)) in z.chunks_exact_mut(width).zip(&self.reading) {
+            let (first, seen) = (weights.len(), self.start + row + 1);
+            weights.resize(first + seen, F::zero());
+            let scores = &mut weights[first..];
+            weighted_sum(self.query(row), &keys, s, scores);
+            let scale = self.scale();
+            scores.iter_mut().for_each(|score| *score *= scale);
+            softmax(scores);
+            weighted_sum(scores, &values, width, z);
+        }
+        (z, weights)
+    }
+
+    /// Gradients of queries, keys and values of the sequence's rows, `[t, w]` each, from the attention weights and
+    /// `d_z [n, d]` (or of the rows that went on).
+    fn backward(&self, weights: &[F], d_z: &[F]) -> [Vec<F>; 3] {
+        let (width, s) = (self.width, self.n_seen());
+        let keys = self.seen(1);
+        let values = transposed(&self.seen(2), s, width);
+        let own = || vec![F::zero(); self.own.len() / (3 * self.d) * width];
+        let [mut d_q, mut d_k, mut d_v] = [own(), own(), own()];
+        let mut d_scores = vec![F::zero(); s];
+        let (mut weights, scale) = (weights, self.scale());
+        for &(read, row) in &self.reading {
+            let (a, rest) = weights.split_at(self.start + row + 1);
+            weights = rest;
+            let d_z = &d_z[read * self.d + self.head * width..][..width];
+            let d_s = &mut d_scores[..a.len()];
+            d_s.fill(F::zero());
+            weighted_sum(d_z, &values, s, d_s);
+            let mean = dot(a, d_s);
+            d_s.iter_mut().zip(a).for_each(|(d, &a)| *d = a * (*d - mean) * scale);
+            weighted_sum(d_s, &keys, width, &mut d_q[row * width..][..width]);
+            // Tokens before the batch are given: nothing flows to them.
+            let q = self.query(row);
+            let of_own = d_k.chunks_exact_mut(width).zip(d_v.chunks_exact_mut(width));
+            for ((d_k, d_v), (&d_s, &a)) in of_own.zip(d_s.iter().zip(a).skip(self.start)) {
+                axpy(d_s, q, d_k);
+                axpy(a, d_z, d_v);
+            }
+        }
+        [d_q, d_k, d_v]
+    }
+
+    /// Number of its attention weights.
+    fn n_weights(&self) -> usize {
+        self.reading.iter().map(|&(_, row)| self.start + row + 1).sum()
     }
 }
 
@@ -55,6 +158,31 @@ fn reading(reads: Option<&[usize]>, sequence: &Range<usize>) -> Vec<(usize, usiz
     }
 }
 
+/// `[rows, columns]` to `[columns, rows]`.
+fn transposed<F: Scalar>(x: &[F], rows: usize, columns: usize) -> Vec<F> {
+    let mut y = vec![F::zero(); x.len()];
+    for (i, x) in x.chunks_exact(columns).enumerate() {
+        x.iter().enumerate().for_each(|(j, &x)| y[j * rows + i] = x);
+    }
+    y
+}
+
+/// `y <- y + sum over i of weights[i] rows[i]`, rows of the given width of which the first `y.len()` entries count. Four
+/// rows at a time, so that `y` is passed over less often.
+fn weighted_sum<F: Scalar>(weights: &[F], rows: &[F], width: usize, y: &mut [F]) {
+    let (n, fours) = (y.len(), weights.len() / 4 * 4);
+    for i in (0..fours).step_by(4) {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|k| &rows[(i + k) * width..][..n]);
+        let [wa, wb, wc, wd] = [0, 1, 2, 3].map(|k| weights[i + k]);
+        for j in 0..n {
+            y[j] += (wa * a[j] + wb * b[j]) + (wc * c[j] + wd * d[j]);
+        }
+    }
+    for i in fours..weights.len() {
+        axpy(weights[i], &rows[i * width..][..n], y);
+    }
+}
+
 /// Causal softmax attention per sequence and head: `qkv [n, 3d]`, and those of the tokens before, in; heads side by
 /// side `[n, d]` (or of the rows in `reads`) and the attention weights out.
 ///
@@ -67,34 +195,19 @@ pub(crate) fn attention<F: Scalar>(
     qkv: ArrayView2<F>,
     reads: Option<&[usize]>,
 ) -> (Array2<F>, Vec<F>) {
-    let (d, heads, width) = (config.n_embd, config.n_head, config.d_head());
-    let scale = F::one() / F::of(width as f64).sqrt();
+    let (d, width) = (config.n_embd, config.d_head());
     assert_eq!(past.nrows(), batch.starts().iter().sum::<usize>(), "rows before the batch");
-    let qkv = qkv.to_slice().expect("states are contiguous");
-    let mut past = past.to_slice().expect("states are contiguous");
+    let [past, qkv] = [past, qkv].map(|states| states.to_slice().expect("states are contiguous"));
+    let heads = Head::all(config, batch, past, qkv, reads);
+    let attended: Vec<(Vec<F>, Vec<F>)> = heads.par_iter().map(Head::forward).collect();
     let mut out = written_zeros(reads.map_or(batch.n_rows(), <[usize]>::len), d);
     let z = out.as_slice_mut().expect("fresh arrays are contiguous");
-    let sizes = batch.sequences().zip(batch.starts()).map(|(s, &start)| n_weights(start, s.len()) * heads);
-    let mut weights = Vec::with_capacity(if reads.is_none() { sizes.sum() } else { 0 });
-    for (sequence, &start) in batch.sequences().zip(batch.starts()) {
-        let (before, rest) = past.split_at(start * 3 * d);
-        past = rest;
-        let seen = Seen::new(config, start, before, &qkv[sequence.start * 3 * d..sequence.end * 3 * d]);
-        let reading = reading(reads, &sequence);
-        for head in 0..heads {
-            for &(row, own) in &reading {
-                let i = start + own;
-                let first = weights.len();
-                let q = seen.at(i, 0, head);
-                weights.extend((0..=i).map(|j| dot(q, seen.at(j, 1, head)) * scale));
-                let scores = &mut weights[first..];
-                softmax(scores);
-                let z = &mut z[row * d + head * width..][..width];
-                for (j, &weight) in scores.iter().enumerate() {
-                    axpy(weight, seen.at(j, 2, head), z);
-                }
-            }
+    let mut weights = Vec::with_capacity(attended.iter().map(|(_, weights)| weights.len()).sum());
+    for (head, (own, of_head)) in heads.iter().zip(&attended) {
+        for (own, &(row, _)) in own.chunks_exact(width).zip(&head.reading) {
+            z[row * d + head.head * width..][..width].copy_from_slice(own);
         }
+        weights.extend_from_slice(of_head);
     }
     (out, weights)
 }
@@ -108,41 +221,29 @@ pub(crate) fn attention_backward<F: Scalar>(
     trace: &BlockTrace<F>,
     d_z: ArrayView2<F>,
 ) -> Array2<F> {
-    let (d, heads, width) = (config.n_embd, config.n_head, config.d_head());
-    let scale = F::one() / F::of(width as f64).sqrt();
+    let (d, width) = (config.n_embd, config.d_head());
     let qkv = trace.qkv.as_slice().expect("states are contiguous");
-    let mut past = trace.past.as_slice().expect("states are contiguous");
+    let past = trace.past.as_slice().expect("states are contiguous");
     let d_z = d_z.to_slice().expect("states are contiguous");
+    let heads = Head::all(config, batch, past, qkv, trace.reads.as_deref());
+    let mut rest = trace.attn.as_slice();
+    let weights: Vec<&[F]> = heads
+        .iter()
+        .map(|head| {
+            let (own, others) = rest.split_at(head.n_weights());
+            rest = others;
+            own
+        })
+        .collect();
+    let gradients: Vec<[Vec<F>; 3]> =
+        heads.par_iter().zip(&weights).map(|(head, weights)| head.backward(weights, d_z)).collect();
     let mut out = written_zeros(batch.n_rows(), 3 * d);
     let d_qkv = out.as_slice_mut().expect("fresh arrays are contiguous");
-    let mut d_scores = Vec::new();
-    let mut weights = trace.attn.as_slice();
-    for (sequence, &start) in batch.sequences().zip(batch.starts()) {
-        let (before, rest) = past.split_at(start * 3 * d);
-        past = rest;
-        let rows = sequence.start * 3 * d..sequence.end * 3 * d;
-        let seen = Seen::new(config, start, before, &qkv[rows.clone()]);
-        let d_own = &mut d_qkv[rows];
-        let at = |row: usize, part: usize, head: usize| row * 3 * d + part * d + head * width;
-        let reading = reading(trace.reads.as_deref(), &sequence);
-        for head in 0..heads {
-            for &(read, row) in &reading {
-                let i = start + row;
-                let (a, rest) = weights.split_at(i + 1);
-                weights = rest;
-                let d_z = &d_z[read * d + head * width..][..width];
-                d_scores.clear();
-                d_scores.extend((0..=i).map(|j| dot(d_z, seen.at(j, 2, head))));
-                let mean = dot(a, &d_scores);
-                for (j, (&a, &d_a)) in a.iter().zip(&d_scores).enumerate() {
-                    let d_s = a * (d_a - mean) * scale;
-                    axpy(d_s, seen.at(j, 1, head), &mut d_own[at(row, 0, head)..][..width]);
-                    // Tokens before the batch are given: nothing flows to them.
-                    if let Some(j) = j.checked_sub(start) {
-                        axpy(a, d_z, &mut d_own[at(j, 2, head)..][..width]);
-                        axpy(d_s, seen.at(i, 0, head), &mut d_own[at(j, 1, head)..][..width]);
-                    }
-                }
+    for (head, gradients) in heads.iter().zip(&gradients) {
+        for (part, gradient) in gradients.iter().enumerate() {
+            for (i, gradient) in gradient.chunks_exact(width).enumerate() {
+                let place = (head.first + i) * 3 * d + part * d + head.head * width;
+                d_qkv[place..][..width].copy_from_slice(gradient);
             }
         }
     }

@@ -4,12 +4,13 @@
 //! a parameter that is absent from `grads` costs nothing, and with no parameters at all the pass yields gradients of
 //! activations only.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use rayon::prelude::*;
 
 use crate::attention::attention_backward;
 use crate::batch::Batch;
 use crate::forward::{BlockTrace, GELU_CUBIC, GELU_SCALE, Norm, NormStats, Site, Tap, Trace};
-use crate::linalg::{add_column_sums, axpy, dot, gemm, zip_costly};
+use crate::linalg::{add_column_sums, axpy, dot, gemm, rows_in_piece, sum, zip_costly};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
 
@@ -182,27 +183,38 @@ fn norm_rows_backward<F: Scalar>(
 ) {
     let width = x.ncols();
     let inv_d = F::one() / F::of(width as f64);
-    let ones = vec![F::one(); width];
-    let mut xhat = vec![F::zero(); width];
-    for (i, (x, mut d)) in x.rows().into_iter().zip(d.rows_mut()).enumerate() {
-        let x = x.to_slice().expect("rows are contiguous");
-        let d = d.as_slice_mut().expect("rows are contiguous");
-        let (mean, rstd) = (stats.mean[i], stats.rstd[i]);
-        for (xhat, &x) in xhat.iter_mut().zip(x) {
-            *xhat = (x - mean) * rstd;
-        }
-        for ((d_gain, &d_y), &xhat) in d_gain.iter_mut().zip(&*d).zip(&xhat) {
-            *d_gain += d_y * xhat;
-        }
-        for (g, &gain) in d.iter_mut().zip(gain) {
-            *g *= gain;
-        }
-        let mean_g = dot(d, &ones) * inv_d;
-        let mean_g_xhat = dot(d, &xhat) * inv_d;
-        for (g, &xhat) in d.iter_mut().zip(&xhat) {
-            *g = rstd * (*g - mean_g - xhat * mean_g_xhat);
-        }
-    }
+    let rows = rows_in_piece(width);
+    let pieces = d.axis_chunks_iter_mut(Axis(0), rows).into_par_iter();
+    let pieces = pieces.zip(x.axis_chunks_iter(Axis(0), rows));
+    let stats = stats.mean.par_chunks(rows).zip(stats.rstd.par_chunks(rows));
+    let parts: Vec<Vec<F>> = pieces
+        .zip(stats)
+        .map(|((mut d, x), (means, rstds))| {
+            let mut xhat = vec![F::zero(); width];
+            let mut d_gain = vec![F::zero(); d_gain.len()];
+            let rows = x.rows().into_iter().zip(d.rows_mut());
+            for ((x, mut d), (&mean, &rstd)) in rows.zip(means.iter().zip(rstds)) {
+                let x = x.to_slice().expect("rows are contiguous");
+                let d = d.as_slice_mut().expect("rows are contiguous");
+                for (xhat, &x) in xhat.iter_mut().zip(x) {
+                    *xhat = (x - mean) * rstd;
+                }
+                for ((d_gain, &d_y), &xhat) in d_gain.iter_mut().zip(&*d).zip(&xhat) {
+                    *d_gain += d_y * xhat;
+                }
+                for (g, &gain) in d.iter_mut().zip(gain) {
+                    *g *= gain;
+                }
+                let mean_g = sum(d) * inv_d;
+                let mean_g_xhat = dot(d, &xhat) * inv_d;
+                for (g, &xhat) in d.iter_mut().zip(&xhat) {
+                    *g = rstd * (*g - mean_g - xhat * mean_g_xhat);
+                }
+            }
+            d_gain
+        })
+        .collect();
+    parts.iter().for_each(|part| axpy(F::one(), part, d_gain));
 }
 
 /// `d_W += x^T d_y`, `d_b += sum of rows of d_y`, where they are wanted.

@@ -14,12 +14,13 @@
 use std::ops::Range;
 
 use ndarray::{ArcArray2, Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use rayon::prelude::*;
 
 use crate::attention::{attention, n_weights};
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::error::Result;
-use crate::linalg::{axpy, dot, gemm, map_costly};
+use crate::linalg::{axpy, dot, gemm, map_costly, max, rows_in_piece, sum, written_zeros};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
 
@@ -477,9 +478,11 @@ impl<F: Scalar> Params<F> {
     /// `x W + b` with `x [n, in]`, `W [in, out]`, `b [out]`.
     fn linear(&self, x: ArrayView2<F>, weight: ParamId, bias: ParamId) -> Array2<F> {
         let (weight, bias) = (self.matrix(weight), self.get(bias));
-        let mut y = Vec::with_capacity(x.nrows() * bias.len());
-        (0..x.nrows()).for_each(|_| y.extend_from_slice(bias));
-        let mut y = Array2::from_shape_vec((x.nrows(), bias.len()), y).expect("a row per row");
+        let mut y = written_zeros(x.nrows(), bias.len());
+        let entries = y.as_slice_mut().expect("fresh arrays are contiguous");
+        entries.par_chunks_mut(rows_in_piece(bias.len()) * bias.len()).for_each(|rows| {
+            rows.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
+        });
         gemm(F::one(), x, weight, F::one(), y.view_mut());
         y
     }
@@ -490,23 +493,26 @@ impl<F: Scalar> Params<F> {
         let epsilon = F::of(self.config().layer_norm_epsilon);
         let inv_d = F::one() / F::of(d as f64);
         let (gain, bias) = (self.get(gain), self.get(bias));
-        let ones = vec![F::one(); d];
-        let mut out = Array2::zeros((n, d));
-        let mut stats = NormStats { mean: Vec::with_capacity(n), rstd: Vec::with_capacity(n) };
-        for (x, mut out) in x.rows().into_iter().zip(out.rows_mut()) {
-            let x = x.to_slice().expect("rows are contiguous");
-            let out = out.as_slice_mut().expect("rows are contiguous");
-            let mean = dot(x, &ones) * inv_d;
-            for (out, &x) in out.iter_mut().zip(x) {
-                *out = x - mean;
+        let mut out = written_zeros(n, d);
+        let mut stats = NormStats { mean: vec![F::zero(); n], rstd: vec![F::zero(); n] };
+        let rows = rows_in_piece(d);
+        let pieces = out.as_slice_mut().expect("fresh arrays are contiguous").par_chunks_mut(rows * d);
+        let pieces = pieces.zip(x.axis_chunks_iter(Axis(0), rows));
+        let of_rows = stats.mean.par_chunks_mut(rows).zip(stats.rstd.par_chunks_mut(rows));
+        pieces.zip(of_rows).for_each(|((out, x), (means, rstds))| {
+            let rows = out.chunks_exact_mut(d).zip(x.rows());
+            for ((out, x), (mean, rstd)) in rows.zip(means.iter_mut().zip(rstds)) {
+                let x = x.to_slice().expect("rows are contiguous");
+                *mean = sum(x) * inv_d;
+                for (out, &x) in out.iter_mut().zip(x) {
+                    *out = x - *mean;
+                }
+                *rstd = F::one() / (dot(out, out) * inv_d + epsilon).sqrt();
+                for ((out, &gain), &bias) in out.iter_mut().zip(gain).zip(bias) {
+                    *out = *out * *rstd * gain + bias;
+                }
             }
-            let rstd = F::one() / (dot(out, out) * inv_d + epsilon).sqrt();
-            for ((out, &gain), &bias) in out.iter_mut().zip(gain).zip(bias) {
-                *out = *out * rstd * gain + bias;
-            }
-            stats.mean.push(mean);
-            stats.rstd.push(rstd);
-        }
+        });
         (out, stats)
     }
 }
@@ -531,12 +537,8 @@ pub(crate) fn gelu<F: Scalar>(x: F) -> F {
 
 /// Softmax in place, shifted by the maximum.
 pub(crate) fn softmax<F: Scalar>(x: &mut [F]) {
-    let max = x.iter().fold(F::neg_infinity(), |max, &x| if x > max { x } else { max });
-    let mut sum = F::zero();
-    for x in x.iter_mut() {
-        *x = (*x - max).exp_();
-        sum += *x;
-    }
-    let inv = F::one() / sum;
+    let max = max(x);
+    x.iter_mut().for_each(|x| *x = (*x - max).exp_());
+    let inv = F::one() / sum(x);
     x.iter_mut().for_each(|x| *x *= inv);
 }

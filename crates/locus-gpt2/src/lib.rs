@@ -17,12 +17,13 @@
 //! Reading order: [`Config`], [`Params`], [`Batch`], the forward pass ([`Tap`], [`Trace`]), the backward pass
 //! ([`Params::backward`]), losses ([`PromptTargets`], [`ScoreHead`]), [`ParamMask`], files ([`Checkpoint`]).
 //!
-//! Results do not depend on the number of threads, provided the BLAS runs one thread per call: set
-//! `OPENBLAS_NUM_THREADS=1` (the `locus` binary does so itself).
+//! Results do not depend on the number of threads, provided the BLAS runs one thread per call: start programs with what
+//! [`blas_environment`] says (the `locus` binary does so itself).
 
 mod attention;
 mod backward;
 mod batch;
+mod blas;
 mod checkpoint;
 mod classify;
 mod config;
@@ -42,6 +43,7 @@ mod tokenizer;
 use ndarray_linalg as _;
 
 pub use batch::{Batch, pieces};
+pub use blas::blas_environment;
 pub use checkpoint::{Checkpoint, write_checkpoint};
 pub use classify::{HeadTraining, ScoreHead, argmax, cross_entropy, last_hidden, last_hidden_of, shuffle};
 pub use config::Config;

@@ -10,10 +10,14 @@ use rayon::prelude::*;
 
 use crate::scalar::Scalar;
 
-/// Multiply-adds in one piece: a tenth of a millisecond or more, far above the cost of handing it to a thread.
+/// Largest rows and columns of a piece. The BLAS copies both factors of a piece into the layout of its kernels, so a piece
+/// should be broad both ways; it should not be so large that few pieces leave threads idle.
+const PIECE_ROWS: usize = 512;
+const PIECE_COLUMNS: usize = 384;
+/// Multiply-adds below which a product is one piece: a tenth of a millisecond, as handing it to a thread is not free.
+const SMALL_MULTIPLY_ADDS: usize = 1 << 22;
+/// The same of one piece of a sum over a long inner dimension.
 const PIECE_MULTIPLY_ADDS: usize = 1 << 24;
-/// Rows or columns of a piece come in multiples of this, the largest tile of the BLAS kernels.
-const TILE: usize = 64;
 
 /// An inner dimension is long when it is this many times the larger side of the product.
 const LONG: usize = 16;
@@ -27,26 +31,33 @@ const MOST_PARTIAL_SUMS: usize = 32;
 pub fn gemm<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta: F, mut c: ArrayViewMut2<F>) {
     let (m, k) = a.dim();
     let n = b.ncols();
-    let side = m.max(n);
-    if k >= LONG * side && m * n * k > PIECE_MULTIPLY_ADDS {
+    if k >= LONG * m.max(n) && m * n * k > PIECE_MULTIPLY_ADDS {
         return gemm_over_long(alpha, a, b, beta, c);
     }
-    // The larger side is cut: the BLAS packs the whole of the other one again for each piece.
-    let pieces = (m * n * k / PIECE_MULTIPLY_ADDS).clamp(1, side.div_ceil(TILE).max(1));
-    if pieces == 1 {
+    if m * n * k <= SMALL_MULTIPLY_ADDS {
         general_mat_mul(alpha, &a, &b, beta, &mut c);
         return;
     }
-    let size = side.div_ceil(pieces).next_multiple_of(TILE);
-    if m >= n {
-        let parts = a.axis_chunks_iter(Axis(0), size).zip(c.axis_chunks_iter_mut(Axis(0), size));
-        let parts: Vec<_> = parts.collect();
-        parts.into_par_iter().for_each(|(a, mut c)| general_mat_mul(alpha, &a, &b, beta, &mut c));
-    } else {
-        let parts = b.axis_chunks_iter(Axis(1), size).zip(c.axis_chunks_iter_mut(Axis(1), size));
-        let parts: Vec<_> = parts.collect();
-        parts.into_par_iter().for_each(|(b, mut c)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+    let mut parts = Vec::with_capacity(m.div_ceil(PIECE_ROWS) * n.div_ceil(PIECE_COLUMNS));
+    for (a, c) in a.axis_chunks_iter(Axis(0), PIECE_ROWS).zip(c.axis_chunks_iter_mut(Axis(0), PIECE_ROWS)) {
+        let columns = b.axis_chunks_iter(Axis(1), PIECE_COLUMNS).zip(column_chunks(c, PIECE_COLUMNS));
+        parts.extend(columns.map(|(b, c)| (a, b, c)));
     }
+    parts.into_par_iter().for_each(|(a, b, mut c)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+}
+
+/// Cuts a matrix into runs of columns.
+fn column_chunks<F>(c: ArrayViewMut2<'_, F>, size: usize) -> impl Iterator<Item = ArrayViewMut2<'_, F>> {
+    let mut rest = Some(c);
+    std::iter::from_fn(move || {
+        let c = rest.take()?;
+        if c.ncols() <= size {
+            return Some(c);
+        }
+        let (first, others) = c.split_at(Axis(1), size);
+        rest = Some(others);
+        Some(first)
+    })
 }
 
 /// A product whose inner dimension is by far its longest, such as the gradient of hidden states from logits: that
@@ -85,8 +96,40 @@ pub fn dot<F: Scalar>(a: &[F], b: &[F]) -> F {
     lanes.into_iter().sum::<F>() + tail
 }
 
-/// Entries in one piece of an entry-wise loop over a costly function.
+/// Entries in one piece of a loop over entries or rows.
 const PIECE_ENTRIES: usize = 1 << 14;
+
+/// Rows of the given width in one piece of a loop over rows: it depends on the width alone.
+pub(crate) fn rows_in_piece(width: usize) -> usize {
+    (PIECE_ENTRIES / width).max(1)
+}
+
+/// Sum with eight running sums, as [`dot`].
+pub(crate) fn sum<F: Scalar>(x: &[F]) -> F {
+    let mut lanes = [F::zero(); 8];
+    let x8 = x.chunks_exact(8);
+    let tail: F = x8.remainder().iter().copied().sum();
+    for x in x8 {
+        for i in 0..8 {
+            lanes[i] += x[i];
+        }
+    }
+    lanes.into_iter().sum::<F>() + tail
+}
+
+/// Largest entry, minus infinity of none.
+pub(crate) fn max<F: Scalar>(x: &[F]) -> F {
+    let larger = |a: F, b: F| if b > a { b } else { a };
+    let mut lanes = [F::neg_infinity(); 8];
+    let x8 = x.chunks_exact(8);
+    let tail = x8.remainder().iter().copied().fold(F::neg_infinity(), larger);
+    for x in x8 {
+        for i in 0..8 {
+            lanes[i] = larger(lanes[i], x[i]);
+        }
+    }
+    lanes.into_iter().fold(tail, larger)
+}
 
 /// `y_i <- f(y_i, x_i)` for a costly `f`, on all threads.
 ///
@@ -124,9 +167,15 @@ pub fn axpy<F: Scalar>(alpha: F, x: &[F], y: &mut [F]) {
     }
 }
 
+/// Columns in one piece of a sum over rows.
+const PIECE_COLUMN_SUMS: usize = 256;
+
 /// Adds the column sums of `x [n, d]` to `sums [d]`, row by row.
 pub fn add_column_sums<F: Scalar>(x: ArrayView2<F>, sums: &mut [F]) {
-    for row in x.rows() {
-        axpy(F::one(), row.to_slice().expect("rows are contiguous"), sums);
-    }
+    let columns = x.axis_chunks_iter(Axis(1), PIECE_COLUMN_SUMS).into_par_iter();
+    columns.zip(sums.par_chunks_mut(PIECE_COLUMN_SUMS)).for_each(|(x, sums)| {
+        for row in x.rows() {
+            axpy(F::one(), row.to_slice().expect("rows are contiguous"), sums);
+        }
+    });
 }

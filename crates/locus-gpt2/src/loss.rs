@@ -1,10 +1,12 @@
 //! Negative log-likelihood of target tokens.
 
 use ndarray::{Array2, ArrayView2, Axis};
+use rayon::prelude::*;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::forward::{Trace, softmax};
+use crate::linalg::max;
 use crate::params::Params;
 use crate::scalar::Scalar;
 
@@ -95,7 +97,8 @@ impl<F: Scalar> Params<F> {
         for targets in targets.chunks(ROWS_AT_A_TIME) {
             let rows: Vec<usize> = targets.iter().map(|target| target.row).collect();
             let logits = self.logits(hidden.select(Axis(0), &rows).view());
-            nll.extend(logits.rows().into_iter().zip(targets).map(|(logits, target)| {
+            let rows = logits.axis_iter(Axis(0)).into_par_iter().zip(targets);
+            nll.par_extend(rows.map(|(logits, target)| {
                 let logits = logits.to_slice().expect("rows are contiguous");
                 log_sum_exp(logits) - logits[target.token as usize].wide()
             }));
@@ -122,11 +125,14 @@ impl<F: Scalar> Params<F> {
             let rows: Vec<usize> = targets.iter().map(|target| target.row).collect();
             let hidden = trace.hidden.select(Axis(0), &rows);
             let mut logits = self.logits(hidden.view());
-            for ((mut row, target), &weight) in logits.rows_mut().into_iter().zip(targets).zip(weights) {
+            let of_targets = targets.par_iter().zip(weights);
+            let rows_of_logits = logits.axis_iter_mut(Axis(0)).into_par_iter().zip(of_targets);
+            nll.par_extend(rows_of_logits.map(|(mut row, (target, &weight))| {
                 let row = row.as_slice_mut().expect("rows are contiguous");
-                nll.push(nll_of_row(row, target.token));
+                let nll = nll_of_row(row, target.token);
                 row.iter_mut().for_each(|x| *x *= weight);
-            }
+                nll
+            }));
             let d_rows = self.logits_backward(hidden.view(), logits.view(), grads);
             for (d_row, &row) in d_rows.rows().into_iter().zip(&rows) {
                 let mut sum = d_hidden.row_mut(row);
@@ -151,7 +157,11 @@ pub fn nll_of_row<F: Scalar>(logits: &mut [F], token: u32) -> f64 {
 
 /// `log sum exp(x)`, accumulated in f64.
 fn log_sum_exp<F: Scalar>(x: &[F]) -> f64 {
-    let max = x.iter().fold(F::neg_infinity(), |max, &x| if x > max { x } else { max });
-    let sum: f64 = x.iter().map(|&x| (x - max).exp_().wide()).sum();
+    let max = max(x);
+    let mut lanes = [0.0; 8];
+    for x in x.chunks(8) {
+        lanes.iter_mut().zip(x).for_each(|(sum, &x)| *sum += (x - max).exp_().wide());
+    }
+    let sum: f64 = lanes.into_iter().sum();
     max.wide() + sum.ln()
 }

@@ -29,7 +29,22 @@ impl AdamW {
     /// # Panics
     /// When the lengths differ.
     pub fn step<F: Scalar>(&self, t: usize, params: &mut [F], grads: &[F], moments: &mut Moments<F>) {
-        assert!(params.len() == grads.len() && params.len() == moments.mean.len(), "lengths differ");
+        self.step_part(t, params, grads, moments.parts_mut());
+    }
+
+    /// The same for a part of a tensor, with the moments of that part ([`Moments::parts_mut`]).
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn step_part<F: Scalar>(
+        &self,
+        t: usize,
+        params: &mut [F],
+        grads: &[F],
+        (mean, square): (&mut [F], &mut [F]),
+    ) {
+        let n = params.len();
+        assert!(n == grads.len() && n == mean.len() && n == square.len(), "lengths differ");
         let one = F::one();
         let (b1, b2) = (F::of(self.beta1), F::of(self.beta2));
         let keep = F::of(1.0 - self.lr * self.weight_decay);
@@ -37,8 +52,7 @@ impl AdamW {
         let root = (1.0 - self.beta2.powi(t as i32)).sqrt();
         let rate = F::of(self.lr * root / (1.0 - self.beta1.powi(t as i32)));
         let epsilon = F::of(self.epsilon * root);
-        let moments = moments.mean.iter_mut().zip(&mut moments.square);
-        for ((param, &grad), (m, v)) in params.iter_mut().zip(grads).zip(moments) {
+        for ((param, &grad), (m, v)) in params.iter_mut().zip(grads).zip(mean.iter_mut().zip(square)) {
             *m = b1 * *m + (one - b1) * grad;
             *v = b2 * *v + (one - b2) * grad * grad;
             *param = keep * *param - rate * *m / (v.sqrt() + epsilon);
@@ -57,6 +71,11 @@ impl<F: Scalar> Moments<F> {
     /// Zeros for `n` parameters.
     pub fn zeros(n: usize) -> Self {
         Moments { mean: vec![F::zero(); n], square: vec![F::zero(); n] }
+    }
+
+    /// Means and mean squares, to cut into parts.
+    pub fn parts_mut(&mut self) -> (&mut [F], &mut [F]) {
+        (&mut self.mean, &mut self.square)
     }
 }
 

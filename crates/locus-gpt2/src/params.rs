@@ -282,6 +282,12 @@ impl<F: Scalar> Params<F> {
         Tensor::make_mut(tensor)
     }
 
+    /// The parameters that are present, in order, with their scalars to write to.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (ParamId, &mut [F])> {
+        let tensors = ParamId::all(&self.config).zip(&mut self.tensors);
+        tensors.filter_map(|(id, tensor)| Some((id, Tensor::make_mut(tensor.as_mut()?))))
+    }
+
     /// The parameter as a matrix of [`ParamId::shape`].
     ///
     /// # Panics

@@ -101,19 +101,22 @@ fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// What libraries read from the environment when the program is loaded.
-///
-/// * OpenBLAS: its own threads would fight rayon's, and the results would depend on their number.
-/// * mimalloc: freed memory stays with the process, so that the next pass need not have its pages cleared anew.
-const LIBRARY_SETTINGS: [(&str, &str); 2] = [("OPENBLAS_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "-1")];
-
-/// A process that was started without the settings of its libraries replaces itself by one that has them.
+/// A process that was started without the settings of its libraries, which read them from the environment when the
+/// program is loaded, replaces itself by one that has them. What the caller chose of kernels and memory stays.
 fn restart_with_library_settings() -> Option<ExitCode> {
-    if LIBRARY_SETTINGS.iter().all(|(name, value)| std::env::var_os(name).is_some_and(|set| set == *value)) {
+    let mut settings = locus_gpt2::blas_environment();
+    // mimalloc: freed memory stays with the process, so that the next pass need not have its pages cleared anew.
+    settings.push(("MIMALLOC_PURGE_DELAY", "-1"));
+    settings.retain(|(name, value)| match std::env::var_os(name) {
+        None => true,
+        // More than one thread would make the results depend on their number.
+        Some(set) => *name == "OPENBLAS_NUM_THREADS" && set != *value,
+    });
+    if settings.is_empty() {
         return None;
     }
     let mut command = std::process::Command::new(std::env::current_exe().ok()?);
-    command.args(std::env::args_os().skip(1)).envs(LIBRARY_SETTINGS);
+    command.args(std::env::args_os().skip(1)).envs(settings);
     let status = command.status().ok()?;
     Some(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
