@@ -1,8 +1,7 @@
-//! Forward, backward and mask steps at the organism's size and, for the forward pass, at GPT-2 small's.
+//! The forward pass at GPT-2 small's size.
 
 use criterion::{Criterion, criterion_group};
-use locus_gpt2::{Batch, Config, ParamId, Params};
-use ndarray::Array2;
+use locus_gpt2::{Batch, Config, Params};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use std::hint::black_box;
 
@@ -10,22 +9,6 @@ fn batch(config: &Config, sequences: usize, length: usize) -> Batch {
     let vocab = config.vocab_size;
     let tokens = |i: usize| (0..length).map(|j| ((i * 131 + j * 17) % vocab) as u32).collect::<Vec<_>>();
     Batch::new(config, &(0..sequences).map(tokens).collect::<Vec<_>>()).expect("tokens fit")
-}
-
-fn organism(c: &mut Criterion) {
-    let config = Config::new(4, 4, 64, 128, 2048);
-    let model = Params::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
-    let batch = batch(&config, 64, 8);
-    c.bench_function("organism forward 64x8", |b| b.iter(|| black_box(model.hidden(&batch))));
-    c.bench_function("organism forward + backward to blocks 64x8", |b| {
-        b.iter(|| {
-            let trace = model.trace(&batch, &mut ());
-            let d_hidden = Array2::from_elem(trace.hidden.dim(), 1e-3);
-            let mut grads = Params::zeros(&config, ParamId::maskable(&config));
-            model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
-            black_box(grads)
-        })
-    });
 }
 
 fn gpt2_small(c: &mut Criterion) {
@@ -42,7 +25,7 @@ fn gpt2_small(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, organism, gpt2_small);
+criterion_group!(benches, gpt2_small);
 
 fn main() {
     locus_benches::start_over_with_settings();

@@ -42,7 +42,7 @@ fn main() {
     let fact = fact();
     let covariance = OnceCell::new();
     let mask =
-        ParamMask::random(&config, ParamMask::population(&config) / 20, &mut ChaCha8Rng::seed_from_u64(3));
+        || ParamMask::random(&config, ParamMask::population(&config) / 20, &mut ChaCha8Rng::seed_from_u64(3));
     let stdin = std::io::stdin();
     for work in stdin.lock().lines().map_while(Result::ok) {
         let start = Instant::now();
@@ -67,8 +67,8 @@ fn main() {
                 seconds = Some(of_step);
                 flop
             }
-            "ft circuit" => fine_tune(&model, &mask),
-            "ft complement" => fine_tune(&model, &mask.complement()),
+            "ft circuit" => fine_tune(&model, &mask()),
+            "ft complement" => fine_tune(&model, &mask().complement()),
             "rome" => rome(&model, &fact, covariance.get_or_init(|| covariance_of(&config))),
             other => panic!("no work is called {other}"),
         };

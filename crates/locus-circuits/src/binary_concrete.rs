@@ -156,8 +156,7 @@ impl BinaryConcrete {
         update: Option<Update>,
         next: Streams,
     ) {
-        let masked = masked.iter_mut().filter(|(id, _)| matches!(id, ParamId::Block(..)));
-        let scalars: Vec<_> = tensors.iter_mut().zip(masked).zip(grads.iter_mut()).collect();
+        let scalars: Vec<_> = tensors.iter_mut().zip(masked.blocks_mut()).zip(grads.blocks_mut()).collect();
         scalars.into_par_iter().for_each(|((tensor, (id, masked)), (_, grads))| {
             let streams = (update.map(|update| update.streams.of(id)), next.of(id));
             let (mean, square) = tensor.moments.parts_mut();

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 /// Rows of the packed batch in one piece of parallel work. A piece returns a gradient of every block parameter, so it
 /// must not be small; it must not be large either, or a batch would not fill the machine.
-const PIECE_ROWS: usize = 512;
+const PIECE_ROWS: usize = 256;
 
 /// Block parameters above which pieces take turns with one gradient: each is then enough work for all threads, and a
 /// gradient of their own would be most of the memory.

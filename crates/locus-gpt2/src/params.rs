@@ -282,9 +282,10 @@ impl<F: Scalar> Params<F> {
         Tensor::make_mut(tensor)
     }
 
-    /// The parameters that are present, in order, with their scalars to write to.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (ParamId, &mut [F])> {
+    /// The block parameters that are present, in order, with their scalars to write to.
+    pub fn blocks_mut(&mut self) -> impl Iterator<Item = (ParamId, &mut [F])> {
         let tensors = ParamId::all(&self.config).zip(&mut self.tensors);
+        let tensors = tensors.filter(|(id, _)| matches!(id, ParamId::Block(..)));
         tensors.filter_map(|(id, tensor)| Some((id, Tensor::make_mut(tensor.as_mut()?))))
     }
 
