@@ -73,7 +73,9 @@ fn circuits(c: &mut Criterion) {
     });
     let fact = KnownFact { prompt: tokens(3, 10), subject: 1..4, answer: 11 };
     let how = Tracing { samples: 10, noise: 0.1, window: 2, seed: 1 };
-    c.bench_function("causal trace of one fact", |b| b.iter(|| trace_fact(&model, &fact, &how).expect("fits")));
+    c.bench_function("causal trace of one fact", |b| {
+        b.iter(|| trace_fact(&model, &fact, &how).expect("fits"))
+    });
 }
 
 fn editors(c: &mut Criterion) {
@@ -105,7 +107,8 @@ fn editors(c: &mut Criterion) {
             Fact { rows: (0..6).map(row).collect(), essence, target: vec![11] }
         })
         .collect();
-    let covariance = Arc::new(KeyCovariance::new(Array2::eye(config.d_mlp()), 1e-3).expect("is the identity"));
+    let covariance =
+        Arc::new(KeyCovariance::new(Array2::eye(config.d_mlp()), 1e-3).expect("is the identity"));
     let rome = Rome { max_update: f64::INFINITY, ..Rome::for_model(config) }.with(covariance.clone());
     c.bench_function("one ROME edit", |b| b.iter(|| rome.edit(&model, &facts[..1], None).expect("fits")));
     let layers: BTreeMap<_, _> = (0..config.n_layer).map(|layer| (layer, covariance.clone())).collect();
