@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::bootstrap::bootstrap;
 use crate::token::{beats, mean, probability};
+use crate::{Interval, Stream};
 
 /// A request's prompts of one kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,7 +19,7 @@ pub struct Outcome {
     pub magnitude: f64,
 }
 
-/// Rewriting prompts and paraphrases: the new target should win. `None` of no prompts.
+/// Rewriting prompts and paraphrases: the new target should win. `None` of no prompts and when an NLL is NaN.
 ///
 /// ```
 /// use locus_metrics::editing::new_wins;
@@ -28,12 +30,15 @@ pub fn new_wins(prompts: &[[f64; 2]]) -> Option<Outcome> {
     outcome(prompts, |[new, old]| (new, old))
 }
 
-/// Neighbourhood prompts: the true target should still win. `None` of no prompts.
+/// Neighbourhood prompts: the true target should still win. `None` of no prompts and when an NLL is NaN.
 pub fn true_holds(prompts: &[[f64; 2]]) -> Option<Outcome> {
     outcome(prompts, |[new, old]| (old, new))
 }
 
 fn outcome(prompts: &[[f64; 2]], ordered: fn([f64; 2]) -> (f64, f64)) -> Option<Outcome> {
+    if prompts.iter().flatten().any(|nll| nll.is_nan()) {
+        return None;
+    }
     let won = |&pair: &[f64; 2]| {
         let (wanted, other) = ordered(pair);
         f64::from(u8::from(beats(wanted, other)))
@@ -54,6 +59,33 @@ pub fn harmonic_mean(shares: &[f64]) -> Option<f64> {
     (!shares.is_empty()).then(|| shares.len() as f64 / sum)
 }
 
+/// Harmonic mean of three means over requests, with its interval over requests that are drawn with all three of their
+/// values: CounterFact's S of `[ES, PS, NS]`, zsRE's score of `[efficacy, paraphrase, specificity]`. A request may lack a
+/// value (no neighbourhood prompts) and then does not count in that mean; `None` when none of them has it.
+///
+/// # Panics
+/// When `resamples` is 0.
+pub fn score(requests: &[[Option<f64>; 3]], resamples: usize, stream: Stream) -> Option<Interval> {
+    let of = |rows: &[usize]| {
+        let mean_of =
+            |kind: usize| mean(&rows.iter().filter_map(|&row| requests[row][kind]).collect::<Vec<_>>());
+        harmonic_mean(&[mean_of(0)?, mean_of(1)?, mean_of(2)?])
+    };
+    of(&(0..requests.len()).collect::<Vec<_>>())?;
+    // A resample in which no request has some value is left out.
+    Some(bootstrap(requests.len(), resamples, stream, |rows| of(rows).unwrap_or(f64::NAN)))
+}
+
+/// Whether every target token is the likeliest after the prompt and the target's tokens before it, as MEMIT counts a
+/// correct answer. `None` of an empty target.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn all_correct(likeliest: &[u32], target: &[u32]) -> Option<bool> {
+    assert_eq!(likeliest.len(), target.len(), "lists of different length");
+    (!target.is_empty()).then(|| likeliest == target)
+}
+
 /// Share of places at which two equally long lists have the same token: zsRE's accuracy (likeliest tokens under teacher
 /// forcing against the target) and EasyEdit's locality (likeliest tokens before against after). `None` of nothing.
 ///
@@ -65,8 +97,9 @@ pub fn token_agreement(a: &[u32], b: &[u32]) -> Option<f64> {
 }
 
 /// Whether freely generated tokens begin with the target: no partial credit, and no help from the target's own tokens.
-pub fn exact_match(generated: &[u32], target: &[u32]) -> bool {
-    generated.starts_with(target)
+/// `None` of an empty target.
+pub fn exact_match(generated: &[u32], target: &[u32]) -> Option<bool> {
+    (!target.is_empty()).then(|| generated.starts_with(target))
 }
 
 /// Weighted entropy of a text's bigrams and trigrams in bits, `H_2 / 3 + 2 H_3 / 3`: it falls when a model repeats
@@ -110,9 +143,14 @@ mod tests {
         assert_eq!((harmonic_mean(&[0.5, 0.0]), harmonic_mean(&[])), (Some(0.0), None));
         assert_eq!(token_agreement(&[1, 2, 3, 4], &[1, 9, 3, 4]), Some(0.75));
         assert_eq!(token_agreement(&[], &[]), None);
-        assert!(
-            exact_match(&[5, 6, 7], &[5, 6]) && !exact_match(&[5], &[5, 6]) && !exact_match(&[5, 9], &[5, 6])
+        assert_eq!((new_wins(&[[f64::NAN, 1.0]]), true_holds(&[[0.5, 1.0], [1.0, f64::NAN]])), (None, None));
+        let [begins, short, other] = [&[5, 6, 7][..], &[5], &[5, 9]].map(|made| exact_match(made, &[5, 6]));
+        assert_eq!(
+            [begins, short, other, exact_match(&[5], &[])],
+            [Some(true), Some(false), Some(false), None]
         );
+        let answers = [all_correct(&[5, 6], &[5, 6]), all_correct(&[5, 7], &[5, 6]), all_correct(&[], &[])];
+        assert_eq!(answers, [Some(true), Some(false), None]);
         // bigrams ab ba ab: H = 0.9183; trigrams aba bab: H = 1
         assert!(
             (ngram_entropy(b"abab").unwrap() - (0.918_295_834_054_489_6 / 3.0 + 2.0 / 3.0)).abs() < 1e-12
@@ -120,6 +158,20 @@ mod tests {
         assert_eq!((ngram_entropy(b"ab"), ngram_entropy(b"aaaaaa")), (None, Some(0.0)));
         assert_eq!(perplexity(4.0 * 2.0f64.ln(), 4), Some(2.0));
         assert_eq!(perplexity(0.0, 0), None);
+    }
+
+    /// Means over the requests that have a value, resampled together: equal requests leave no doubt.
+    #[test]
+    fn scores_of_requests() {
+        let stream = || Stream::named(1, "score");
+        let mixed = [[Some(1.0), Some(1.0), None], [Some(1.0), Some(0.5), Some(0.5)]];
+        // 3 / (1/1 + 1/0.75 + 1/0.5)
+        let mean = score(&mixed, 200, stream()).unwrap();
+        assert!((mean.value - 9.0 / 13.0).abs() < 1e-12 && mean.low < mean.value && mean.value <= mean.high);
+        let alike = score(&[[Some(1.0), Some(0.5), Some(0.25)]; 9], 50, stream()).unwrap();
+        assert!((alike.value - 3.0 / 7.0).abs() < 1e-12 && (alike.high - alike.low).abs() < 1e-12);
+        assert_eq!(score(&[[Some(1.0), None, Some(1.0)]], 50, stream()), None);
+        assert_eq!(score(&[], 50, stream()), None);
     }
 
     proptest! {

@@ -1,7 +1,6 @@
 //! X2: editors side by side.
 
-use locus_metrics::Interval;
-use locus_metrics::editing::{harmonic_mean, new_wins, true_holds};
+use locus_metrics::editing::{Outcome, new_wins, score, true_holds};
 
 use super::{
     TableOptions,
@@ -14,7 +13,7 @@ use crate::{
     results::{Style, Table},
 };
 
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 14] = [
     "editor",
     "scope",
     "size",
@@ -24,6 +23,9 @@ const COLUMNS: [&str; 11] = [
     "paraphrase",
     "neighbourhood",
     "score",
+    "EM",
+    "PM",
+    "NM",
     "P(new)",
     "drift",
 ];
@@ -47,39 +49,52 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
         .map(|group| {
             let EditorOutcome { editor, scope, target_density, .. } = group[0];
             let size = Density::of(*target_density).label();
-            let estimate_of = |what: &str, value: fn(&EditorOutcome) -> Option<f64>| {
+            let estimate_of = |what: &str, value: &dyn Fn(&EditorOutcome) -> Option<f64>| {
                 let found: Vec<(f64, u64)> =
                     group.iter().filter_map(|o| value(o).map(|value| (value, o.case_id))).collect();
                 let (values, keys): (Vec<f64>, Vec<u64>) = found.into_iter().unzip();
                 options.mean(&values, &keys, &format!("X2/{editor}/{scope:?}/{size}/{what}"))
             };
-            let efficacy = estimate_of("efficacy", |o| new_wins(&[o.rewrite]).map(|o| o.success));
-            let paraphrase = estimate_of("paraphrase", |o| new_wins(&o.paraphrase).map(|o| o.success));
-            let neighborhood =
-                estimate_of("neighbourhood", |o| true_holds(&o.neighborhood).map(|o| o.success));
-            let score = score([&efficacy, &paraphrase, &neighborhood]);
+            const KINDS: [(&str, fn(&EditorOutcome) -> Option<Outcome>); 3] = [
+                ("efficacy", |o| new_wins(&[o.rewrite])),
+                ("paraphrase", |o| new_wins(&o.paraphrase)),
+                ("neighbourhood", |o| true_holds(&o.neighborhood)),
+            ];
+            let successes = KINDS
+                .map(|(what, measured)| estimate_of(what, &|o| measured(o).map(|outcome| outcome.success)));
+            let magnitudes = KINDS.map(|(what, measured)| {
+                let of_kind = estimate_of(what, &|o| measured(o).map(|outcome| outcome.magnitude));
+                percent(of_kind.map(|magnitude| magnitude.value))
+            });
+            let requests: Vec<[Option<f64>; 3]> = group
+                .iter()
+                .map(|o| KINDS.map(|(_, measured)| measured(o).map(|outcome| outcome.success)))
+                .collect();
+            let purpose = format!("X2/{editor}/{scope:?}/{size}/score");
+            let score = score(&requests, options.resamples, options.stream(&purpose));
             let (scope, size) =
                 if editor == UNEDITED { ("-", "-") } else { (scope_label(*scope), size.as_str()) };
-            vec![
+            let mut cells = vec![
                 text(editor),
                 text(scope),
                 text(size),
                 count(group.len()),
                 count(group.iter().filter(|o| o.refused).count()),
-                estimate(efficacy, Style::Percent),
-                estimate(paraphrase, Style::Percent),
-                estimate(neighborhood, Style::Percent),
-                percent(score),
-                percent(estimate_of("p", |o| Some((-o.rewrite[0]).exp())).map(|p| p.value)),
-                number(estimate_of("drift", |o| Some(o.drift)).map(|drift| drift.value), Style::Fixed3),
-            ]
+            ];
+            cells.extend(successes.map(|success| estimate(success, Style::Percent)));
+            cells.push(estimate(score, Style::Percent));
+            cells.extend(magnitudes);
+            cells.push(percent(estimate_of("p", &|o| Some((-o.rewrite[0]).exp())).map(|p| p.value)));
+            let drift = estimate_of("drift", &|o| Some(o.drift)).map(|drift| drift.value);
+            cells.push(number(drift, Style::Fixed3));
+            cells
         })
         .collect();
     let notes = vec![
         "Efficacy, paraphrase: share of prompts after which the new target has the smaller NLL per token than \
          the true one; neighbourhood: share of prompts about other subjects after which their true target \
          still has. Each a mean over requests of the mean over a request's prompts; ties fail. Score: \
-         harmonic mean of the three."
+         harmonic mean of the three. EM, PM, NM: probability per token of the target that should win less that          of the other, on the edited prompts, paraphrases and neighbourhood."
             .into(),
         "P(new): mean probability per token of the new target after the edited prompt. Drift: change of the NLL \
          per token of neutral text, nats."
@@ -95,13 +110,6 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
         options.source(),
     ];
     table("X2", "Editors side by side".into(), notes, &COLUMNS, rows)
-}
-
-/// `None` when a share is missing.
-fn score(shares: [&Option<Interval>; 3]) -> Option<f64> {
-    let shares: Option<Vec<f64>> =
-        shares.map(|share| share.as_ref().map(|share| share.value)).into_iter().collect();
-    harmonic_mean(&shares?)
 }
 
 #[cfg(test)]
@@ -144,7 +152,10 @@ mod tests {
         close(6, 1.0 / 3.0); // a tie is not a win
         close(7, 0.75); // a request without neighbours does not count
         close(8, 3.0 / (1.5 + 3.0 + 4.0 / 3.0));
-        close(10, 0.5);
+        // rewrite: exp(-1) - exp(-2) twice, its negative once
+        close(9, ((-1.0f64).exp() - (-2.0f64).exp()) / 3.0);
+        close(11, ((-1.0f64).exp() - (-2.0f64).exp()) / 2.0);
+        close(13, 0.5);
         assert_eq!(table.rows[0][1], text("-"));
         assert_eq!(table.rows[0][7], Cell::Empty(()), "no neighbours, no share, no score");
         assert_eq!(table.rows[0][8], Cell::Empty(()));
