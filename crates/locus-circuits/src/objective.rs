@@ -6,11 +6,13 @@ use rayon::prelude::*;
 
 /// Rows of the packed batch in one piece of parallel work. A piece returns a gradient of every block parameter, so it
 /// must not be small; it must not be large either, or a batch would not fill the machine.
-const PIECE_ROWS: usize = 256;
+const PIECE_ROWS: usize = 512;
 
 /// Block parameters above which pieces take turns with one gradient: each is then enough work for all threads, and a
 /// gradient of their own would be most of the memory.
 const MANY_PARAMETERS: usize = 1 << 23;
+/// Rows of one of those pieces: products run no faster with more, and their states take memory.
+const ROWS_OF_MANY_PARAMETERS: usize = 256;
 
 /// How a choice is read off the last token's hidden state.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +53,7 @@ impl<F: Scalar> Objective<'_, F> {
     pub fn add_gradient(&self, masked: &Params<F>, rows: &[usize], sum: &mut Params<F>) -> Result<f64> {
         if ParamMask::population(masked.config()) > MANY_PARAMETERS {
             let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
-            let losses = pieces(&sequences, PIECE_ROWS).into_iter().map(|piece| {
+            let losses = pieces(&sequences, ROWS_OF_MANY_PARAMETERS).into_iter().map(|piece| {
                 self.add_piece(masked, &sequences[piece.clone()], &rows[piece], rows.len(), sum)
             });
             return losses.sum();

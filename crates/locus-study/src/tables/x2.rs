@@ -30,6 +30,9 @@ const COLUMNS: [&str; 14] = [
     "drift",
 ];
 
+/// Outcome of a request on its prompts of one kind.
+type Measured = fn(&EditorOutcome) -> Option<Outcome>;
+
 /// A row per editor, scope and size, in the order they were run.
 pub fn x2(records: &Records, options: &TableOptions) -> Table {
     let mut groups: Vec<Vec<&EditorOutcome>> = Vec::new();
@@ -55,7 +58,7 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
                 let (values, keys): (Vec<f64>, Vec<u64>) = found.into_iter().unzip();
                 options.mean(&values, &keys, &format!("X2/{editor}/{scope:?}/{size}/{what}"))
             };
-            const KINDS: [(&str, fn(&EditorOutcome) -> Option<Outcome>); 3] = [
+            const KINDS: [(&str, Measured); 3] = [
                 ("efficacy", |o| new_wins(&[o.rewrite])),
                 ("paraphrase", |o| new_wins(&o.paraphrase)),
                 ("neighbourhood", |o| true_holds(&o.neighborhood)),
