@@ -81,7 +81,7 @@ impl Scalar for f32 {
         let p = p * r + 5e-1;
         let mantissa = p * r * r + r + 1.0;
         let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
-        // Below the smallest normal number: what is left of it would slow every product that it goes into down a hundredfold.
+        // Below the smallest normal number: what is left of it would slow down every product that it goes into.
         if self < -87.3 { 0.0 } else { mantissa * power }
     }
 
