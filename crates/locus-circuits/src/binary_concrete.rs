@@ -166,16 +166,16 @@ impl BinaryConcrete {
             let pieces = logits.zip(weights).zip(grads.par_chunks_mut(PIECE_SCALARS)).enumerate();
             pieces.for_each(|(piece, (((logits, moments), (weights, masked)), grads))| {
                 let first = piece * PIECE_SCALARS;
-                let mut odds = [F::zero(); PIECE_SCALARS];
-                let odds = &mut odds[..logits.len()];
+                let (mut odds, mut inverse) = ([F::zero(); PIECE_SCALARS], [F::zero(); PIECE_SCALARS]);
+                let (odds, inverse) = (&mut odds[..logits.len()], &mut inverse[..logits.len()]);
                 if let (Some(update), Some(noise)) = (update, streams.0) {
-                    draw(noise, first, logits, odds);
-                    self.gradients(logits, weights, odds, update.penalty, grads);
+                    draw(noise, first, logits, inverse, odds);
+                    self.gradients(weights, odds, inverse, update.penalty, grads);
                     let adam = AdamW { weight_decay: self.weight_decay, ..AdamW::new(self.lr) };
                     adam.step_part(update.t, logits, grads, moments);
                     grads.fill(F::zero());
                 }
-                draw(streams.1, first, logits, odds);
+                draw(streams.1, first, logits, inverse, odds);
                 for ((masked, &odds), &weight) in masked.iter_mut().zip(&*odds).zip(weights) {
                     *masked = if odds > F::one() { weight } else { F::zero() };
                 }
@@ -183,14 +183,22 @@ impl BinaryConcrete {
         });
     }
 
-    /// Turns gradients of masked weights into those of logits.
-    fn gradients<F: Scalar>(&self, logits: &[F], weights: &[F], odds: &[F], penalty: f64, grads: &mut [F]) {
-        let penalty = F::of(penalty);
-        for ((grad, &weight), &odds) in grads.iter_mut().zip(weights).zip(odds) {
-            *grad *= weight * gate(odds, self.temperature);
+    /// Turns gradients of masked weights into those of logits, given their odds and `e^-l`.
+    fn gradients<F: Scalar>(&self, weights: &[F], odds: &[F], inverse: &[F], penalty: f64, grads: &mut [F]) {
+        // Most runs of scalars have nothing but flat gates, and that is soon seen of a run.
+        const RUN: usize = 16;
+        let (gate, penalty) = (Gate::new(self.temperature), F::of(penalty));
+        let runs = grads.chunks_mut(RUN).zip(weights.chunks(RUN).zip(odds.chunks(RUN)));
+        for (grads, (weights, odds)) in runs {
+            if odds.iter().fold(true, |flat, &odds| flat & gate.is_flat(odds)) {
+                grads.fill(F::zero());
+            } else {
+                let scalars = grads.iter_mut().zip(weights).zip(odds);
+                scalars.for_each(|((grad, &weight), &odds)| *grad *= weight * gate.slope(odds));
+            }
         }
-        for (grad, &logit) in grads.iter_mut().zip(logits) {
-            let p = F::one() / (F::one() + (-logit).exp_());
+        for (grad, &inverse) in grads.iter_mut().zip(inverse) {
+            let p = F::one() / (F::one() + inverse);
             *grad += penalty * p * (F::one() - p);
         }
     }
@@ -222,7 +230,11 @@ impl Streams {
     /// Which scalars of a tensor are inside.
     fn inside<F: Scalar>(self, tensor: &Tensor<F>) -> impl Iterator<Item = bool> {
         let noise = self.of(tensor.id);
-        tensor.logits.iter().enumerate().map(move |(i, &logit)| odds(logit, uniform(noise, i)) > F::one())
+        tensor
+            .logits
+            .iter()
+            .enumerate()
+            .map(move |(i, &logit)| odds((-logit).exp_(), uniform(noise, i)) > F::one())
     }
 
     /// Their number.
@@ -230,9 +242,10 @@ impl Streams {
         let noise = self.of(tensor.id);
         let pieces = tensor.logits.par_chunks(PIECE_SCALARS).enumerate();
         let count = |(piece, logits): (usize, &[F])| {
-            let mut drawn = [F::zero(); PIECE_SCALARS];
-            draw(noise, piece * PIECE_SCALARS, logits, &mut drawn[..logits.len()]);
-            drawn[..logits.len()].iter().filter(|&&odds| odds > F::one()).count()
+            let [mut drawn, mut inverse] = [[F::zero(); PIECE_SCALARS]; 2];
+            let (drawn, inverse) = (&mut drawn[..logits.len()], &mut inverse[..logits.len()]);
+            draw(noise, piece * PIECE_SCALARS, logits, inverse, drawn);
+            drawn.iter().filter(|&&odds| odds > F::one()).count()
         };
         pieces.map(count).sum()
     }
@@ -243,32 +256,49 @@ fn uniform<F: Scalar>(noise: Noise, index: usize) -> F {
     F::of(f64::from(noise.uniform(index)))
 }
 
-/// [`odds`] of the scalars from number `first` on.
-fn draw<F: Scalar>(noise: Noise, first: usize, logits: &[F], drawn: &mut [F]) {
-    for (i, (drawn, &logit)) in drawn.iter_mut().zip(logits).enumerate() {
-        *drawn = odds(logit, uniform(noise, first + i));
+/// `e^-l` and [`odds`] of the scalars from number `first` on.
+fn draw<F: Scalar>(noise: Noise, first: usize, logits: &[F], inverse: &mut [F], drawn: &mut [F]) {
+    for (inverse, &logit) in inverse.iter_mut().zip(logits) {
+        *inverse = (-logit).exp_();
+    }
+    for (i, (drawn, &inverse)) in drawn.iter_mut().zip(&*inverse).enumerate() {
+        *drawn = odds(inverse, uniform(noise, first + i));
     }
 }
 
-/// `e^(l + g)` for `g = ln(u / (1 - u))`: the scalar is inside when this is above 1.
+/// `e^(l + g)` for `g = ln(u / (1 - u))`, from `e^-l`: the scalar is inside when this is above 1.
 #[inline(always)]
-fn odds<F: Scalar>(logit: F, u: F) -> F {
-    u / ((F::one() - u) * (-logit).exp_())
+fn odds<F: Scalar>(inverse: F, u: F) -> F {
+    u / ((F::one() - u) * inverse)
 }
 
 /// `s (1 - s) / temperature`, from the odds.
-///
-/// The logarithm is taken only where the sigmoid is not flat, which at temperature 0.01 is a few percent of the scalars.
-#[inline(always)]
-fn gate<F: Scalar>(odds: F, temperature: f64) -> F {
-    // Beyond this distance from the threshold s (1 - s) is below 1e-8.
-    const FLAT: f64 = 18.5;
-    let window = F::of((FLAT * temperature).min(80.0)).exp_();
-    if odds < window && odds * window > F::one() {
-        let s = F::one() / (F::one() + (-odds.ln() / F::of(temperature)).exp_());
-        s * (F::one() - s) / F::of(temperature)
-    } else {
-        F::zero()
+struct Gate<F> {
+    temperature: F,
+    window: F,
+}
+
+impl<F: Scalar> Gate<F> {
+    fn new(temperature: f64) -> Self {
+        // Beyond this distance from the threshold s (1 - s) is below 1e-8.
+        const FLAT: f64 = 18.5;
+        Gate { temperature: F::of(temperature), window: F::of((FLAT * temperature).min(80.0)).exp_() }
+    }
+
+    /// Whether the sigmoid is flat there, as it is at all but a few percent of the scalars at temperature 0.01.
+    #[inline(always)]
+    fn is_flat(&self, odds: F) -> bool {
+        (odds >= self.window) | (odds * self.window <= F::one())
+    }
+
+    /// The slope, 0 where it is flat.
+    #[inline(always)]
+    fn slope(&self, odds: F) -> F {
+        if self.is_flat(odds) {
+            return F::zero();
+        }
+        let s = F::one() / (F::one() + (-odds.ln() / self.temperature).exp_());
+        s * (F::one() - s) / self.temperature
     }
 }
 
@@ -296,8 +326,8 @@ mod tests {
                         continue;
                     }
                     let s = 1.0 / (1.0 + (-z).exp());
-                    let odds = odds(logit, u);
-                    let gate = gate(odds, temperature);
+                    let odds = odds((-logit).exp_(), u);
+                    let gate = Gate::new(temperature).slope(odds);
                     assert_eq!(odds > 1.0, s > 0.5);
                     assert!(
                         (gate - s * (1.0 - s) / temperature).abs() < 2e-6,
@@ -314,7 +344,8 @@ mod tests {
         let noise = Noise::new(9, 9, 9);
         let n = 200_000;
         for logit in [-2.0f32, 0.0, 2.7] {
-            let share = (0..n).filter(|&i| odds(logit, noise.uniform(i)) > 1.0).count() as f64 / n as f64;
+            let share =
+                (0..n).filter(|&i| odds((-logit).exp_(), noise.uniform(i)) > 1.0).count() as f64 / n as f64;
             let expected = 1.0 / (1.0 + f64::from(-logit).exp());
             assert!((share - expected).abs() < 5e-3, "{share} against {expected}");
         }

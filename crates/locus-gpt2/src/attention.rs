@@ -4,13 +4,13 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::forward::{BlockTrace, softmax};
-use crate::linalg::{axpy, dot, written_zeros};
+use crate::linalg::{column_chunks, dot, written_zeros};
 use crate::scalar::Scalar;
 
 /// Number of attention weights of a head over rows `start..start + t` of a sequence.
@@ -20,7 +20,8 @@ pub(crate) fn n_weights(start: usize, t: usize) -> usize {
 
 /// One head on one sequence.
 struct Head<'a, F> {
-    head: usize,
+    /// Where its columns begin among those of all heads.
+    first: usize,
     d: usize,
     width: usize,
     /// Tokens before the sequence's own rows.
@@ -28,10 +29,8 @@ struct Head<'a, F> {
     /// Queries, keys and values of the tokens before, and of the sequence's rows, `[rows, 3d]`.
     past: &'a [F],
     own: &'a [F],
-    /// First row of the sequence.
-    first: usize,
-    /// Rows that go on after the keys and values: the place of each among all such rows, and its place in the sequence.
-    reading: Vec<(usize, usize)>,
+    /// Rows of the sequence that go on after the keys and values.
+    reading: &'a [usize],
 }
 
 impl<'a, F: Scalar> Head<'a, F> {
@@ -41,32 +40,28 @@ impl<'a, F: Scalar> Head<'a, F> {
         batch: &Batch,
         past: &'a [F],
         qkv: &'a [F],
-        reads: Option<&[usize]>,
+        reading: &'a [Vec<usize>],
     ) -> Vec<Head<'a, F>> {
         let (d, width) = (config.n_embd, config.d_head());
         let mut past = past;
         let mut all = Vec::with_capacity(batch.starts().len() * config.n_head);
-        for (sequence, &start) in batch.sequences().zip(batch.starts()) {
+        for ((sequence, &start), reading) in batch.sequences().zip(batch.starts()).zip(reading) {
             let (before, rest) = past.split_at(start * 3 * d);
             past = rest;
             let own = &qkv[sequence.start * 3 * d..sequence.end * 3 * d];
-            let reading = reading(reads, &sequence);
-            all.extend((0..config.n_head).map(|head| Head {
-                head,
-                d,
-                width,
-                start,
-                past: before,
-                own,
-                first: sequence.start,
-                reading: reading.clone(),
-            }));
+            let head = |first| Head { first, d, width, start, past: before, own, reading };
+            all.extend((0..config.n_head).map(|head| head * width).map(head));
         }
         all
     }
 
     fn scale(&self) -> F {
         F::one() / F::of(self.width as f64).sqrt()
+    }
+
+    /// Number of its attention weights.
+    fn n_weights(&self) -> usize {
+        self.reading.iter().map(|row| self.start + row + 1).sum()
     }
 
     /// Number of tokens that the last row sees.
@@ -76,111 +71,227 @@ impl<'a, F: Scalar> Head<'a, F> {
 
     /// Query of a row of the sequence `[w]`.
     fn query(&self, row: usize) -> &'a [F] {
-        &self.own[row * 3 * self.d + self.head * self.width..][..self.width]
+        &self.own[row * 3 * self.d + self.first..][..self.width]
     }
 
-    /// Keys (part 1) or values (2) of all tokens seen, `[s, w]` end to end.
-    fn seen(&self, part: usize) -> Vec<F> {
-        let mut seen = Vec::with_capacity(self.n_seen() * self.width);
-        for row in self.past.chunks_exact(3 * self.d).chain(self.own.chunks_exact(3 * self.d)) {
-            seen.extend_from_slice(&row[part * self.d + self.head * self.width..][..self.width]);
+    /// Keys (part 1) or values (2) of all tokens seen.
+    fn seen(&self, part: usize) -> impl Iterator<Item = &'a [F]> {
+        let rows = self.past.chunks_exact(3 * self.d).chain(self.own.chunks_exact(3 * self.d));
+        let (first, width) = (part * self.d + self.first, self.width);
+        rows.map(move |row| &row[first..][..width])
+    }
+
+    /// They, end to end: `[s, w]`.
+    fn end_to_end(&self, part: usize, out: &mut Vec<F>) {
+        out.clear();
+        self.seen(part).for_each(|row| out.extend_from_slice(row));
+    }
+
+    /// They, side by side: `[w, s]`, zeros up to a whole number of lanes.
+    fn side_by_side(&self, part: usize, out: &mut Vec<F>) {
+        let columns = lanes(self.n_seen());
+        zeros(out, self.width * columns);
+        for (j, row) in self.seen(part).enumerate() {
+            row.iter().enumerate().for_each(|(i, &x)| out[i * columns + j] = x);
         }
-        seen
     }
 
-    /// Weighted values of the rows that go on `[reading, w]`, and their attention weights.
-    fn forward(&self) -> (Vec<F>, Vec<F>) {
-        let (width, s) = (self.width, self.n_seen());
-        let keys = transposed(&self.seen(1), s, width);
-        let values = self.seen(2);
-        let mut z = vec![F::zero(); self.reading.len() * width];
-        let mut weights = Vec::with_capacity(self.n_weights());
-        for (z, &(_, row)) in z.chunks_exact_mut(width).zip(&self.reading) {
-            let (first, seen) = (weights.len(), self.start + row + 1);
-            weights.resize(first + seen, F::zero());
-            let scores = &mut weights[first..];
-            weighted_sum(self.query(row), &keys, s, scores);
-            let scale = self.scale();
-            scores.iter_mut().for_each(|score| *score *= scale);
+    /// Weighted values of the rows that go on `z [reading, w]`, and their attention weights.
+    fn forward(&self, work: &mut Work<F>, mut z: ArrayViewMut2<F>, weights: &mut [F]) {
+        let Work { wide: keys, tall: values, scores, .. } = work;
+        self.side_by_side(1, keys);
+        self.end_to_end(2, values);
+        let columns = lanes(self.n_seen());
+        zeros(scores, columns);
+        let (mut weights, scale) = (weights, self.scale());
+        for (&row, mut z) in self.reading.iter().zip(z.rows_mut()) {
+            let seen = self.start + row + 1;
+            let scores = &mut scores[..lanes(seen)];
+            weighted_sum(self.query(row), keys, columns, scores);
+            for scores in scores.chunks_exact_mut(LANES) {
+                scores.iter_mut().for_each(|score| *score *= scale);
+            }
+            scores[seen..].fill(F::neg_infinity());
             softmax(scores);
-            weighted_sum(scores, &values, width, z);
+            let (own, rest) = weights.split_at_mut(seen);
+            weights = rest;
+            own.copy_from_slice(&scores[..seen]);
+            weighted_sum(own, values, self.width, z.as_slice_mut().expect("columns of a row are contiguous"));
         }
-        (z, weights)
     }
 
     /// Gradients of queries, keys and values of the sequence's rows, `[t, w]` each, from the attention weights and
-    /// `d_z [n, d]` (or of the rows that went on).
-    fn backward(&self, weights: &[F], d_z: &[F]) -> [Vec<F>; 3] {
-        let (width, s) = (self.width, self.n_seen());
-        let keys = self.seen(1);
-        let values = transposed(&self.seen(2), s, width);
-        let own = || vec![F::zero(); self.own.len() / (3 * self.d) * width];
-        let [mut d_q, mut d_k, mut d_v] = [own(), own(), own()];
-        let mut d_scores = vec![F::zero(); s];
+    /// `d_z [reading, d]`.
+    fn backward(
+        &self,
+        work: &mut Work<F>,
+        weights: &[F],
+        d_z: &[F],
+        [mut d_q, d_k, d_v]: [ArrayViewMut2<F>; 3],
+    ) {
+        let Work { wide: values, tall: keys, scores: d_scores, attended, d_keys, d_values } = work;
+        self.end_to_end(1, keys);
+        self.side_by_side(2, values);
+        let (columns, width) = (lanes(self.n_seen()), self.width);
+        zeros(d_keys, d_q.nrows() * width);
+        zeros(d_values, d_q.nrows() * width);
         let (mut weights, scale) = (weights, self.scale());
-        for &(read, row) in &self.reading {
-            let (a, rest) = weights.split_at(self.start + row + 1);
-            weights = rest;
-            let d_z = &d_z[read * self.d + self.head * width..][..width];
-            let d_s = &mut d_scores[..a.len()];
-            d_s.fill(F::zero());
-            weighted_sum(d_z, &values, s, d_s);
-            let mean = dot(a, d_s);
-            d_s.iter_mut().zip(a).for_each(|(d, &a)| *d = a * (*d - mean) * scale);
-            weighted_sum(d_s, &keys, width, &mut d_q[row * width..][..width]);
-            // Tokens before the batch are given: nothing flows to them.
-            let q = self.query(row);
-            let of_own = d_k.chunks_exact_mut(width).zip(d_v.chunks_exact_mut(width));
-            for ((d_k, d_v), (&d_s, &a)) in of_own.zip(d_s.iter().zip(a).skip(self.start)) {
-                axpy(d_s, q, d_k);
-                axpy(a, d_z, d_v);
+        let d_z = |read: usize| &d_z[read * self.d + self.first..][..width];
+        for (block, rows) in self.reading.chunks(TOGETHER).enumerate() {
+            zeros(d_scores, TOGETHER * columns);
+            zeros(attended, TOGETHER * columns);
+            let places = d_scores.chunks_exact_mut(columns).zip(attended.chunks_exact_mut(columns));
+            for ((k, &row), (d_s, a)) in rows.iter().enumerate().zip(places) {
+                let seen = self.start + row + 1;
+                let (own, rest) = weights.split_at(seen);
+                weights = rest;
+                a[..seen].copy_from_slice(own);
+                let (d_s, a) = (&mut d_s[..lanes(seen)], &a[..lanes(seen)]);
+                weighted_sum(d_z(block * TOGETHER + k), values, columns, d_s);
+                let mean = dot(a, d_s);
+                for (d_s, a) in d_s.chunks_exact_mut(LANES).zip(a.chunks_exact(LANES)) {
+                    d_s.iter_mut().zip(a).for_each(|(d, &a)| *d = a * (*d - mean) * scale);
+                }
+                let d_q = d_q.row_mut(row).into_slice().expect("columns of a row are contiguous");
+                weighted_sum(&d_s[..seen], keys, width, d_q);
             }
+            // Tokens before the batch are given: nothing flows to them. Of rows that are not there the weights are zeros.
+            let n = rows[rows.len() - 1] + 1;
+            let of = |k: usize| k.min(rows.len() - 1);
+            let query = |k: usize| self.query(rows[of(k)]);
+            let queries = [query(0), query(1), query(2), query(3)];
+            let d_z = |k: usize| d_z(block * TOGETHER + of(k));
+            let d_zs = [d_z(0), d_z(1), d_z(2), d_z(3)];
+            add_products(&d_scores[self.start..], columns, queries, &mut d_keys[..n * width]);
+            add_products(&attended[self.start..], columns, d_zs, &mut d_values[..n * width]);
         }
-        [d_q, d_k, d_v]
-    }
-
-    /// Number of its attention weights.
-    fn n_weights(&self) -> usize {
-        self.reading.iter().map(|&(_, row)| self.start + row + 1).sum()
+        for (mut out, rows) in [(d_k, &*d_keys), (d_v, &*d_values)] {
+            let rows = rows.chunks_exact(width);
+            out.rows_mut().into_iter().zip(rows).for_each(|(mut out, row)| {
+                out.as_slice_mut().expect("columns of a row are contiguous").copy_from_slice(row);
+            });
+        }
     }
 }
 
-/// Rows of a sequence that go on after the keys and values: the place of each among all such rows, and its place in
-/// the sequence.
-fn reading(reads: Option<&[usize]>, sequence: &Range<usize>) -> Vec<(usize, usize)> {
-    match reads {
-        None => sequence.clone().map(|row| (row, row - sequence.start)).collect(),
+/// What one thread needs beside inputs and outputs.
+struct Work<F> {
+    /// Keys or values side by side.
+    wide: Vec<F>,
+    /// The others end to end.
+    tall: Vec<F>,
+    scores: Vec<F>,
+    attended: Vec<F>,
+    d_keys: Vec<F>,
+    d_values: Vec<F>,
+}
+
+impl<F> Work<F> {
+    fn new() -> Self {
+        let [wide, tall, scores, attended, d_keys, d_values] = [const { Vec::new() }; 6];
+        Work { wide, tall, scores, attended, d_keys, d_values }
+    }
+}
+
+fn zeros<F: Scalar>(x: &mut Vec<F>, n: usize) {
+    x.clear();
+    x.resize(n, F::zero());
+}
+
+/// Columns that are worked on at once.
+const LANES: usize = 8;
+/// Rows whose gradients are added to those of keys and values at once.
+const TOGETHER: usize = 4;
+
+/// The least whole number of lanes, in entries.
+fn lanes(n: usize) -> usize {
+    n.next_multiple_of(LANES)
+}
+
+/// Rows of each sequence that go on after the keys and values, as places in the sequence.
+fn reading(batch: &Batch, reads: Option<&[usize]>) -> Vec<Vec<usize>> {
+    let of_sequence = |sequence: Range<usize>| match reads {
+        None => (0..sequence.len()).collect(),
         Some(rows) => {
             let place = |row: usize| rows.partition_point(|&read| read < row);
-            let places = place(sequence.start)..place(sequence.end);
-            places.map(|place| (place, rows[place] - sequence.start)).collect()
+            let rows = &rows[place(sequence.start)..place(sequence.end)];
+            rows.iter().map(|row| row - sequence.start).collect()
         }
+    };
+    batch.sequences().map(of_sequence).collect()
+}
+
+/// `y = sum over i of weights[i] rows[i]`, where row `i` begins at `i stride`.
+#[inline(always)]
+fn weighted_sum<F: Scalar>(weights: &[F], rows: &[F], stride: usize, y: &mut [F]) {
+    let mut column = 0;
+    let mut broad = y.chunks_exact_mut(2 * LANES);
+    for y in &mut broad {
+        y.copy_from_slice(&column_sums::<F, { 2 * LANES }>(weights, &rows[column..], stride));
+        column += 2 * LANES;
+    }
+    let mut narrow = broad.into_remainder().chunks_exact_mut(LANES);
+    for y in &mut narrow {
+        y.copy_from_slice(&column_sums::<F, LANES>(weights, &rows[column..], stride));
+        column += LANES;
+    }
+    for y in narrow.into_remainder() {
+        [*y] = column_sums(weights, &rows[column..], stride);
+        column += 1;
     }
 }
 
-/// `[rows, columns]` to `[columns, rows]`.
-fn transposed<F: Scalar>(x: &[F], rows: usize, columns: usize) -> Vec<F> {
-    let mut y = vec![F::zero(); x.len()];
-    for (i, x) in x.chunks_exact(columns).enumerate() {
-        x.iter().enumerate().for_each(|(j, &x)| y[j * rows + i] = x);
-    }
-    y
-}
-
-/// `y <- y + sum over i of weights[i] rows[i]`, rows of the given width of which the first `y.len()` entries count. Four
-/// rows at a time, so that `y` is passed over less often.
-fn weighted_sum<F: Scalar>(weights: &[F], rows: &[F], width: usize, y: &mut [F]) {
-    let (n, fours) = (y.len(), weights.len() / 4 * 4);
+/// The same for `N` columns, whose sums stay in registers. Four rows at a time, so that no sum waits for the one before.
+#[inline(always)]
+fn column_sums<F: Scalar, const N: usize>(weights: &[F], rows: &[F], stride: usize) -> [F; N] {
+    let mut sums = [F::zero(); N];
+    let fours = weights.len() / 4 * 4;
     for i in (0..fours).step_by(4) {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|k| &rows[(i + k) * width..][..n]);
-        let [wa, wb, wc, wd] = [0, 1, 2, 3].map(|k| weights[i + k]);
-        for j in 0..n {
-            y[j] += (wa * a[j] + wb * b[j]) + (wc * c[j] + wd * d[j]);
+        let row = |i: usize| &rows[i * stride..][..N];
+        let (a, b, c, d) = (row(i), row(i + 1), row(i + 2), row(i + 3));
+        let w = &weights[i..i + 4];
+        for j in 0..N {
+            sums[j] += (w[0] * a[j] + w[1] * b[j]) + (w[2] * c[j] + w[3] * d[j]);
         }
     }
     for i in fours..weights.len() {
-        axpy(weights[i], &rows[i * width..][..n], y);
+        let row = &rows[i * stride..][..N];
+        for j in 0..N {
+            sums[j] += weights[i] * row[j];
+        }
     }
+    sums
+}
+
+/// `y_j <- y_j + sum over k of weights[k, j] x_k` with `weights [4, j]`, whose rows are `stride` apart, and `y [j, w]`.
+#[inline(always)]
+fn add_products<F: Scalar>(weights: &[F], stride: usize, x: [&[F]; TOGETHER], y: &mut [F]) {
+    let width = x[0].len();
+    let (a, b, c, d) = (x[0], &x[1][..width], &x[2][..width], &x[3][..width]);
+    for (j, y) in y.chunks_exact_mut(width).enumerate() {
+        let w = |k: usize| weights[k * stride + j];
+        let (wa, wb, wc, wd) = (w(0), w(1), w(2), w(3));
+        for i in 0..width {
+            y[i] += (wa * a[i] + wb * b[i]) + (wc * c[i] + wd * d[i]);
+        }
+    }
+}
+
+/// Heads that one piece of parallel work should have at least: some ten microseconds' worth.
+fn heads_together<F: Scalar>(heads: &[Head<F>]) -> usize {
+    const MULTIPLY_ADDS: usize = 1 << 16;
+    let multiply_adds: usize = heads.iter().map(|head| head.n_weights() * head.width).sum();
+    (MULTIPLY_ADDS * heads.len() / multiply_adds.max(1)).max(1)
+}
+
+/// Cuts a slice into pieces of the given lengths.
+fn cut<T>(x: &mut [T], lengths: impl Iterator<Item = usize>) -> impl Iterator<Item = &mut [T]> {
+    let mut rest = x;
+    lengths.map(move |n| {
+        let (first, others) = std::mem::take(&mut rest).split_at_mut(n);
+        rest = others;
+        first
+    })
 }
 
 /// Causal softmax attention per sequence and head: `qkv [n, 3d]`, and those of the tokens before, in; heads side by
@@ -196,19 +307,19 @@ pub(crate) fn attention<F: Scalar>(
     reads: Option<&[usize]>,
 ) -> (Array2<F>, Vec<F>) {
     let (d, width) = (config.n_embd, config.d_head());
-    assert_eq!(past.nrows(), batch.starts().iter().sum::<usize>(), "rows before the batch");
     let [past, qkv] = [past, qkv].map(|states| states.to_slice().expect("states are contiguous"));
-    let heads = Head::all(config, batch, past, qkv, reads);
-    let attended: Vec<(Vec<F>, Vec<F>)> = heads.par_iter().map(Head::forward).collect();
+    let reading = reading(batch, reads);
+    let heads = Head::all(config, batch, past, qkv, &reading);
     let mut out = written_zeros(reads.map_or(batch.n_rows(), <[usize]>::len), d);
-    let z = out.as_slice_mut().expect("fresh arrays are contiguous");
-    let mut weights = Vec::with_capacity(attended.iter().map(|(_, weights)| weights.len()).sum());
-    for (head, (own, of_head)) in heads.iter().zip(&attended) {
-        for (own, &(row, _)) in own.chunks_exact(width).zip(&head.reading) {
-            z[row * d + head.head * width..][..width].copy_from_slice(own);
-        }
-        weights.extend_from_slice(of_head);
-    }
+    let mut weights = vec![F::zero(); heads.iter().map(Head::n_weights).sum()];
+    let z = rows_of_sequences(out.view_mut(), reading.iter().map(Vec::len));
+    let z = z.flat_map(|z| column_chunks(z, width));
+    let of_heads = heads.iter().zip(z).zip(cut(&mut weights, heads.iter().map(Head::n_weights)));
+    let of_heads: Vec<_> = of_heads.collect();
+    of_heads
+        .into_par_iter()
+        .with_min_len(heads_together(&heads))
+        .for_each_init(Work::new, |work, ((head, z), weights)| head.forward(work, z, weights));
     (out, weights)
 }
 
@@ -224,28 +335,46 @@ pub(crate) fn attention_backward<F: Scalar>(
     let (d, width) = (config.n_embd, config.d_head());
     let qkv = trace.qkv.as_slice().expect("states are contiguous");
     let past = trace.past.as_slice().expect("states are contiguous");
-    let d_z = d_z.to_slice().expect("states are contiguous");
-    let heads = Head::all(config, batch, past, qkv, trace.reads.as_deref());
-    let mut rest = trace.attn.as_slice();
-    let weights: Vec<&[F]> = heads
-        .iter()
-        .map(|head| {
-            let (own, others) = rest.split_at(head.n_weights());
-            rest = others;
-            own
-        })
-        .collect();
-    let gradients: Vec<[Vec<F>; 3]> =
-        heads.par_iter().zip(&weights).map(|(head, weights)| head.backward(weights, d_z)).collect();
+    let reading = reading(batch, trace.reads.as_deref());
+    let heads = Head::all(config, batch, past, qkv, &reading);
     let mut out = written_zeros(batch.n_rows(), 3 * d);
-    let d_qkv = out.as_slice_mut().expect("fresh arrays are contiguous");
-    for (head, gradients) in heads.iter().zip(&gradients) {
-        for (part, gradient) in gradients.iter().enumerate() {
-            for (i, gradient) in gradient.chunks_exact(width).enumerate() {
-                let place = (head.first + i) * 3 * d + part * d + head.head * width;
-                d_qkv[place..][..width].copy_from_slice(gradient);
-            }
+    let d_qkv = rows_of_sequences(out.view_mut(), batch.sequences().map(|rows| rows.len()));
+    let d_qkv = d_qkv.map(|d_qkv| {
+        let (d_q, d_kv) = d_qkv.split_at(Axis(1), d);
+        let (d_k, d_v) = d_kv.split_at(Axis(1), d);
+        let [d_q, d_k, d_v] = [d_q, d_k, d_v].map(|d| column_chunks(d, width));
+        d_q.zip(d_k).zip(d_v).map(|((d_q, d_k), d_v)| [d_q, d_k, d_v])
+    });
+    let d_z = d_z.to_slice().expect("states are contiguous");
+    let (mut weights, mut first) = (trace.attn.as_slice(), 0);
+    let mut of_heads = Vec::with_capacity(heads.len());
+    for (heads, d_qkv) in heads.chunks_exact(config.n_head).zip(d_qkv) {
+        let rows = heads[0].reading.len();
+        for (head, d_qkv) in heads.iter().zip(d_qkv) {
+            let (own, others) = weights.split_at(head.n_weights());
+            weights = others;
+            of_heads.push((head, own, &d_z[first * d..(first + rows) * d], d_qkv));
         }
+        first += rows;
     }
+    of_heads
+        .into_par_iter()
+        .with_min_len(heads_together(&heads))
+        .for_each_init(Work::new, |work, (head, weights, d_z, d_qkv)| {
+            head.backward(work, weights, d_z, d_qkv)
+        });
     out
+}
+
+/// Cuts a state into the rows of each sequence.
+fn rows_of_sequences<F>(
+    state: ArrayViewMut2<'_, F>,
+    counts: impl Iterator<Item = usize>,
+) -> impl Iterator<Item = ArrayViewMut2<'_, F>> {
+    let mut rest = Some(state);
+    counts.map(move |count| {
+        let (own, others) = rest.take().expect("is put back").split_at(Axis(0), count);
+        rest = Some(others);
+        own
+    })
 }

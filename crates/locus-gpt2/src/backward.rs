@@ -4,13 +4,13 @@
 //! a parameter that is absent from `grads` costs nothing, and with no parameters at all the pass yields gradients of
 //! activations only.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Zip};
 use rayon::prelude::*;
 
 use crate::attention::attention_backward;
 use crate::batch::Batch;
-use crate::forward::{BlockTrace, GELU_CUBIC, GELU_SCALE, Norm, NormStats, Site, Tap, Trace};
-use crate::linalg::{add_column_sums, axpy, dot, gemm, rows_in_piece, sum, zip_costly};
+use crate::forward::{BlockTrace, Norm, NormStats, Site, Tap, Trace};
+use crate::linalg::{add_column_sums, axpy, dot, gemm, rows_in_piece, sum};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
 
@@ -79,7 +79,7 @@ impl<F: Scalar> Params<F> {
         let weights = (id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias));
         let mut d_key = self.linear_backward(trace.mlp_key.view(), d_mlp.view(), weights, grads);
         tap.visit(layer, Site::MlpKey, d_key.view_mut());
-        zip_costly(&mut d_key, &trace.mlp_pre, |d, x| d * gelu_derivative(x));
+        Zip::from(&mut d_key).and(&trace.mlp_slope).par_for_each(|d, &slope| *d *= slope);
         tap.visit(layer, Site::MlpPre, d_key.view_mut());
         let weights = (id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
         let mut d_ln = self.linear_backward(trace.ln_2_out.view(), d_key.view(), weights, grads);
@@ -253,13 +253,4 @@ fn embed_backward<F: Scalar>(batch: &Batch, d_x: ArrayView2<F>, grads: &mut Para
             }
         }
     }
-}
-
-/// Derivative of the tanh-form GELU.
-#[inline(always)]
-fn gelu_derivative<F: Scalar>(x: F) -> F {
-    let (scale, cubic) = (F::of(GELU_SCALE), F::of(GELU_CUBIC));
-    let t = (scale * (x + cubic * x * x * x)).tanh_();
-    let d_inner = scale * (F::one() + F::of(3.0) * cubic * x * x);
-    F::of(0.5) * (F::one() + t) + F::of(0.5) * x * (F::one() - t * t) * d_inner
 }

@@ -13,14 +13,14 @@
 
 use std::ops::Range;
 
-use ndarray::{ArcArray2, Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{ArcArray2, Array2, ArrayView2, ArrayViewMut2, Axis, Zip, s};
 use rayon::prelude::*;
 
 use crate::attention::{attention, n_weights};
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::error::Result;
-use crate::linalg::{axpy, dot, gemm, map_costly, max, rows_in_piece, sum, written_zeros};
+use crate::linalg::{axpy, dot, gemm, max, rows_in_piece, sum, written_zeros};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
 
@@ -126,7 +126,8 @@ pub(crate) struct BlockTrace<F> {
     pub resid_mid: Array2<F>,
     pub ln_2: NormStats<F>,
     pub ln_2_out: Array2<F>,
-    pub mlp_pre: Array2<F>,
+    /// Slope of the activation at each entry of what goes into it: that is all that the backward pass asks of it.
+    pub mlp_slope: Array2<F>,
     pub mlp_key: Array2<F>,
 }
 
@@ -205,9 +206,9 @@ impl<F: Scalar> Trace<F> {
         let weights = sizes.sum::<usize>() * config.n_head;
         for block in &mut self.blocks {
             let BlockTrace {
-                resid_in, ln_1_out, qkv, head_out, resid_mid, ln_2_out, mlp_pre, mlp_key, ..
+                resid_in, ln_1_out, qkv, head_out, resid_mid, ln_2_out, mlp_slope, mlp_key, ..
             } = block;
-            for x in [resid_in, ln_1_out, qkv, head_out, resid_mid, ln_2_out, mlp_pre, mlp_key] {
+            for x in [resid_in, ln_1_out, qkv, head_out, resid_mid, ln_2_out, mlp_slope, mlp_key] {
                 shorten(x, n);
             }
             let past: usize = batch.starts().iter().sum();
@@ -261,7 +262,7 @@ impl<F: Scalar> Params<F> {
         layers: Range<usize>,
         tap: &mut impl Tap<F>,
     ) -> Array2<F> {
-        layers.fold(x, |x, layer| self.block(batch, x, past.qkv[layer].clone(), layer, None, tap).0)
+        layers.fold(x, |x, layer| self.block(batch, x, past.qkv[layer].clone(), layer, None, tap, false).0)
     }
 
     /// Hidden states after the final LayerNorm `[n, d]`.
@@ -275,7 +276,7 @@ impl<F: Scalar> Params<F> {
         let last = self.config().n_layer - 1;
         let x = self.blocks(batch, self.embed(batch), 0..last, &mut ());
         let past = ArcArray2::zeros((0, 3 * self.config().n_embd));
-        let (x, _) = self.block(batch, x, past, last, Some(rows), &mut ());
+        let (x, _) = self.block(batch, x, past, last, Some(rows), &mut (), false);
         self.final_norm(x.view())
     }
 
@@ -340,7 +341,7 @@ impl<F: Scalar> Params<F> {
         let x = self.blocks(&batch, self.embed(&batch), 0..last, &mut keep);
         // Of the last block only keys and values are wanted.
         let none = ArcArray2::zeros((0, 3 * self.config().n_embd));
-        self.block(&batch, x, none, last, Some(&[]), &mut keep);
+        self.block(&batch, x, none, last, Some(&[]), &mut keep, false);
         Ok(Past { qkv })
     }
 
@@ -393,9 +394,9 @@ impl<F: Scalar> Params<F> {
         let mut x = resid;
         for (layer, past) in past.qkv.into_iter().enumerate().skip(first_layer) {
             let reads = reads.filter(|_| layer + 1 == n_layer);
-            let (out, block) = self.block(batch, x, past, layer, reads, tap);
+            let (out, block) = self.block(batch, x, past, layer, reads, tap, true);
             x = out;
-            blocks.push(block);
+            blocks.extend(block);
         }
         let (hidden, ln_f) = self.norm(x.view(), ParamId::FinalNormWeight, ParamId::FinalNormBias);
         Trace { first_layer, blocks, resid: x, ln_f, hidden }
@@ -410,10 +411,11 @@ impl<F: Scalar> Params<F> {
     pub fn mlp(&self, layer: usize, ln_out: ArrayView2<F>) -> Array2<F> {
         let id = |param| ParamId::Block(layer, param);
         let mut key = self.linear(ln_out, id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
-        map_costly(&mut key, gelu);
+        key.par_mapv_inplace(gelu);
         self.linear(key.view(), id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias))
     }
 
+    /// One block; with `traced` also what its backward pass needs.
     fn block(
         &self,
         batch: &Batch,
@@ -422,7 +424,8 @@ impl<F: Scalar> Params<F> {
         layer: usize,
         reads: Option<&[usize]>,
         tap: &mut impl Tap<F>,
-    ) -> (Array2<F>, BlockTrace<F>) {
+        traced: bool,
+    ) -> (Array2<F>, Option<BlockTrace<F>>) {
         let id = |param| ParamId::Block(layer, param);
         tap.visit(layer, Site::ResidIn, resid_in.view_mut());
         let (mut ln_1_out, ln_1) =
@@ -449,15 +452,24 @@ impl<F: Scalar> Params<F> {
         let mut mlp_pre =
             self.linear(ln_2_out.view(), id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
         tap.visit(layer, Site::MlpPre, mlp_pre.view_mut());
-        let mut mlp_key = mlp_pre.clone();
-        map_costly(&mut mlp_key, gelu);
+        let (mut mlp_key, mlp_slope) = if traced {
+            let mlp_key = Zip::from(&mut mlp_pre).par_map_collect(|x| {
+                let (key, slope) = gelu_with_slope(*x);
+                *x = slope;
+                key
+            });
+            (mlp_key, mlp_pre)
+        } else {
+            mlp_pre.par_mapv_inplace(gelu);
+            (mlp_pre, Array2::zeros((0, 0)))
+        };
         tap.visit(layer, Site::MlpKey, mlp_key.view_mut());
         let mut resid_out =
             self.linear(mlp_key.view(), id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias));
         tap.visit(layer, Site::MlpOut, resid_out.view_mut());
         resid_out += &resid_mid;
         tap.visit(layer, Site::ResidOut, resid_out.view_mut());
-        let trace = BlockTrace {
+        let trace = traced.then(|| BlockTrace {
             reads: reads.map(<[usize]>::to_vec),
             resid_in,
             ln_1,
@@ -469,9 +481,9 @@ impl<F: Scalar> Params<F> {
             resid_mid,
             ln_2,
             ln_2_out,
-            mlp_pre,
+            mlp_slope,
             mlp_key,
-        };
+        });
         (resid_out, trace)
     }
 
@@ -523,22 +535,36 @@ pub fn select_rows<F: Scalar>(x: ArrayView2<F>, rows: &[usize]) -> Array2<F> {
 }
 
 /// `sqrt(2 / pi)`
-pub(crate) const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
+const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
 /// Coefficient of the cubic term.
-pub(crate) const GELU_CUBIC: f64 = 0.044_715;
+const GELU_CUBIC: f64 = 0.044_715;
 
 /// GELU, tanh form (Hendrycks & Gimpel 2016, eq. 3; `gelu_new` in Hugging Face):
 /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
 #[inline(always)]
-pub(crate) fn gelu<F: Scalar>(x: F) -> F {
-    let inner = F::of(GELU_SCALE) * (x + F::of(GELU_CUBIC) * x * x * x);
-    F::of(0.5) * x * (F::one() + inner.tanh_())
+fn gelu<F: Scalar>(x: F) -> F {
+    gelu_with_slope(x).0
+}
+
+/// It and its derivative, which share the hyperbolic tangent.
+#[inline(always)]
+fn gelu_with_slope<F: Scalar>(x: F) -> (F, F) {
+    let (scale, cubic, half) = (F::of(GELU_SCALE), F::of(GELU_CUBIC), F::of(0.5));
+    let t = (scale * (x + cubic * x * x * x)).tanh_();
+    let d_inner = scale * (F::one() + F::of(3.0) * cubic * x * x);
+    (half * x * (F::one() + t), half * (F::one() + t) + half * x * (F::one() - t * t) * d_inner)
 }
 
 /// Softmax in place, shifted by the maximum.
 pub(crate) fn softmax<F: Scalar>(x: &mut [F]) {
+    // Eight at a time: rows of attention weights are short, and a loop of unknown length would go through them one by one.
     let max = max(x);
-    x.iter_mut().for_each(|x| *x = (*x - max).exp_());
+    let (eights, rest) = x.as_chunks_mut::<8>();
+    let shifted = |x: F| (x - max).exp_();
+    eights.iter_mut().for_each(|x| x.iter_mut().for_each(|x| *x = shifted(*x)));
+    rest.iter_mut().for_each(|x| *x = shifted(*x));
     let inv = F::one() / sum(x);
-    x.iter_mut().for_each(|x| *x *= inv);
+    let (eights, rest) = x.as_chunks_mut::<8>();
+    eights.iter_mut().for_each(|x| x.iter_mut().for_each(|x| *x *= inv));
+    rest.iter_mut().for_each(|x| *x *= inv);
 }

@@ -47,7 +47,10 @@ pub fn gemm<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta: F, mu
 }
 
 /// Cuts a matrix into runs of columns.
-fn column_chunks<F>(c: ArrayViewMut2<'_, F>, size: usize) -> impl Iterator<Item = ArrayViewMut2<'_, F>> {
+pub(crate) fn column_chunks<F>(
+    c: ArrayViewMut2<'_, F>,
+    size: usize,
+) -> impl Iterator<Item = ArrayViewMut2<'_, F>> {
     let mut rest = Some(c);
     std::iter::from_fn(move || {
         let c = rest.take()?;
@@ -129,26 +132,6 @@ pub(crate) fn max<F: Scalar>(x: &[F]) -> F {
         }
     }
     lanes.into_iter().fold(tail, larger)
-}
-
-/// `y_i <- f(y_i, x_i)` for a costly `f`, on all threads.
-///
-/// # Panics
-/// When the arrays differ in size or are not contiguous.
-pub(crate) fn zip_costly<F: Scalar>(y: &mut Array2<F>, x: &Array2<F>, f: impl Fn(F, F) -> F + Sync) {
-    assert_eq!(y.dim(), x.dim(), "shapes of an entry-wise loop");
-    let y = y.as_slice_mut().expect("states are contiguous").par_chunks_mut(PIECE_ENTRIES);
-    let x = x.as_slice().expect("states are contiguous").par_chunks(PIECE_ENTRIES);
-    y.zip(x).for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(*y, x)));
-}
-
-/// `y_i <- f(y_i)` for a costly `f`, on all threads.
-///
-/// # Panics
-/// When the array is not contiguous.
-pub(crate) fn map_costly<F: Scalar>(y: &mut Array2<F>, f: impl Fn(F) -> F + Sync) {
-    let y = y.as_slice_mut().expect("states are contiguous").par_chunks_mut(PIECE_ENTRIES);
-    y.for_each(|y| y.iter_mut().for_each(|y| *y = f(*y)));
 }
 
 /// Zeros that are written. Those of `Array2::zeros` come from the system as pages that are mapped when read and copied

@@ -66,12 +66,13 @@ impl Scalar for f32 {
     fn exp_(self) -> Self {
         const LN2_HIGH: f32 = 0.693_359_4;
         const LN2_LOW: f32 = -2.121_944_4e-4;
-        // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer without a call.
+        // Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the last bits; subtracting it gives the number.
         const ROUND: f32 = 12_582_912.0;
         // Comparisons are written so that NaN passes through both of them.
         let x = if self > 88.3 { 88.3 } else { self };
         let x = if x < -87.3 { -87.3 } else { x };
-        let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let shifted = x * std::f32::consts::LOG2_E + ROUND;
+        let n = shifted - ROUND;
         let r = x - n * LN2_HIGH - n * LN2_LOW;
         let p = 1.987_569_1e-4;
         let p = p * r + 1.398_199_9e-3;
@@ -80,7 +81,8 @@ impl Scalar for f32 {
         let p = p * r + 1.666_666_5e-1;
         let p = p * r + 5e-1;
         let mantissa = p * r * r + r + 1.0;
-        let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
+        // 2^n; a conversion to an integer would saturate, which takes longer than all the rest.
+        let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
         // Below the smallest normal number: what is left of it would slow down every product that it goes into.
         if self < -87.3 { 0.0 } else { mantissa * power }
     }
