@@ -79,15 +79,23 @@ impl NullSpace {
     }
 }
 
+/// Least share of a key's square that the keys before it do not already span. Keys that are equal save for the rounding
+/// of an `f32` model have 1e-14; those of different subjects have 1e-4 and more.
+const LEAST_SHARE: f64 = 1e-10;
+
 /// `A^-1 B` for a positive definite `A [n, n]` and `B [n, m]`.
 fn solve_positive(a: Array2<f64>, b: ArrayView2<f64>) -> Result<Array2<f64>> {
     let n = a.nrows();
-    let dependent = |_| {
+    let why = || {
         Error::Unstable(format!(
             "the keys of {n} facts are linearly dependent; expected different subjects or a lambda above 0"
         ))
     };
+    let dependent = |_| why();
     let factor = a.cholesky(UPLO::Lower).map_err(dependent)?;
+    if factor.diag().iter().zip(a.diag()).any(|(&pivot, &square)| pivot * pivot < LEAST_SHARE * square) {
+        return Err(why());
+    }
     let b = b.as_standard_layout().into_owned();
     let half = factor.solve_triangular(UPLO::Lower, Diag::NonUnit, &b).map_err(dependent)?;
     let transposed = factor.t().as_standard_layout().into_owned();

@@ -1,13 +1,18 @@
 //! Some entries of a matrix, and products with matrices that have those alone.
 //!
 //! Dimensions: `i` in, `o` out, `t` tokens. The rows of one request lie side by side ([`Lanes`]), so that each entry is
-//! one short vector operation.
+//! a few short vector operations. Entries are listed block of columns by block of columns, so that what a run of them
+//! writes to stays in the first-level cache.
+
+use std::ops::Range;
 
 use locus_gpt2::Scalar;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 /// Rows side by side in one vector.
 const LANES: usize = 16;
+/// Columns of a block: 32 KiB of lanes in `f32`.
+const BLOCK: usize = 512;
 
 /// A state `[t, width]` with its rows side by side: blocks of [`LANES`] rows, zeros behind the last.
 #[derive(Clone, Debug)]
@@ -17,12 +22,12 @@ pub(super) struct Lanes<F> {
 }
 
 impl<F: Scalar> Lanes<F> {
-    fn zeros(rows: usize, width: usize) -> Self {
-        Lanes { width, values: vec![[F::zero(); LANES]; rows.div_ceil(LANES) * width] }
+    fn zeros(blocks: usize, width: usize) -> Self {
+        Lanes { width, values: vec![[F::zero(); LANES]; blocks * width] }
     }
 
     pub fn new(x: ArrayView2<F>) -> Self {
-        let mut lanes = Lanes::zeros(x.nrows(), x.ncols());
+        let mut lanes = Lanes::zeros(x.nrows().div_ceil(LANES), x.ncols());
         for (row, x) in x.rows().into_iter().enumerate() {
             let x = x.to_slice().expect("rows are contiguous");
             let block = &mut lanes.values[row / LANES * lanes.width..][..lanes.width];
@@ -40,35 +45,39 @@ impl<F: Scalar> Lanes<F> {
         }
     }
 
-    fn blocks(&self) -> impl Iterator<Item = &[[F; LANES]]> {
+    fn blocks(&self) -> impl ExactSizeIterator<Item = &[[F; LANES]]> {
         self.values.chunks_exact(self.width)
     }
 }
 
-/// Places of entries in a matrix `[i, o]`, row by row.
+/// Places of entries in a matrix `[i, o]`: block of columns by block of columns, within one row by row.
 #[derive(Clone, Debug)]
 pub(super) struct Entries {
-    /// First place of each row, and their number at the end.
-    starts: Vec<usize>,
-    columns: Vec<u32>,
+    rows: usize,
     width: usize,
+    /// Number of entries before each row of each block, and of all.
+    starts: Vec<usize>,
+    /// Columns, counted from the first of their block.
+    columns: Vec<u16>,
 }
 
 impl Entries {
     /// Those whose byte is `chosen`.
     pub fn new(bytes: &[u8], width: usize, chosen: u8) -> Self {
-        let mut entries = Entries { starts: vec![0], columns: Vec::new(), width };
-        for row in bytes.chunks_exact(width) {
-            let columns = (0..).zip(row).filter(|(_, byte)| **byte == chosen).map(|(column, _)| column);
-            entries.columns.extend(columns);
-            entries.starts.push(entries.columns.len());
+        let mut entries = Entries { rows: bytes.len() / width, width, starts: vec![0], columns: Vec::new() };
+        for first in (0..width).step_by(BLOCK) {
+            for row in bytes.chunks_exact(width) {
+                let block = (0..).zip(&row[first..width.min(first + BLOCK)]);
+                entries.columns.extend(block.filter(|(_, byte)| **byte == chosen).map(|(column, _)| column));
+                entries.starts.push(entries.columns.len());
+            }
         }
         entries
     }
 
     /// None of a matrix of that many rows.
     pub fn none(rows: usize, width: usize) -> Self {
-        Entries { starts: vec![0; rows + 1], columns: Vec::new(), width }
+        Entries { rows, width, starts: vec![0; width.div_ceil(BLOCK) * rows + 1], columns: Vec::new() }
     }
 
     pub fn len(&self) -> usize {
@@ -76,55 +85,71 @@ impl Entries {
     }
 
     pub fn has(&self, row: usize, column: usize) -> bool {
-        self.columns[self.starts[row]..self.starts[row + 1]].binary_search(&(column as u32)).is_ok()
+        let run = column / BLOCK * self.rows + row;
+        let run = &self.columns[self.starts[run]..self.starts[run + 1]];
+        run.binary_search(&((column % BLOCK) as u16)).is_ok()
     }
 
-    /// Places in the matrix, row-major.
+    /// Places in the matrix, row-major, in the order of the list.
     pub fn places(&self) -> impl Iterator<Item = usize> + '_ {
-        let of_row = move |row: usize| {
-            let columns = &self.columns[self.starts[row]..self.starts[row + 1]];
-            columns.iter().map(move |&column| row * self.width + column as usize)
-        };
-        (0..self.starts.len() - 1).flat_map(of_row)
+        let runs = self.starts.windows(2).enumerate();
+        runs.flat_map(move |(run, places)| {
+            let first = run % self.rows * self.width + run / self.rows * BLOCK;
+            self.columns[places[0]..places[1]].iter().map(move |&column| first + column as usize)
+        })
     }
 
-    /// Adds entries that are not there yet, given row by row. Says of each entry which it was of the old ones, or (as an
-    /// error) of the new ones.
+    /// Adds entries that are not there yet. Says of each entry which it was of the old ones, or (as an error) of the new
+    /// ones.
     pub fn insert(&mut self, new: &[(usize, u32)]) -> Vec<Result<usize, usize>> {
-        let old = std::mem::replace(self, Entries::none(0, self.width));
-        let mut order = Vec::with_capacity(old.len() + new.len());
-        let mut next = 0;
-        for (row, places) in old.starts.windows(2).enumerate() {
-            for place in places[0]..places[1] {
-                while next < new.len() && new[next] < (row, old.columns[place]) {
-                    order.push(Err(next));
-                    self.columns.push(new[next].1);
-                    next += 1;
+        let place = |&(row, column): &(usize, u32)| {
+            (column as usize / BLOCK * self.rows + row, (column as usize % BLOCK) as u16)
+        };
+        let mut sorted: Vec<usize> = (0..new.len()).collect();
+        sorted.sort_unstable_by_key(|&index| place(&new[index]));
+        let mut sorted = sorted.into_iter().map(|index| (place(&new[index]), index)).peekable();
+        let mut columns = Vec::with_capacity(self.columns.len() + new.len());
+        let mut order = Vec::with_capacity(columns.capacity());
+        let mut starts = vec![0];
+        for (run, places) in self.starts.windows(2).enumerate() {
+            for old in places[0]..places[1] {
+                let at = (run, self.columns[old]);
+                while let Some(((_, column), index)) = sorted.next_if(|(place, _)| *place < at) {
+                    order.push(Err(index));
+                    columns.push(column);
                 }
-                order.push(Ok(place));
-                self.columns.push(old.columns[place]);
+                order.push(Ok(old));
+                columns.push(at.1);
             }
-            while next < new.len() && new[next].0 == row {
-                order.push(Err(next));
-                self.columns.push(new[next].1);
-                next += 1;
+            while let Some(((_, column), index)) = sorted.next_if(|(place, _)| place.0 == run) {
+                order.push(Err(index));
+                columns.push(column);
             }
-            self.starts.push(self.columns.len());
+            starts.push(columns.len());
         }
+        (self.starts, self.columns) = (starts, columns);
         order
+    }
+
+    /// The runs of entries in each row of a block of columns.
+    fn runs(&self, block: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.starts[block * self.rows..].windows(2).map(|places| places[0]..places[1]).take(self.rows)
     }
 
     /// `x V` for the matrix `V` that has `values` at the entries and zeros elsewhere.
     pub fn times<F: Scalar>(&self, values: &[F], x: &Lanes<F>) -> Lanes<F> {
-        let mut y = Lanes { width: self.width, values: Vec::new() };
-        y.values.resize(x.values.len() / x.width * self.width, [F::zero(); LANES]);
+        let mut y = Lanes::zeros(x.blocks().len(), self.width);
         for (x, y) in x.blocks().zip(y.values.chunks_exact_mut(self.width)) {
-            for (x, places) in x.iter().zip(self.starts.windows(2)) {
-                let places = places[0]..places[1];
-                for (&column, &value) in self.columns[places.clone()].iter().zip(&values[places]) {
-                    let y = &mut y[column as usize];
-                    for lane in 0..LANES {
-                        y[lane] += value * x[lane];
+            for (block, y) in y.chunks_mut(BLOCK).enumerate() {
+                for (x, places) in x.iter().zip(self.runs(block)) {
+                    let x = *x;
+                    for (&column, &value) in self.columns[places.clone()].iter().zip(&values[places]) {
+                        // Copies, which cannot overlap: only so are the lanes one vector.
+                        let mut sums = y[column as usize];
+                        for lane in 0..LANES {
+                            sums[lane] += value * x[lane];
+                        }
+                        y[column as usize] = sums;
                     }
                 }
             }
@@ -132,29 +157,54 @@ impl Entries {
         y
     }
 
-    /// `d_y V^T`, and `x^T d_y` at the entries.
-    pub fn backward<F: Scalar>(&self, values: &[F], x: &Lanes<F>, d_y: &Lanes<F>) -> (Lanes<F>, Vec<F>) {
-        let mut d_x = Lanes { width: x.width, values: vec![[F::zero(); LANES]; x.values.len()] };
-        let mut products = vec![F::zero(); values.len()];
+    /// `d_y V^T`. Hands each entry's place in the list and value to `step` with its element of `x^T d_y`.
+    pub fn backward<F: Scalar>(
+        &self,
+        values: &mut [F],
+        x: &Lanes<F>,
+        d_y: &Lanes<F>,
+        mut step: impl FnMut(usize, &mut F, F),
+    ) -> Lanes<F> {
+        let mut d_x = Lanes::zeros(x.blocks().len(), x.width);
         let blocks = x.blocks().zip(d_y.blocks()).zip(d_x.values.chunks_exact_mut(x.width));
-        for ((x, d_y), d_x) in blocks {
-            for ((x, d_x), places) in x.iter().zip(d_x).zip(self.starts.windows(2)) {
-                let places = places[0]..places[1];
-                let mut sums = [F::zero(); LANES];
-                let listed = self.columns[places.clone()].iter().zip(&values[places.clone()]);
-                for ((&column, &value), product) in listed.zip(&mut products[places]) {
-                    let d_y = &d_y[column as usize];
+        if blocks.len() == 1 {
+            blocks.for_each(|((x, d_y), d_x)| self.backward_rows(values, x, d_y, d_x, &mut step));
+            return d_x;
+        }
+        // No entry moves before all rows have seen it.
+        let mut products = vec![F::zero(); values.len()];
+        let mut add = |place: usize, _: &mut F, product| products[place] += product;
+        blocks.for_each(|((x, d_y), d_x)| self.backward_rows(values, x, d_y, d_x, &mut add));
+        let listed = values.iter_mut().zip(products).enumerate();
+        listed.for_each(|(place, (value, product))| step(place, value, product));
+        d_x
+    }
+
+    /// The same of one block of rows.
+    fn backward_rows<F: Scalar>(
+        &self,
+        values: &mut [F],
+        x: &[[F; LANES]],
+        d_y: &[[F; LANES]],
+        d_x: &mut [[F; LANES]],
+        step: &mut impl FnMut(usize, &mut F, F),
+    ) {
+        for (block, d_y) in d_y.chunks(BLOCK).enumerate() {
+            for ((x, d_x), places) in x.iter().zip(d_x.iter_mut()).zip(self.runs(block)) {
+                let (x, mut sums) = (*x, *d_x);
+                let listed = self.columns[places.clone()].iter().zip(&mut values[places.clone()]);
+                for (place, (&column, value)) in places.zip(listed) {
+                    let d_y = d_y[column as usize];
                     let mut terms = [F::zero(); LANES];
                     for lane in 0..LANES {
-                        sums[lane] += value * d_y[lane];
+                        sums[lane] += *value * d_y[lane];
                         terms[lane] = x[lane] * d_y[lane];
                     }
-                    *product += sum(terms);
+                    step(place, value, sum(terms));
                 }
                 *d_x = sums;
             }
         }
-        (d_x, products)
     }
 }
 
@@ -169,4 +219,69 @@ fn sum<F: Scalar>(mut terms: [F; LANES]) -> F {
         half /= 2;
     }
     terms[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+
+    /// More columns than a block, more rows than lanes; against the dense matrix with those entries.
+    #[test]
+    fn products_are_those_of_the_dense_matrix() {
+        let (rows, width, t) = (7, 2 * BLOCK + 76, LANES + 4);
+        let bytes: Vec<u8> = (0..rows * width).map(|place| u8::from(place * 7919 % 13 < 2)).collect();
+        let entries = Entries::new(&bytes, width, 1);
+        let mut values: Vec<f64> = (0..entries.len()).map(|i| (i % 11) as f64 - 5.0).collect();
+        let mut dense = Array2::zeros((rows, width));
+        for (place, &value) in entries.places().zip(&values) {
+            dense[(place / width, place % width)] = value;
+        }
+        assert_eq!(entries.len(), bytes.iter().filter(|byte| **byte == 1).count());
+        let state =
+            |columns, k: usize| Array2::from_shape_fn((t, columns), |(i, j)| ((i * k + j) % 7) as f64);
+        let (x, d_y) = (state(rows, 3), state(width, 5));
+        let mut y = Array2::zeros((t, width));
+        entries.times(&values, &Lanes::new(x.view())).add_to(1.0, y.view_mut());
+        assert_eq!(y, x.dot(&dense));
+        let mut gradients = vec![0.0; values.len()];
+        let mut d_x = Array2::zeros((t, rows));
+        let lanes = (Lanes::new(x.view()), Lanes::new(d_y.view()));
+        let own = entries.backward(&mut values, &lanes.0, &lanes.1, |place, _, g| gradients[place] = g);
+        own.add_to(1.0, d_x.view_mut());
+        assert_eq!(d_x, d_y.dot(&dense.t()));
+        let gradient = x.t().dot(&d_y);
+        let expected: Vec<f64> =
+            entries.places().map(|place| gradient[(place / width, place % width)]).collect();
+        assert_eq!(gradients, expected);
+    }
+
+    #[test]
+    fn inserted_entries_keep_the_order_of_the_list() {
+        let (rows, width) = (5, BLOCK + 300);
+        let byte = |place: usize| match place * 7919 % 17 {
+            0 | 1 => 1,
+            2 => 2,
+            _ => 0,
+        };
+        let bytes: Vec<u8> = (0..rows * width).map(byte).collect();
+        let mut entries = Entries::new(&bytes, width, 1);
+        let old: Vec<usize> = entries.places().collect();
+        let new: Vec<(usize, u32)> = (0..bytes.len())
+            .rev()
+            .filter(|&i| bytes[i] == 2)
+            .map(|i| (i / width, (i % width) as u32))
+            .collect();
+        let order = entries.insert(&new);
+        let both: Vec<u8> = bytes.iter().map(|&byte| u8::from(byte > 0)).collect();
+        let places: Vec<usize> = entries.places().collect();
+        assert_eq!(places, Entries::new(&both, width, 1).places().collect::<Vec<_>>());
+        let place = |new: (usize, u32)| new.0 * width + new.1 as usize;
+        let named: Vec<usize> =
+            order.iter().map(|of| of.map_or_else(|index| place(new[index]), |index| old[index])).collect();
+        assert_eq!(named, places);
+        assert!(places.iter().all(|&place| entries.has(place / width, place % width)));
+        assert!(!entries.has(0, 4) || both[4] == 1);
+    }
 }

@@ -8,7 +8,7 @@
 //! those are is bounded: the moves of entry `(i, o)` add up to at most `lr |X_i| |G_o|` (Cauchy-Schwarz), so where that
 //! stays below the clamp the clamp never acts.
 
-use locus_gpt2::{Scalar, axpy, gemm};
+use locus_gpt2::{Scalar, gemm};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use super::entries::{Entries, Lanes};
@@ -115,14 +115,13 @@ struct Held<F> {
 }
 
 impl<F: Scalar> MatrixChange<F> {
-    /// No change of a matrix `[i, o]`, with room for the factors of `steps` rows unless it will be kept whole by then.
-    pub fn none(editable: &Editable, (rows, width): (usize, usize), steps: usize) -> Self {
-        let room = steps.min(rows * width / (rows + width));
+    /// No change of a matrix `[i, o]`.
+    pub fn none(editable: &Editable, (rows, width): (usize, usize)) -> Self {
         match editable {
             Editable::Only(entries) => MatrixChange::Listed(vec![F::zero(); entries.len()]),
             Editable::AllBut(entries) => MatrixChange::Factored(Factored {
-                x: Vec::with_capacity(room * rows),
-                g: Vec::with_capacity(room * width),
+                x: Vec::new(),
+                g: Vec::new(),
                 x_squares: vec![0.0; rows],
                 g_squares: vec![0.0; width],
                 fixed: vec![F::zero(); entries.len()],
@@ -171,20 +170,19 @@ impl<F: Scalar> MatrixChange<F> {
     ) {
         match (&mut *self, editable) {
             (MatrixChange::Listed(change), Editable::Only(entries)) => {
-                let (own, gradient) = entries.backward(change, &x.lanes, &Lanes::new(d_y));
+                let lanes = Lanes::new(d_y);
+                let own = entries.backward(change, &x.lanes, &lanes, |_, c, g| *c = descent.moved(*c, g));
                 own.add_to(F::one(), d_x);
-                change.iter_mut().zip(gradient).for_each(|(c, g)| *c = descent.moved(*c, g));
             }
             (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
-                let (lanes, held) = (Lanes::new(d_y), &change.held);
-                let (own, fixed_gradient) = entries.backward(&change.fixed, &x.lanes, &lanes);
-                own.add_to(-F::one(), d_x.view_mut());
-                let (own, held_gradient) = held.entries.backward(&held.corrections, &x.lanes, &lanes);
-                own.add_to(F::one(), d_x.view_mut());
+                let lanes = Lanes::new(d_y);
+                let move_on = |_, c: &mut F, g| *c -= descent.lr * g;
+                entries
+                    .backward(&mut change.fixed, &x.lanes, &lanes, move_on)
+                    .add_to(-F::one(), d_x.view_mut());
+                change.held.backward(descent, &x.lanes, &lanes).add_to(F::one(), d_x.view_mut());
                 let (factor_x, factor_g) = change.factors();
                 through(-descent.lr, d_y, factor_g, factor_x, d_x);
-                change.fixed.iter_mut().zip(fixed_gradient).for_each(|(c, g)| *c -= descent.lr * g);
-                change.held.step(descent, &held_gradient);
                 change.remember(entries, descent, &x.rows, d_y);
                 let (rows, width) = (x.rows.ncols(), d_y.ncols());
                 let rank = change.x.len() / rows;
@@ -243,54 +241,71 @@ impl<F: Scalar> Factored<F> {
 
     /// Takes the factors of a step in, and finds the entries that the clamp may have reached with it.
     fn remember(&mut self, outside: &Entries, descent: Descent<F>, x: &Array2<F>, d_y: ArrayView2<F>) {
-        let add_squares = |squares: &mut [f64], x: ArrayView2<F>| {
+        let with_squares = |squares: &[f64], x: ArrayView2<F>| {
+            let mut squares = squares.to_vec();
             for row in x.rows() {
                 let row = row.to_slice().expect("rows are contiguous");
                 squares.iter_mut().zip(row).for_each(|(sum, x)| *sum += x.wide() * x.wide());
             }
+            squares
         };
-        add_squares(&mut self.x_squares, x.view());
-        add_squares(&mut self.g_squares, d_y);
+        let x_squares = with_squares(&self.x_squares, x.view());
+        let g_squares = with_squares(&self.g_squares, d_y);
         let reach = descent.reach();
-        let largest = self.g_squares.iter().fold(0.0, |largest: f64, &g| largest.max(g));
+        // The columns that go furthest first: of each row those that are reached are then the first few.
+        let largest = |squares: &[f64]| squares.iter().fold(0.0, |largest: f64, &x| largest.max(x));
+        let (furthest_row, furthest) = (largest(&x_squares), largest(&g_squares));
+        let reachable = |&o: &u32| furthest_row * g_squares[o as usize] >= reach;
+        let mut columns: Vec<u32> = (0..g_squares.len() as u32).filter(reachable).collect();
+        columns.sort_unstable_by(|&a, &b| g_squares[b as usize].total_cmp(&g_squares[a as usize]));
         let mut found: Vec<(usize, u32)> = Vec::new();
-        for (i, &x_squares) in self.x_squares.iter().enumerate().filter(|(_, x)| **x * largest >= reach) {
-            let columns = (0..).zip(&self.g_squares).filter(|(_, g)| x_squares * **g >= reach);
-            let new = |o: u32| !outside.has(i, o as usize) && !self.held.entries.has(i, o as usize);
-            found.extend(columns.map(|(o, _)| (i, o)).filter(|&(_, o)| new(o)));
+        let rows = x_squares.iter().zip(&self.x_squares).enumerate();
+        for (i, (&now, &before)) in rows.filter(|(_, (now, _))| **now * furthest >= reach) {
+            let reached = columns.iter().take_while(|&&o| now * g_squares[o as usize] >= reach);
+            // Where the bound was reached before, the entry is held already.
+            let new = |o: usize| before * self.g_squares[o] < reach && !outside.has(i, o);
+            found.extend(reached.filter(|&&o| new(o as usize)).map(|&o| (i, o)));
         }
         let mut moves = Vec::with_capacity(found.len());
         for found in found.chunk_by(|a, b| a.0 == b.0) {
             let i = found[0].0;
             // Before this step the clamp had not acted on them: they are what the factors say.
             let width = self.g_squares.len();
-            let mut before = vec![F::zero(); width];
-            for (x, g) in self.x.chunks_exact(self.x_squares.len()).zip(self.g.chunks_exact(width)) {
-                axpy(-descent.lr * x[i], g, &mut before);
+            let rows = self.x.chunks_exact(self.x_squares.len()).zip(self.g.chunks_exact(width));
+            let mut before = vec![F::zero(); found.len()];
+            for (x, g) in rows {
+                let factor = -descent.lr * x[i];
+                before.iter_mut().zip(found).for_each(|(sum, &(_, o))| *sum += factor * g[o as usize]);
             }
-            for &(_, o) in found {
-                let (before, gradient) = (before[o as usize], x.column(i).dot(&d_y.column(o as usize)));
+            for (&(_, o), before) in found.iter().zip(before) {
+                let gradient = x.column(i).dot(&d_y.column(o as usize));
                 let change = descent.moved(before, gradient);
                 moves.push((change, change - (before - descent.lr * gradient)));
             }
         }
         self.held.insert(&found, &moves);
+        (self.x_squares, self.g_squares) = (x_squares, g_squares);
+        // Exactly: these are most of the memory.
+        self.x.reserve_exact(x.len());
+        self.g.reserve_exact(d_y.len());
         self.x.extend_from_slice(x.as_slice().expect("states are contiguous"));
         self.g.extend_from_slice(d_y.as_slice().expect("states are contiguous"));
     }
 }
 
 impl<F: Scalar> Held<F> {
-    /// One step of descent.
-    fn step(&mut self, descent: Descent<F>, gradient: &[F]) {
-        for ((change, correction), &g) in self.changes.iter_mut().zip(&mut self.corrections).zip(gradient) {
+    /// What the corrections make of `d_y`, and one step of descent.
+    fn backward(&mut self, descent: Descent<F>, x: &Lanes<F>, d_y: &Lanes<F>) -> Lanes<F> {
+        let changes = &mut self.changes;
+        self.entries.backward(&mut self.corrections, x, d_y, |place, correction, g| {
+            let change = &mut changes[place];
             let moved = descent.moved(*change, g);
             *correction += moved - (*change - descent.lr * g);
             *change = moved;
-        }
+        })
     }
 
-    /// Adds entries, given row by row, with their changes and corrections.
+    /// Adds entries with their changes and corrections.
     fn insert(&mut self, places: &[(usize, u32)], values: &[(F, F)]) {
         if places.is_empty() {
             return;

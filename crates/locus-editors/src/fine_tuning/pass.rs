@@ -78,15 +78,18 @@ impl<'a, F: Scalar> Scope<'a, F> {
         Scope { start, plain, descent, editable, masked }
     }
 
-    /// No change yet, for a request that reads these tokens; its steps will have `rows` rows in all.
-    pub fn unchanged(&self, read: &[u32], rows: usize) -> Change<F> {
+    /// Whether some matrix may move at most of its entries, so that steps are remembered.
+    pub fn moves_most(&self) -> bool {
+        self.editable.iter().any(|editable| matches!(editable, Editable::AllBut(_)))
+    }
+
+    /// No change yet, for a request that reads these tokens.
+    pub fn unchanged(&self, read: &[u32]) -> Change<F> {
         let config = self.start.config();
         let matrices = matrices(config.n_layer).into_iter().zip(&self.editable);
         Change {
             vectors: Params::zeros(config, ParamId::all(config).filter(|id| id.is_vector())),
-            matrices: matrices
-                .map(|(id, editable)| MatrixChange::none(editable, id.shape(config), rows))
-                .collect(),
+            matrices: matrices.map(|(id, editable)| MatrixChange::none(editable, id.shape(config))).collect(),
             tokens: TokenChange::none(read, ParamId::TokenEmbedding.shape(config)),
             positions: Array2::zeros((read.len(), config.n_embd)),
         }

@@ -107,6 +107,7 @@ impl<F: Scalar> TokenChange<F> {
         }
         self.hidden.extend_from_slice(hidden.as_slice().expect("states are contiguous"));
         let first = self.d_logits.len();
+        self.d_logits.reserve_exact(d_logits.len());
         self.d_logits.extend_from_slice(d_logits.as_slice().expect("states are contiguous"));
         for (&token, change) in &mut self.rows {
             let mut gradient = vec![F::zero(); d];
