@@ -22,7 +22,7 @@
 
 use std::ops::Range;
 
-use locus_gpt2::{Batch, Error, ParamId, Params, Past, Result, Scalar, Site, axpy};
+use locus_gpt2::{Batch, Error, ParamId, Params, Past, Result, Scalar, Site, axpy, log_sum_exp};
 use ndarray::{Array2, ArrayViewMut2, Axis, concatenate, s};
 use rayon::prelude::*;
 
@@ -344,9 +344,8 @@ fn run<F: Scalar>(
 fn answer_probability<F: Scalar>(model: &Params<F>, hidden: Array2<F>, answer: u32) -> f64 {
     let logits = model.logits(hidden.view());
     let of = |row: ndarray::ArrayView1<F>| {
-        let max = row.iter().fold(f64::NEG_INFINITY, |max, x| max.max(x.wide()));
-        let sum: f64 = row.iter().map(|&x| (x - F::of(max)).exp_().wide()).sum();
-        (row[answer as usize].wide() - max).exp() / sum
+        let row = row.to_slice().expect("rows are contiguous");
+        (row[answer as usize].wide() - log_sum_exp(row)).exp()
     };
     logits.rows().into_iter().map(of).sum::<f64>() / hidden.nrows() as f64
 }

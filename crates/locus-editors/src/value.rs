@@ -20,8 +20,10 @@
 
 use std::ops::Range;
 
-use locus_gpt2::{AdamW, Batch, Moments, Params, Past, Scalar, Site, Trace, axpy, select_rows};
-use ndarray::{Array2, ArrayView1, ArrayViewMut1, ArrayViewMut2, Axis, s};
+use locus_gpt2::{
+    AdamW, Batch, Moments, Params, Past, Scalar, Site, Trace, axpy, exponentials, log_sum_exp, select_rows,
+};
+use ndarray::{Array2, ArrayView1, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -335,7 +337,7 @@ impl<'a, F: Scalar> Search<'a, F> {
                 Read::Target { token, weight } => {
                     let token = token as usize;
                     let wanted = row[token].wide();
-                    let (max, sum) = exponentials(row.view_mut());
+                    let (max, sum) = exponentials(row.as_slice_mut().expect("rows are contiguous"));
                     // d nll / d logit_i = p_i - [i = token]
                     let scale = F::of(weight / sum);
                     row.iter_mut().for_each(|x| *x *= scale);
@@ -364,18 +366,8 @@ impl<'a, F: Scalar> Search<'a, F> {
     }
 }
 
-/// Replaces each entry by `exp(x - max)`; the maximum and the sum of the new entries.
-fn exponentials<F: Scalar>(mut logits: ArrayViewMut1<F>) -> (f64, f64) {
-    let logits = logits.as_slice_mut().expect("rows are contiguous");
-    let max = logits.iter().fold(F::neg_infinity(), |max, &x| if x > max { x } else { max });
-    logits.iter_mut().for_each(|x| *x = (*x - max).exp_());
-    (max.wide(), logits.iter().map(|x| x.wide()).sum())
-}
-
 fn log_softmax<F: Scalar>(logits: ArrayView1<F>) -> Vec<f64> {
-    let max = logits.iter().fold(f64::NEG_INFINITY, |max, x| max.max(x.wide()));
-    let sum: f64 = logits.iter().map(|x| (x.wide() - max).exp()).sum();
-    let log_sum = max + sum.ln();
+    let log_sum = log_sum_exp(logits.to_slice().expect("rows are contiguous"));
     logits.iter().map(|x| x.wide() - log_sum).collect()
 }
 

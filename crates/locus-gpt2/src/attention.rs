@@ -199,7 +199,7 @@ fn zeros<F: Scalar>(x: &mut Vec<F>, n: usize) {
 }
 
 /// Columns that are worked on at once.
-const LANES: usize = 8;
+const LANES: usize = 16;
 /// Rows whose gradients are added to those of keys and values at once.
 const TOGETHER: usize = 4;
 
@@ -224,20 +224,13 @@ fn reading(batch: &Batch, reads: Option<&[usize]>) -> Vec<Vec<usize>> {
 /// `y = sum over i of weights[i] rows[i]`, where row `i` begins at `i stride`.
 #[inline(always)]
 fn weighted_sum<F: Scalar>(weights: &[F], rows: &[F], stride: usize, y: &mut [F]) {
-    let mut column = 0;
-    let mut broad = y.chunks_exact_mut(2 * LANES);
-    for y in &mut broad {
-        y.copy_from_slice(&column_sums::<F, { 2 * LANES }>(weights, &rows[column..], stride));
-        column += 2 * LANES;
+    let (blocks, rest) = y.as_chunks_mut::<LANES>();
+    let first = blocks.len() * LANES;
+    for (block, y) in blocks.iter_mut().enumerate() {
+        *y = column_sums(weights, &rows[block * LANES..], stride);
     }
-    let mut narrow = broad.into_remainder().chunks_exact_mut(LANES);
-    for y in &mut narrow {
-        y.copy_from_slice(&column_sums::<F, LANES>(weights, &rows[column..], stride));
-        column += LANES;
-    }
-    for y in narrow.into_remainder() {
+    for (column, y) in (first..).zip(rest) {
         [*y] = column_sums(weights, &rows[column..], stride);
-        column += 1;
     }
 }
 

@@ -20,7 +20,7 @@ use crate::attention::{attention, n_weights};
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::error::Result;
-use crate::linalg::{axpy, dot, gemm, max, rows_in_piece, sum, written_zeros};
+use crate::linalg::{axpy, dot, gemm, max, rows_in_piece, shifted_exponentials, sum, written_zeros};
 use crate::params::{BlockParam, ParamId, Params};
 use crate::scalar::Scalar;
 
@@ -557,14 +557,7 @@ fn gelu_with_slope<F: Scalar>(x: F) -> (F, F) {
 
 /// Softmax in place, shifted by the maximum.
 pub(crate) fn softmax<F: Scalar>(x: &mut [F]) {
-    // Eight at a time: rows of attention weights are short, and a loop of unknown length would go through them one by one.
-    let max = max(x);
-    let (eights, rest) = x.as_chunks_mut::<8>();
-    let shifted = |x: F| (x - max).exp_();
-    eights.iter_mut().for_each(|x| x.iter_mut().for_each(|x| *x = shifted(*x)));
-    rest.iter_mut().for_each(|x| *x = shifted(*x));
+    shifted_exponentials(x, max(x));
     let inv = F::one() / sum(x);
-    let (eights, rest) = x.as_chunks_mut::<8>();
-    eights.iter_mut().for_each(|x| x.iter_mut().for_each(|x| *x *= inv));
-    rest.iter_mut().for_each(|x| *x *= inv);
+    x.iter_mut().for_each(|x| *x *= inv);
 }

@@ -120,6 +120,19 @@ pub(crate) fn sum<F: Scalar>(x: &[F]) -> F {
     lanes.into_iter().sum::<F>() + tail
 }
 
+/// `x_i <- exp(x_i - shift)`.
+pub(crate) fn shifted_exponentials<F: Scalar>(x: &mut [F], shift: F) {
+    // Sixteen at a time. A loop of unknown length takes short rows one by one, and the compiler would write out one of
+    // eight before it sees that it is two vectors.
+    let (blocks, rest) = x.as_chunks_mut::<16>();
+    for x in blocks {
+        for i in 0..16 {
+            x[i] = (x[i] - shift).exp_();
+        }
+    }
+    rest.iter_mut().for_each(|x| *x = (*x - shift).exp_());
+}
+
 /// Largest entry, minus infinity of none.
 pub(crate) fn max<F: Scalar>(x: &[F]) -> F {
     let larger = |a: F, b: F| if b > a { b } else { a };

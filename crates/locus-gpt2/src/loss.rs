@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::forward::{Trace, softmax};
-use crate::linalg::max;
+use crate::forward::Trace;
+use crate::linalg::{max, shifted_exponentials};
 use crate::params::Params;
 use crate::scalar::Scalar;
 
@@ -148,20 +148,46 @@ impl<F: Scalar> Params<F> {
 /// # Panics
 /// When there is no logit of the token.
 pub fn nll_of_row<F: Scalar>(logits: &mut [F], token: u32) -> f64 {
-    let nll = log_sum_exp(logits) - logits[token as usize].wide();
+    let token = token as usize;
+    let wanted = logits[token].wide();
+    let (max, sum) = exponentials(logits);
     // nll = log sum exp(logits) - logits[token]; so d_logits = softmax(logits) - onehot(token)
-    softmax(logits);
-    logits[token as usize] -= F::one();
-    nll
+    let scale = F::of(1.0 / sum);
+    logits.iter_mut().for_each(|x| *x *= scale);
+    logits[token] -= F::one();
+    max + sum.ln() - wanted
+}
+
+/// Replaces each entry by `exp(x - max)`. Returns the maximum, and the sum of the new entries, accumulated in f64.
+pub fn exponentials<F: Scalar>(x: &mut [F]) -> (f64, f64) {
+    let max = max(x);
+    shifted_exponentials(x, max);
+    (max.wide(), wide_sum(x))
 }
 
 /// `log sum exp(x)`, accumulated in f64.
-fn log_sum_exp<F: Scalar>(x: &[F]) -> f64 {
+pub fn log_sum_exp<F: Scalar>(x: &[F]) -> f64 {
+    const PIECE: usize = 512;
     let max = max(x);
-    let mut lanes = [0.0; 8];
-    for x in x.chunks(8) {
-        lanes.iter_mut().zip(x).for_each(|(sum, &x)| *sum += (x - max).exp_().wide());
-    }
-    let sum: f64 = lanes.into_iter().sum();
+    let mut exponentials = [F::zero(); PIECE];
+    let sums = x.chunks(PIECE).map(|x| {
+        let exponentials = &mut exponentials[..x.len()];
+        exponentials.copy_from_slice(x);
+        shifted_exponentials(exponentials, max);
+        wide_sum(exponentials)
+    });
+    let sum: f64 = sums.sum();
     max.wide() + sum.ln()
+}
+
+/// Sum in f64, with eight running sums.
+fn wide_sum<F: Scalar>(x: &[F]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (eights, rest) = x.as_chunks::<8>();
+    for x in eights {
+        for i in 0..8 {
+            lanes[i] += x[i].wide();
+        }
+    }
+    lanes.into_iter().sum::<f64>() + rest.iter().map(|x| x.wide()).sum::<f64>()
 }

@@ -196,7 +196,9 @@ impl<F: Scalar> MatrixChange<F> {
                 gemm(F::one(), x.rows.t(), d_y, F::zero(), gradient.view_mut());
                 let gradient = gradient.as_slice_mut().expect("fresh arrays are contiguous");
                 entries.places().for_each(|place| gradient[place] = F::zero());
-                change.iter_mut().zip(gradient).for_each(|(c, g)| *c = descent.moved(*c, *g));
+                // Slices: an iterator over an array goes entry by entry.
+                let change = change.as_slice_mut().expect("is contiguous");
+                change.iter_mut().zip(gradient).for_each(|(c, &mut g)| *c = descent.moved(*c, g));
             }
             _ => unreachable!("a change is made for its scope"),
         }

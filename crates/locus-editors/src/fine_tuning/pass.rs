@@ -78,9 +78,13 @@ impl<'a, F: Scalar> Scope<'a, F> {
         Scope { start, plain, descent, editable, masked }
     }
 
-    /// Whether some matrix may move at most of its entries, so that steps are remembered.
-    pub fn moves_most(&self) -> bool {
-        self.editable.iter().any(|editable| matches!(editable, Editable::AllBut(_)))
+    /// Bytes that a change keeps of each row of each step.
+    pub fn bytes_of_step(&self) -> usize {
+        let config = self.start.config();
+        let matrices = matrices(config.n_layer).into_iter().zip(&self.editable);
+        let factored = matrices.filter(|(_, editable)| matches!(editable, Editable::AllBut(_)));
+        let scalars: usize = factored.map(|(id, _)| id.shape(config).0 + id.shape(config).1).sum();
+        scalars * size_of::<F>()
     }
 
     /// No change yet, for a request that reads these tokens.

@@ -14,10 +14,10 @@ use crate::editor::Report;
 use crate::error::Result;
 use crate::fact::TokenRequest;
 
-/// Tokens of the requests that are under way. Products run faster with more rows, but every request holds memory: what
-/// the mask lets move, or, where that is most of the model, what its steps consist of, which is much more.
+/// Tokens of the requests that are under way: products run hardly faster with more, and every request holds memory.
 const MOST_ROWS: usize = 192;
-const MOST_ROWS_OF_FACTORS: usize = 72;
+/// Bytes that their steps may take where the mask lets move most of a matrix and what a step consists of is kept.
+const MOST_BYTES_OF_STEPS: usize = 400 << 20;
 
 /// An edited model that is not spelled out: the unedited weights, shared, and one request's change.
 pub struct Tuned<'a, F> {
@@ -61,7 +61,7 @@ impl StudyFineTuning {
     /// returns what that makes of them in the order of the requests.
     ///
     /// Agrees with editing one by one up to rounding. Memory is that of the requests under way: per request a few times
-    /// what the mask lets move, or 10 MB per step at GPT-2 small size where it lets move most.
+    /// what the mask lets move, or, where it lets move most, some 400 MB for the steps of all of them.
     ///
     /// # Errors
     /// When a constant is out of range, a request does not fit the model (before any is edited) or `finish` fails.
@@ -79,7 +79,8 @@ impl StudyFineTuning {
         }
         let descent = Descent { lr: F::of(self.lr), clamp: F::of(self.clamp) };
         let scope = Scope::new(start, mask, descent);
-        let most_rows = if scope.moves_most() { MOST_ROWS_OF_FACTORS } else { MOST_ROWS };
+        let bytes_of_row = (self.max_steps * scope.bytes_of_step()).max(1);
+        let most_rows = MOST_ROWS.min(MOST_BYTES_OF_STEPS / bytes_of_row);
         let mut under_way: Vec<Active<F>> = Vec::new();
         let mut left = requests.iter().enumerate().peekable();
         let mut results: Vec<Option<T>> = requests.iter().map(|_| None).collect();
@@ -101,8 +102,9 @@ impl StudyFineTuning {
                     done: false,
                 });
                 left.next();
-                // One after the other, requests are not all at their last steps, and largest, at once.
-                if scope.moves_most() {
+                // Where memory is what limits them, requests begin one after the other: then they are not all at their
+                // last steps, and largest, at once.
+                if most_rows < MOST_ROWS {
                     break;
                 }
             }

@@ -7,7 +7,7 @@ use locus_circuits::{Pair, Tracing};
 use locus_data::StudyData;
 use locus_data::seed::stream;
 use locus_editors::StudyFineTuning;
-use locus_gpt2::{Checkpoint, ParamMask, Scalar};
+use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar};
 use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -67,16 +67,13 @@ pub fn run<F: Scalar>(
     let extracted = extract_all(checkpoint, &tasks, settings, store, progress)?;
     let scopes = if settings.edits { scopes(model.config(), &extracted, settings) } else { Vec::new() };
     let stage = progress.stage("edits", scopes.len());
-    let edits: Vec<Vec<EditOutcome>> = scopes
-        .iter()
-        .map(|scope| {
-            let key = format!("edit-{}", scope.key());
-            let outcomes =
-                store.unit(&key, || edit_all(model, &requests, scope, &StudyFineTuning::default()))?;
-            stage.inc();
-            Ok(outcomes)
-        })
-        .collect::<Result<_>>()?;
+    let edits: Vec<Vec<EditOutcome>> = each(model.config(), scopes, |scope| {
+        let key = format!("edit-{}", scope.key());
+        let outcomes =
+            store.unit(&key, || edit_all(model, &requests, &scope, &StudyFineTuning::default()))?;
+        stage.inc();
+        Ok(outcomes)
+    })?;
     stage.finish();
 
     let (discoveries, mask_comparisons) = discover_all(checkpoint, data, settings, store, progress)?;
@@ -92,6 +89,23 @@ pub fn run<F: Scalar>(
         editor_outcomes,
         tracing,
     })
+}
+
+/// Block parameters above which units of work take turns: one of them keeps all threads busy, and many at once would fill
+/// the memory. Units of smaller models are too small for more than a thread, and run side by side.
+const MANY_PARAMETERS: usize = 1 << 23;
+
+/// What each unit of work gives, in order.
+fn each<T: Send, R: Send>(
+    config: &Config,
+    units: Vec<T>,
+    work: impl Fn(T) -> Result<R> + Send + Sync,
+) -> Result<Vec<R>> {
+    if ParamMask::population(config) > MANY_PARAMETERS {
+        units.into_iter().map(work).collect()
+    } else {
+        units.into_par_iter().map(work).collect()
+    }
 }
 
 /// Causal tracing of the true facts behind the requests.
@@ -226,47 +240,41 @@ fn extract_all<F: Scalar>(
     let mut units = of(Preset::Study, &settings.study_tasks);
     units.extend(of(settings.main_preset, &settings.tasks));
     let stage = progress.stage("circuits", units.len());
-    let all: Vec<Vec<Extracted>> = units
-        .into_par_iter()
-        .map(|(preset, task)| {
-            let key = format!("circuit-{}-{}", preset.name(), task.name);
-            let mask_path = |target: f64| store.mask_path(preset, &task.name, target);
-            let mut fresh = None;
-            let records: Vec<Extraction> = store.unit(&key, || {
-                let found = extract(&checkpoint.model, task, preset, settings, &mut |at| {
-                    stage.message(&format!("{} {:.1} %", task.name, 100.0 * at.density));
-                })?;
-                for extracted in &found {
-                    extracted.mask.write(&mask_path(extracted.record.target_density), &store.fingerprint)?;
-                }
-                let records = found.iter().map(|extracted| extracted.record.clone()).collect();
-                fresh = Some(found);
-                Ok(records)
+    let all: Vec<Vec<Extracted>> = each(checkpoint.model.config(), units, |(preset, task)| {
+        let key = format!("circuit-{}-{}", preset.name(), task.name);
+        let mask_path = |target: f64| store.mask_path(preset, &task.name, target);
+        let mut fresh = None;
+        let records: Vec<Extraction> = store.unit(&key, || {
+            let found = extract(&checkpoint.model, task, preset, settings, &mut |at| {
+                stage.message(&format!("{} {:.1} %", task.name, 100.0 * at.density));
             })?;
-            stage.inc();
-            if let Some(found) = fresh {
-                return Ok(found);
+            for extracted in &found {
+                extracted.mask.write(&mask_path(extracted.record.target_density), &store.fingerprint)?;
             }
-            records
-                .into_iter()
-                .map(|record| {
-                    let mask = ParamMask::read(&mask_path(record.target_density), checkpoint.model.config())?;
-                    anyhow::ensure!(
-                        mask.sha256() == record.mask_sha256,
-                        "a mask of the earlier run was changed"
-                    );
-                    Ok(Extracted { record, mask })
-                })
-                .collect()
-        })
-        .collect::<Result<_>>()?;
+            let records = found.iter().map(|extracted| extracted.record.clone()).collect();
+            fresh = Some(found);
+            Ok(records)
+        })?;
+        stage.inc();
+        if let Some(found) = fresh {
+            return Ok(found);
+        }
+        records
+            .into_iter()
+            .map(|record| {
+                let mask = ParamMask::read(&mask_path(record.target_density), checkpoint.model.config())?;
+                anyhow::ensure!(mask.sha256() == record.mask_sha256, "a mask of the earlier run was changed");
+                Ok(Extracted { record, mask })
+            })
+            .collect()
+    })?;
     stage.finish();
     Ok(all.into_iter().flatten().collect())
 }
 
 /// Where edits are made: the intact model; per main density a random mask; every circuit of the main preset and its
 /// complement (all densities for the task of the size sweep).
-fn scopes(config: &locus_gpt2::Config, extracted: &[Extracted], settings: &Settings) -> Vec<EditScope> {
+fn scopes(config: &Config, extracted: &[Extracted], settings: &Settings) -> Vec<EditScope> {
     let preset = settings.main_preset.name().to_owned();
     let full = EditScope {
         preset: String::new(),
