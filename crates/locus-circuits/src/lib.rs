@@ -45,7 +45,7 @@ pub use edges::{
     patch_edges, random_edges, run_circuit, run_clean, stability,
 };
 pub use noise::Noise;
-pub use objective::{Objective, ReadOut};
+pub use objective::{MANY_PARAMETERS, Objective, ReadOut};
 pub use scheduled::ScheduledTopK;
 pub use tracing::{
     Effects, KnownFact, MeanEffects, Place, Restored, Tracing, average_effects, corrupted_embeddings,

@@ -8,9 +8,9 @@ use rayon::prelude::*;
 /// must not be small; it must not be large either, or a batch would not fill the machine.
 const PIECE_ROWS: usize = 512;
 
-/// Block parameters above which pieces take turns with one gradient: each is then enough work for all threads, and a
-/// gradient of their own would be most of the memory.
-const MANY_PARAMETERS: usize = 1 << 23;
+/// Block parameters above which work takes turns: a piece of it is then enough for all threads, and what each would hold
+/// at the same time, a gradient for one, would be most of the memory.
+pub const MANY_PARAMETERS: usize = 1 << 23;
 /// Rows of one of those pieces: products run no faster with more, and their states take memory.
 const ROWS_OF_MANY_PARAMETERS: usize = 256;
 

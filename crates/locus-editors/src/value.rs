@@ -21,9 +21,9 @@
 use std::ops::Range;
 
 use locus_gpt2::{
-    AdamW, Batch, Moments, Params, Past, Scalar, Site, Trace, axpy, exponentials, log_sum_exp, select_rows,
+    AdamW, Batch, Moments, Params, Past, Scalar, Site, Trace, axpy, log_softmax, nll_of_row, select_rows,
 };
-use ndarray::{Array2, ArrayView1, ArrayViewMut2, Axis, s};
+use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -326,7 +326,7 @@ impl<'a, F: Scalar> Search<'a, F> {
         let mut logits = self.model.logits(read);
         if before.is_empty() {
             // The first evaluation is of the model as it was.
-            *before = log_softmax(logits.row(reads.len() - 1));
+            *before = log_softmax(logits.row(reads.len() - 1).to_slice().expect("rows are contiguous"));
         }
         let before = &*before;
         let parts: Vec<(f64, f64)> = logits
@@ -335,17 +335,14 @@ impl<'a, F: Scalar> Search<'a, F> {
             .zip(&*reads)
             .map(|(mut row, read)| match *read {
                 Read::Target { token, weight } => {
-                    let token = token as usize;
-                    let wanted = row[token].wide();
-                    let (max, sum) = exponentials(row.as_slice_mut().expect("rows are contiguous"));
-                    // d nll / d logit_i = p_i - [i = token]
-                    let scale = F::of(weight / sum);
+                    let row = row.as_slice_mut().expect("rows are contiguous");
+                    let nll = nll_of_row(row, token);
+                    let scale = F::of(weight);
                     row.iter_mut().for_each(|x| *x *= scale);
-                    row[token] -= F::of(weight);
-                    (weight * (max + sum.ln() - wanted), 0.0)
+                    (weight * nll, 0.0)
                 }
                 Read::Essence => {
-                    let log_p = log_softmax(row.view());
+                    let log_p = log_softmax(row.as_slice().expect("rows are contiguous"));
                     let divergence: f64 =
                         log_p.iter().zip(before).map(|(log_p, before)| log_p.exp() * (log_p - before)).sum();
                     // d KL(p || q) / d logit_i = p_i (ln p_i - ln q_i - KL)
@@ -364,11 +361,6 @@ impl<'a, F: Scalar> Search<'a, F> {
         d_hidden.slice_mut(s![rows, ..]).assign(&d_read);
         (nll, divergence)
     }
-}
-
-fn log_softmax<F: Scalar>(logits: ArrayView1<F>) -> Vec<f64> {
-    let log_sum = log_sum_exp(logits.to_slice().expect("rows are contiguous"));
-    logits.iter().map(|x| x.wide() - log_sum).collect()
 }
 
 /// Euclidean length.

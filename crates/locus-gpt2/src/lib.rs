@@ -51,7 +51,7 @@ pub use error::{Error, Result};
 pub use forward::{Norm, Past, Site, Tap, Trace, select_rows};
 pub use generate::Sampling;
 pub use linalg::{add_column_sums, axpy, dot, gemm};
-pub use loss::{PromptTargets, Target, exponentials, log_sum_exp, nll_of_row};
+pub use loss::{PromptTargets, Target, log_softmax, log_sum_exp, nll_of_row};
 pub use mask::ParamMask;
 pub use optim::{AdamW, Moments};
 pub use params::{BlockParam, ParamId, Params};

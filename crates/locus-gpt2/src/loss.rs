@@ -159,7 +159,7 @@ pub fn nll_of_row<F: Scalar>(logits: &mut [F], token: u32) -> f64 {
 }
 
 /// Replaces each entry by `exp(x - max)`. Returns the maximum, and the sum of the new entries, accumulated in f64.
-pub fn exponentials<F: Scalar>(x: &mut [F]) -> (f64, f64) {
+fn exponentials<F: Scalar>(x: &mut [F]) -> (f64, f64) {
     let max = max(x);
     shifted_exponentials(x, max);
     (max.wide(), wide_sum(x))
@@ -178,6 +178,12 @@ pub fn log_sum_exp<F: Scalar>(x: &[F]) -> f64 {
     });
     let sum: f64 = sums.sum();
     max.wide() + sum.ln()
+}
+
+/// Log probabilities `[V]` of logits, in nats.
+pub fn log_softmax<F: Scalar>(logits: &[F]) -> Vec<f64> {
+    let log_sum = log_sum_exp(logits);
+    logits.iter().map(|x| x.wide() - log_sum).collect()
 }
 
 /// Sum in f64, with eight running sums.

@@ -1,6 +1,6 @@
 //! What a run of the model is measured by: a number per pair, read off the logits at the last token.
 
-use locus_gpt2::{Params, Scalar, axpy, dot, gemm};
+use locus_gpt2::{Params, Scalar, axpy, dot, gemm, log_softmax};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
@@ -119,10 +119,7 @@ fn logit_direction<F: Scalar>(model: &Params<F>, pair: &Pair) -> Vec<F> {
 
 fn log_probabilities<F: Scalar>(model: &Params<F>, hidden: ArrayView1<F>) -> Vec<f64> {
     let row: ArrayView2<F> = hidden.insert_axis(ndarray::Axis(0));
-    let logits: Vec<f64> = model.logits(row).iter().map(|x| x.wide()).collect();
-    let max = logits.iter().fold(f64::NEG_INFINITY, |max, &x| max.max(x));
-    let log_sum = max + logits.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
-    logits.into_iter().map(|x| x - log_sum).collect()
+    log_softmax(model.logits(row).as_slice().expect("logits are contiguous"))
 }
 
 fn probabilities<F: Scalar>(model: &Params<F>, hidden: ArrayView1<F>) -> Vec<f64> {

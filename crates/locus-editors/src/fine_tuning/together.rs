@@ -70,6 +70,18 @@ impl StudyFineTuning {
         start: &Params<F>,
         requests: &[TokenRequest],
         mask: Option<&ParamMask>,
+        finish: impl FnMut(usize, &Tuned<'_, F>, &Report) -> std::result::Result<T, E>,
+    ) -> std::result::Result<Vec<T>, E> {
+        self.fine_tune_within(MOST_BYTES_OF_STEPS, start, requests, mask, finish)
+    }
+
+    /// The same with another bound on the bytes that steps may take; one request is always under way.
+    fn fine_tune_within<F: Scalar, T, E: From<crate::Error>>(
+        &self,
+        most_bytes: usize,
+        start: &Params<F>,
+        requests: &[TokenRequest],
+        mask: Option<&ParamMask>,
         mut finish: impl FnMut(usize, &Tuned<'_, F>, &Report) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
         self.check()?;
@@ -80,7 +92,7 @@ impl StudyFineTuning {
         let descent = Descent { lr: F::of(self.lr), clamp: F::of(self.clamp) };
         let scope = Scope::new(start, mask, descent);
         let bytes_of_row = (self.max_steps * scope.bytes_of_step()).max(1);
-        let most_rows = MOST_ROWS.min(MOST_BYTES_OF_STEPS / bytes_of_row);
+        let most_rows = MOST_ROWS.min(most_bytes / bytes_of_row);
         let mut under_way: Vec<Active<F>> = Vec::new();
         let mut left = requests.iter().enumerate().peekable();
         let mut results: Vec<Option<T>> = requests.iter().map(|_| None).collect();
@@ -162,5 +174,42 @@ impl StudyFineTuning {
             positions.zip_mut_with(&d_embedded, |c, &g| *c = scope.descent.moved(*c, g));
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use locus_gpt2::Config;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    use super::*;
+
+    /// Requests that begin at different times, and one at a time, end where those that begin together do.
+    #[test]
+    fn the_bound_on_memory_changes_no_edit() {
+        let start = Params::<f64>::init(&Config::new(2, 2, 8, 16, 32), &mut ChaCha8Rng::seed_from_u64(1));
+        let request = |i: u32| TokenRequest { prompt: vec![i, i + 3, 2 * i], target: vec![i + 9, 5] };
+        let requests: Vec<TokenRequest> = (1..7).map(request).collect();
+        let editor = StudyFineTuning { lr: 0.05, clamp: 0.05, max_steps: 4, loss_stop: 0.0 };
+        let descent = Descent { lr: editor.lr, clamp: editor.clamp };
+        let of_request = 4 * editor.max_steps * Scope::new(&start, None, descent).bytes_of_step();
+        let edits = |most_bytes| {
+            let mut order = Vec::new();
+            let nll = editor.fine_tune_within(most_bytes, &start, &requests, None, |i, tuned, report| {
+                order.push((i, report.steps));
+                let laid = PromptTargets::new(start.config(), &[(&requests[i].prompt, &requests[i].target)])?;
+                Ok::<_, crate::Error>(tuned.nll_per_token(&laid)[0])
+            });
+            assert_eq!(order, (0..6).map(|i| (i, 4)).collect::<Vec<_>>());
+            nll.unwrap()
+        };
+        let together = edits(usize::MAX);
+        for most_bytes in [0, 2 * of_request] {
+            for (bounded, together) in edits(most_bytes).iter().zip(&together) {
+                // Products with other rows beside them round otherwise.
+                assert!((bounded - together).abs() < 1e-12, "{bounded} against {together}");
+            }
+        }
     }
 }

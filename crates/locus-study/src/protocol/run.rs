@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use locus_circuits::{Pair, Tracing};
+use locus_circuits::{MANY_PARAMETERS, Pair, Tracing};
 use locus_data::StudyData;
 use locus_data::seed::stream;
 use locus_editors::StudyFineTuning;
@@ -91,11 +91,8 @@ pub fn run<F: Scalar>(
     })
 }
 
-/// Block parameters above which units of work take turns: one of them keeps all threads busy, and many at once would fill
-/// the memory. Units of smaller models are too small for more than a thread, and run side by side.
-const MANY_PARAMETERS: usize = 1 << 23;
-
-/// What each unit of work gives, in order.
+/// What each unit of work gives, in order. Units of large models take turns; those of small ones are too small for more
+/// than a thread, and run side by side.
 fn each<T: Send, R: Send>(
     config: &Config,
     units: Vec<T>,
@@ -385,5 +382,31 @@ impl Store {
         let unit = Unit { fingerprint: self.fingerprint.clone(), result: compute()? };
         locus_gpt2::write_atomically(&path, &serde_json::to_vec(&unit)?)?;
         Ok(unit.result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn units_of_large_models_take_turns() {
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = |unit: usize| {
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(5));
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok(unit)
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+        let units: Vec<usize> = (0..8).collect();
+        let done = pool.install(|| each(&Config::gpt2_small(), units.clone(), work)).unwrap();
+        assert_eq!((done, most.load(Ordering::SeqCst)), (units.clone(), 1));
+        let done = pool.install(|| each(&Config::new(2, 2, 8, 16, 32), units.clone(), work)).unwrap();
+        assert_eq!(done, units);
+        assert!(most.load(Ordering::SeqCst) > 1, "small ones wait for each other");
     }
 }
