@@ -28,6 +28,7 @@ mod checkpoint;
 mod classify;
 mod config;
 mod error;
+mod few_rows;
 mod forward;
 mod generate;
 mod linalg;

@@ -4,10 +4,10 @@
 //! single-threaded BLAS, and where pieces' results are added up that is done in order. So the bits do not depend on the
 //! thread count.
 
-use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
+use crate::few_rows::product;
 use crate::scalar::Scalar;
 
 /// Largest rows and columns of a piece. The BLAS copies both factors of a piece into the layout of its kernels, so a piece
@@ -35,15 +35,14 @@ pub fn gemm<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta: F, mu
         return gemm_over_long(alpha, a, b, beta, c);
     }
     if m * n * k <= SMALL_MULTIPLY_ADDS {
-        general_mat_mul(alpha, &a, &b, beta, &mut c);
-        return;
+        return product(alpha, a, b, beta, c);
     }
     let mut parts = Vec::with_capacity(m.div_ceil(PIECE_ROWS) * n.div_ceil(PIECE_COLUMNS));
     for (a, c) in a.axis_chunks_iter(Axis(0), PIECE_ROWS).zip(c.axis_chunks_iter_mut(Axis(0), PIECE_ROWS)) {
         let columns = b.axis_chunks_iter(Axis(1), PIECE_COLUMNS).zip(column_chunks(c, PIECE_COLUMNS));
         parts.extend(columns.map(|(b, c)| (a, b, c)));
     }
-    parts.into_par_iter().for_each(|(a, b, mut c)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+    parts.into_par_iter().for_each(|(a, b, c)| product(alpha, a, b, beta, c));
 }
 
 /// Cuts a matrix into runs of columns.
@@ -69,12 +68,12 @@ fn gemm_over_long<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta:
     let pieces = (c.len() * a.ncols() / PIECE_MULTIPLY_ADDS).clamp(2, MOST_PARTIAL_SUMS);
     let size = a.ncols().div_ceil(pieces);
     let parts: Vec<_> = a.axis_chunks_iter(Axis(1), size).zip(b.axis_chunks_iter(Axis(0), size)).collect();
-    let products: Vec<Array2<F>> = parts
+    let sums: Vec<Array2<F>> = parts
         .into_par_iter()
         .map(|(a, b)| {
-            let mut product = Array2::zeros(c.dim());
-            general_mat_mul(alpha, &a, &b, F::zero(), &mut product);
-            product
+            let mut sum = Array2::zeros(c.dim());
+            product(alpha, a, b, F::zero(), sum.view_mut());
+            sum
         })
         .collect();
     if beta == F::zero() {
@@ -82,7 +81,7 @@ fn gemm_over_long<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta:
     } else {
         c.mapv_inplace(|x| beta * x);
     }
-    products.iter().for_each(|product| c += product);
+    sums.iter().for_each(|sum| c += sum);
 }
 
 /// Dot product with eight running sums, so that it vectorises and its order of additions is fixed.

@@ -8,6 +8,8 @@ use ndarray::LinalgScalar;
 use num_traits::Float;
 use safetensors::Dtype;
 
+use crate::few_rows::Lanes;
+
 /// `f32` (the default everywhere) or `f64` (for checks against finite differences and golden values).
 pub trait Scalar:
     LinalgScalar
@@ -22,6 +24,7 @@ pub trait Scalar:
     + Default
     + Send
     + Sync
+    + Lanes
 {
     /// The safetensors type tag.
     const DTYPE: Dtype;

@@ -1,0 +1,323 @@
+//! Products of a few rows with a large matrix, which is read where it lies.
+//!
+//! A BLAS copies both factors into the layout of its kernels first. With many rows that is nothing; with 16 it is two thirds
+//! of the work, as the copy walks down columns while memory is fast along rows. The two kernels here read the matrix
+//! once, along its rows, and keep a small tile of it in registers while all rows of the other factor pass.
+//!
+//! Dimension letters: `m` rows (few), `k` inner, `n` columns.
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2, s};
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::scalar::Scalar;
+
+/// Rows up to which a matrix that lies along its columns' direction, `[k, n]`, is read in place.
+/// Measured at GPT-2 small's shapes: 0.7 of the time of a BLAS at 16 rows, 0.8 at 65, even at 192.
+const FEW_ROWS: usize = 128;
+/// The same of a transposed matrix, which a BLAS copies along its rows: even at 32.
+const FEW_ROWS_TRANSPOSED: usize = 24;
+/// Matrices with fewer entries stay in the caches, whichever way they are read.
+const LARGE: usize = 1 << 16;
+
+/// Columns of a tile, in vectors.
+const TILE_COLUMNS: usize = 3;
+/// Columns whose dot products run side by side.
+const DOTS: usize = 6;
+/// Bytes to which the sums are aligned: a line of the cache, so that no vector lies in two.
+const LINE: usize = 64;
+
+/// Vectors of a number type on whatever processor.
+pub trait Lanes: Copy {
+    /// A register full of them.
+    type Vector<S: Simd>: Copy;
+    /// As many whole vectors as a slice holds.
+    fn vectors<S: Simd>(x: &[Self]) -> &[Self::Vector<S>];
+    /// The same, to write to.
+    fn vectors_mut<S: Simd>(x: &mut [Self]) -> &mut [Self::Vector<S>];
+    /// One number in every lane.
+    fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
+    /// `a b + c`.
+    fn fused<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>)
+    -> Self::Vector<S>;
+    /// Sum over the lanes.
+    fn sum_lanes<S: Simd>(simd: S, a: Self::Vector<S>) -> Self;
+}
+
+macro_rules! lanes {
+    ($number:ty, $vector:ident, $split:ident, $split_mut:ident, $splat:ident, $mul_add:ident, $sum:ident) => {
+        impl Lanes for $number {
+            type Vector<S: Simd> = S::$vector;
+
+            #[inline(always)]
+            fn vectors<S: Simd>(x: &[Self]) -> &[S::$vector] {
+                S::$split(x).0
+            }
+
+            #[inline(always)]
+            fn vectors_mut<S: Simd>(x: &mut [Self]) -> &mut [S::$vector] {
+                S::$split_mut(x).0
+            }
+
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, x: Self) -> S::$vector {
+                simd.$splat(x)
+            }
+
+            #[inline(always)]
+            fn fused<S: Simd>(simd: S, a: S::$vector, b: S::$vector, c: S::$vector) -> S::$vector {
+                simd.$mul_add(a, b, c)
+            }
+
+            #[inline(always)]
+            fn sum_lanes<S: Simd>(simd: S, a: S::$vector) -> Self {
+                simd.$sum(a)
+            }
+        }
+    };
+}
+
+lanes!(f32, f32s, as_simd_f32s, as_mut_simd_f32s, splat_f32s, mul_add_f32s, reduce_sum_f32s);
+lanes!(f64, f64s, as_simd_f64s, as_mut_simd_f64s, splat_f64s, mul_add_f64s, reduce_sum_f64s);
+
+/// `c <- alpha a b + beta c` on one thread, by whichever way is fastest for the shape.
+pub(crate) fn product<F: Scalar>(
+    alpha: F,
+    a: ArrayView2<F>,
+    b: ArrayView2<F>,
+    beta: F,
+    mut c: ArrayViewMut2<F>,
+) {
+    let along_rows = |x: &ArrayView2<F>| x.strides()[1] == 1;
+    let m = a.nrows();
+    let few = m <= FEW_ROWS && b.len() >= LARGE && along_rows(&a) && c.strides()[1] == 1;
+    if few && along_rows(&b) {
+        Arch::new().dispatch(Tiles(Product { alpha, a, b, beta, c }));
+    } else if few && m <= FEW_ROWS_TRANSPOSED && along_rows(&b.t()) {
+        Arch::new().dispatch(Dots(Product { alpha, a, b, beta, c }));
+    } else {
+        general_mat_mul(alpha, &a, &b, beta, &mut c);
+    }
+}
+
+/// Operands of `c <- alpha a b + beta c`; rows of `a` and `c` are contiguous.
+struct Product<'a, F> {
+    alpha: F,
+    a: ArrayView2<'a, F>,
+    b: ArrayView2<'a, F>,
+    beta: F,
+    c: ArrayViewMut2<'a, F>,
+}
+
+/// With rows of `b` contiguous: a tile of `b` in registers, and every row of `c` passes it.
+struct Tiles<'a, F>(Product<'a, F>);
+
+impl<F: Scalar> WithSimd for Tiles<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // A tile, one row's sums and a broadcast entry fill the registers.
+        match S::REGISTER_COUNT {
+            32.. => self.0.tiles::<S, 8>(simd),
+            _ => self.0.tiles::<S, 4>(simd),
+        }
+    }
+}
+
+/// With columns of `b` contiguous: every entry is a dot product along both.
+struct Dots<'a, F>(Product<'a, F>);
+
+impl<F: Scalar> WithSimd for Dots<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let mut product = self.0;
+        let (m, n) = product.c.dim();
+        let whole = n - n % DOTS;
+        for j in (0..whole).step_by(DOTS) {
+            let mut i = 0;
+            while i < m {
+                i += match (m - i, S::REGISTER_COUNT) {
+                    (4.., 32..) => product.dots::<S, 4>(simd, i, j),
+                    (2.., _) => product.dots::<S, 2>(simd, i, j),
+                    _ => product.dots::<S, 1>(simd, i, j),
+                };
+            }
+        }
+        product.rest_of_columns(whole);
+    }
+}
+
+impl<F: Scalar> Product<'_, F> {
+    #[inline(always)]
+    fn tiles<S: Simd, const K: usize>(mut self, simd: S) {
+        let (m, n) = self.c.dim();
+        let lanes = size_of::<F::Vector<S>>() / size_of::<F>();
+        let vectors = n / lanes / TILE_COLUMNS * TILE_COLUMNS;
+        let (columns, inner) = (vectors * lanes, self.b.nrows() / K * K);
+        // The sums of all rows, side by side: rows of `c` itself may lie so that they push each other out of the cache.
+        let mut sums = vec![F::zero(); m * columns + LINE / size_of::<F>()];
+        let skipped = sums.as_ptr().align_offset(LINE).min(LINE / size_of::<F>());
+        let sums = &mut sums[skipped..][..m * columns];
+        let mut factors = vec![[F::zero(); K]; m];
+        for k in (0..inner).step_by(K) {
+            let b: [&[F::Vector<S>]; K] = std::array::from_fn(|i| {
+                let row = self.b.row(k + i).to_slice().expect("rows are contiguous");
+                &F::vectors::<S>(row)[..vectors]
+            });
+            for (factors, a) in factors.iter_mut().zip(self.a.rows()) {
+                factors.copy_from_slice(&a.to_slice().expect("rows are contiguous")[k..k + K]);
+            }
+            for j in (0..vectors).step_by(TILE_COLUMNS) {
+                let tile: [[F::Vector<S>; TILE_COLUMNS]; K] =
+                    std::array::from_fn(|i| std::array::from_fn(|v| b[i][j + v]));
+                let rows = F::vectors_mut::<S>(sums).chunks_exact_mut(vectors);
+                for (sums, factors) in rows.zip(&factors) {
+                    let sums = &mut sums[j..j + TILE_COLUMNS];
+                    let mut sum: [F::Vector<S>; TILE_COLUMNS] = std::array::from_fn(|v| sums[v]);
+                    for i in 0..K {
+                        let factor = F::splat(simd, factors[i]);
+                        for v in 0..TILE_COLUMNS {
+                            sum[v] = F::fused(simd, factor, tile[i][v], sum[v]);
+                        }
+                    }
+                    sums.copy_from_slice(&sum);
+                }
+            }
+        }
+        let (alpha, beta) = (self.alpha, self.beta);
+        for (mut c, sums) in self.c.rows_mut().into_iter().zip(sums.chunks_exact(columns.max(1))) {
+            let c = &mut c.as_slice_mut().expect("rows are contiguous")[..columns];
+            c.iter_mut().zip(sums).for_each(|(c, &sum)| *c = alpha * sum + scaled(beta, *c));
+        }
+        if inner < self.b.nrows() {
+            let (a, b) = (self.a.slice(s![.., inner..]), self.b.slice(s![inner.., ..columns]));
+            general_mat_mul(alpha, &a, &b, F::one(), &mut self.c.slice_mut(s![.., ..columns]));
+        }
+        self.rest_of_columns(columns);
+    }
+
+    /// Entries `[i..i + R, j..j + DOTS]`; returns `R`.
+    #[inline(always)]
+    fn dots<S: Simd, const R: usize>(&mut self, simd: S, i: usize, j: usize) -> usize {
+        let rows: [&[F]; R] =
+            std::array::from_fn(|r| self.a.row(i + r).to_slice().expect("rows are contiguous"));
+        let columns: [&[F]; DOTS] =
+            std::array::from_fn(|q| self.b.column(j + q).to_slice().expect("columns are contiguous"));
+        let vectors = F::vectors::<S>(rows[0]).len();
+        let (a, b) =
+            (rows.map(|x| &F::vectors::<S>(x)[..vectors]), columns.map(|x| &F::vectors::<S>(x)[..vectors]));
+        let mut sums = [[F::splat(simd, F::zero()); DOTS]; R];
+        for k in 0..vectors {
+            let b: [F::Vector<S>; DOTS] = std::array::from_fn(|q| b[q][k]);
+            for r in 0..R {
+                let a = a[r][k];
+                for q in 0..DOTS {
+                    sums[r][q] = F::fused(simd, a, b[q], sums[r][q]);
+                }
+            }
+        }
+        let whole = vectors * (size_of::<F::Vector<S>>() / size_of::<F>());
+        for r in 0..R {
+            for q in 0..DOTS {
+                let tail = rows[r][whole..].iter().zip(&columns[q][whole..]).map(|(&a, &b)| a * b);
+                let dot = F::sum_lanes(simd, sums[r][q]) + tail.sum::<F>();
+                let c = &mut self.c[[i + r, j + q]];
+                *c = self.alpha * dot + scaled(self.beta, *c);
+            }
+        }
+        R
+    }
+
+    /// Columns that fill no tile.
+    fn rest_of_columns(&mut self, first: usize) {
+        if first < self.c.ncols() {
+            let (b, mut c) = (self.b.slice(s![.., first..]), self.c.slice_mut(s![.., first..]));
+            general_mat_mul(self.alpha, &self.a, &b, self.beta, &mut c);
+        }
+    }
+}
+
+/// `beta c`, and zero for a `beta` of zero, whatever `c` is.
+#[inline(always)]
+fn scaled<F: Scalar>(beta: F, c: F) -> F {
+    if beta == F::zero() { F::zero() } else { beta * c }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array2, Axis};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every kernel on every width of vectors that this machine has, against the BLAS.
+    fn check<F: Scalar>(m: usize, k: usize, n: usize, beta: f64, tolerance: f64) {
+        let entry = |i: usize, j: usize| F::of(((i * 7919 + j * 104_729) % 1000) as f64 / 500.0 - 1.0);
+        // Parts of larger arrays: rows with gaps between them.
+        let wide = |rows, columns| Array2::from_shape_fn((rows, columns + 5), |(i, j)| entry(i, j));
+        let (a, b, bt, c) = (wide(m, k), wide(k, n), wide(n, k), wide(m, n));
+        let (a, b) = (a.slice(s![.., ..k]), b.slice(s![.., ..n]));
+        let bt = bt.slice(s![.., 2..k + 2]).reversed_axes();
+        let (alpha, beta) = (F::of(0.5), F::of(beta));
+        let mut expected = [c.clone(), c.clone()];
+        for (b, expected) in [b, bt].into_iter().zip(&mut expected) {
+            general_mat_mul(alpha, &a, &b, beta, &mut expected.slice_mut(s![.., 1..n + 1]));
+        }
+        let run = |simd: &dyn Fn(usize, Product<F>)| {
+            for (kernel, (b, expected)) in [b, bt].into_iter().zip(&expected).enumerate() {
+                let mut found = c.clone();
+                simd(kernel, Product { alpha, a, b, beta, c: found.slice_mut(s![.., 1..n + 1]) });
+                let far = (&found - expected).iter().fold(0.0, |far, x| x.wide().abs().max(far));
+                assert!(far <= tolerance * k as f64, "kernel {kernel} of {m} {k} {n}: {far:e}");
+            }
+        };
+        run(&|kernel, product| {
+            if kernel == 0 {
+                Tiles(product).with_simd(pulp::Scalar)
+            } else {
+                Dots(product).with_simd(pulp::Scalar)
+            }
+        });
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            run(&|kernel, product| {
+                if kernel == 0 {
+                    Simd::vectorize(simd, Tiles(product))
+                } else {
+                    Simd::vectorize(simd, Dots(product))
+                }
+            });
+        }
+        run(&|kernel, product| {
+            if kernel == 0 {
+                Arch::new().dispatch(Tiles(product))
+            } else {
+                Arch::new().dispatch(Dots(product))
+            }
+        });
+    }
+
+    proptest! {
+        /// Sums of at most 100 terms of size 1: rounding of each is half a unit in the last place of the running sum.
+        #[test]
+        fn kernels_agree_with_the_blas(m in 1usize..20, k in 1usize..100, n in 1usize..200, beta in 0usize..3) {
+            check::<f32>(m, k, n, beta as f64 / 2.0, 1e-6);
+            check::<f64>(m, k, n, beta as f64 / 2.0, 1e-15);
+        }
+    }
+
+    /// A product that overwrites does not read what it overwrites.
+    #[test]
+    fn nothing_is_read_with_beta_zero() {
+        let (a, b) = (Array2::<f32>::ones((3, 300)), Array2::<f32>::ones((300, 300)));
+        for b in [b.view(), b.t()] {
+            let mut c = Array2::from_elem((3, 300), f32::NAN);
+            product(1.0, a.view(), b, 0.0, c.view_mut());
+            assert!(c.iter().all(|&c| c == 300.0));
+        }
+        assert_eq!(b.len_of(Axis(0)), 300);
+    }
+}
