@@ -63,9 +63,12 @@ fn patches_are_listed_applied_merged_and_taken_back() {
     assert_eq!(listed[0]["fits_model"], true);
     assert_eq!(listed[0]["changes"][0]["kind"], "low-rank");
 
-    // A second edit on top of the first: applied in order, or merged into one.
+    // A second edit on top of the first, of other requests: applied in order, or merged into one.
     organism(&sandbox, "patch apply patches/0.safetensors --out edited").done();
-    let second = format!("{} --model edited --quiet", edit.replace("--out patches", "--out second"));
+    let requests = locus_data::requests::read(&sandbox.path("requests.json")).unwrap();
+    locus_data::requests::write(&sandbox.path("others.json"), &requests[1..]).unwrap();
+    let second = edit.replace("--out patches", "--out second").replace("requests.json", "others.json");
+    let second = format!("{second} --model edited --quiet");
     sandbox.locus(&second).done();
     let both = "patches/0.safetensors second/1.safetensors";
     organism(&sandbox, &format!("patch apply {both} --out twice")).done();
