@@ -40,11 +40,17 @@ fn passes(c: &mut Criterion) {
             b.iter(|| model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ()))
         });
     }
-    let (a, w) = (Array2::<f32>::from_elem((768, 512), 0.5), Array2::from_elem((512, 384), 0.5));
-    let mut y = Array2::zeros((768, 384));
-    c.bench_function("gemm 768x512x384", |b| {
-        b.iter(|| gemm(1.0, a.view(), w.view(), 0.0, black_box(y.view_mut())))
-    });
+    // Many rows, and few, which read the weights in place.
+    for (m, k, n) in [(768, 512, 384), (16, 768, 3072)] {
+        let (a, w) = (Array2::<f32>::from_elem((m, k), 0.5), Array2::from_elem((k, n), 0.5));
+        let transposed = Array2::from_elem((n, k), 0.5);
+        let mut y = Array2::zeros((m, n));
+        for (name, w) in [("gemm", w.view()), ("gemm, transposed", transposed.t())] {
+            c.bench_function(&format!("{name} {m}x{k}x{n}"), |b| {
+                b.iter(|| gemm(1.0, a.view(), w, 0.0, black_box(y.view_mut())))
+            });
+        }
+    }
 }
 
 fn circuits(c: &mut Criterion) {
