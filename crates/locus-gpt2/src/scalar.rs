@@ -10,7 +10,7 @@ use safetensors::Dtype;
 
 use crate::few_rows::Lanes;
 
-/// `f32` (the default everywhere) or `f64` (for checks against finite differences and golden values).
+/// `f32` (the default everywhere) or `f64` (for checks against finite differences and golden values), and no other type.
 pub trait Scalar:
     LinalgScalar
     + Float
