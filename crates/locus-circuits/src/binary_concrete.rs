@@ -13,7 +13,7 @@
 //! padding; the model has no dropout. One trajectory serves every density target: a circuit is the mask sampled after
 //! the first epoch whose density is at or below its target.
 
-use locus_gpt2::{AdamW, Moments, ParamId, ParamMask, Params, Result, Scalar, shuffle};
+use locus_gpt2::{AdamW, Chosen, Moments, ParamId, ParamMask, Params, Result, Scalar, shuffle};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
@@ -95,20 +95,18 @@ impl BinaryConcrete {
         let mut order: Vec<usize> = (0..objective.sequences.len()).collect();
         let mut circuits = Vec::new();
         let mut masked = objective.model.clone();
-        let mut grads = Params::zeros(config, ParamId::maskable(config));
         // Even streams are for steps; an odd one, after an epoch, is never one that a step used.
         let of_step = |t: usize| Streams { seed, step: 2 * t as u64 };
         let mut t = 0;
-        self.pass(&mut tensors, objective.model, &mut masked, &mut grads, None, of_step(1));
+        let mut open = self.pass(&mut tensors, objective.model, &mut masked, None, of_step(1));
         for epoch in 0..self.max_epochs {
             let lambda = (self.lambda_start + self.lambda_growth * epoch as f64).min(self.lambda_max);
             shuffle(&mut order, &mut rng);
             for rows in order.chunks(self.batch_rows) {
                 t += 1;
-                objective.add_gradient(&masked, rows, &mut grads)?;
-                let update = Update { t, penalty: lambda / population, streams: of_step(t) };
-                let (model, next) = (objective.model, of_step(t + 1));
-                self.pass(&mut tensors, model, &mut masked, &mut grads, Some(update), next);
+                let (_, gradients) = objective.gradient_of_chosen(&masked, rows, &open.chosen)?;
+                let update = Update { t, penalty: lambda / population, open: &open, gradients: &gradients };
+                open = self.pass(&mut tensors, objective.model, &mut masked, Some(update), of_step(t + 1));
             }
             let sample = Streams { seed, step: 2 * t as u64 + 1 };
             let count: usize = tensors.iter().map(|tensor| sample.count(tensor)).sum();
@@ -145,74 +143,104 @@ impl BinaryConcrete {
         Tensor { id, logits, moments: Moments::zeros(n) }
     }
 
-    /// One pass over every scalar: an update of its logit with the gradient of the last sample, which becomes zero; then
-    /// the next sample, put into `masked`.
+    /// One pass over every scalar: an update of its logit with the gradient of the last sample; then the next sample, put
+    /// into `masked`, and its gates that are not flat.
     fn pass<F: Scalar>(
         &self,
         tensors: &mut [Tensor<F>],
         model: &Params<F>,
         masked: &mut Params<F>,
-        grads: &mut Params<F>,
-        update: Option<Update>,
+        update: Option<Update<F>>,
         next: Streams,
-    ) {
-        let scalars: Vec<_> = tensors.iter_mut().zip(masked.blocks_mut()).zip(grads.blocks_mut()).collect();
-        scalars.into_par_iter().for_each(|((tensor, (id, masked)), (_, grads))| {
-            let streams = (update.map(|update| update.streams.of(id)), next.of(id));
+    ) -> Open<F> {
+        let gate = Gate::new(self.temperature);
+        let scalars: Vec<_> = tensors.iter_mut().zip(masked.blocks_mut()).enumerate().collect();
+        let of_tensor = |(number, (tensor, (id, masked))): (usize, (&mut Tensor<F>, (ParamId, &mut [F])))| {
+            let (noise, last) = (next.of(id), update.map(|update| update.of_tensor(number)));
             let (mean, square) = tensor.moments.parts_mut();
             let optimised = mean.par_chunks_mut(PIECE_SCALARS).zip(square.par_chunks_mut(PIECE_SCALARS));
             let logits = tensor.logits.par_chunks_mut(PIECE_SCALARS).zip(optimised);
             let weights = model.get(id).par_chunks(PIECE_SCALARS).zip(masked.par_chunks_mut(PIECE_SCALARS));
-            let pieces = logits.zip(weights).zip(grads.par_chunks_mut(PIECE_SCALARS)).enumerate();
-            pieces.for_each(|(piece, (((logits, moments), (weights, masked)), grads))| {
+            let pieces = logits.zip(weights).enumerate();
+            let open = pieces.map(|(piece, ((logits, moments), (weights, masked)))| {
                 let first = piece * PIECE_SCALARS;
-                let (mut odds, mut inverse) = ([F::zero(); PIECE_SCALARS], [F::zero(); PIECE_SCALARS]);
+                let [mut odds, mut inverse] = [[F::zero(); PIECE_SCALARS]; 2];
                 let (odds, inverse) = (&mut odds[..logits.len()], &mut inverse[..logits.len()]);
-                if let (Some(update), Some(noise)) = (update, streams.0) {
-                    draw(noise, first, logits, inverse, odds);
-                    self.gradients(weights, odds, inverse, update.penalty, grads);
-                    let adam = AdamW { weight_decay: self.weight_decay, ..AdamW::new(self.lr) };
-                    adam.step_part(update.t, logits, grads, moments);
-                    grads.fill(F::zero());
+                if let (Some(update), Some(last)) = (update, last) {
+                    self.step(update, last, first, logits, moments, inverse, odds);
                 }
-                draw(streams.1, first, logits, inverse, odds);
+                draw(noise, first, logits, inverse, odds);
                 for ((masked, &odds), &weight) in masked.iter_mut().zip(&*odds).zip(weights) {
                     *masked = if odds > F::one() { weight } else { F::zero() };
                 }
+                gate.open(first, weights, odds)
             });
-        });
+            let open: Vec<(Vec<u32>, Vec<F>)> = open.collect();
+            let (indices, slopes): (Vec<_>, Vec<_>) = open.into_iter().unzip();
+            (Chosen::new(model.config(), id, indices.concat()), slopes.concat())
+        };
+        let (chosen, slopes) = scalars.into_par_iter().map(of_tensor).unzip();
+        Open { chosen, slopes }
     }
 
-    /// Turns gradients of masked weights into those of logits, given their odds and `e^-l`.
-    fn gradients<F: Scalar>(&self, weights: &[F], odds: &[F], inverse: &[F], penalty: f64, grads: &mut [F]) {
-        // Most runs of scalars have nothing but flat gates, and that is soon seen of a run.
-        const RUN: usize = 16;
-        let (gate, penalty) = (Gate::new(self.temperature), F::of(penalty));
-        let runs = grads.chunks_mut(RUN).zip(weights.chunks(RUN).zip(odds.chunks(RUN)));
-        for (grads, (weights, odds)) in runs {
-            if odds.iter().fold(true, |flat, &odds| flat & gate.is_flat(odds)) {
-                grads.fill(F::zero());
-            } else {
-                let scalars = grads.iter_mut().zip(weights).zip(odds);
-                scalars.for_each(|((grad, &weight), &odds)| *grad *= weight * gate.slope(odds));
-            }
-        }
-        for (grad, &inverse) in grads.iter_mut().zip(inverse) {
+    /// Updates the logits from number `first` on of a tensor.
+    fn step<F: Scalar>(
+        &self,
+        update: Update<F>,
+        last: OpenGates<F>,
+        first: usize,
+        logits: &mut [F],
+        moments: (&mut [F], &mut [F]),
+        inverse: &mut [F],
+        grads: &mut [F],
+    ) {
+        let penalty = F::of(update.penalty);
+        inverse_odds(logits, inverse);
+        for (grad, &inverse) in grads.iter_mut().zip(&*inverse) {
             let p = F::one() / (F::one() + inverse);
-            *grad += penalty * p * (F::one() - p);
+            *grad = penalty * p * (F::one() - p);
         }
+        let place = |index: usize| last.indices.partition_point(|&open| (open as usize) < index);
+        for open in place(first)..place(first + logits.len()) {
+            grads[last.indices[open] as usize - first] += last.slopes[open] * last.gradients[open];
+        }
+        let adam = AdamW { weight_decay: self.weight_decay, ..AdamW::new(self.lr) };
+        adam.step_part(update.t, logits, grads, moments);
     }
+}
+
+/// Gates of a sample that are not flat, tensor by tensor: no others let a gradient through.
+struct Open<F> {
+    chosen: Vec<Chosen>,
+    /// Of each the derivative of the masked weight with respect to the logit.
+    slopes: Vec<Vec<F>>,
 }
 
 /// An update of all logits.
 #[derive(Clone, Copy)]
-struct Update {
+struct Update<'a, F> {
     /// Number of the step, from 1.
     t: usize,
     /// Weight of the sparseness of one scalar.
     penalty: f64,
-    /// Noise of the sample that the gradients belong to.
-    streams: Streams,
+    /// The gates of the last sample, and the gradients behind them.
+    open: &'a Open<F>,
+    gradients: &'a [Vec<F>],
+}
+
+impl<'a, F> Update<'a, F> {
+    fn of_tensor(self, number: usize) -> OpenGates<'a, F> {
+        let (open, gradients) = (self.open, &self.gradients[number]);
+        OpenGates { indices: open.chosen[number].indices(), slopes: &open.slopes[number], gradients }
+    }
+}
+
+/// Those of one tensor.
+#[derive(Clone, Copy)]
+struct OpenGates<'a, F> {
+    indices: &'a [u32],
+    slopes: &'a [F],
+    gradients: &'a [F],
 }
 
 /// The noise of one sample of all tensors.
@@ -258,11 +286,16 @@ fn uniform<F: Scalar>(noise: Noise, index: usize) -> F {
 
 /// `e^-l` and [`odds`] of the scalars from number `first` on.
 fn draw<F: Scalar>(noise: Noise, first: usize, logits: &[F], inverse: &mut [F], drawn: &mut [F]) {
-    for (inverse, &logit) in inverse.iter_mut().zip(logits) {
-        *inverse = (-logit).exp_();
-    }
+    inverse_odds(logits, inverse);
     for (i, (drawn, &inverse)) in drawn.iter_mut().zip(&*inverse).enumerate() {
         *drawn = odds(inverse, uniform(noise, first + i));
+    }
+}
+
+/// `e^-l`.
+fn inverse_odds<F: Scalar>(logits: &[F], inverse: &mut [F]) {
+    for (inverse, &logit) in inverse.iter_mut().zip(logits) {
+        *inverse = (-logit).exp_();
     }
 }
 
@@ -289,6 +322,23 @@ impl<F: Scalar> Gate<F> {
     #[inline(always)]
     fn is_flat(&self, odds: F) -> bool {
         (odds >= self.window) | (odds * self.window <= F::one())
+    }
+
+    /// The scalars from number `first` on whose gates are not flat, and `w s (1 - s) / temperature` of each.
+    fn open(&self, first: usize, weights: &[F], odds: &[F]) -> (Vec<u32>, Vec<F>) {
+        // Most runs of scalars have nothing but flat gates, and that is soon seen of a run.
+        const RUN: usize = 16;
+        let (mut indices, mut slopes) = (Vec::new(), Vec::new());
+        for (run, odds) in odds.chunks(RUN).enumerate() {
+            if odds.iter().fold(true, |flat, &odds| flat & self.is_flat(odds)) {
+                continue;
+            }
+            for (i, &odds) in (run * RUN..).zip(odds).filter(|(_, odds)| !self.is_flat(**odds)) {
+                indices.push((first + i) as u32);
+                slopes.push(weights[i] * self.slope(odds));
+            }
+        }
+        (indices, slopes)
     }
 
     /// The slope, 0 where it is flat.

@@ -1,6 +1,8 @@
 //! What a circuit is asked to do: choose as the full model does.
 
-use locus_gpt2::{Batch, ParamId, ParamMask, Params, Past, Result, Scalar, ScoreHead, dot, pieces};
+use locus_gpt2::{
+    Batch, Chosen, ParamId, ParamMask, Params, Past, Result, Scalar, ScoreHead, Trace, axpy, dot, pieces,
+};
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -41,29 +43,63 @@ impl<F: Scalar> Objective<'_, F> {
     /// # Errors
     /// When a sequence does not fit the model.
     pub fn gradient(&self, masked: &Params<F>, rows: &[usize]) -> Result<(f64, Params<F>)> {
-        let mut sum = Params::zeros(masked.config(), ParamId::maskable(masked.config()));
-        let loss = self.add_gradient(masked, rows, &mut sum)?;
-        Ok((loss, sum))
+        let none = || Params::zeros(masked.config(), ParamId::maskable(masked.config()));
+        let backward = |piece: &Piece<F>, sum: &mut Params<F>| {
+            masked.backward(&piece.batch, &piece.trace, piece.d_hidden.view(), sum, &mut ());
+        };
+        self.sum_over_pieces(masked, rows, none, backward, |sum, part| sum.add_scaled(F::one(), part))
     }
 
-    /// The same, added to the parameters present in `sum`.
+    /// The same with respect to chosen scalars alone: a list of gradients for each of `chosen`.
     ///
     /// # Errors
-    /// When a sequence does not fit the model; `sum` may then hold a part.
-    pub fn add_gradient(&self, masked: &Params<F>, rows: &[usize], sum: &mut Params<F>) -> Result<f64> {
+    /// When a sequence does not fit the model.
+    pub fn gradient_of_chosen(
+        &self,
+        masked: &Params<F>,
+        rows: &[usize],
+        chosen: &[Chosen],
+    ) -> Result<(f64, Vec<Vec<F>>)> {
+        let none = || chosen.iter().map(|chosen| vec![F::zero(); chosen.indices().len()]).collect();
+        let backward = |piece: &Piece<F>, sums: &mut Vec<Vec<F>>| {
+            masked.backward_to_chosen(&piece.batch, &piece.trace, piece.d_hidden.view(), chosen, sums);
+        };
+        let add = |sums: &mut Vec<Vec<F>>, parts: &Vec<Vec<F>>| {
+            sums.iter_mut().zip(parts).for_each(|(sums, parts)| axpy(F::one(), parts, sums));
+        };
+        self.sum_over_pieces(masked, rows, none, backward, add)
+    }
+
+    /// Loss and gradient, added up in order: pieces of large models take turns and share a sum, those of small ones run
+    /// side by side.
+    fn sum_over_pieces<G: Send>(
+        &self,
+        masked: &Params<F>,
+        rows: &[usize],
+        none: impl Fn() -> G + Sync,
+        backward: impl Fn(&Piece<F>, &mut G) + Sync,
+        add: impl Fn(&mut G, &G),
+    ) -> Result<(f64, G)> {
+        let (mut loss, mut sum) = (0.0, none());
         if ParamMask::population(masked.config()) > MANY_PARAMETERS {
-            let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
-            let losses = pieces(&sequences, ROWS_OF_MANY_PARAMETERS).into_iter().map(|piece| {
-                self.add_piece(masked, &sequences[piece.clone()], &rows[piece], rows.len(), sum)
-            });
-            return losses.sum();
+            for rows_of_piece in self.pieces(rows, ROWS_OF_MANY_PARAMETERS) {
+                let piece = self.piece(masked, rows_of_piece, rows.len())?;
+                backward(&piece, &mut sum);
+                loss += piece.loss;
+            }
+            return Ok((loss, sum));
         }
-        let mut loss = 0.0;
-        for (part_loss, part) in self.gradient_parts(masked, rows, PIECE_ROWS)? {
+        let parts = self.pieces(rows, PIECE_ROWS).into_par_iter().map(|rows_of_piece| {
+            let piece = self.piece(masked, rows_of_piece, rows.len())?;
+            let mut part = none();
+            backward(&piece, &mut part);
+            Ok((piece.loss, part))
+        });
+        for (part_loss, part) in parts.collect::<Result<Vec<_>>>()? {
             loss += part_loss;
-            sum.add_scaled(F::one(), &part);
+            add(&mut sum, &part);
         }
-        Ok(loss)
+        Ok((loss, sum))
     }
 
     /// The summands of [`Objective::gradient`]: one per piece of at most `max_rows` tokens (and at least one sequence),
@@ -77,37 +113,42 @@ impl<F: Scalar> Objective<'_, F> {
         rows: &[usize],
         max_rows: usize,
     ) -> Result<Vec<(f64, Params<F>)>> {
-        let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
-        pieces(&sequences, max_rows)
-            .into_par_iter()
-            .map(|piece| {
-                let mut grads = Params::zeros(masked.config(), ParamId::maskable(masked.config()));
-                let (sequences, of_piece) = (&sequences[piece.clone()], &rows[piece]);
-                let loss = self.add_piece(masked, sequences, of_piece, rows.len(), &mut grads)?;
-                Ok((loss, grads))
-            })
-            .collect()
+        let gradient = |rows_of_piece: &[usize]| {
+            let piece = self.piece(masked, rows_of_piece, rows.len())?;
+            let mut grads = Params::zeros(masked.config(), ParamId::maskable(masked.config()));
+            masked.backward(&piece.batch, &piece.trace, piece.d_hidden.view(), &mut grads, &mut ());
+            Ok((piece.loss, grads))
+        };
+        self.pieces(rows, max_rows).into_par_iter().map(gradient).collect()
     }
 
-    /// Loss and gradient of some of `n` rows, divided by `n`.
-    fn add_piece(
-        &self,
-        masked: &Params<F>,
-        sequences: &[&[u32]],
-        rows: &[usize],
-        n: usize,
-        sum: &mut Params<F>,
-    ) -> Result<f64> {
+    /// Runs of rows of at most so many tokens.
+    fn pieces<'r>(&self, rows: &'r [usize], max_rows: usize) -> Vec<&'r [usize]> {
+        let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
+        pieces(&sequences, max_rows).into_iter().map(|piece| &rows[piece]).collect()
+    }
+
+    /// The forward pass of some of `n` rows; loss and gradient are divided by `n`.
+    fn piece(&self, masked: &Params<F>, rows: &[usize], n: usize) -> Result<Piece<F>> {
         let config = masked.config();
         let share = 1.0 / n as f64;
-        let batch = Batch::new(config, sequences)?;
+        let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
+        let batch = Batch::new(config, &sequences)?;
         let (past, reads) = (Past::none(config), batch.last_rows());
         let trace = masked.trace_reads(&batch, past, masked.embed(&batch), 0, &reads, &mut ());
         let (loss, mut d_hidden) = self.read_out.cross_entropy(masked, &trace.hidden, rows);
         d_hidden.mapv_inplace(|g| g * F::of(share));
-        masked.backward(&batch, &trace, d_hidden.view(), sum, &mut ());
-        Ok(loss * share)
+        Ok(Piece { batch, trace, loss: loss * share, d_hidden })
     }
+}
+
+/// Some rows, before their backward pass.
+struct Piece<F> {
+    batch: Batch,
+    trace: Trace<F>,
+    loss: f64,
+    /// Gradient of the loss at the last hidden states.
+    d_hidden: Array2<F>,
 }
 
 impl<F: Scalar> ReadOut<'_, F> {

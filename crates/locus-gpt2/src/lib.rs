@@ -25,6 +25,7 @@ mod backward;
 mod batch;
 mod blas;
 mod checkpoint;
+mod chosen;
 mod classify;
 mod config;
 mod error;
@@ -39,6 +40,7 @@ mod params;
 mod safetensors_io;
 mod scalar;
 mod tokenizer;
+mod turned;
 
 // Links the BLAS that the features chose.
 use ndarray_linalg as _;
@@ -46,6 +48,7 @@ use ndarray_linalg as _;
 pub use batch::{Batch, pieces};
 pub use blas::blas_environment;
 pub use checkpoint::{Checkpoint, write_checkpoint};
+pub use chosen::Chosen;
 pub use classify::{HeadTraining, ScoreHead, argmax, cross_entropy, last_hidden, last_hidden_of, shuffle};
 pub use config::Config;
 pub use error::{Error, Result};

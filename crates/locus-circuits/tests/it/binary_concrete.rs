@@ -90,6 +90,8 @@ fn masks_follow_the_documented_formula() {
         BinaryConcrete { max_epochs: 1, ..strong },
         BinaryConcrete { max_epochs: 4, batch_rows: 12, lambda_growth: 2.0, lambda_max: 4.5, ..strong },
         BinaryConcrete { max_epochs: 3, init_mean: 0.3, init_std: 0.5, weight_decay: 0.3, ..strong },
+        // Few gates that are not flat.
+        BinaryConcrete { max_epochs: 2, temperature: 0.02, ..strong },
     ];
     for (i, recipe) in recipes.iter().enumerate() {
         let (circuits, _) = train(recipe, &case, &[1e-9], i as u64);

@@ -1,7 +1,7 @@
 //! Every backward against directional finite differences in f64.
 
-use locus_gpt2::{BlockParam, Params, Past, PromptTargets, ScoreHead, Site, Target, select_rows};
-use locus_testkit::{check_directional, random_vector};
+use locus_gpt2::{BlockParam, Chosen, Params, Past, PromptTargets, ScoreHead, Site, Target, select_rows};
+use locus_testkit::{REORDERED_F64, assert_close, check_directional, random_vector};
 use ndarray::{Array2, ArrayViewMut2};
 use proptest::prelude::*;
 
@@ -42,6 +42,26 @@ proptest! {
             check_directional(&id.to_string(), model.get(id), grads.get(id), problem.seed, |values| {
                 (with(&model, id, values).hidden(&batch) * &d_hidden).sum()
             });
+        }
+    }
+
+    /// Gradients of chosen scalars are those of the pass to all of them, also of a loss that reads last rows only.
+    #[test]
+    fn chosen_scalars(problem in problem(), every in 1usize..20) {
+        let (model, batch) = (problem.model(), problem.batch());
+        let (past, reads) = (Past::none(model.config()), batch.last_rows());
+        let trace = model.trace_reads(&batch, past, model.embed(&batch), 0, &reads, &mut ());
+        let d_hidden = probe(&problem, trace.hidden.dim());
+        let mut all = Params::zeros(model.config(), ParamId::maskable(model.config()));
+        model.backward(&batch, &trace, d_hidden.view(), &mut all, &mut ());
+        let places = |id: ParamId| (0..id.len(model.config()) as u32).filter(|i| i * 7 % every as u32 == 0).collect();
+        let chosen: Vec<Chosen> =
+            ParamId::maskable(model.config()).map(|id| Chosen::new(model.config(), id, places(id))).collect();
+        let mut sums: Vec<Vec<f64>> = chosen.iter().map(|chosen| vec![0.0; chosen.indices().len()]).collect();
+        model.backward_to_chosen(&batch, &trace, d_hidden.view(), &chosen, &mut sums);
+        for ((id, chosen), sums) in ParamId::maskable(model.config()).zip(&chosen).zip(&sums) {
+            let expected: Vec<f64> = chosen.indices().iter().map(|&i| all.get(id)[i as usize]).collect();
+            assert_close(&id.to_string(), sums, &expected, REORDERED_F64);
         }
     }
 
