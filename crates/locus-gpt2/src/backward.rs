@@ -129,6 +129,9 @@ impl<F: Scalar> Params<F> {
         grads: &mut Params<F>,
     ) -> Array2<F> {
         add_weight_gradients(x, d_y, (weight, bias), grads);
+        if let Some(thin) = self.thin(weight) {
+            return thin.apply_transposed(d_y);
+        }
         let mut d_x = Array2::zeros(x.dim());
         gemm(F::one(), d_y, self.matrix(weight).t(), F::zero(), d_x.view_mut());
         d_x

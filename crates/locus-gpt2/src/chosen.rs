@@ -68,7 +68,8 @@ impl<F: Scalar> Params<F> {
         assert_eq!(chosen.len(), sums.len(), "a list of sums for each parameter");
         let vectors = chosen.iter().map(|chosen| chosen.id).filter(|id| id.is_vector());
         let mut of_vectors = Params::zeros(self.config(), vectors);
-        let mut matrices = Matrices { config: self.config(), trace, chosen, sums };
+        let turned = [Turned::new(), Turned::new()];
+        let mut matrices = Matrices { trace, chosen, sums, turned };
         self.backward(batch, trace, d_hidden, &mut of_vectors, &mut matrices);
         for (chosen, sums) in chosen.iter().zip(sums).filter(|(chosen, _)| chosen.id.is_vector()) {
             chosen.add(of_vectors.get(chosen.id), sums);
@@ -78,10 +79,11 @@ impl<F: Scalar> Params<F> {
 
 /// Takes from a backward pass what chosen entries of matrices need.
 struct Matrices<'a, F> {
-    config: &'a Config,
     trace: &'a Trace<F>,
     chosen: &'a [Chosen],
     sums: &'a mut [Vec<F>],
+    /// Places for the two factors of a product.
+    turned: [Turned<F>; 2],
 }
 
 impl<F: Scalar> Tap<F> for Matrices<'_, F> {
@@ -96,7 +98,7 @@ impl<F: Scalar> Tap<F> for Matrices<'_, F> {
         };
         let id = ParamId::Block(layer, weight);
         for (chosen, sums) in self.chosen.iter().zip(&mut *self.sums).filter(|(chosen, _)| chosen.id == id) {
-            chosen.add_products(id.shape(self.config), x.view(), d_y.view(), sums);
+            chosen.add_products(x.view(), d_y.view(), &mut self.turned, sums);
         }
     }
 }
@@ -113,11 +115,12 @@ impl Chosen {
     /// Adds entries of `x^T d_y` with `x [n, k]`, `d_y [n, m]`.
     fn add_products<F: Scalar>(
         &self,
-        (k, m): (usize, usize),
         x: ArrayView2<F>,
         d_y: ArrayView2<F>,
+        [turned_x, turned_d_y]: &mut [Turned<F>; 2],
         sums: &mut [F],
     ) {
+        let (k, m) = (x.ncols(), d_y.ncols());
         if self.indices.len() * MANY > k * m {
             let mut all = Array2::zeros((k, m));
             gemm(F::one(), x.t(), d_y, F::zero(), all.view_mut());
@@ -126,11 +129,12 @@ impl Chosen {
         assert_eq!(sums.len(), self.indices.len(), "a sum for each chosen scalar of {}", self.id);
         for (x, d_y) in x.axis_chunks_iter(Axis(0), ROWS).zip(d_y.axis_chunks_iter(Axis(0), ROWS)) {
             let width = x.nrows().next_multiple_of(TOGETHER);
-            let (x, d_y) = (Turned::of(x, width), Turned::of(d_y, width));
+            rayon::join(|| turned_x.turn(x, width), || turned_d_y.turn(d_y, width));
+            let (x, d_y) = (&*turned_x, &*turned_d_y);
             let piece = PIECE_MULTIPLY_ADDS.div_ceil(width);
             let pieces = self.indices.par_chunks(piece).zip(sums.par_chunks_mut(piece));
             pieces.for_each(|(indices, sums)| {
-                Arch::new().dispatch(Dots { x: &x, d_y: &d_y, m, indices, sums });
+                Arch::new().dispatch(Dots { x, d_y, m, indices, sums });
             });
         }
     }
@@ -207,7 +211,7 @@ mod tests {
             (0..k * m).filter(|index| index * 31 % every == 0).map(|index| index as u32).collect();
         let chosen = Chosen { id: ParamId::FinalNormBias, indices };
         let mut sums = vec![F::one(); chosen.indices.len()];
-        chosen.add_products((k, m), x.view(), d_y.view(), &mut sums);
+        chosen.add_products(x.view(), d_y.view(), &mut [Turned::new(), Turned::new()], &mut sums);
         let all = x.t().dot(&d_y);
         for (sum, &index) in sums.iter().zip(&chosen.indices) {
             let expected = all[[index as usize / m, index as usize % m]] + F::one();

@@ -489,13 +489,13 @@ impl<F: Scalar> Params<F> {
 
     /// `x W + b` with `x [n, in]`, `W [in, out]`, `b [out]`.
     fn linear(&self, x: ArrayView2<F>, weight: ParamId, bias: ParamId) -> Array2<F> {
-        let (weight, bias) = (self.matrix(weight), self.get(bias));
-        let mut y = written_zeros(x.nrows(), bias.len());
-        let entries = y.as_slice_mut().expect("fresh arrays are contiguous");
-        entries.par_chunks_mut(rows_in_piece(bias.len()) * bias.len()).for_each(|rows| {
-            rows.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
-        });
-        gemm(F::one(), x, weight, F::one(), y.view_mut());
+        let bias = self.get(bias);
+        if let Some(thin) = self.thin(weight) {
+            return thin.apply(x, bias);
+        }
+        let rows = bias.repeat(x.nrows());
+        let mut y = Array2::from_shape_vec((x.nrows(), bias.len()), rows).expect("a bias for each row");
+        gemm(F::one(), x, self.matrix(weight), F::one(), y.view_mut());
         y
     }
 

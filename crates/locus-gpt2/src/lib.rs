@@ -39,6 +39,7 @@ mod optim;
 mod params;
 mod safetensors_io;
 mod scalar;
+mod thin;
 mod tokenizer;
 mod turned;
 

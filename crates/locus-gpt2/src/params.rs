@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::scalar::Scalar;
+use crate::thin::Thin;
 
 /// A tensor of one block, in the order of the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,16 +174,17 @@ pub struct Params<F> {
     tensors: Vec<Option<Arc<Tensor<F>>>>,
 }
 
-/// The scalars of a parameter and, once it was asked for, their hash.
+/// The scalars of a parameter and, once they were asked for, their hash and those that are not zero, if they are few.
 #[derive(Debug)]
 struct Tensor<F> {
     values: Vec<F>,
     digest: OnceLock<[u8; 32]>,
+    thin: OnceLock<Option<Thin<F>>>,
 }
 
 impl<F> Tensor<F> {
     fn new(values: Vec<F>) -> Arc<Self> {
-        Arc::new(Tensor { values, digest: OnceLock::new() })
+        Arc::new(Tensor { values, digest: OnceLock::new(), thin: OnceLock::new() })
     }
 
     /// The scalars, to write to; copied first when they are shared.
@@ -192,6 +194,7 @@ impl<F> Tensor<F> {
     {
         let tensor = Arc::make_mut(this);
         tensor.digest = OnceLock::new();
+        tensor.thin = OnceLock::new();
         &mut tensor.values
     }
 }
@@ -199,7 +202,7 @@ impl<F> Tensor<F> {
 /// What is cloned is about to be written to.
 impl<F: Clone> Clone for Tensor<F> {
     fn clone(&self) -> Self {
-        Tensor { values: self.values.clone(), digest: OnceLock::new() }
+        Tensor { values: self.values.clone(), digest: OnceLock::new(), thin: OnceLock::new() }
     }
 }
 
@@ -296,6 +299,16 @@ impl<F: Scalar> Params<F> {
     pub fn matrix(&self, id: ParamId) -> ArrayView2<'_, F> {
         ArrayView2::from_shape(id.shape(&self.config), self.get(id))
             .expect("lengths are checked on insertion")
+    }
+
+    /// Its entries that are not zero, when they are few.
+    ///
+    /// # Panics
+    /// When it is absent.
+    pub(crate) fn thin(&self, id: ParamId) -> Option<&Thin<F>> {
+        let tensor = self.tensors[id.index(self.config.n_layer)].as_ref();
+        let tensor = tensor.unwrap_or_else(|| panic!("{id} is absent"));
+        tensor.thin.get_or_init(|| Thin::of(self.matrix(id))).as_ref()
     }
 
     /// The same, to write to; `None` when the parameter is absent. Backward passes use this: what is not in the

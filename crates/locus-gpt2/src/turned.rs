@@ -5,8 +5,7 @@
 //!
 //! Dimension letters: `n` rows, `k` features.
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
-use rayon::prelude::*;
+use ndarray::{ArrayView2, Axis};
 
 use crate::scalar::Scalar;
 
@@ -15,22 +14,20 @@ use crate::scalar::Scalar;
 const LINE: usize = 64;
 /// Rows, or features on the way back, that are turned together: a line of `f32`.
 pub(crate) const TOGETHER: usize = 16;
-/// Entries in one piece of parallel work.
-const PIECE_ENTRIES: usize = 1 << 16;
 
 /// Numbers that begin at a line of the cache.
 pub(crate) struct Aligned<F> {
     entries: Vec<F>,
     first: usize,
-    len: usize,
 }
 
 impl<F: Scalar> Aligned<F> {
-    pub(crate) fn zeros(len: usize) -> Self {
+    pub(crate) fn zeros(n: usize) -> Self {
         let spare = LINE / size_of::<F>();
-        let entries = vec![F::zero(); len + spare];
+        let mut entries = vec![F::zero(); n + spare];
         let first = entries.as_ptr().align_offset(LINE).min(spare);
-        Aligned { entries, first, len }
+        entries.truncate(first + n);
+        Aligned { entries, first }
     }
 }
 
@@ -38,40 +35,40 @@ impl<F> std::ops::Deref for Aligned<F> {
     type Target = [F];
 
     fn deref(&self) -> &[F] {
-        &self.entries[self.first..][..self.len]
+        &self.entries[self.first..]
     }
 }
 
 impl<F> std::ops::DerefMut for Aligned<F> {
     fn deref_mut(&mut self) -> &mut [F] {
-        &mut self.entries[self.first..][..self.len]
+        &mut self.entries[self.first..]
     }
 }
 
-/// A state `[n, k]` as `[k, width]`; beyond the `n` rows are zeros.
+/// A state `[n, k]` as `[k, width]`, one after another in the same place.
 pub(crate) struct Turned<F> {
     entries: Aligned<F>,
     width: usize,
 }
 
 impl<F: Scalar> Turned<F> {
-    /// Zeros.
-    pub(crate) fn zeros(features: usize, width: usize) -> Self {
-        Turned { entries: Aligned::zeros(features * width), width }
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Turned { entries: Aligned::zeros(0), width: 0 }
     }
 
-    /// Turns a state with contiguous rows, of which there are at most `width`, a multiple of [`TOGETHER`].
-    pub(crate) fn of(x: ArrayView2<F>, width: usize) -> Self {
-        let mut turned = Turned::zeros(x.ncols(), width);
-        let features = PIECE_ENTRIES.div_ceil(width);
-        let pieces = turned.entries.par_chunks_mut(features * width);
-        pieces.zip(x.axis_chunks_iter(Axis(1), features)).for_each(|(out, x)| {
-            for (block, rows) in x.axis_chunks_iter(Axis(0), TOGETHER).enumerate() {
-                let out = out.chunks_exact_mut(width).map(|out| &mut out[block * TOGETHER..][..TOGETHER]);
-                turn(rows, out);
-            }
-        });
-        turned
+    /// Turns a state with contiguous rows, of which there are at most `width`; zeros follow them.
+    pub(crate) fn turn(&mut self, x: ArrayView2<F>, width: usize) {
+        let (n, k) = x.dim();
+        if self.entries.len() < k * width {
+            self.entries = Aligned::zeros(k * width);
+        }
+        self.width = width;
+        let out = &mut self.entries[..k * width];
+        for (block, x) in x.axis_chunks_iter(Axis(0), TOGETHER).enumerate() {
+            turn(x, out.chunks_exact_mut(width).map(|out| &mut out[block * TOGETHER..]));
+        }
+        out.chunks_exact_mut(width).for_each(|out| out[n..].fill(F::zero()));
     }
 
     /// What a feature is in all rows.
@@ -81,39 +78,30 @@ impl<F: Scalar> Turned<F> {
     }
 
     /// All features, one after the other.
+    #[inline(always)]
     pub(crate) fn features(&self) -> &[F] {
         &self.entries
     }
 
-    /// The same, to write to.
-    pub(crate) fn features_mut(&mut self) -> &mut [F] {
-        &mut self.entries
-    }
-
-    /// Turns it back into `x [n, k]`, whose rows are contiguous.
-    pub(crate) fn turn_back(&self, mut x: ArrayViewMut2<F>) {
-        let all = self.features();
-        let features = ArrayView2::from_shape((x.ncols(), self.width), all).expect("as many as made");
-        let features = features.slice_move(s![.., ..x.nrows()]);
-        let blocks = x.axis_chunks_iter_mut(Axis(1), TOGETHER);
-        for (features, mut x) in features.axis_chunks_iter(Axis(0), TOGETHER).zip(blocks) {
-            let rows = x.rows_mut().into_iter().map(|row| row.into_slice().expect("rows are contiguous"));
-            turn(features, rows);
-        }
+    /// Room for rows.
+    pub(crate) fn width(&self) -> usize {
+        self.width
     }
 }
 
 /// Column `j` of `x`, which has at most [`TOGETHER`] rows, into the beginning of the `j`th slice.
-fn turn<'a, F: Scalar>(x: ArrayView2<F>, out: impl Iterator<Item = &'a mut [F]>) {
-    let row = |i: usize| x.row(i).to_slice().expect("rows are contiguous");
+#[inline(always)]
+pub(crate) fn turn<'a, F: Scalar>(x: ArrayView2<F>, out: impl Iterator<Item = &'a mut [F]>) {
+    let k = x.ncols();
+    let row = |i: usize| &x.index_axis_move(Axis(0), i).to_slice().expect("rows are contiguous")[..k];
     if x.nrows() == TOGETHER {
-        let rows: [&[F]; TOGETHER] = std::array::from_fn(|i| row(i));
-        for (j, out) in out.enumerate() {
-            let out: &mut [F; TOGETHER] = out.try_into().expect("so many rows");
+        let rows: [&[F]; TOGETHER] = std::array::from_fn(row);
+        for (j, out) in (0..k).zip(out) {
+            let out: &mut [F; TOGETHER] = (&mut out[..TOGETHER]).try_into().expect("is as long");
             *out = std::array::from_fn(|i| rows[i][j]);
         }
     } else {
-        for (j, out) in out.enumerate() {
+        for (j, out) in (0..k).zip(out) {
             out.iter_mut().zip(x.column(j)).for_each(|(out, &x)| *out = x);
         }
     }
