@@ -155,7 +155,7 @@ impl BinaryConcrete {
     ) -> Open<F> {
         let gate = Gate::new(self.temperature);
         let scalars: Vec<_> = tensors.iter_mut().zip(masked.blocks_mut()).enumerate().collect();
-        let of_tensor = |(number, (tensor, (id, masked))): (usize, (&mut Tensor<F>, (ParamId, &mut [F])))| {
+        let of_tensors = scalars.into_par_iter().map(|(number, (tensor, (id, masked)))| {
             let (noise, last) = (next.of(id), update.map(|update| update.of_tensor(number)));
             let (mean, square) = tensor.moments.parts_mut();
             let optimised = mean.par_chunks_mut(PIECE_SCALARS).zip(square.par_chunks_mut(PIECE_SCALARS));
@@ -178,8 +178,8 @@ impl BinaryConcrete {
             let open: Vec<(Vec<u32>, Vec<F>)> = open.collect();
             let (indices, slopes): (Vec<_>, Vec<_>) = open.into_iter().unzip();
             (Chosen::new(model.config(), id, indices.concat()), slopes.concat())
-        };
-        let (chosen, slopes) = scalars.into_par_iter().map(of_tensor).unzip();
+        });
+        let (chosen, slopes) = of_tensors.unzip();
         Open { chosen, slopes }
     }
 

@@ -193,7 +193,9 @@ mod tests {
     /// Both products against those of whole matrices.
     fn check<F: Scalar>(n: usize, k: usize, m: usize, every: usize, tolerance: f64) {
         let entry = |i: usize, j: usize| F::of(((i * 7919 + j * 104_729) % 1000) as f64 / 500.0 - 1.0);
-        let kept = |i: usize, j: usize| if (i * m + j) * 31 % every == 0 { entry(i, j) } else { F::zero() };
+        let kept = |i: usize, j: usize| {
+            if ((i * m + j) * 31).is_multiple_of(every) { entry(i, j) } else { F::zero() }
+        };
         let matrix = Array2::from_shape_fn((k, m), |(i, j)| kept(i, j));
         let Some(thin) = Thin::of(matrix.view()) else {
             let count = matrix.iter().filter(|&&w| w != F::zero()).count();
