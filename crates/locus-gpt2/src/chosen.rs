@@ -56,7 +56,7 @@ impl<F: Scalar> Params<F> {
     /// [`Params::backward`] to the chosen scalars of the blocks: adds each one's gradient to its place in `sums`.
     ///
     /// # Panics
-    /// When `sums` do not match, or a parameter is not of a block.
+    /// When `sums` do not match.
     pub fn backward_to_chosen(
         &self,
         batch: &Batch,
