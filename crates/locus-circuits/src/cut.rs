@@ -22,14 +22,12 @@ pub fn top_k<F: Scalar>(scores: &Params<F>, count: usize) -> ParamMask {
         all.select_nth_unstable_by(at, |a, b| a.partial_cmp(b).expect("scores are not NaN"));
     let strictly_above = above.iter().filter(|&&score| score > threshold).count();
     let mut ties = count - strictly_above;
-    ParamMask::from_fn(config, |id, i| {
-        let score = scores.get(id)[i];
-        score > threshold
-            || (score == threshold && ties > 0 && {
-                ties -= 1;
-                true
-            })
-    })
+    let mut inside = |score: F| {
+        let tie = score == threshold && ties > 0;
+        ties -= usize::from(tie);
+        score > threshold || tie
+    };
+    ParamMask::from_tensors(config, |id| scores.get(id).iter().map(|&score| inside(score)).collect())
 }
 
 /// The best share `density` of each tensor, so that every tensor is as dense as the others: the nearest whole number of
@@ -40,18 +38,15 @@ pub fn top_k<F: Scalar>(scores: &Params<F>, count: usize) -> ParamMask {
 pub fn top_k_per_tensor<F: Scalar>(scores: &Params<F>, density: f64) -> ParamMask {
     assert!(density > 0.0 && density <= 1.0, "a density of {density}");
     let config = scores.config();
-    let mut inside = Vec::with_capacity(ParamMask::population(config));
-    for id in ParamId::maskable(config) {
+    ParamMask::from_tensors(config, |id| {
         let scores = scores.get(id);
         let count = ((density * scores.len() as f64).round() as usize).max(1);
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).expect("scores are not NaN"));
-        let first = inside.len();
-        inside.resize(first + scores.len(), false);
-        order[..count].iter().for_each(|&i| inside[first + i] = true);
-    }
-    let mut inside = inside.into_iter();
-    ParamMask::from_fn(config, |_, _| inside.next() == Some(true))
+        let mut inside = vec![false; scores.len()];
+        order[..count].iter().for_each(|&i| inside[i] = true);
+        inside
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What a circuit is asked to do: choose as the full model does.
 
 use locus_gpt2::{
-    Batch, Chosen, ParamId, ParamMask, Params, Past, Result, Scalar, ScoreHead, Trace, axpy, dot, pieces,
+    Batch, Chosen, ParamId, ParamMask, Params, Past, Result, Scalar, ScoreHead, Trace, axpy, distinct, dot,
+    pieces, select_rows,
 };
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -80,6 +81,10 @@ impl<F: Scalar> Objective<'_, F> {
         backward: impl Fn(&Piece<F>, &mut G) + Sync,
         add: impl Fn(&mut G, &G),
     ) -> Result<(f64, G)> {
+        // Sequences that begin alike side by side, where they share rows.
+        let mut rows = rows.to_vec();
+        rows.sort_by_key(|&row| &self.sequences[row]);
+        let rows = rows.as_slice();
         let (mut loss, mut sum) = (0.0, none());
         if ParamMask::population(masked.config()) > MANY_PARAMETERS {
             for rows_of_piece in self.pieces(rows, ROWS_OF_MANY_PARAMETERS) {
@@ -133,11 +138,16 @@ impl<F: Scalar> Objective<'_, F> {
         let config = masked.config();
         let share = 1.0 / n as f64;
         let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
-        let batch = Batch::new(config, &sequences)?;
-        let (past, reads) = (Past::none(config), batch.last_rows());
+        let batch = Batch::sharing(config, &sequences)?;
+        let (reads, places) = distinct(&batch.last_rows());
+        let past = Past::none(config);
         let trace = masked.trace_reads(&batch, past, masked.embed(&batch), 0, &reads, &mut ());
-        let (loss, mut d_hidden) = self.read_out.cross_entropy(masked, &trace.hidden, rows);
-        d_hidden.mapv_inplace(|g| g * F::of(share));
+        let hidden = select_rows(trace.hidden.view(), &places);
+        let (loss, d_last) = self.read_out.cross_entropy(masked, &hidden, rows);
+        let mut d_hidden = Array2::zeros(trace.hidden.dim());
+        for (&place, d_last) in places.iter().zip(d_last.rows()) {
+            d_hidden.row_mut(place).scaled_add(F::of(share), &d_last);
+        }
         Ok(Piece { batch, trace, loss: loss * share, d_hidden })
     }
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::batch::Batch;
 use crate::config::Config;
-use crate::forward::{BlockTrace, softmax};
+use crate::forward::{BlockTrace, select_rows, softmax};
 use crate::linalg::{column_chunks, dot, written_zeros};
 use crate::scalar::Scalar;
 
@@ -98,6 +98,9 @@ impl<'a, F: Scalar> Head<'a, F> {
 
     /// Weighted values of the rows that go on `z [reading, w]`, and their attention weights.
     fn forward(&self, work: &mut Work<F>, mut z: ArrayViewMut2<F>, weights: &mut [F]) {
+        if self.reading.is_empty() {
+            return;
+        }
         let Work { wide: keys, tall: values, scores, .. } = work;
         self.side_by_side(1, keys);
         self.end_to_end(2, values);
@@ -108,10 +111,11 @@ impl<'a, F: Scalar> Head<'a, F> {
             let seen = self.start + row + 1;
             let scores = &mut scores[..lanes(seen)];
             weighted_sum(self.query(row), keys, columns, scores);
-            for scores in scores.chunks_exact_mut(LANES) {
-                scores.iter_mut().for_each(|score| *score *= scale);
+            for (scores, first) in scores.chunks_exact_mut(LANES).zip((0..).step_by(LANES)) {
+                for i in 0..LANES {
+                    scores[i] = if first + i < seen { scores[i] * scale } else { F::neg_infinity() };
+                }
             }
-            scores[seen..].fill(F::neg_infinity());
             softmax(scores);
             let (own, rest) = weights.split_at_mut(seen);
             weights = rest;
@@ -120,21 +124,27 @@ impl<'a, F: Scalar> Head<'a, F> {
         }
     }
 
-    /// Gradients of queries, keys and values of the sequence's rows, `[t, w]` each, from the attention weights and
-    /// `d_z [reading, d]`.
+    /// Gradients of queries, keys and values of the sequence's rows, `[t, w]` each, and of keys and values of the tokens
+    /// before, unless there is no room for them, from the attention weights and `d_z [reading, d]`.
     fn backward(
         &self,
         work: &mut Work<F>,
         weights: &[F],
         d_z: &[F],
         [mut d_q, d_k, d_v]: [ArrayViewMut2<F>; 3],
+        [d_k_before, d_v_before]: [ArrayViewMut2<F>; 2],
     ) {
+        if self.reading.is_empty() {
+            return;
+        }
+        // From this token on gradients are wanted.
+        let wanted = self.start - d_k_before.nrows();
         let Work { wide: values, tall: keys, scores: d_scores, attended, d_keys, d_values } = work;
         self.end_to_end(1, keys);
         self.side_by_side(2, values);
         let (columns, width) = (lanes(self.n_seen()), self.width);
-        zeros(d_keys, d_q.nrows() * width);
-        zeros(d_values, d_q.nrows() * width);
+        zeros(d_keys, (self.n_seen() - wanted) * width);
+        zeros(d_values, (self.n_seen() - wanted) * width);
         let (mut weights, scale) = (weights, self.scale());
         let d_z = |read: usize| &d_z[read * self.d + self.first..][..width];
         for (block, rows) in self.reading.chunks(TOGETHER).enumerate() {
@@ -155,22 +165,30 @@ impl<'a, F: Scalar> Head<'a, F> {
                 let d_q = d_q.row_mut(row).into_slice().expect("columns of a row are contiguous");
                 weighted_sum(&d_s[..seen], keys, width, d_q);
             }
-            // Tokens before the batch are given: nothing flows to them. Of rows that are not there the weights are zeros.
-            let n = rows[rows.len() - 1] + 1;
+            // Of rows that are not there the weights are zeros.
+            let n = self.start + rows[rows.len() - 1] + 1 - wanted;
             let of = |k: usize| k.min(rows.len() - 1);
             let query = |k: usize| self.query(rows[of(k)]);
             let queries = [query(0), query(1), query(2), query(3)];
             let d_z = |k: usize| d_z(block * TOGETHER + of(k));
             let d_zs = [d_z(0), d_z(1), d_z(2), d_z(3)];
-            add_products(&d_scores[self.start..], columns, queries, &mut d_keys[..n * width]);
-            add_products(&attended[self.start..], columns, d_zs, &mut d_values[..n * width]);
+            add_products(&d_scores[wanted..], columns, queries, &mut d_keys[..n * width]);
+            add_products(&attended[wanted..], columns, d_zs, &mut d_values[..n * width]);
         }
-        for (mut out, rows) in [(d_k, &*d_keys), (d_v, &*d_values)] {
-            let rows = rows.chunks_exact(width);
-            out.rows_mut().into_iter().zip(rows).for_each(|(mut out, row)| {
-                out.as_slice_mut().expect("columns of a row are contiguous").copy_from_slice(row);
-            });
+        let n_before = (self.start - wanted) * width;
+        for (before, own, rows) in [(d_k_before, d_k, d_keys), (d_v_before, d_v, d_values)] {
+            let (rows_before, rows) = rows.split_at(n_before);
+            copy_rows(rows_before, before);
+            copy_rows(rows, own);
         }
+    }
+}
+
+/// Rows end to end into those of a view.
+fn copy_rows<F: Scalar>(rows: &[F], mut out: ArrayViewMut2<F>) {
+    let width = out.ncols();
+    for (mut out, row) in out.rows_mut().into_iter().zip(rows.chunks_exact(width)) {
+        out.as_slice_mut().expect("columns of a row are contiguous").copy_from_slice(row);
     }
 }
 
@@ -291,7 +309,7 @@ fn cut<T>(x: &mut [T], lengths: impl Iterator<Item = usize>) -> impl Iterator<It
 /// side `[n, d]` (or of the rows in `reads`) and the attention weights out.
 ///
 /// # Panics
-/// When `past` does not have as many rows as the batch's starts say.
+/// When `past` does not have as many rows as the batch's starts say, or any where sequences share rows.
 pub(crate) fn attention<F: Scalar>(
     config: &Config,
     batch: &Batch,
@@ -300,6 +318,9 @@ pub(crate) fn attention<F: Scalar>(
     reads: Option<&[usize]>,
 ) -> (Array2<F>, Vec<F>) {
     let (d, width) = (config.n_embd, config.d_head());
+    let shared = select_rows(qkv, batch.before());
+    assert!(shared.is_empty() || past.is_empty(), "a past of sequences whose beginnings are in the batch");
+    let past = if shared.is_empty() { past } else { shared.view() };
     let [past, qkv] = [past, qkv].map(|states| states.to_slice().expect("states are contiguous"));
     let reading = reading(batch, reads);
     let heads = Head::all(config, batch, past, qkv, &reading);
@@ -326,37 +347,57 @@ pub(crate) fn attention_backward<F: Scalar>(
     d_z: ArrayView2<F>,
 ) -> Array2<F> {
     let (d, width) = (config.n_embd, config.d_head());
-    let qkv = trace.qkv.as_slice().expect("states are contiguous");
-    let past = trace.past.as_slice().expect("states are contiguous");
+    let shared = select_rows(trace.qkv.view(), batch.before());
+    let past = if shared.is_empty() { trace.past.view() } else { shared.view() };
+    let [past, qkv] =
+        [past, trace.qkv.view()].map(|states| states.to_slice().expect("states are contiguous"));
     let reading = reading(batch, trace.reads.as_deref());
     let heads = Head::all(config, batch, past, qkv, &reading);
     let mut out = written_zeros(batch.n_rows(), 3 * d);
     let d_qkv = rows_of_sequences(out.view_mut(), batch.sequences().map(|rows| rows.len()));
     let d_qkv = d_qkv.map(|d_qkv| {
         let (d_q, d_kv) = d_qkv.split_at(Axis(1), d);
-        let (d_k, d_v) = d_kv.split_at(Axis(1), d);
-        let [d_q, d_k, d_v] = [d_q, d_k, d_v].map(|d| column_chunks(d, width));
-        d_q.zip(d_k).zip(d_v).map(|((d_q, d_k), d_v)| [d_q, d_k, d_v])
+        let d_q = column_chunks(d_q, width);
+        d_q.zip(keys_and_values(d_kv, width)).map(|(d_q, [d_k, d_v])| [d_q, d_k, d_v])
     });
+    // What flows to rows that a sequence shares is added to them below. Tokens that are not in the batch are given, and
+    // nothing flows to them.
+    let mut d_shared = written_zeros(shared.nrows(), 2 * d);
+    let counts = batch.starts().iter().map(|&start| if shared.is_empty() { 0 } else { start });
+    let d_before = rows_of_sequences(d_shared.view_mut(), counts).map(|d_kv| keys_and_values(d_kv, width));
     let d_z = d_z.to_slice().expect("states are contiguous");
     let (mut weights, mut first) = (trace.attn.as_slice(), 0);
     let mut of_heads = Vec::with_capacity(heads.len());
-    for (heads, d_qkv) in heads.chunks_exact(config.n_head).zip(d_qkv) {
+    for (heads, (d_qkv, d_before)) in heads.chunks_exact(config.n_head).zip(d_qkv.zip(d_before)) {
         let rows = heads[0].reading.len();
-        for (head, d_qkv) in heads.iter().zip(d_qkv) {
+        for (head, d) in heads.iter().zip(d_qkv.zip(d_before)) {
             let (own, others) = weights.split_at(head.n_weights());
             weights = others;
-            of_heads.push((head, own, &d_z[first * d..(first + rows) * d], d_qkv));
+            of_heads.push((head, own, &d_z[first * head.d..(first + rows) * head.d], d));
         }
         first += rows;
     }
     of_heads
         .into_par_iter()
         .with_min_len(heads_together(&heads))
-        .for_each_init(Work::new, |work, (head, weights, d_z, d_qkv)| {
-            head.backward(work, weights, d_z, d_qkv)
+        .for_each_init(Work::new, |work, (head, weights, d_z, (d_qkv, d_before))| {
+            head.backward(work, weights, d_z, d_qkv, d_before)
         });
+    for (&row, d_shared) in batch.before().iter().zip(d_shared.rows()) {
+        let (_, mut d_kv) = out.row_mut(row).split_at(Axis(0), d);
+        d_kv += &d_shared;
+    }
     out
+}
+
+/// Those of each head, from keys and values `[rows, 2d]`.
+fn keys_and_values<F>(
+    kv: ArrayViewMut2<'_, F>,
+    width: usize,
+) -> impl Iterator<Item = [ArrayViewMut2<'_, F>; 2]> {
+    let d = kv.ncols() / 2;
+    let (keys, values) = kv.split_at(Axis(1), d);
+    column_chunks(keys, width).zip(column_chunks(values, width)).map(|(keys, values)| [keys, values])
 }
 
 /// Cuts a state into the rows of each sequence.

@@ -191,6 +191,7 @@ impl<F: Scalar> Trace<F> {
     pub fn truncate(&mut self, config: &Config, batch: &Batch) {
         let n = batch.n_rows();
         assert!(self.blocks.iter().all(|block| block.reads.is_none()), "a trace of some rows");
+        assert!(batch.before().is_empty(), "sequences that share rows");
         let shorten = |x: &mut Array2<F>, rows: usize| {
             let columns = x.ncols();
             let (mut entries, _) = std::mem::take(x).into_raw_vec_and_offset();

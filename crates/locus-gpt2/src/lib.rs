@@ -46,7 +46,7 @@ mod turned;
 // Links the BLAS that the features chose.
 use ndarray_linalg as _;
 
-pub use batch::{Batch, pieces};
+pub use batch::{Batch, distinct, pieces};
 pub use blas::blas_environment;
 pub use checkpoint::{Checkpoint, write_checkpoint};
 pub use chosen::Chosen;

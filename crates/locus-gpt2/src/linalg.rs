@@ -143,7 +143,10 @@ pub(crate) fn max<F: Scalar>(x: &[F]) -> F {
             lanes[i] = larger(lanes[i], x[i]);
         }
     }
-    lanes.into_iter().fold(tail, larger)
+    // In pairs, so that no comparison waits for seven before it.
+    let fours: [F; 4] = std::array::from_fn(|i| larger(lanes[i], lanes[i + 4]));
+    let twos: [F; 2] = std::array::from_fn(|i| larger(fours[i], fours[i + 2]));
+    larger(larger(twos[0], twos[1]), tail)
 }
 
 /// Zeros that are written. Those of `Array2::zeros` come from the system as pages that are mapped when read and copied

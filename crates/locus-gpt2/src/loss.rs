@@ -3,7 +3,8 @@
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, distinct};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::forward::Trace;
 use crate::linalg::{max, shifted_exponentials};
@@ -35,9 +36,25 @@ impl PromptTargets {
     ///
     /// # Errors
     /// When a prompt or a target has no tokens or the two do not fit the context.
-    pub fn new<P: AsRef<[u32]>, T: AsRef<[u32]>>(config: &crate::Config, pairs: &[(P, T)]) -> Result<Self> {
+    pub fn new<P: AsRef<[u32]>, T: AsRef<[u32]>>(config: &Config, pairs: &[(P, T)]) -> Result<Self> {
+        PromptTargets::laid(config, pairs, Batch::new)
+    }
+
+    /// The same, with prompts that begin alike, or are the same, sharing rows ([`Batch::sharing`]).
+    ///
+    /// # Errors
+    /// As [`PromptTargets::new`].
+    pub fn sharing<P: AsRef<[u32]>, T: AsRef<[u32]>>(config: &Config, pairs: &[(P, T)]) -> Result<Self> {
+        PromptTargets::laid(config, pairs, Batch::sharing)
+    }
+
+    fn laid<P: AsRef<[u32]>, T: AsRef<[u32]>>(
+        config: &Config,
+        pairs: &[(P, T)],
+        pack: impl Fn(&Config, &[Vec<u32>]) -> Result<Batch>,
+    ) -> Result<Self> {
         let mut sequences = Vec::with_capacity(pairs.len());
-        let (mut targets, mut n_targets, mut start) = (Vec::new(), Vec::new(), 0);
+        let (mut tokens, mut n_targets) = (Vec::new(), Vec::new());
         for (i, (prompt, target)) in pairs.iter().enumerate() {
             let (prompt, target) = (prompt.as_ref(), target.as_ref());
             if prompt.is_empty() {
@@ -48,23 +65,22 @@ impl PromptTargets {
             }
             let mut sequence = prompt.to_vec();
             sequence.extend_from_slice(&target[..target.len() - 1]);
-            targets.extend(
-                target
-                    .iter()
-                    .enumerate()
-                    .map(|(k, &token)| Target { row: start + prompt.len() - 1 + k, token }),
-            );
+            tokens.extend_from_slice(target);
             n_targets.push(target.len());
-            start += sequence.len();
             sequences.push(sequence);
         }
-        if let Some(target) = targets.iter().find(|target| target.token as usize >= config.vocab_size) {
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
             return Err(Error::Input(format!(
-                "a target has token {}; the model's vocabulary has {}",
-                target.token, config.vocab_size
+                "a target has token {token}; the model's vocabulary has {}",
+                config.vocab_size
             )));
         }
-        Ok(PromptTargets { batch: Batch::new(config, &sequences)?, targets, n_targets })
+        let batch = pack(config, &sequences)?;
+        // Each token of a target is predicted by the row before it; that of the last one is its sequence's last row.
+        let rows = batch.rows();
+        let rows = rows.iter().zip(&n_targets).flat_map(|(rows, &n)| &rows[rows.len() - n..]);
+        let targets = rows.zip(tokens).map(|(&row, token)| Target { row, token }).collect();
+        Ok(PromptTargets { batch, targets, n_targets })
     }
 
     /// Mean NLL per target token of each sequence, in nats.
@@ -96,12 +112,15 @@ impl<F: Scalar> Params<F> {
         let mut nll = Vec::with_capacity(targets.len());
         for targets in targets.chunks(ROWS_AT_A_TIME) {
             let rows: Vec<usize> = targets.iter().map(|target| target.row).collect();
+            let (rows, places) = distinct(&rows);
             let logits = self.logits(hidden.select(Axis(0), &rows).view());
-            let rows = logits.axis_iter(Axis(0)).into_par_iter().zip(targets);
-            nll.par_extend(rows.map(|(logits, target)| {
-                let logits = logits.to_slice().expect("rows are contiguous");
-                log_sum_exp(logits) - logits[target.token as usize].wide()
-            }));
+            let sums = logits.axis_iter(Axis(0)).into_par_iter();
+            let sums: Vec<f64> =
+                sums.map(|logits| log_sum_exp(logits.to_slice().expect("rows are contiguous"))).collect();
+            let of_target = |(&place, target): (&usize, &Target)| {
+                sums[place] - logits[[place, target.token as usize]].wide()
+            };
+            nll.extend(places.iter().zip(targets).map(of_target));
         }
         nll
     }

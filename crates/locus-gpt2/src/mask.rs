@@ -30,6 +30,19 @@ impl ParamMask {
         ParamMask { config: config.clone(), inside }
     }
 
+    /// A mask from a rule on a parameter, which says of each of its scalars whether it is inside.
+    ///
+    /// # Panics
+    /// When it does not say so of as many as there are.
+    pub fn from_tensors(config: &Config, mut rule: impl FnMut(ParamId) -> Vec<bool>) -> Self {
+        let inside = ParamId::maskable(config).map(|id| {
+            let inside = rule(id);
+            assert_eq!(inside.len(), id.len(config), "scalars of {id}");
+            (id, inside.into_iter().map(u8::from).collect())
+        });
+        ParamMask { config: config.clone(), inside: inside.collect() }
+    }
+
     /// Every block parameter.
     pub fn full(config: &Config) -> Self {
         ParamMask::from_fn(config, |_, _| true)

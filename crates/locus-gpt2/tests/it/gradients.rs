@@ -167,4 +167,9 @@ fn prompt_targets_lay_out() {
     let rows: Vec<_> = laid.targets.iter().map(|t| (t.row, t.token)).collect();
     assert_eq!(rows, [(1, 3), (2, 5), (3, 6)]);
     assert_eq!(laid.mean_per_sequence(&[1.0, 2.0, 4.0]), [1.0, 3.0]);
+    let pairs = [(vec![1, 2], vec![3]), (vec![1, 2], vec![4, 5]), (vec![1], vec![2, 3])];
+    let laid = PromptTargets::sharing(&config, &pairs).unwrap();
+    assert_eq!(laid.batch.tokens(), [1, 2, 4]);
+    let rows: Vec<_> = laid.targets.iter().map(|t| (t.row, t.token)).collect();
+    assert_eq!(rows, [(1, 3), (1, 4), (2, 5), (0, 2), (1, 3)]);
 }

@@ -1,6 +1,6 @@
 //! What the packed batch must not change: causality, batch order, batch splits, thread count, masks.
 
-use locus_gpt2::{Batch, ParamId, ParamMask, Params, Sampling, select_rows};
+use locus_gpt2::{Batch, ParamId, ParamMask, Params, Past, Sampling, distinct, select_rows};
 use locus_testkit::{REORDERED_F64, assert_close};
 use ndarray::s;
 use proptest::prelude::*;
@@ -75,6 +75,55 @@ proptest! {
         let d_x = model.backward(&ends, &trace, d_ends.view(), &mut none, &mut ());
         let d_x_whole = model.backward(&whole, &expected, d_whole.view(), &mut none, &mut ());
         assert_close("gradients", d_x.as_slice().unwrap(), &at_ends(&d_x_whole), REORDERED_F64);
+    }
+
+    /// Sequences that share the rows of what they have in common have the states of sequences that do not; and the sum of
+    /// the gradients at the rows that one stands for gives the same gradients of all weights.
+    #[test]
+    fn rows_that_are_shared(problem in problem(), cut in any::<prop::sample::Index>(), reads_last in any::<bool>()) {
+        let (model, config) = (problem.model(), &problem.config);
+        let mut sequences = problem.sequences.clone();
+        for sequence in &problem.sequences {
+            let beginning = &sequence[..=cut.index(sequence.len())];
+            let mut otherwise = beginning.to_vec();
+            *otherwise.last_mut().unwrap() = (otherwise[0] + 1) % config.vocab_size as u32;
+            sequences.extend([beginning.to_vec(), otherwise, sequence.clone()]);
+        }
+        let (whole, sharing) = (Batch::new(config, &sequences).unwrap(), Batch::sharing(config, &sequences).unwrap());
+        let row_of: Vec<usize> = sharing.rows().concat();
+        let expected = model.trace(&whole, &mut ());
+        let d_whole = if reads_last {
+            let last = whole.last_rows();
+            let d = locus_testkit::random_vector(expected.hidden.ncols() * last.len(), problem.seed);
+            let mut d_whole = ndarray::Array2::zeros(expected.hidden.dim());
+            for (row, d) in last.into_iter().zip(d.chunks(expected.hidden.ncols())) {
+                d_whole.row_mut(row).assign(&ndarray::aview1(d));
+            }
+            d_whole
+        } else {
+            let d = locus_testkit::random_vector(expected.hidden.len(), problem.seed);
+            ndarray::Array2::from_shape_vec(expected.hidden.dim(), d).unwrap()
+        };
+        let (reads, _) = distinct(&if reads_last { sharing.last_rows() } else { row_of.clone() });
+        let trace = model.trace_reads(&sharing, Past::none(config), model.embed(&sharing), 0, &reads, &mut ());
+        let mut d_sharing = ndarray::Array2::zeros(trace.hidden.dim());
+        for (i, row) in row_of.iter().enumerate() {
+            if let Ok(place) = reads.binary_search(row) {
+                let states = [trace.hidden.row(place), expected.hidden.row(i)].map(|row| row.to_vec());
+                assert_close("states", &states[0], &states[1], REORDERED_F64);
+                let mut d = d_sharing.row_mut(place);
+                d += &d_whole.row(i);
+            }
+        }
+        let grads = |batch, trace, d: &ndarray::Array2<f64>| {
+            let mut grads = Params::zeros(config, ParamId::all(config));
+            model.backward(batch, trace, d.view(), &mut grads, &mut ());
+            grads
+        };
+        let (found, expected) = (grads(&sharing, &trace, &d_sharing), grads(&whole, &expected, &d_whole));
+        for id in ParamId::all(config) {
+            assert_close(&id.to_string(), found.get(id), expected.get(id), REORDERED_F64);
+        }
     }
 
     /// A pass whose last block goes on with some rows has their states and, from their gradients, those of all weights.

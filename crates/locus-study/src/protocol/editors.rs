@@ -82,7 +82,7 @@ impl Prepared {
             .iter()
             .flat_map(|prompt| [(prompt, &self.fact.target), (prompt, &self.target_true)])
             .collect();
-        let nll = PromptTargets::new(model.config(), &pairs)
+        let nll = PromptTargets::sharing(model.config(), &pairs)
             .with_context(|| format!("request {}", self.case_id))?
             .nll_per_token(model);
         Ok(nll.chunks(2).map(|pair| [pair[0], pair[1]]).collect())
