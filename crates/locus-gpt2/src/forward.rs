@@ -13,9 +13,10 @@
 
 use std::ops::Range;
 
-use ndarray::{ArcArray2, Array2, ArrayView2, ArrayViewMut2, Axis, Zip, s};
+use ndarray::{ArcArray2, Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
+use crate::activation::{gelu, gelu_with_slope};
 use crate::attention::{attention, n_weights};
 use crate::batch::Batch;
 use crate::config::Config;
@@ -412,7 +413,7 @@ impl<F: Scalar> Params<F> {
     pub fn mlp(&self, layer: usize, ln_out: ArrayView2<F>) -> Array2<F> {
         let id = |param| ParamId::Block(layer, param);
         let mut key = self.linear(ln_out, id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
-        key.par_mapv_inplace(gelu);
+        gelu(&mut key);
         self.linear(key.view(), id(BlockParam::MlpOutWeight), id(BlockParam::MlpOutBias))
     }
 
@@ -454,14 +455,10 @@ impl<F: Scalar> Params<F> {
             self.linear(ln_2_out.view(), id(BlockParam::MlpInWeight), id(BlockParam::MlpInBias));
         tap.visit(layer, Site::MlpPre, mlp_pre.view_mut());
         let (mut mlp_key, mlp_slope) = if traced {
-            let mlp_key = Zip::from(&mut mlp_pre).par_map_collect(|x| {
-                let (key, slope) = gelu_with_slope(*x);
-                *x = slope;
-                key
-            });
+            let mlp_key = gelu_with_slope(&mut mlp_pre);
             (mlp_key, mlp_pre)
         } else {
-            mlp_pre.par_mapv_inplace(gelu);
+            gelu(&mut mlp_pre);
             (mlp_pre, Array2::zeros((0, 0)))
         };
         tap.visit(layer, Site::MlpKey, mlp_key.view_mut());
@@ -533,27 +530,6 @@ impl<F: Scalar> Params<F> {
 /// Rows of a matrix, in the order given.
 pub fn select_rows<F: Scalar>(x: ArrayView2<F>, rows: &[usize]) -> Array2<F> {
     x.select(Axis(0), rows)
-}
-
-/// `sqrt(2 / pi)`
-const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
-/// Coefficient of the cubic term.
-const GELU_CUBIC: f64 = 0.044_715;
-
-/// GELU, tanh form (Hendrycks & Gimpel 2016, eq. 3; `gelu_new` in Hugging Face):
-/// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
-#[inline(always)]
-fn gelu<F: Scalar>(x: F) -> F {
-    gelu_with_slope(x).0
-}
-
-/// It and its derivative, which share the hyperbolic tangent.
-#[inline(always)]
-fn gelu_with_slope<F: Scalar>(x: F) -> (F, F) {
-    let (scale, cubic, half) = (F::of(GELU_SCALE), F::of(GELU_CUBIC), F::of(0.5));
-    let t = (scale * (x + cubic * x * x * x)).tanh_();
-    let d_inner = scale * (F::one() + F::of(3.0) * cubic * x * x);
-    (half * x * (F::one() + t), half * (F::one() + t) + half * x * (F::one() - t * t) * d_inner)
 }
 
 /// Softmax in place, shifted by the maximum.

@@ -20,6 +20,7 @@
 //! Results do not depend on the number of threads, provided the BLAS runs one thread per call: start programs with what
 //! [`blas_environment`] says (the `locus` binary does so itself).
 
+mod activation;
 mod attention;
 mod backward;
 mod batch;

@@ -5,6 +5,7 @@
 //! thread count.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::few_rows::product;
@@ -99,7 +100,7 @@ pub fn dot<F: Scalar>(a: &[F], b: &[F]) -> F {
 }
 
 /// Entries in one piece of a loop over entries or rows.
-const PIECE_ENTRIES: usize = 1 << 14;
+pub(crate) const PIECE_ENTRIES: usize = 1 << 14;
 
 /// Rows of the given width in one piece of a loop over rows: it depends on the width alone.
 pub(crate) fn rows_in_piece(width: usize) -> usize {
@@ -121,15 +122,39 @@ pub(crate) fn sum<F: Scalar>(x: &[F]) -> F {
 
 /// `x_i <- exp(x_i - shift)`.
 pub(crate) fn shifted_exponentials<F: Scalar>(x: &mut [F], shift: F) {
-    // Sixteen at a time. A loop of unknown length takes short rows one by one, and the compiler would write out one of
-    // eight before it sees that it is two vectors.
-    let (blocks, rest) = x.as_chunks_mut::<16>();
-    for x in blocks {
-        for i in 0..16 {
-            x[i] = (x[i] - shift).exp_();
+    // Long enough for wider vectors to be worth a call that is not inlined.
+    const LONG: usize = 128;
+    let exponentials = Exponentials { x, shift };
+    if exponentials.x.len() >= LONG { Arch::new().dispatch(exponentials) } else { exponentials.run() }
+}
+
+struct Exponentials<'a, F> {
+    x: &'a mut [F],
+    shift: F,
+}
+
+impl<F: Scalar> Exponentials<'_, F> {
+    #[inline(always)]
+    fn run(self) {
+        // Sixteen at a time. A loop of unknown length takes short rows one by one, and the compiler would write out one of
+        // eight before it sees that it is two vectors.
+        let (blocks, rest) = self.x.as_chunks_mut::<16>();
+        for x in blocks {
+            for i in 0..16 {
+                x[i] = (x[i] - self.shift).exp_();
+            }
         }
+        rest.iter_mut().for_each(|x| *x = (*x - self.shift).exp_());
     }
-    rest.iter_mut().for_each(|x| *x = (*x - shift).exp_());
+}
+
+impl<F: Scalar> WithSimd for Exponentials<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.run();
+    }
 }
 
 /// Largest entry, minus infinity of none.

@@ -105,12 +105,15 @@ impl PromptTargets {
 
 /// Rows whose logits are computed at a time, so that a batch never needs `[n, V]` at once.
 const ROWS_AT_A_TIME: usize = 128;
+/// Logits that are few: of a small vocabulary more rows at a time keep a product from copying the embedding too often.
+const FEW_LOGITS: usize = 1 << 20;
 
 impl<F: Scalar> Params<F> {
     /// NLL of each target given the hidden states `[n, d]` of the whole batch, in nats.
     pub fn nll(&self, hidden: ArrayView2<F>, targets: &[Target]) -> Vec<f64> {
         let mut nll = Vec::with_capacity(targets.len());
-        for targets in targets.chunks(ROWS_AT_A_TIME) {
+        let at_a_time = ROWS_AT_A_TIME.max(FEW_LOGITS / self.config().vocab_size);
+        for targets in targets.chunks(at_a_time) {
             let rows: Vec<usize> = targets.iter().map(|target| target.row).collect();
             let (rows, places) = distinct(&rows);
             let logits = self.logits(hidden.select(Axis(0), &rows).view());

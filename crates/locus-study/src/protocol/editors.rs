@@ -10,7 +10,7 @@ use locus_editors::{
     Editor, Error, Fact, FineTuning, KeyCovariance, KeyStatistics, Memit, MemitEditor, PREFIXES, Patch, Rome,
     RomeEditor, StudyFineTuning, Value, sample_prefixes,
 };
-use locus_gpt2::{Batch, Checkpoint, ParamMask, Params, PromptTargets, Scalar, Target, Tokenizer};
+use locus_gpt2::{Checkpoint, ParamMask, Params, PromptTargets, Scalar, Tokenizer};
 use rayon::prelude::*;
 
 use crate::records::{EditorOutcome, Scope};
@@ -139,7 +139,7 @@ pub struct Comparison<'a, F> {
     rome: Rome,
     memit: Memit,
     /// Text on which drift is measured, and its NLL per token before.
-    neutral: Vec<Vec<u32>>,
+    neutral: PromptTargets,
     neutral_before: f64,
 }
 
@@ -162,7 +162,11 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .map(|request| Prepared::new(tokenizer, request, &prefixes))
             .collect::<Result<Vec<_>>>()?;
         let neutral = lines(checkpoint, neutral, DRIFT_TOKENS)?;
-        anyhow::ensure!(!neutral.is_empty(), "the neutral text is empty");
+        // The first token of a line predicts the others.
+        let neutral: Vec<_> =
+            neutral.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
+        anyhow::ensure!(!neutral.is_empty(), "the neutral text has no line of two tokens or more");
+        let neutral = PromptTargets::sharing(model.config(), &neutral)?;
         let (rome, memit) = (Rome::for_model(model.config()), Memit::for_model(model.config()));
         let mut layers = memit.layers.clone();
         layers.push(rome.layer);
@@ -175,7 +179,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .iter()
             .map(|(&layer, moments)| Ok((layer, Arc::new(KeyCovariance::new(moments.mean(), rome.ridge)?))))
             .collect::<Result<_>>()?;
-        let neutral_before = text_nll(model, &neutral)?;
+        let neutral_before = mean_nll(model, &neutral);
         Ok(Comparison { model, requests, covariances, rome, memit, neutral, neutral_before })
     }
 
@@ -190,7 +194,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
     /// When a request does not fit the model.
     pub fn unedited(&self) -> Result<Vec<EditorOutcome>> {
         let scope = EditorScope { scope: Scope::Full, target_density: 1.0, mask: None };
-        let measure = |request| self.measure(UNEDITED, &scope, request, Some(self.model));
+        let measure = |request| self.measure(UNEDITED, &scope, request, Some(self.model), 0.0);
         self.requests.par_iter().map(measure).collect()
     }
 
@@ -243,7 +247,8 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         let values = editor.values(model)?;
         if let Method::MemitAtOnce(memit) = method {
             let edited = done(memit.insert(model, facts, values, mask).map(|edit| edit.patch))?;
-            let measure = |request| self.measure(name, scope, request, edited.as_ref());
+            let drift = self.drift(edited.as_ref());
+            let measure = |request| self.measure(name, scope, request, edited.as_ref(), drift);
             return self.requests.par_iter().map(measure).collect();
         }
         self.requests
@@ -258,9 +263,14 @@ impl<'a, F: Scalar> Comparison<'a, F> {
                         memit.insert(model, fact, &values[i..i + 1], mask).map(|edit| edit.patch)
                     }
                 })?;
-                self.measure(name, scope, request, edited.as_ref())
+                self.measure(name, scope, request, edited.as_ref(), self.drift(edited.as_ref()))
             })
             .collect()
+    }
+
+    /// By how much the NLL of the neutral text grew; none after a refused edit.
+    fn drift(&self, edited: Option<&Params<F>>) -> f64 {
+        edited.map_or(0.0, |edited| mean_nll(edited, &self.neutral) - self.neutral_before)
     }
 
     fn measure(
@@ -269,6 +279,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         scope: &EditorScope,
         request: &Prepared,
         edited: Option<&Params<F>>,
+        drift: f64,
     ) -> Result<EditorOutcome> {
         let model = edited.unwrap_or(self.model);
         let mut nlls = request.nlls(model)?.into_iter();
@@ -283,7 +294,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             rewrite,
             paraphrase,
             neighborhood: nlls.collect(),
-            drift: text_nll(model, &self.neutral)? - self.neutral_before,
+            drift,
         })
     }
 }
@@ -307,14 +318,8 @@ pub fn lines<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str, most: usize) -> 
     Ok(lines)
 }
 
-/// NLL per token of lines of text, first tokens apart, in nats.
-fn text_nll<F: Scalar>(model: &Params<F>, lines: &[Vec<u32>]) -> Result<f64> {
-    let batch = Batch::new(model.config(), lines)?;
-    let targets: Vec<Target> = batch
-        .sequences()
-        .flat_map(|rows| rows.clone().zip(rows.skip(1)))
-        .map(|(row, next)| Target { row, token: batch.tokens()[next] })
-        .collect();
-    let nll = model.nll(model.hidden(&batch).view(), &targets);
-    Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
+/// Mean NLL over all targets, in nats.
+fn mean_nll<F: Scalar>(model: &Params<F>, laid: &PromptTargets) -> f64 {
+    let nll = model.nll(model.hidden(&laid.batch).view(), &laid.targets);
+    nll.iter().sum::<f64>() / nll.len() as f64
 }
