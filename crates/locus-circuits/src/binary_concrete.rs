@@ -13,7 +13,7 @@
 //! padding; the model has no dropout. One trajectory serves every density target: a circuit is the mask sampled after
 //! the first epoch whose density is at or below its target.
 
-use locus_gpt2::{AdamW, Chosen, Moments, ParamId, ParamMask, Params, Result, Scalar, shuffle};
+use locus_gpt2::{AdamW, Chosen, Moments, ParamId, ParamMask, Params, Result, Scalar, cut, shuffle};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
@@ -67,11 +67,12 @@ impl Default for BinaryConcrete {
 /// Scalars in one piece of a pass over all of them: what is kept between the parts of the pass stays in the cache.
 const PIECE_SCALARS: usize = 1 << 12;
 
-/// Logits of one tensor, and the optimiser's moments.
-struct Tensor<F> {
+/// Logits of one tensor, and the optimiser's moments: parts of those of all, as an allocator rounds up what is large.
+struct Tensor<'a, F> {
     id: ParamId,
-    logits: Vec<F>,
-    moments: Moments<F>,
+    logits: &'a mut [F],
+    mean: &'a mut [F],
+    square: &'a mut [F],
 }
 
 impl BinaryConcrete {
@@ -88,9 +89,17 @@ impl BinaryConcrete {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Circuit>> {
         let config = objective.model.config();
-        let population = ParamMask::population(config) as f64;
-        let mut tensors: Vec<Tensor<F>> =
-            ParamId::maskable(config).map(|id| self.tensor(id, config, seed)).collect();
+        let population = ParamMask::population(config);
+        let (mut logits, mut moments) = (vec![F::zero(); population], Moments::zeros(population));
+        let (mean, square) = moments.parts_mut();
+        let lengths = || ParamId::maskable(config).map(|id| id.len(config));
+        let moments = cut(mean, lengths()).zip(cut(square, lengths()));
+        let mut tensors: Vec<Tensor<F>> = ParamId::maskable(config)
+            .zip(cut(&mut logits, lengths()).zip(moments))
+            .map(|(id, (logits, (mean, square)))| Tensor { id, logits, mean, square })
+            .collect();
+        tensors.iter_mut().for_each(|tensor| self.init(tensor, seed));
+        let population = population as f64;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut order: Vec<usize> = (0..objective.sequences.len()).collect();
         let mut circuits = Vec::new();
@@ -130,17 +139,15 @@ impl BinaryConcrete {
         Ok(circuits)
     }
 
-    fn tensor<F: Scalar>(&self, id: ParamId, config: &locus_gpt2::Config, seed: u64) -> Tensor<F> {
-        let n = id.len(config);
-        let noise = Noise::new(seed, tensor_stream(id), 0);
+    fn init<F: Scalar>(&self, tensor: &mut Tensor<F>, seed: u64) {
+        let noise = Noise::new(seed, tensor_stream(tensor.id), 0);
         // Box-Muller on two uniforms of the counter stream.
         let normal = |i: usize| {
             let (u, v) = (f64::from(noise.uniform(2 * i)), f64::from(noise.uniform(2 * i + 1)));
             (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
         };
-        let logit = |i: usize| F::of(self.init_mean + self.init_std * normal(i));
-        let logits = (0..n).into_par_iter().with_min_len(PIECE_SCALARS).map(logit).collect();
-        Tensor { id, logits, moments: Moments::zeros(n) }
+        let logits = tensor.logits.par_iter_mut().enumerate().with_min_len(PIECE_SCALARS);
+        logits.for_each(|(i, logit)| *logit = F::of(self.init_mean + self.init_std * normal(i)));
     }
 
     /// One pass over every scalar: an update of its logit with the gradient of the last sample; then the next sample, put
@@ -157,9 +164,9 @@ impl BinaryConcrete {
         let scalars: Vec<_> = tensors.iter_mut().zip(masked.blocks_mut()).enumerate().collect();
         let of_tensors = scalars.into_par_iter().map(|(number, (tensor, (id, masked)))| {
             let (noise, last) = (next.of(id), update.map(|update| update.of_tensor(number)));
-            let (mean, square) = tensor.moments.parts_mut();
+            let Tensor { logits, mean, square, .. } = tensor;
             let optimised = mean.par_chunks_mut(PIECE_SCALARS).zip(square.par_chunks_mut(PIECE_SCALARS));
-            let logits = tensor.logits.par_chunks_mut(PIECE_SCALARS).zip(optimised);
+            let logits = logits.par_chunks_mut(PIECE_SCALARS).zip(optimised);
             let weights = model.get(id).par_chunks(PIECE_SCALARS).zip(masked.par_chunks_mut(PIECE_SCALARS));
             let pieces = logits.zip(weights).enumerate();
             let open = pieces.map(|(piece, ((logits, moments), (weights, masked)))| {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::forward::{BlockTrace, select_rows, softmax};
-use crate::linalg::{column_chunks, dot, written_zeros};
+use crate::linalg::{column_chunks, cut, dot, written_zeros};
 use crate::scalar::Scalar;
 
 /// Number of attention weights of a head over rows `start..start + t` of a sequence.
@@ -293,16 +293,6 @@ fn heads_together<F: Scalar>(heads: &[Head<F>]) -> usize {
     const MULTIPLY_ADDS: usize = 1 << 16;
     let multiply_adds: usize = heads.iter().map(|head| head.n_weights() * head.width).sum();
     (MULTIPLY_ADDS * heads.len() / multiply_adds.max(1)).max(1)
-}
-
-/// Cuts a slice into pieces of the given lengths.
-fn cut<T>(x: &mut [T], lengths: impl Iterator<Item = usize>) -> impl Iterator<Item = &mut [T]> {
-    let mut rest = x;
-    lengths.map(move |n| {
-        let (first, others) = std::mem::take(&mut rest).split_at_mut(n);
-        rest = others;
-        first
-    })
 }
 
 /// Causal softmax attention per sequence and head: `qkv [n, 3d]`, and those of the tokens before, in; heads side by

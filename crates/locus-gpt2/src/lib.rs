@@ -56,7 +56,7 @@ pub use config::Config;
 pub use error::{Error, Result};
 pub use forward::{Norm, Past, Site, Tap, Trace, select_rows};
 pub use generate::Sampling;
-pub use linalg::{add_column_sums, axpy, dot, gemm};
+pub use linalg::{add_column_sums, axpy, cut, dot, gemm};
 pub use loss::{PromptTargets, Target, log_softmax, log_sum_exp, nll_of_row};
 pub use mask::ParamMask;
 pub use optim::{AdamW, Moments};

@@ -63,6 +63,19 @@ pub(crate) fn column_chunks<F>(
     })
 }
 
+/// Cuts a slice into pieces of the given lengths.
+///
+/// # Panics
+/// When it is shorter than they are together.
+pub fn cut<T>(x: &mut [T], lengths: impl Iterator<Item = usize>) -> impl Iterator<Item = &mut [T]> {
+    let mut rest = x;
+    lengths.map(move |n| {
+        let (first, others) = std::mem::take(&mut rest).split_at_mut(n);
+        rest = others;
+        first
+    })
+}
+
 /// A product whose inner dimension is by far its longest, such as the gradient of hidden states from logits: that
 /// dimension is cut, and the pieces' products are added up in order.
 fn gemm_over_long<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta: F, mut c: ArrayViewMut2<F>) {
