@@ -68,7 +68,11 @@ fn main() {
                 flop
             }
             "ft circuit" => fine_tune(&model, &mask()),
-            "ft complement" => fine_tune(&model, &mask().complement()),
+            "ft complement" => {
+                // The mask itself goes before the work begins.
+                let complement = mask().complement();
+                fine_tune(&model, &complement)
+            }
             "rome" => rome(&model, &fact, covariance.get_or_init(|| covariance_of(&config))),
             other => panic!("no work is called {other}"),
         };

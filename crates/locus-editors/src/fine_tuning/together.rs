@@ -17,7 +17,7 @@ use crate::fact::TokenRequest;
 /// Tokens of the requests that are under way: products run hardly faster with more, and every request holds memory.
 const MOST_ROWS: usize = 192;
 /// Bytes that their steps may take where the mask lets move most of a matrix and what a step consists of is kept.
-const MOST_BYTES_OF_STEPS: usize = 400 << 20;
+const MOST_BYTES_OF_STEPS: usize = 300 << 20;
 
 /// An edited model that is not spelled out: the unedited weights, shared, and one request's change.
 pub struct Tuned<'a, F> {
@@ -61,7 +61,7 @@ impl StudyFineTuning {
     /// returns what that makes of them in the order of the requests.
     ///
     /// Agrees with editing one by one up to rounding. Memory is that of the requests under way: per request a few times
-    /// what the mask lets move, or, where it lets move most, some 400 MB for the steps of all of them.
+    /// what the mask lets move, or, where it lets move most, some 300 MB for the steps of all of them.
     ///
     /// # Errors
     /// When a constant is out of range, a request does not fit the model (before any is edited) or `finish` fails.
@@ -91,8 +91,8 @@ impl StudyFineTuning {
         }
         let descent = Descent { lr: F::of(self.lr), clamp: F::of(self.clamp) };
         let scope = Scope::new(start, mask, descent);
-        let bytes_of_row = (self.max_steps * scope.bytes_of_step()).max(1);
-        let most_rows = MOST_ROWS.min(most_bytes / bytes_of_row);
+        let bytes_of_step = scope.bytes_of_step();
+        let memory_is_scarce = MOST_ROWS * self.max_steps * bytes_of_step > most_bytes;
         let mut under_way: Vec<Active<F>> = Vec::new();
         let mut left = requests.iter().enumerate().peekable();
         let mut results: Vec<Option<T>> = requests.iter().map(|_| None).collect();
@@ -100,7 +100,9 @@ impl StudyFineTuning {
             let mut rows: usize = under_way.iter().map(|active| active.tokens.len()).sum();
             while let Some(&(index, request)) = left.peek() {
                 let tokens = [&request.prompt[..], &request.target[..request.target.len() - 1]].concat();
-                if !under_way.is_empty() && rows + tokens.len() > most_rows {
+                let fits = rows + tokens.len() <= MOST_ROWS
+                    && self.most_steps_ahead(&under_way, tokens.len()) * bytes_of_step <= most_bytes;
+                if !under_way.is_empty() && !fits {
                     break;
                 }
                 rows += tokens.len();
@@ -114,9 +116,8 @@ impl StudyFineTuning {
                     done: false,
                 });
                 left.next();
-                // Where memory is what limits them, requests begin one after the other: then they are not all at their
-                // last steps, and largest, at once.
-                if most_rows < MOST_ROWS {
+                // Requests that begin one after the other are not all at their last steps, and largest, at once.
+                if memory_is_scarce {
                     break;
                 }
             }
@@ -130,6 +131,18 @@ impl StudyFineTuning {
             }
         }
         Ok(results.into_iter().map(|result| result.expect("every request was done")).collect())
+    }
+
+    /// Rows of steps, of the requests under way and of one more of so many rows, that will be kept at once: a request
+    /// keeps those of all its steps up to its last.
+    fn most_steps_ahead<F>(&self, under_way: &[Active<F>], rows: usize) -> usize {
+        let kept = |rows: usize, steps: usize| if steps <= self.max_steps { rows * steps } else { 0 };
+        let at = |ahead: usize| {
+            let others =
+                under_way.iter().map(|active| kept(active.tokens.len(), active.report.steps + ahead));
+            kept(rows, ahead) + others.sum::<usize>()
+        };
+        (1..=self.max_steps).map(at).max().unwrap_or(0)
     }
 
     /// One step of every request under way.
