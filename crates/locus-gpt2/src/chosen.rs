@@ -38,8 +38,9 @@ impl Chosen {
     /// Scalars by their places in the parameter, which ascend.
     ///
     /// # Panics
-    /// When they do not ascend, or the parameter has fewer.
+    /// When they do not ascend, the parameter has fewer, or it is not a block's.
     pub fn new(config: &Config, id: ParamId, indices: Vec<u32>) -> Self {
+        assert!(matches!(id, ParamId::Block(..)), "{id} is not a parameter of a block");
         assert!(indices.is_sorted_by(|a, b| a < b), "scalars of {id} that do not ascend");
         let last = indices.last().map_or(0, |&last| last as usize);
         assert!(last < id.len(config), "scalar {last} of {id}, which has {}", id.len(config));
