@@ -5,9 +5,9 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::batch::{Batch, pieces};
+use crate::batch::{Batch, distinct, pieces};
 use crate::error::Result;
-use crate::forward::softmax;
+use crate::forward::{select_rows, softmax};
 use crate::linalg::gemm;
 use crate::optim::{AdamW, Moments};
 use crate::params::Params;
@@ -141,7 +141,8 @@ pub fn last_hidden_of<F: Scalar>(model: &Params<F>, sequences: &[Vec<u32>]) -> R
 
 /// Hidden state of each sequence's last token `[n_sequences, d]`.
 pub fn last_hidden<F: Scalar>(model: &Params<F>, batch: &Batch) -> Array2<F> {
-    model.hidden_at(batch, &batch.last_rows())
+    let (rows, places) = distinct(&batch.last_rows());
+    select_rows(model.hidden_at(batch, &rows).view(), &places)
 }
 
 /// Summed cross-entropy of logits `[rows, classes]`, which become their own gradient: `softmax(logits) - onehot`.

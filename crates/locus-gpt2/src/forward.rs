@@ -188,7 +188,7 @@ impl<F: Scalar> Trace<F> {
     /// Forgets all but the first sequences: `batch` holds those alone, and the trace is of a batch that begins with them.
     ///
     /// # Panics
-    /// When the trace has fewer rows or its last block went on with some of them only.
+    /// When the trace has fewer rows, its last block went on with some of them only, or sequences share rows.
     pub fn truncate(&mut self, config: &Config, batch: &Batch) {
         let n = batch.n_rows();
         assert!(self.blocks.iter().all(|block| block.reads.is_none()), "a trace of some rows");
@@ -351,7 +351,7 @@ impl<F: Scalar> Params<F> {
     /// into the past.
     ///
     /// # Panics
-    /// When `past` does not have as many rows as the batch's starts say.
+    /// When `past` does not have as many rows as the batch's starts say, or any where sequences share rows.
     pub fn trace_after(
         &self,
         batch: &Batch,

@@ -27,7 +27,11 @@ pub struct Tuned<'a, F> {
 
 impl<F: Scalar> Tuned<'_, F> {
     /// Mean NLL per target token of each sequence, in nats, as [`PromptTargets::nll_per_token`] of the edited weights.
+    ///
+    /// # Panics
+    /// When sequences share rows.
     pub fn nll_per_token(&self, laid: &PromptTargets) -> Vec<f64> {
+        assert!(laid.batch.starts().iter().all(|&start| start == 0), "sequences that share rows");
         let mut logits = self.scope.forward(laid, &[(self.change, laid.n_targets.len())]).logits;
         let rows = logits.rows_mut().into_iter().zip(&laid.targets);
         let nll: Vec<f64> = rows
@@ -100,8 +104,10 @@ impl StudyFineTuning {
             let mut rows: usize = under_way.iter().map(|active| active.tokens.len()).sum();
             while let Some(&(index, request)) = left.peek() {
                 let tokens = [&request.prompt[..], &request.target[..request.target.len() - 1]].concat();
+                let others: Vec<_> =
+                    under_way.iter().map(|active| (active.tokens.len(), active.report.steps)).collect();
                 let fits = rows + tokens.len() <= MOST_ROWS
-                    && self.most_steps_ahead(&under_way, tokens.len()) * bytes_of_step <= most_bytes;
+                    && self.most_steps_ahead(tokens.len(), &others) * bytes_of_step <= most_bytes;
                 if !under_way.is_empty() && !fits {
                     break;
                 }
@@ -133,14 +139,13 @@ impl StudyFineTuning {
         Ok(results.into_iter().map(|result| result.expect("every request was done")).collect())
     }
 
-    /// Rows of steps, of the requests under way and of one more of so many rows, that will be kept at once: a request
-    /// keeps those of all its steps up to its last.
-    fn most_steps_ahead<F>(&self, under_way: &[Active<F>], rows: usize) -> usize {
+    /// The most rows of steps that will be kept at once when a request of so many rows begins beside others, of which rows
+    /// and steps taken are given: a request keeps those of all its steps until its last is done.
+    fn most_steps_ahead(&self, rows: usize, others: &[(usize, usize)]) -> usize {
         let kept = |rows: usize, steps: usize| if steps <= self.max_steps { rows * steps } else { 0 };
         let at = |ahead: usize| {
-            let others =
-                under_way.iter().map(|active| kept(active.tokens.len(), active.report.steps + ahead));
-            kept(rows, ahead) + others.sum::<usize>()
+            let of_others = others.iter().map(|&(rows, steps)| kept(rows, steps + ahead));
+            kept(rows, ahead) + of_others.sum::<usize>()
         };
         (1..=self.max_steps).map(at).max().unwrap_or(0)
     }
@@ -197,6 +202,15 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     use super::*;
+
+    #[test]
+    fn steps_ahead_are_counted_until_the_last() {
+        let editor = StudyFineTuning { max_steps: 4, ..Default::default() };
+        assert_eq!(editor.most_steps_ahead(3, &[]), 3 * 4);
+        // After one step 5 + 2 * 4 + 3 * 2, after two 5 * 2 + 3 * 3, after three 5 * 3 + 3 * 4, after four 5 * 4.
+        assert_eq!(editor.most_steps_ahead(5, &[(2, 3), (3, 1)]), 27);
+        assert_eq!(editor.most_steps_ahead(1, &[(2, 3), (3, 1)]), 15);
+    }
 
     /// Requests that begin at different times, and one at a time, end where those that begin together do.
     #[test]

@@ -1,6 +1,8 @@
 //! What the packed batch must not change: causality, batch order, batch splits, thread count, masks.
 
-use locus_gpt2::{Batch, ParamId, ParamMask, Params, Past, Sampling, distinct, select_rows};
+use locus_gpt2::{
+    Batch, ParamId, ParamMask, Params, Past, PromptTargets, Sampling, distinct, last_hidden, select_rows,
+};
 use locus_testkit::{REORDERED_F64, assert_close};
 use ndarray::s;
 use proptest::prelude::*;
@@ -90,6 +92,12 @@ proptest! {
             sequences.extend([beginning.to_vec(), otherwise, sequence.clone()]);
         }
         let (whole, sharing) = (Batch::new(config, &sequences).unwrap(), Batch::sharing(config, &sequences).unwrap());
+        let [last, of_whole] = [&sharing, &whole].map(|batch| last_hidden(&model, batch).into_raw_vec_and_offset().0);
+        assert_close("last states", &last, &of_whole, REORDERED_F64);
+        let pairs: Vec<_> = sequences.iter().map(|sequence| (sequence.as_slice(), &sequence[..1])).collect();
+        let [nll, of_whole] = [PromptTargets::sharing(config, &pairs), PromptTargets::new(config, &pairs)]
+            .map(|laid| laid.unwrap().nll_per_token(&model));
+        assert_close("nll", &nll, &of_whole, REORDERED_F64);
         let row_of: Vec<usize> = sharing.rows().concat();
         let expected = model.trace(&whole, &mut ());
         let d_whole = if reads_last {

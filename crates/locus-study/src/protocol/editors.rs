@@ -162,7 +162,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .map(|request| Prepared::new(tokenizer, request, &prefixes))
             .collect::<Result<Vec<_>>>()?;
         let neutral = lines(checkpoint, neutral, DRIFT_TOKENS)?;
-        // The first token of a line predicts the others.
+        // A line's first token is given, all others are predicted.
         let neutral: Vec<_> =
             neutral.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
         anyhow::ensure!(!neutral.is_empty(), "the neutral text has no line of two tokens or more");
