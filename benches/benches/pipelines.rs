@@ -10,12 +10,12 @@ use locus_circuits::{
     attribute_edges, trace_fact,
 };
 use locus_editors::{Editor, Fact, KeyCovariance, Memit, Rome, Row, StudyFineTuning, TokenRequest};
-use locus_gpt2::{Batch, Config, ParamId, ParamMask, Params, ScoreHead, gemm};
+use locus_gpt2::{Batch, Config, Gpt2, ParamId, ParamMask, ParamSet, ScoreHead, gemm};
 use ndarray::Array2;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
-fn model() -> Params<f32> {
-    Params::init(&Config::new(4, 4, 128, 128, 3072), &mut ChaCha8Rng::seed_from_u64(1))
+fn model() -> Gpt2<f32> {
+    Gpt2::init(&Config::new(4, 4, 128, 128, 3072), &mut ChaCha8Rng::seed_from_u64(1))
 }
 
 /// `n` tokens that are alike for no two `seed`s.
@@ -28,17 +28,15 @@ fn passes(c: &mut Criterion) {
     let config = model.config();
     let sequences: Vec<_> = (0..64).map(|i| tokens(i, 12)).collect();
     let batch = Batch::new(config, &sequences).expect("tokens fit");
-    c.bench_function("forward 64x12", |b| b.iter(|| black_box(model.hidden(&batch))));
-    let trace = model.trace(&batch, &mut ());
+    c.bench_function("forward 64x12", |b| b.iter(|| black_box(model.run(&batch).hidden())));
+    let trace = model.run(&batch).tape();
     let d_hidden = Array2::from_elem(trace.hidden.dim(), 1e-3);
     for (name, ids) in [
         ("backward to activations 64x12", Vec::new()),
         ("backward to weights 64x12", ParamId::maskable(config).collect()),
     ] {
-        let mut grads = Params::zeros(config, ids);
-        c.bench_function(name, |b| {
-            b.iter(|| model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ()))
-        });
+        let mut grads = ParamSet::zeros(config, ids);
+        c.bench_function(name, |b| b.iter(|| model.backward(&trace, d_hidden.view(), &mut grads, &mut ())));
     }
     // Many rows, and few, which read the weights in place.
     for (m, k, n) in [(768, 512, 384), (16, 768, 3072)] {
@@ -90,13 +88,13 @@ fn editors(c: &mut Criterion) {
     let requests: Vec<TokenRequest> =
         (0..16).map(|i| TokenRequest { prompt: tokens(i, 10), target: tokens(i + 50, 2) }).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let circuit = ParamMask::random(config, ParamMask::population(config) / 20, &mut rng);
+    let circuit = ParamMask::random(config, ParamMask::n_maskable(config) / 20, &mut rng);
     let editor = StudyFineTuning { loss_stop: 0.0, ..Default::default() };
     for (name, mask) in [
         ("16 fine-tuning edits in a circuit of 5 %", circuit.clone()),
         ("16 fine-tuning edits in its complement", circuit.complement()),
     ] {
-        let start = mask.isolate(&model);
+        let start = mask.ablate_complement(&model);
         c.bench_function(name, |b| {
             b.iter(|| {
                 let keep = |_: usize, _: &locus_editors::Tuned<'_, f32>, report: &locus_editors::Report| {

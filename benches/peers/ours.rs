@@ -11,7 +11,7 @@ use locus_circuits::{
     Attribution, BinaryConcrete, Metric, Objective, Pair, ReadOut, Reference, Rule, attribute_edges,
 };
 use locus_editors::{Editor, Fact, KeyCovariance, Rome, Row, StudyFineTuning, TokenRequest};
-use locus_gpt2::{Batch, Config, ParamId, ParamMask, Params, PromptTargets, ScoreHead, Target, gemm};
+use locus_gpt2::{Batch, Config, Gpt2, ParamId, ParamMask, ParamSet, PromptTargets, ScoreHead, Target, gemm};
 use ndarray::Array2;
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -34,7 +34,7 @@ const SGEMM_TIMES: usize = 4;
 fn main() {
     locus_benches::start_over_with_settings();
     let config = Config::gpt2_small();
-    let mut model = Params::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
+    let mut model = Gpt2::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
     // Fresh biases are zeros; make every addition a real one.
     for id in ParamId::all(&config).filter(|id| id.is_vector()) {
         model.get_mut(id).iter_mut().enumerate().for_each(|(i, w)| *w += 1e-3 * (i % 7) as f32);
@@ -42,7 +42,7 @@ fn main() {
     let fact = fact();
     let covariance = OnceCell::new();
     let mask =
-        || ParamMask::random(&config, ParamMask::population(&config) / 20, &mut ChaCha8Rng::seed_from_u64(3));
+        || ParamMask::random(&config, ParamMask::n_maskable(&config) / 20, &mut ChaCha8Rng::seed_from_u64(3));
     let stdin = std::io::stdin();
     for work in stdin.lock().lines().map_while(Result::ok) {
         let start = Instant::now();
@@ -92,7 +92,7 @@ fn sgemm() -> f64 {
     2.0 * (side * side * side * SGEMM_TIMES) as f64
 }
 
-fn batch(config: &Config, sequences: usize, length: usize) -> Batch {
+fn batch(config: &Config, sequences: usize, length: usize) -> Batch<f32> {
     let tokens = |i: usize| (0..length).map(|j| (100 + 997 * i + 31 * j) as u32).collect::<Vec<_>>();
     Batch::new(config, &(0..sequences).map(tokens).collect::<Vec<_>>()).expect("tokens fit")
 }
@@ -103,25 +103,25 @@ fn block_multiply_adds(config: &Config) -> f64 {
 }
 
 /// The trunk: hidden states, no logits.
-fn forward(model: &Params<f32>, batch: &Batch) -> f64 {
-    assert!(model.hidden(batch).iter().all(|x| x.is_finite()));
+fn forward(model: &Gpt2<f32>, batch: &Batch<f32>) -> f64 {
+    assert!(model.run(batch).hidden().iter().all(|x| x.is_finite()));
     let config = model.config();
     2.0 * block_multiply_adds(config) * (config.n_layer * batch.n_rows()) as f64
 }
 
 /// Mean NLL of every next token, and its gradient with respect to all weights.
-fn backward(model: &Params<f32>, batch: &Batch) -> f64 {
+fn backward(model: &Gpt2<f32>, batch: &Batch<f32>) -> f64 {
     let config = model.config();
     let next = |rows: std::ops::Range<usize>| {
         let last = rows.end - 1;
         rows.take_while(move |&row| row < last).map(|row| Target { row, token: batch.tokens()[row + 1] })
     };
     let targets: Vec<Target> = batch.sequences().flat_map(next).collect();
-    let mut grads = Params::zeros(config, ParamId::all(config));
-    let trace = model.trace(batch, &mut ());
+    let mut grads = ParamSet::zeros(config, ParamId::all(config));
+    let trace = model.run(batch).tape();
     let mean = vec![1.0 / targets.len() as f32; targets.len()];
     let (_, d_hidden) = model.nll_backward(&trace, &targets, &mean, &mut grads);
-    model.backward(batch, &trace, d_hidden.view(), &mut grads, &mut ());
+    model.backward(&trace, d_hidden.view(), &mut grads, &mut ());
     assert!(grads.get(ParamId::TokenEmbedding).iter().any(|&g| g != 0.0));
     let head = (config.vocab_size * config.n_embd * targets.len()) as f64;
     6.0 * (block_multiply_adds(config) * (config.n_layer * batch.n_rows()) as f64 + head)
@@ -129,7 +129,7 @@ fn backward(model: &Params<f32>, batch: &Batch) -> f64 {
 
 /// A step of the study's mask training, on 128 rows of 16 tokens: its operations and its seconds, in the second of two
 /// epochs.
-fn mask_step(model: &Params<f32>) -> (f64, f64) {
+fn mask_step(model: &Gpt2<f32>) -> (f64, f64) {
     let config = model.config();
     let n = BATCH * MASK_STEPS;
     let sequences: Vec<Vec<u32>> =
@@ -138,7 +138,7 @@ fn mask_step(model: &Params<f32>) -> (f64, f64) {
     let weight = Array2::from_shape_fn((2, config.n_embd), |(i, j)| 0.02 * (((i + j) % 5) as f32 - 2.0));
     let head = ScoreHead { weight };
     let objective = Objective { model, read_out: ReadOut::Head(&head, &classes), sequences: &sequences };
-    let recipe = BinaryConcrete { batch_rows: BATCH, max_epochs: 2, ..Default::default() };
+    let recipe = BinaryConcrete { batch_sequences: BATCH, max_epochs: 2, ..Default::default() };
     let mut epochs = Vec::new();
     let circuits = recipe.train(&objective, &[0.05], 1, &mut |_| epochs.push(Instant::now()));
     assert_eq!(circuits.expect("sequences fit")[0].steps, 2 * MASK_STEPS);
@@ -170,7 +170,7 @@ fn covariance_of(config: &Config) -> Arc<KeyCovariance> {
     Arc::new(KeyCovariance::new(moment, 1e-3).expect("positive definite"))
 }
 
-fn rome(model: &Params<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) -> f64 {
+fn rome(model: &Gpt2<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) -> f64 {
     let mut constants = Rome::for_model(model.config());
     constants.value.loss_stop = 0.0;
     constants.max_update = f64::INFINITY;
@@ -182,7 +182,7 @@ fn rome(model: &Params<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) -> f6
 }
 
 /// Edits of the study: all ten steps, and the NLL of the target after them.
-fn fine_tune(model: &Params<f32>, mask: &ParamMask) -> f64 {
+fn fine_tune(model: &Gpt2<f32>, mask: &ParamMask) -> f64 {
     let requests: Vec<TokenRequest> = (0..EDITS)
         .map(|i| TokenRequest {
             prompt: (0..12).map(|j| 100 + 97 * i + 31 * j).collect(),
@@ -190,7 +190,7 @@ fn fine_tune(model: &Params<f32>, mask: &ParamMask) -> f64 {
         })
         .collect();
     let editor = StudyFineTuning { loss_stop: 0.0, ..Default::default() };
-    let start = mask.isolate(model);
+    let start = mask.ablate_complement(model);
     let nll = editor.fine_tune_each(&start, &requests, Some(mask), |i, edited, report| {
         assert_eq!(report.steps, 10);
         let request = &requests[i];
@@ -212,7 +212,7 @@ fn pairs(first_difference: usize) -> Vec<Pair> {
         .collect()
 }
 
-fn score(model: &Params<f32>, pairs: &[Pair], method: Attribution) -> f64 {
+fn score(model: &Gpt2<f32>, pairs: &[Pair], method: Attribution) -> f64 {
     let scores =
         attribute_edges(model, pairs, Metric::LogitDiff, method, Reference::Corrupted).expect("pairs fit");
     assert!(scores.matrix().iter().any(|&score| score != 0.0));

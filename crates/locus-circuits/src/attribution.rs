@@ -2,7 +2,7 @@
 //!
 //! Letters: `w_j` a parameter, `g_ij` the gradient of example `i`'s loss with respect to it.
 
-use locus_gpt2::{ParamId, Params, Result, Scalar};
+use locus_gpt2::{Gpt2, ParamId, ParamSet, Result, Scalar};
 
 use crate::objective::Objective;
 
@@ -14,9 +14,9 @@ const ROWS_AT_A_TIME: usize = 64;
 pub enum WeightScore {
     /// `|w_j sum_i g_ij|`: first-order change of the mean loss when the parameter is set to zero (SNIP, Lee et al. 2019,
     /// eq. 5).
-    Removal,
-    /// `sum_i |w_j g_ij|`: the same without cancelling between examples.
-    RemovalPerExample,
+    Snip,
+    /// `sum_i |w_j g_ij|`: first-order change without cancelling between examples.
+    SnipPerExample,
     /// `w_j^2 sum_i g_ij^2`: second-order change with the Fisher diagonal for the curvature (optimal brain damage,
     /// LeCun et al. 1990; Theis et al. 2018).
     Fisher,
@@ -35,24 +35,24 @@ pub enum WeightScore {
 ///
 /// # Panics
 /// When there is no row, or integration has no point.
-pub fn score_weights<F: Scalar>(objective: &Objective<'_, F>, method: WeightScore) -> Result<Params<F>> {
+pub fn score_weights<F: Scalar>(objective: &Objective<'_, F>, method: WeightScore) -> Result<ParamSet<F>> {
     let model = objective.model;
     match method {
-        WeightScore::Removal => Ok(product(model, &mean_gradient(objective, model)?)),
-        WeightScore::RemovalPerExample => weight_attribution(objective, 1),
+        WeightScore::Snip => Ok(product(model, &mean_gradient(objective, model)?)),
+        WeightScore::SnipPerExample => weight_attribution(objective, 1),
         WeightScore::Fisher => sum_over_parts(objective, 1, |w, g| w * w * g * g),
         WeightScore::Integrated(points) => {
             assert!(points > 0, "integration needs a point");
-            let mut sum = Params::zeros(model.config(), ParamId::maskable(model.config()));
+            let mut sum = ParamSet::zeros(model.config(), ParamId::maskable(model.config()));
             for k in 0..points {
-                let alpha = F::of((k as f64 + 0.5) / points as f64);
+                let alpha = F::from_f64((k as f64 + 0.5) / points as f64);
                 let scaled = scale_blocks(model, alpha);
-                sum.add_scaled(F::of(1.0 / points as f64), &mean_gradient(objective, &scaled)?);
+                sum.add_scaled(F::from_f64(1.0 / points as f64), &mean_gradient(objective, &scaled)?);
             }
             Ok(product(model, &sum))
         }
         WeightScore::Magnitude => {
-            let mut sizes = Params::zeros(model.config(), []);
+            let mut sizes = ParamSet::zeros(model.config(), []);
             for id in ParamId::maskable(model.config()) {
                 sizes.insert(id, model.get(id).iter().map(|w| w.abs()).collect());
             }
@@ -63,29 +63,32 @@ pub fn score_weights<F: Scalar>(objective: &Objective<'_, F>, method: WeightScor
 
 /// First-order change of the loss when a parameter is set to zero, summed over pieces of the data without cancelling
 /// between them: `s_j = sum over pieces |w_j g_j(piece)|` (SNIP, Lee et al. 2019, eq. 5, with the absolute value taken
-/// per piece of at most `piece_rows` tokens instead of once).
+/// per piece of at most `piece_tokens` tokens instead of once).
 ///
 /// Takes gradients at the intact model on all rows of the objective.
 ///
 /// # Errors
 /// When a sequence does not fit the model.
-pub fn weight_attribution<F: Scalar>(objective: &Objective<'_, F>, piece_rows: usize) -> Result<Params<F>> {
-    sum_over_parts(objective, piece_rows, |w, g| (w * g).abs())
+pub fn weight_attribution<F: Scalar>(
+    objective: &Objective<'_, F>,
+    piece_tokens: usize,
+) -> Result<ParamSet<F>> {
+    sum_over_parts(objective, piece_tokens, |w, g| (w * g).abs())
 }
 
 /// Sum over pieces of `term(w_j, g_j(piece))`, gradients being shares of the mean loss.
 fn sum_over_parts<F: Scalar>(
     objective: &Objective<'_, F>,
-    piece_rows: usize,
+    piece_tokens: usize,
     term: impl Fn(F, F) -> F,
-) -> Result<Params<F>> {
+) -> Result<ParamSet<F>> {
     let (model, n) = (objective.model, objective.sequences.len());
-    let mut scores = Params::zeros(model.config(), ParamId::maskable(model.config()));
+    let mut scores = ParamSet::zeros(model.config(), ParamId::maskable(model.config()));
     let rows: Vec<usize> = (0..n).collect();
     for rows in rows.chunks(ROWS_AT_A_TIME) {
         // The objective divides by the rows of the chunk.
-        let share = F::of(rows.len() as f64 / n as f64);
-        for (_, grads) in objective.gradient_parts(model, rows, piece_rows)? {
+        let share = F::from_f64(rows.len() as f64 / n as f64);
+        for (_, grads) in objective.gradient_parts(model, rows, piece_tokens)? {
             for id in ParamId::maskable(model.config()) {
                 let terms = model.get(id).iter().zip(grads.get(id)).map(|(&w, &g)| term(w, share * g));
                 scores.get_mut(id).iter_mut().zip(terms).for_each(|(score, term)| *score += term);
@@ -95,13 +98,13 @@ fn sum_over_parts<F: Scalar>(
     Ok(scores)
 }
 
-fn mean_gradient<F: Scalar>(objective: &Objective<'_, F>, at: &Params<F>) -> Result<Params<F>> {
+fn mean_gradient<F: Scalar>(objective: &Objective<'_, F>, at: &Gpt2<F>) -> Result<ParamSet<F>> {
     let rows: Vec<usize> = (0..objective.sequences.len()).collect();
     Ok(objective.gradient(at, &rows)?.1)
 }
 
 /// `|w g|`, entry by entry.
-fn product<F: Scalar>(model: &Params<F>, grads: &Params<F>) -> Params<F> {
+fn product<F: Scalar>(model: &Gpt2<F>, grads: &ParamSet<F>) -> ParamSet<F> {
     let mut scores = grads.clone();
     for id in ParamId::maskable(model.config()) {
         scores.get_mut(id).iter_mut().zip(model.get(id)).for_each(|(g, &w)| *g = (*g * w).abs());
@@ -109,7 +112,7 @@ fn product<F: Scalar>(model: &Params<F>, grads: &Params<F>) -> Params<F> {
     scores
 }
 
-fn scale_blocks<F: Scalar>(model: &Params<F>, alpha: F) -> Params<F> {
+fn scale_blocks<F: Scalar>(model: &Gpt2<F>, alpha: F) -> Gpt2<F> {
     let mut scaled = model.clone();
     for id in ParamId::maskable(model.config()) {
         scaled.get_mut(id).iter_mut().for_each(|w| *w *= alpha);

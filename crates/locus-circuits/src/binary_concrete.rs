@@ -8,12 +8,13 @@
 //! d loss / d l = w (d CE / d (h w)) s (1 - s) / temperature + lambda sigmoid(l) (1 - sigmoid(l)) / N
 //! ```
 //!
-//! Source: arXiv 2406.17241 and its code (STUDY section 4); the relaxation is Maddison et al. 2017, the straight-through
+//! Source: arXiv 2406.17241, section 3, and its code; the relaxation is Maddison et al. 2017, the straight-through
 //! gradient Bengio et al. 2013. Deviations: noise comes from a counter-based generator; sequences are packed without
 //! padding; the model has no dropout. One trajectory serves every density target: a circuit is the mask sampled after
 //! the first epoch whose density is at or below its target.
 
-use locus_gpt2::{AdamW, Chosen, Moments, ParamId, ParamMask, Params, Result, Scalar, cut, shuffle};
+use locus_gpt2::internal::{box_muller, shuffle, split_lengths};
+use locus_gpt2::{AdamW, Gpt2, Moments, ParamEntries, ParamId, ParamMask, Result, Scalar};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
@@ -41,8 +42,8 @@ pub struct BinaryConcrete {
     pub lambda_growth: f64,
     /// Its largest value.
     pub lambda_max: f64,
-    /// Rows per step.
-    pub batch_rows: usize,
+    /// Sequences per step.
+    pub batch_sequences: usize,
     /// Epochs after which the run gives up on targets it has not reached. Not part of the published recipe, which has no limit.
     pub max_epochs: usize,
 }
@@ -58,7 +59,7 @@ impl Default for BinaryConcrete {
             lambda_start: 10.0,
             lambda_growth: 1.0,
             lambda_max: 1000.0,
-            batch_rows: 128,
+            batch_sequences: 128,
             max_epochs: 4000,
         }
     }
@@ -89,13 +90,13 @@ impl BinaryConcrete {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Circuit>> {
         let config = objective.model.config();
-        let population = ParamMask::population(config);
+        let population = ParamMask::n_maskable(config);
         let (mut logits, mut moments) = (vec![F::zero(); population], Moments::zeros(population));
         let (mean, square) = moments.parts_mut();
         let lengths = || ParamId::maskable(config).map(|id| id.len(config));
-        let moments = cut(mean, lengths()).zip(cut(square, lengths()));
+        let moments = split_lengths(mean, lengths()).zip(split_lengths(square, lengths()));
         let mut tensors: Vec<Tensor<F>> = ParamId::maskable(config)
-            .zip(cut(&mut logits, lengths()).zip(moments))
+            .zip(split_lengths(&mut logits, lengths()).zip(moments))
             .map(|(id, (logits, (mean, square)))| Tensor { id, logits, mean, square })
             .collect();
         tensors.iter_mut().for_each(|tensor| self.init(tensor, seed));
@@ -111,9 +112,9 @@ impl BinaryConcrete {
         for epoch in 0..self.max_epochs {
             let lambda = (self.lambda_start + self.lambda_growth * epoch as f64).min(self.lambda_max);
             shuffle(&mut order, &mut rng);
-            for rows in order.chunks(self.batch_rows) {
+            for rows in order.chunks(self.batch_sequences) {
                 t += 1;
-                let (_, gradients) = objective.gradient_of_chosen(&masked, rows, &open.chosen)?;
+                let (_, gradients) = objective.gradient_at(&masked, rows, &open.entries)?;
                 let update = Update { t, penalty: lambda / population, open: &open, gradients: &gradients };
                 open = self.pass(&mut tensors, objective.model, &mut masked, Some(update), of_step(t + 1));
             }
@@ -141,13 +142,10 @@ impl BinaryConcrete {
 
     fn init<F: Scalar>(&self, tensor: &mut Tensor<F>, seed: u64) {
         let noise = Noise::new(seed, tensor_stream(tensor.id), 0);
-        // Box-Muller on two uniforms of the counter stream.
-        let normal = |i: usize| {
-            let (u, v) = (f64::from(noise.uniform(2 * i)), f64::from(noise.uniform(2 * i + 1)));
-            (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
-        };
+        let normal =
+            |i: usize| box_muller(f64::from(noise.uniform(2 * i)), f64::from(noise.uniform(2 * i + 1)));
         let logits = tensor.logits.par_iter_mut().enumerate().with_min_len(PIECE_SCALARS);
-        logits.for_each(|(i, logit)| *logit = F::of(self.init_mean + self.init_std * normal(i)));
+        logits.for_each(|(i, logit)| *logit = F::from_f64(self.init_mean + self.init_std * normal(i)));
     }
 
     /// One pass over every scalar: an update of its logit with the gradient of the last sample; then the next sample, put
@@ -155,8 +153,8 @@ impl BinaryConcrete {
     fn pass<F: Scalar>(
         &self,
         tensors: &mut [Tensor<F>],
-        model: &Params<F>,
-        masked: &mut Params<F>,
+        model: &Gpt2<F>,
+        masked: &mut Gpt2<F>,
         update: Option<Update<F>>,
         next: Streams,
     ) -> Open<F> {
@@ -184,10 +182,10 @@ impl BinaryConcrete {
             });
             let open: Vec<(Vec<u32>, Vec<F>)> = open.collect();
             let (indices, slopes): (Vec<_>, Vec<_>) = open.into_iter().unzip();
-            (Chosen::new(model.config(), id, indices.concat()), slopes.concat())
+            (ParamEntries::new(model.config(), id, indices.concat()), slopes.concat())
         });
-        let (chosen, slopes) = of_tensors.unzip();
-        Open { chosen, slopes }
+        let (entries, slopes) = of_tensors.unzip();
+        Open { entries, slopes }
     }
 
     /// Updates the logits from number `first` on of a tensor.
@@ -201,7 +199,7 @@ impl BinaryConcrete {
         inverse: &mut [F],
         grads: &mut [F],
     ) {
-        let penalty = F::of(update.penalty);
+        let penalty = F::from_f64(update.penalty);
         inverse_odds(logits, inverse);
         for (grad, &inverse) in grads.iter_mut().zip(&*inverse) {
             let p = F::one() / (F::one() + inverse);
@@ -218,7 +216,7 @@ impl BinaryConcrete {
 
 /// Gates of a sample that are not flat, tensor by tensor: no others let a gradient through.
 struct Open<F> {
-    chosen: Vec<Chosen>,
+    entries: Vec<ParamEntries>,
     /// Of each the derivative of the masked weight with respect to the logit.
     slopes: Vec<Vec<F>>,
 }
@@ -238,11 +236,11 @@ struct Update<'a, F> {
 impl<'a, F> Update<'a, F> {
     fn of_tensor(self, number: usize) -> OpenGates<'a, F> {
         let (open, gradients) = (self.open, &self.gradients[number]);
-        OpenGates { indices: open.chosen[number].indices(), slopes: &open.slopes[number], gradients }
+        OpenGates { indices: open.entries[number].indices(), slopes: &open.slopes[number], gradients }
     }
 }
 
-/// Those of one tensor.
+/// Gates of one tensor that are not flat.
 #[derive(Clone, Copy)]
 struct OpenGates<'a, F> {
     indices: &'a [u32],
@@ -269,10 +267,10 @@ impl Streams {
             .logits
             .iter()
             .enumerate()
-            .map(move |(i, &logit)| odds((-logit).exp_(), uniform(noise, i)) > F::one())
+            .map(move |(i, &logit)| odds((-logit).fast_exp(), uniform(noise, i)) > F::one())
     }
 
-    /// Their number.
+    /// Number of scalars of a tensor that are inside.
     fn count<F: Scalar>(self, tensor: &Tensor<F>) -> usize {
         let noise = self.of(tensor.id);
         let pieces = tensor.logits.par_chunks(PIECE_SCALARS).enumerate();
@@ -288,7 +286,7 @@ impl Streams {
 
 #[inline(always)]
 fn uniform<F: Scalar>(noise: Noise, index: usize) -> F {
-    F::of(f64::from(noise.uniform(index)))
+    F::from_f64(f64::from(noise.uniform(index)))
 }
 
 /// `e^-l` and [`odds`] of the scalars from number `first` on.
@@ -302,7 +300,7 @@ fn draw<F: Scalar>(noise: Noise, first: usize, logits: &[F], inverse: &mut [F], 
 /// `e^-l`.
 fn inverse_odds<F: Scalar>(logits: &[F], inverse: &mut [F]) {
     for (inverse, &logit) in inverse.iter_mut().zip(logits) {
-        *inverse = (-logit).exp_();
+        *inverse = (-logit).fast_exp();
     }
 }
 
@@ -322,7 +320,10 @@ impl<F: Scalar> Gate<F> {
     fn new(temperature: f64) -> Self {
         // Beyond this distance from the threshold s (1 - s) is below 1e-8.
         const FLAT: f64 = 18.5;
-        Gate { temperature: F::of(temperature), window: F::of((FLAT * temperature).min(80.0)).exp_() }
+        Gate {
+            temperature: F::from_f64(temperature),
+            window: F::from_f64((FLAT * temperature).min(80.0)).fast_exp(),
+        }
     }
 
     /// Whether the sigmoid is flat there, as it is at all but a few percent of the scalars at temperature 0.01.
@@ -354,7 +355,7 @@ impl<F: Scalar> Gate<F> {
         if self.is_flat(odds) {
             return F::zero();
         }
-        let s = F::one() / (F::one() + (-odds.ln() / self.temperature).exp_());
+        let s = F::one() / (F::one() + (-odds.ln() / self.temperature).fast_exp());
         s * (F::one() - s) / self.temperature
     }
 }
@@ -369,6 +370,8 @@ fn tensor_stream(id: ParamId) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use locus_gpt2::Number;
+
     use super::*;
 
     /// The short cuts of `odds` and `gate` against the formula as it stands in the module's documentation.
@@ -383,7 +386,7 @@ mod tests {
                         continue;
                     }
                     let s = 1.0 / (1.0 + (-z).exp());
-                    let odds = odds((-logit).exp_(), u);
+                    let odds = odds((-logit).fast_exp(), u);
                     let gate = Gate::new(temperature).slope(odds);
                     assert_eq!(odds > 1.0, s > 0.5);
                     assert!(
@@ -401,8 +404,8 @@ mod tests {
         let noise = Noise::new(9, 9, 9);
         let n = 200_000;
         for logit in [-2.0f32, 0.0, 2.7] {
-            let share =
-                (0..n).filter(|&i| odds((-logit).exp_(), noise.uniform(i)) > 1.0).count() as f64 / n as f64;
+            let share = (0..n).filter(|&i| odds((-logit).fast_exp(), noise.uniform(i)) > 1.0).count() as f64
+                / n as f64;
             let expected = 1.0 / (1.0 + f64::from(-logit).exp());
             assert!((share - expected).abs() < 5e-3, "{share} against {expected}");
         }

@@ -1,10 +1,10 @@
 //! From scores to a mask of exact size.
 
-use locus_gpt2::{Config, ParamId, ParamMask, Params, Scalar};
+use locus_gpt2::{Config, ParamId, ParamMask, ParamSet, Scalar};
 
 /// Number of parameters in a circuit of the given density: the nearest whole number, at least one.
 pub fn count_at_density(config: &Config, density: f64) -> usize {
-    let population = ParamMask::population(config);
+    let population = ParamMask::n_maskable(config);
     ((density * population as f64).round() as usize).clamp(1, population)
 }
 
@@ -13,7 +13,7 @@ pub fn count_at_density(config: &Config, density: f64) -> usize {
 ///
 /// # Panics
 /// When `count` is 0 or exceeds the number of block parameters, or a score is NaN.
-pub fn top_k<F: Scalar>(scores: &Params<F>, count: usize) -> ParamMask {
+pub fn top_k<F: Scalar>(scores: &ParamSet<F>, count: usize) -> ParamMask {
     let config = scores.config();
     let mut all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
     assert!(count >= 1 && count <= all.len(), "{count} of {} parameters", all.len());
@@ -35,7 +35,7 @@ pub fn top_k<F: Scalar>(scores: &Params<F>, count: usize) -> ParamMask {
 ///
 /// # Panics
 /// When the density is not in (0, 1], or a score is NaN.
-pub fn top_k_per_tensor<F: Scalar>(scores: &Params<F>, density: f64) -> ParamMask {
+pub fn top_k_per_tensor<F: Scalar>(scores: &ParamSet<F>, density: f64) -> ParamMask {
     assert!(density > 0.0 && density <= 1.0, "a density of {density}");
     let config = scores.config();
     ParamMask::from_tensors(config, |id| {
@@ -56,11 +56,11 @@ mod tests {
     #[test]
     fn ties_do_not_change_the_size() {
         let config = Config::new(1, 1, 3, 4, 5);
-        let mut scores = Params::<f32>::zeros(&config, ParamId::maskable(&config));
+        let mut scores = ParamSet::<f32>::zeros(&config, ParamId::maskable(&config));
         for id in ParamId::maskable(&config) {
             scores.get_mut(id).iter_mut().enumerate().for_each(|(i, s)| *s = (i % 3) as f32);
         }
-        for count in [1, 2, 17, 50, ParamMask::population(&config)] {
+        for count in [1, 2, 17, 50, ParamMask::n_maskable(&config)] {
             let mask = top_k(&scores, count);
             assert_eq!(mask.count(), count);
             let lowest_in = worst(&scores, &mask, f32::INFINITY, f32::min);
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn every_tensor_gets_its_share() {
         let config = Config::new(1, 1, 3, 4, 5);
-        let mut scores = Params::<f32>::zeros(&config, ParamId::maskable(&config));
+        let mut scores = ParamSet::<f32>::zeros(&config, ParamId::maskable(&config));
         for (t, id) in ParamId::maskable(&config).enumerate() {
             scores.get_mut(id).iter_mut().enumerate().for_each(|(i, s)| *s = (1000 * t + i % 4) as f32);
         }
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(top_k_per_tensor(&scores, 1.0), ParamMask::full(&config));
     }
 
-    fn worst(scores: &Params<f32>, mask: &ParamMask, start: f32, pick: fn(f32, f32) -> f32) -> f32 {
+    fn worst(scores: &ParamSet<f32>, mask: &ParamMask, start: f32, pick: fn(f32, f32) -> f32) -> f32 {
         let inside = mask.tensors().flat_map(|(id, bytes)| {
             bytes.iter().zip(scores.get(id)).filter(|(inside, _)| **inside == 1).map(|(_, &score)| score)
         });

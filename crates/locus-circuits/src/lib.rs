@@ -8,11 +8,11 @@
 //!
 //! ```
 //! use locus_circuits::{Objective, ReadOut, ScheduledTopK};
-//! use locus_gpt2::{Config, Params, ScoreHead};
+//! use locus_gpt2::{Config, Gpt2, ScoreHead};
 //! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 //!
 //! let config = Config::new(1, 1, 8, 16, 20);
-//! let model = Params::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
+//! let model = Gpt2::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
 //! let head = ScoreHead { weight: ndarray::Array2::eye(8).view().split_at(ndarray::Axis(0), 2).0.to_owned() };
 //! let sequences: Vec<Vec<u32>> = (0..6).map(|i| vec![i, i + 1]).collect();
 //! let classes = head.predict(&model, &sequences)?; // what the full model says

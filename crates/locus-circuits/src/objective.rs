@@ -1,21 +1,22 @@
 //! What a circuit is asked to do: choose as the full model does.
 
+use locus_gpt2::internal::select_rows;
 use locus_gpt2::{
-    Batch, Chosen, ParamId, ParamMask, Params, Past, Result, Scalar, ScoreHead, Trace, axpy, distinct, dot,
-    pieces, select_rows,
+    Batch, Gpt2, ParamEntries, ParamId, ParamMask, ParamSet, Result, Scalar, ScoreHead, Tape, axpy,
+    chunk_by_tokens, dot, unique_inverse,
 };
 use ndarray::Array2;
 use rayon::prelude::*;
 
 /// Rows of the packed batch in one piece of parallel work. A piece returns a gradient of every block parameter, so it
 /// must not be small; it must not be large either, or a batch would not fill the machine.
-const PIECE_ROWS: usize = 512;
+const PIECE_TOKENS: usize = 512;
 
 /// Block parameters above which work takes turns: a piece of it is then enough for all threads, and what each would hold
 /// at the same time, a gradient for one, would be most of the memory.
 pub const MANY_PARAMETERS: usize = 1 << 23;
 /// Rows of one of those pieces: their states take memory, and with twice as many a step is a twelfth faster.
-const ROWS_OF_MANY_PARAMETERS: usize = 128;
+const PIECE_TOKENS_OF_MANY_PARAMETERS: usize = 128;
 
 /// How a choice is read off the last token's hidden state.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,7 @@ pub enum ReadOut<'a, F> {
 #[derive(Clone, Copy, Debug)]
 pub struct Objective<'a, F> {
     /// The intact model.
-    pub model: &'a Params<F>,
+    pub model: &'a Gpt2<F>,
     /// Reads the choice.
     pub read_out: ReadOut<'a, F>,
     /// Tokenised rows.
@@ -43,27 +44,28 @@ impl<F: Scalar> Objective<'_, F> {
     ///
     /// # Errors
     /// When a sequence does not fit the model.
-    pub fn gradient(&self, masked: &Params<F>, rows: &[usize]) -> Result<(f64, Params<F>)> {
-        let none = || Params::zeros(masked.config(), ParamId::maskable(masked.config()));
-        let backward = |piece: &Piece<F>, sum: &mut Params<F>| {
-            masked.backward(&piece.batch, &piece.trace, piece.d_hidden.view(), sum, &mut ());
+    pub fn gradient(&self, masked: &Gpt2<F>, rows: &[usize]) -> Result<(f64, ParamSet<F>)> {
+        let none = || ParamSet::zeros(masked.config(), ParamId::maskable(masked.config()));
+        let backward = |piece: &Piece<F>, sum: &mut ParamSet<F>| {
+            masked.backward(&piece.tape, piece.d_hidden.view(), sum, &mut ());
         };
         self.sum_over_pieces(masked, rows, none, backward, |sum, part| sum.add_scaled(F::one(), part))
     }
 
-    /// The same with respect to chosen scalars alone: a list of gradients for each of `chosen`.
+    /// Mean cross-entropy on the given rows, and its gradient with respect to some scalars alone: a list of gradients for
+    /// each of `entries`.
     ///
     /// # Errors
     /// When a sequence does not fit the model.
-    pub fn gradient_of_chosen(
+    pub fn gradient_at(
         &self,
-        masked: &Params<F>,
+        masked: &Gpt2<F>,
         rows: &[usize],
-        chosen: &[Chosen],
+        entries: &[ParamEntries],
     ) -> Result<(f64, Vec<Vec<F>>)> {
-        let none = || chosen.iter().map(|chosen| vec![F::zero(); chosen.indices().len()]).collect();
+        let none = || entries.iter().map(|entries| vec![F::zero(); entries.indices().len()]).collect();
         let backward = |piece: &Piece<F>, sums: &mut Vec<Vec<F>>| {
-            masked.backward_to_chosen(&piece.batch, &piece.trace, piece.d_hidden.view(), chosen, sums);
+            masked.backward_to_entries(&piece.tape, piece.d_hidden.view(), entries, sums);
         };
         let add = |sums: &mut Vec<Vec<F>>, parts: &Vec<Vec<F>>| {
             sums.iter_mut().zip(parts).for_each(|(sums, parts)| axpy(F::one(), parts, sums));
@@ -75,7 +77,7 @@ impl<F: Scalar> Objective<'_, F> {
     /// side by side.
     fn sum_over_pieces<G: Send>(
         &self,
-        masked: &Params<F>,
+        masked: &Gpt2<F>,
         rows: &[usize],
         none: impl Fn() -> G + Sync,
         backward: impl Fn(&Piece<F>, &mut G) + Sync,
@@ -86,15 +88,15 @@ impl<F: Scalar> Objective<'_, F> {
         rows.sort_by_key(|&row| &self.sequences[row]);
         let rows = rows.as_slice();
         let (mut loss, mut sum) = (0.0, none());
-        if ParamMask::population(masked.config()) > MANY_PARAMETERS {
-            for rows_of_piece in self.pieces(rows, ROWS_OF_MANY_PARAMETERS) {
+        if ParamMask::n_maskable(masked.config()) > MANY_PARAMETERS {
+            for rows_of_piece in self.chunks(rows, PIECE_TOKENS_OF_MANY_PARAMETERS) {
                 let piece = self.piece(masked, rows_of_piece, rows.len())?;
                 backward(&piece, &mut sum);
                 loss += piece.loss;
             }
             return Ok((loss, sum));
         }
-        let parts = self.pieces(rows, PIECE_ROWS).into_par_iter().map(|rows_of_piece| {
+        let parts = self.chunks(rows, PIECE_TOKENS).into_par_iter().map(|rows_of_piece| {
             let piece = self.piece(masked, rows_of_piece, rows.len())?;
             let mut part = none();
             backward(&piece, &mut part);
@@ -107,55 +109,53 @@ impl<F: Scalar> Objective<'_, F> {
         Ok((loss, sum))
     }
 
-    /// The summands of [`Objective::gradient`]: one per piece of at most `max_rows` tokens (and at least one sequence),
+    /// The summands of [`Objective::gradient`]: one per piece of at most `max_tokens` tokens (and at least one sequence),
     /// already divided by the number of rows.
     ///
     /// # Errors
     /// When a sequence does not fit the model.
     pub fn gradient_parts(
         &self,
-        masked: &Params<F>,
+        masked: &Gpt2<F>,
         rows: &[usize],
-        max_rows: usize,
-    ) -> Result<Vec<(f64, Params<F>)>> {
+        max_tokens: usize,
+    ) -> Result<Vec<(f64, ParamSet<F>)>> {
         let gradient = |rows_of_piece: &[usize]| {
             let piece = self.piece(masked, rows_of_piece, rows.len())?;
-            let mut grads = Params::zeros(masked.config(), ParamId::maskable(masked.config()));
-            masked.backward(&piece.batch, &piece.trace, piece.d_hidden.view(), &mut grads, &mut ());
+            let mut grads = ParamSet::zeros(masked.config(), ParamId::maskable(masked.config()));
+            masked.backward(&piece.tape, piece.d_hidden.view(), &mut grads, &mut ());
             Ok((piece.loss, grads))
         };
-        self.pieces(rows, max_rows).into_par_iter().map(gradient).collect()
+        self.chunks(rows, max_tokens).into_par_iter().map(gradient).collect()
     }
 
     /// Runs of rows of at most so many tokens.
-    fn pieces<'r>(&self, rows: &'r [usize], max_rows: usize) -> Vec<&'r [usize]> {
+    fn chunks<'r>(&self, rows: &'r [usize], max_tokens: usize) -> Vec<&'r [usize]> {
         let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
-        pieces(&sequences, max_rows).into_iter().map(|piece| &rows[piece]).collect()
+        chunk_by_tokens(&sequences, max_tokens).into_iter().map(|piece| &rows[piece]).collect()
     }
 
     /// The forward pass of some of `n` rows; loss and gradient are divided by `n`.
-    fn piece(&self, masked: &Params<F>, rows: &[usize], n: usize) -> Result<Piece<F>> {
+    fn piece(&self, masked: &Gpt2<F>, rows: &[usize], n: usize) -> Result<Piece<F>> {
         let config = masked.config();
         let share = 1.0 / n as f64;
         let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
-        let batch = Batch::sharing(config, &sequences)?;
-        let (reads, places) = distinct(&batch.last_rows());
-        let past = Past::none(config);
-        let trace = masked.trace_reads(&batch, past, masked.embed(&batch), 0, &reads, &mut ());
-        let hidden = select_rows(trace.hidden.view(), &places);
+        let batch = Batch::prefix_sharing(config, &sequences)?;
+        let (reads, places) = unique_inverse(&batch.last_rows());
+        let tape = masked.run(&batch).reading(&reads).tape();
+        let hidden = select_rows(tape.hidden.view(), &places);
         let (loss, d_last) = self.read_out.cross_entropy(masked, &hidden, rows);
-        let mut d_hidden = Array2::zeros(trace.hidden.dim());
+        let mut d_hidden = Array2::zeros(tape.hidden.dim());
         for (&place, d_last) in places.iter().zip(d_last.rows()) {
-            d_hidden.row_mut(place).scaled_add(F::of(share), &d_last);
+            d_hidden.row_mut(place).scaled_add(F::from_f64(share), &d_last);
         }
-        Ok(Piece { batch, trace, loss: loss * share, d_hidden })
+        Ok(Piece { tape, loss: loss * share, d_hidden })
     }
 }
 
 /// Some rows, before their backward pass.
 struct Piece<F> {
-    batch: Batch,
-    trace: Trace<F>,
+    tape: Tape<F>,
     loss: f64,
     /// Gradient of the loss at the last hidden states.
     d_hidden: Array2<F>,
@@ -163,7 +163,7 @@ struct Piece<F> {
 
 impl<F: Scalar> ReadOut<'_, F> {
     /// Summed cross-entropy of the given rows, and its gradient at their last hidden states `[rows, d]`.
-    fn cross_entropy(&self, model: &Params<F>, hidden: &Array2<F>, rows: &[usize]) -> (f64, Array2<F>) {
+    fn cross_entropy(&self, model: &Gpt2<F>, hidden: &Array2<F>, rows: &[usize]) -> (f64, Array2<F>) {
         match self {
             ReadOut::Head(head, classes) => {
                 let classes: Vec<usize> = rows.iter().map(|&row| classes[row]).collect();
@@ -179,11 +179,11 @@ impl<F: Scalar> ReadOut<'_, F> {
                     let hidden = hidden.row(last);
                     let [hidden, along] =
                         [hidden.as_slice(), direction.as_slice()].map(|x| x.expect("rows are contiguous"));
-                    let advantage = dot(hidden, along).wide();
+                    let advantage = dot(hidden, along).as_f64();
                     // softmax over two: p(bad) = 1 / (1 + exp(advantage)), loss = -ln p(good)
                     let p_bad = 1.0 / (1.0 + advantage.exp());
                     loss += (-advantage).max(0.0) + (-advantage.abs()).exp().ln_1p();
-                    d_hidden.row_mut(last).assign(&direction.mapv(|x| F::of(-p_bad) * x));
+                    d_hidden.row_mut(last).assign(&direction.mapv(|x| F::from_f64(-p_bad) * x));
                 }
                 (loss, d_hidden)
             }

@@ -9,7 +9,7 @@
 //! which nobody reads (their outputs differ between clean and corrupted prompts, without effect); heads that write where
 //! the circuit reads, but look at a token that never differs.
 
-use locus_gpt2::{BlockParam, Config, ParamId, Params};
+use locus_gpt2::{BlockParam, Config, Gpt2, ParamId};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -22,7 +22,7 @@ pub struct Planted {
     /// What it does.
     pub name: &'static str,
     /// The weights.
-    pub model: Params<f64>,
+    pub model: Gpt2<f64>,
     /// Clean and corrupted prompts that differ in each of the ways the circuit can tell.
     pub pairs: Vec<Pair>,
     /// The edges written in.
@@ -47,7 +47,7 @@ pub fn linear() -> Planted {
     let mut config = Config::new(2, 2, 16, 8, 20);
     config.layer_norm_epsilon = 1e12;
     config.initializer_range = 0.3;
-    let mut model = Params::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(5));
+    let mut model = Gpt2::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(5));
     for layer in 0..config.n_layer {
         let d = config.n_embd;
         let qkv = model.get_mut(ParamId::Block(layer, BlockParam::AttnInWeight));
@@ -211,7 +211,7 @@ impl Head {
 /// Writes weights, feature by feature.
 struct Builder {
     config: Config,
-    model: Params<f64>,
+    model: Gpt2<f64>,
     free: usize,
     rng: ChaCha8Rng,
 }
@@ -219,7 +219,7 @@ struct Builder {
 impl Builder {
     fn new(layers: usize, heads: usize, width: usize, positions: usize, tokens: usize) -> Self {
         let config = Config::new(layers, heads, heads * width, positions, tokens);
-        let mut model = Params::zeros(&config, ParamId::all(&config));
+        let mut model = Gpt2::zeros(&config);
         // The scale that LayerNorm divides by, put back by the gains; nobody reads the variance pair and the balance.
         let gain = C * (2.0 / config.n_embd as f64).sqrt();
         for layer in 0..layers {

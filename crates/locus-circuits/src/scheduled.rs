@@ -1,4 +1,4 @@
-//! The `faithful` recipe: train the hard mask itself, at a density that is lowered on a schedule.
+//! The `scheduled-top-k` recipe: train the hard mask itself, at a density that is lowered on a schedule.
 //!
 //! One score per block parameter, started from weight attribution. Each step keeps exactly the `k` best scores, runs
 //! the model with that mask and moves every score, kept or not, along the straight-through gradient
@@ -8,7 +8,8 @@
 //! Source: movement pruning (Sanh, Wolf, Rush 2020, sections 3 and 4: straight-through top-k scores, density schedule),
 //! on frozen weights as in edge-popup (Ramanujan et al. 2020); the initial scores are SNIP's (Lee et al. 2019).
 
-use locus_gpt2::{AdamW, Moments, ParamId, ParamMask, Params, Result, Scalar, shuffle};
+use locus_gpt2::internal::shuffle;
+use locus_gpt2::{AdamW, Gpt2, Moments, ParamId, ParamMask, ParamSet, Result, Scalar};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
@@ -27,13 +28,13 @@ pub struct ScheduledTopK {
     /// than weak ones, small values treat all alike.
     pub epsilon: f64,
     /// Tokens per piece of the initial attribution.
-    pub attribution_rows: usize,
+    pub piece_tokens: usize,
     /// Steps from one density target to the next, of which the last `hold` stay at the target.
     pub steps_per_target: usize,
     /// See `steps_per_target`.
     pub hold: usize,
-    /// Rows per step.
-    pub batch_rows: usize,
+    /// Sequences per step.
+    pub batch_sequences: usize,
 }
 
 impl Default for ScheduledTopK {
@@ -41,10 +42,10 @@ impl Default for ScheduledTopK {
         ScheduledTopK {
             lr: 0.1,
             epsilon: 1.0,
-            attribution_rows: 64,
+            piece_tokens: 64,
             steps_per_target: 90,
             hold: 45,
-            batch_rows: 128,
+            batch_sequences: 128,
         }
     }
 }
@@ -63,11 +64,11 @@ impl ScheduledTopK {
     ) -> Result<Vec<Circuit>> {
         let model = objective.model;
         let config = model.config();
-        let mut scores = logistic_ranks(&weight_attribution(objective, self.attribution_rows)?);
+        let mut scores = logistic_ranks(&weight_attribution(objective, self.piece_tokens)?);
         let ids: Vec<ParamId> = ParamId::maskable(config).collect();
         let mut moments: Vec<Moments<F>> = ids.iter().map(|id| Moments::zeros(id.len(config))).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut batches = Batches::new(objective.sequences.len(), self.batch_rows);
+        let mut batches = Batches::new(objective.sequences.len(), self.batch_sequences);
         let mut circuits = Vec::new();
         let (mut from, mut t) = (1.0f64, 0);
         for &target in targets {
@@ -79,7 +80,7 @@ impl ScheduledTopK {
                 progress(Progress { density, next_target: target });
                 let mask = top_k(&scores, count_at_density(config, density));
                 let rows = batches.next(&mut rng);
-                let (_, grads) = objective.gradient(&mask.isolate(model), &rows)?;
+                let (_, grads) = objective.gradient(&mask.ablate_complement(model), &rows)?;
                 t += 1;
                 self.step(t, &ids, model, &grads, &mut scores, &mut moments);
             }
@@ -99,17 +100,18 @@ impl ScheduledTopK {
         &self,
         t: usize,
         ids: &[ParamId],
-        model: &Params<F>,
-        grads: &Params<F>,
-        scores: &mut Params<F>,
+        model: &Gpt2<F>,
+        grads: &ParamSet<F>,
+        scores: &mut ParamSet<F>,
         moments: &mut [Moments<F>],
     ) {
         let d_scores: Vec<Vec<F>> = ids
             .par_iter()
             .map(|&id| model.get(id).iter().zip(grads.get(id)).map(|(&w, &g)| w * g).collect())
             .collect();
-        let squares: f64 = d_scores.iter().map(|d| d.iter().map(|d| d.wide() * d.wide()).sum::<f64>()).sum();
-        let rms = (squares / ParamMask::population(model.config()) as f64).sqrt();
+        let squares: f64 =
+            d_scores.iter().map(|d| d.iter().map(|d| d.as_f64() * d.as_f64()).sum::<f64>()).sum();
+        let rms = (squares / ParamMask::n_maskable(model.config()) as f64).sqrt();
         let adam = AdamW { weight_decay: 0.0, epsilon: self.epsilon * rms + 1e-30, ..AdamW::new(self.lr) };
         for ((&id, d_scores), moments) in ids.iter().zip(&d_scores).zip(moments) {
             adam.step(t, scores.get_mut(id), d_scores, moments);
@@ -119,7 +121,7 @@ impl ScheduledTopK {
 
 /// Replaces every score by the logistic quantile of its rank over all tensors, so that the spread is the same for
 /// every task and the learning rate means the same thing.
-fn logistic_ranks<F: Scalar>(scores: &Params<F>) -> Params<F> {
+fn logistic_ranks<F: Scalar>(scores: &ParamSet<F>) -> ParamSet<F> {
     let config = scores.config();
     let all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
     let mut order: Vec<u32> = (0..all.len() as u32).collect();
@@ -127,10 +129,10 @@ fn logistic_ranks<F: Scalar>(scores: &Params<F>) -> Params<F> {
     let mut ranked = vec![F::zero(); all.len()];
     for (rank, &i) in order.iter().enumerate() {
         let p = (rank as f64 + 0.5) / all.len() as f64;
-        ranked[i as usize] = F::of((p / (1.0 - p)).ln());
+        ranked[i as usize] = F::from_f64((p / (1.0 - p)).ln());
     }
     let mut ranked = ranked.into_iter();
-    let mut out = Params::zeros(config, []);
+    let mut out = ParamSet::zeros(config, []);
     for id in ParamId::maskable(config) {
         out.insert(id, ranked.by_ref().take(id.len(config)).collect());
     }

@@ -22,7 +22,8 @@
 
 use std::ops::Range;
 
-use locus_gpt2::{Batch, Error, ParamId, Params, Past, Result, Scalar, Site, axpy, log_sum_exp};
+use locus_gpt2::internal::box_muller;
+use locus_gpt2::{Batch, Error, Gpt2, HookPoint, KvCache, Norm, ParamId, Result, Scalar, axpy, log_sum_exp};
 use ndarray::{Array2, ArrayViewMut2, Axis, concatenate, s};
 use rayon::prelude::*;
 
@@ -44,13 +45,13 @@ impl KnownFact {
     ///
     /// # Errors
     /// When the fact does not fit the model.
-    pub fn is_known<F: Scalar>(&self, model: &Params<F>) -> Result<bool> {
+    pub fn is_known<F: Scalar>(&self, model: &Gpt2<F>) -> Result<bool> {
         self.check(model)?;
         let hidden = locus_gpt2::last_hidden(model, &Batch::new(model.config(), &[&self.prompt])?);
         Ok(locus_gpt2::argmax(model.logits(hidden.view()).view()) == [self.answer as usize])
     }
 
-    fn check<F: Scalar>(&self, model: &Params<F>) -> Result<()> {
+    fn check<F: Scalar>(&self, model: &Gpt2<F>) -> Result<()> {
         let Range { start, end } = self.subject;
         if start >= end || end > self.prompt.len() {
             let n = self.prompt.len();
@@ -89,11 +90,11 @@ impl Restored {
         }
     }
 
-    fn site(self) -> Site {
+    fn hook_point(self) -> HookPoint {
         match self {
-            Restored::Hidden => Site::ResidOut,
-            Restored::Mlp => Site::MlpOut,
-            Restored::Attention => Site::AttnOut,
+            Restored::Hidden => HookPoint::ResidPost,
+            Restored::Mlp => HookPoint::MlpOut,
+            Restored::Attention => HookPoint::AttnOut,
         }
     }
 }
@@ -115,7 +116,7 @@ pub struct Tracing {
 impl Tracing {
     /// Ten samples, noise of three standard deviations of the subjects' embeddings ([`embedding_deviation`]) and the
     /// published window scaled to the model's depth.
-    pub fn new<F: Scalar>(model: &Params<F>, facts: &[KnownFact], seed: u64) -> Self {
+    pub fn new<F: Scalar>(model: &Gpt2<F>, facts: &[KnownFact], seed: u64) -> Self {
         Tracing {
             samples: 10,
             noise: 3.0 * embedding_deviation(model, facts),
@@ -126,10 +127,10 @@ impl Tracing {
 }
 
 /// Standard deviation (unbiased) over all entries of the token embeddings of all subjects' tokens.
-pub fn embedding_deviation<F: Scalar>(model: &Params<F>, facts: &[KnownFact]) -> f64 {
+pub fn embedding_deviation<F: Scalar>(model: &Gpt2<F>, facts: &[KnownFact]) -> f64 {
     let wte = model.matrix(ParamId::TokenEmbedding);
     let tokens = facts.iter().flat_map(|fact| &fact.prompt[fact.subject.clone()]);
-    let entries: Vec<f64> = tokens.flat_map(|&token| wte.row(token as usize)).map(|x| x.wide()).collect();
+    let entries: Vec<f64> = tokens.flat_map(|&token| wte.row(token as usize)).map(|x| x.as_f64()).collect();
     let n = entries.len() as f64;
     let mean = entries.iter().sum::<f64>() / n;
     (entries.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0)).sqrt()
@@ -146,7 +147,7 @@ pub struct Effects {
     pub indirect: [Array2<f64>; 3],
     /// Indirect effect `[L]` of the residual stream of the subject's last token with its later MLPs held corrupted.
     pub without_mlp: Vec<f64>,
-    /// The same with its later attention held corrupted.
+    /// Indirect effect `[L]` of the residual stream of the subject's last token with its later attention held corrupted.
     pub without_attention: Vec<f64>,
 }
 
@@ -164,7 +165,7 @@ impl Effects {
 ///
 /// # Panics
 /// When there is no sample or no layer in the window.
-pub fn trace_fact<F: Scalar>(model: &Params<F>, fact: &KnownFact, how: &Tracing) -> Result<Effects> {
+pub fn trace_fact<F: Scalar>(model: &Gpt2<F>, fact: &KnownFact, how: &Tracing) -> Result<Effects> {
     assert!(how.samples > 0 && how.window > 0, "no sample or no layer to restore");
     fact.check(model)?;
     let runs = Runs::new(model, fact, how)?;
@@ -188,18 +189,22 @@ pub fn trace_fact<F: Scalar>(model: &Params<F>, fact: &KnownFact, how: &Tracing)
         cells.iter().zip(effects).for_each(|(&cell, effect)| all[cell] = effect);
         all
     });
-    let severed = |site: Site| -> Vec<f64> {
+    let severed = |point: HookPoint| -> Vec<f64> {
         let token = fact.subject.end - 1;
-        let cell =
-            |layer: usize| Cell { token, what: Restored::Hidden, layers: layer..layer + 1, held: Some(site) };
+        let cell = |layer: usize| Cell {
+            token,
+            what: Restored::Hidden,
+            layers: layer..layer + 1,
+            held: Some(point),
+        };
         (0..layers).into_par_iter().map(|layer| effect(cell(layer))).collect()
     };
     Ok(Effects {
         clean: runs.clean,
         corrupted,
         indirect,
-        without_mlp: severed(Site::MlpOut),
-        without_attention: severed(Site::AttnOut),
+        without_mlp: severed(HookPoint::MlpOut),
+        without_attention: severed(HookPoint::AttnOut),
     })
 }
 
@@ -208,7 +213,7 @@ pub fn trace_fact<F: Scalar>(model: &Params<F>, fact: &KnownFact, how: &Tracing)
 /// # Errors
 /// When the prompt does not fit the model.
 pub fn corrupted_embeddings<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     fact: &KnownFact,
     how: &Tracing,
 ) -> Result<Vec<Array2<F>>> {
@@ -219,7 +224,7 @@ pub fn corrupted_embeddings<F: Scalar>(
         let mut embedded = clean.clone();
         let mut subject = embedded.slice_mut(s![fact.subject.clone(), ..]);
         for (i, x) in subject.iter_mut().enumerate() {
-            *x += F::of(how.noise * normal(noise, i));
+            *x += F::from_f64(how.noise * normal(noise, i));
         }
         embedded
     };
@@ -232,17 +237,17 @@ struct Cell {
     what: Restored,
     layers: Range<usize>,
     /// What the token's later layers write here stays as in the corrupted run.
-    held: Option<Site>,
+    held: Option<HookPoint>,
 }
 
 /// The clean and the corrupted run of a fact, with the states that cells are made of.
 struct Runs<'a, F> {
-    model: &'a Params<F>,
+    model: &'a Gpt2<F>,
     fact: &'a KnownFact,
     samples: Vec<&'a [u32]>,
     /// Per layer, `[t, d]`: residual stream, MLP and attention of the clean run.
     clean_states: [Vec<Array2<F>>; 3],
-    /// The same of the corrupted run, `[s t, d]`.
+    /// Per layer, `[s t, d]`: residual stream, MLP and attention of the corrupted run.
     corrupted_states: [Vec<Array2<F>>; 3],
     /// Corrupted embeddings, `[s t, d]`.
     embedded: Array2<F>,
@@ -253,7 +258,7 @@ struct Runs<'a, F> {
 }
 
 impl<'a, F: Scalar> Runs<'a, F> {
-    fn new(model: &'a Params<F>, fact: &'a KnownFact, how: &Tracing) -> Result<Self> {
+    fn new(model: &'a Gpt2<F>, fact: &'a KnownFact, how: &Tracing) -> Result<Self> {
         let samples = vec![fact.prompt.as_slice(); how.samples];
         let batch = Batch::new(model.config(), &samples)?;
         let parts = corrupted_embeddings(model, fact, how)?;
@@ -271,7 +276,9 @@ impl<'a, F: Scalar> Runs<'a, F> {
         let Cell { token, what, layers, held } = cell;
         let t = self.fact.prompt.len();
         let starts = vec![token; samples.len()];
-        let batch = Batch::ends(model.config(), samples, &starts).expect("whole prompts fit");
+        let prefix = KvCache::prefixes(&self.qkv, &vec![t; samples.len()], &starts);
+        let suffixes: Vec<&[u32]> = samples.iter().map(|sample| &sample[token..]).collect();
+        let batch = Batch::after(model.config(), prefix, &suffixes).expect("whole prompts fit");
         // Rows of the token itself: the first of each sequence.
         let own: Vec<usize> = batch.sequences().map(|rows| rows.start).collect();
         let ends = |states: &Array2<F>| {
@@ -295,22 +302,21 @@ impl<'a, F: Scalar> Runs<'a, F> {
                 None => (0, ends(&self.embedded)),
             },
         };
-        let past = Past::beginnings(&self.qkv, &vec![t; samples.len()], &starts);
-        let mut tap = |layer: usize, site: Site, mut state: ArrayViewMut2<F>| {
-            if what != Restored::Hidden && site == what.site() && layers.contains(&layer) {
+        let mut hook = |layer: usize, point: HookPoint, mut state: ArrayViewMut2<F>| {
+            if what != Restored::Hidden && point == what.hook_point() && layers.contains(&layer) {
                 restore(&mut state, &self.clean_states, layer);
             }
-            if held == Some(site) {
-                let kind = if site == Site::MlpOut { Restored::Mlp } else { Restored::Attention };
+            if held == Some(point) {
+                let kind = if point == HookPoint::MlpOut { Restored::Mlp } else { Restored::Attention };
                 let states = &self.corrupted_states[kind as usize][layer];
                 for (i, &row) in own.iter().enumerate() {
                     state.row_mut(row).assign(&states.row(i * t + token));
                 }
             }
         };
-        // The states of one layer at a time: a trace would keep them all, for every cell of the map.
-        let x = model.blocks_after(&batch, &past, resid, first..model.config().n_layer, &mut tap);
-        let hidden = model.final_norm(x.select(Axis(0), &batch.last_rows()).view());
+        // The states of one layer at a time: a tape would keep them all, for every cell of the map.
+        let x = model.run(&batch).from_layer(first, resid).with_hooks(&mut hook).resid();
+        let hidden = model.layer_norm(Norm::Final, x.select(Axis(0), &batch.last_rows()).view());
         answer_probability(model, hidden, self.fact.answer)
     }
 }
@@ -318,42 +324,41 @@ impl<'a, F: Scalar> Runs<'a, F> {
 /// States of a whole run by [`Restored`], its queries, keys and values, and the mean probability of the answer.
 #[allow(clippy::type_complexity)]
 fn run<F: Scalar>(
-    model: &Params<F>,
-    batch: &Batch,
+    model: &Gpt2<F>,
+    batch: &Batch<F>,
     embedded: Array2<F>,
     answer: u32,
 ) -> ([Vec<Array2<F>>; 3], Vec<Array2<F>>, f64) {
     let mut states = [const { Vec::new() }; 3];
     let mut qkv = Vec::new();
-    let mut keep = |_: usize, site: Site, state: ArrayViewMut2<F>| {
-        if site == Site::Qkv {
+    let mut keep = |_: usize, point: HookPoint, state: ArrayViewMut2<F>| {
+        if point == HookPoint::Qkv {
             qkv.push(state.to_owned());
         }
         for what in Restored::ALL {
-            if site == what.site() {
+            if point == what.hook_point() {
                 states[what as usize].push(state.to_owned());
             }
         }
     };
-    let out = model.blocks(batch, embedded, 0..model.config().n_layer, &mut keep);
-    let hidden = model.final_norm(out.select(Axis(0), &batch.last_rows()).view());
+    let out = model.run(batch).from_layer(0, embedded).with_hooks(&mut keep).resid();
+    let hidden = model.layer_norm(Norm::Final, out.select(Axis(0), &batch.last_rows()).view());
     (states, qkv, answer_probability(model, hidden, answer))
 }
 
 /// Mean over rows `[s, d]` of the probability of a token.
-fn answer_probability<F: Scalar>(model: &Params<F>, hidden: Array2<F>, answer: u32) -> f64 {
+fn answer_probability<F: Scalar>(model: &Gpt2<F>, hidden: Array2<F>, answer: u32) -> f64 {
     let logits = model.logits(hidden.view());
     let of = |row: ndarray::ArrayView1<F>| {
         let row = row.to_slice().expect("rows are contiguous");
-        (row[answer as usize].wide() - log_sum_exp(row)).exp()
+        (row[answer as usize].as_f64() - log_sum_exp(row)).exp()
     };
     logits.rows().into_iter().map(of).sum::<f64>() / hidden.nrows() as f64
 }
 
 /// A standard normal number by the Box-Muller transform of two numbers of the counter stream.
 fn normal(noise: Noise, index: usize) -> f64 {
-    let (u, v) = (f64::from(noise.uniform(2 * index)), f64::from(noise.uniform(2 * index + 1)));
-    (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
+    box_muller(f64::from(noise.uniform(2 * index)), f64::from(noise.uniform(2 * index + 1)))
 }
 
 /// Where in a prompt a token stands, seen from the subject.

@@ -1,6 +1,6 @@
 //! What all editors have in common.
 
-use locus_gpt2::{ParamMask, Params, PromptTargets, Scalar};
+use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar};
 
 use crate::error::Result;
 use crate::fact::Fact;
@@ -16,7 +16,7 @@ pub trait Editor<F: Scalar>: Sync {
     ///
     /// # Errors
     /// When a constant is out of its range, a fact does not fit the model or the edit would damage it.
-    fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>>;
+    fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>>;
 }
 
 /// What an editor returns.
@@ -47,14 +47,14 @@ impl Report {
     /// Adds what the bare prompts say before and after.
     pub(crate) fn finish<F: Scalar>(
         mut self,
-        model: &Params<F>,
+        model: &Gpt2<F>,
         patch: Patch<F>,
         facts: &[Fact],
     ) -> Result<Edit<F>> {
         let pairs: Vec<_> =
             facts.iter().map(|fact| (fact.rows[0].tokens.as_slice(), fact.target.as_slice())).collect();
         let laid = PromptTargets::new(model.config(), &pairs)?;
-        let mean = |model: &Params<F>| {
+        let mean = |model: &Gpt2<F>| {
             let nll = laid.nll_per_token(model);
             nll.iter().sum::<f64>() / nll.len() as f64
         };
@@ -73,9 +73,9 @@ impl Report {
 
 /// Writes facts one after the other and merges the patches. Curves and measures are those of the last fact alone.
 pub(crate) fn one_by_one<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     facts: &[Fact],
-    mut write: impl FnMut(&Params<F>, &Fact) -> Result<(Patch<F>, Report)>,
+    mut write: impl FnMut(&Gpt2<F>, &Fact) -> Result<(Patch<F>, Report)>,
 ) -> Result<Edit<F>> {
     let mut ledger = Ledger::new(model.clone());
     let mut report = Report::default();

@@ -13,7 +13,8 @@
 //! for `ft-m`.
 
 use locus_gpt2::{
-    AdamW, Batch, BlockParam, Config, Moments, ParamId, ParamMask, Params, PromptTargets, Scalar, Target,
+    AdamW, Batch, BlockParam, Config, Gpt2, Moments, ParamId, ParamMask, ParamSet, PromptTargets, Scalar,
+    Target,
 };
 use serde::{Deserialize, Serialize};
 
@@ -120,7 +121,7 @@ impl<F: Scalar> Editor<F> for FineTuning {
         }
     }
 
-    fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+    fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
         self.check(model.config())?;
         facts.iter().try_for_each(|fact| fact.check(model.config()))?;
         let tuned = [BlockParam::MlpOutWeight, BlockParam::MlpOutBias].map(|p| ParamId::Block(self.layer, p));
@@ -134,23 +135,24 @@ impl<F: Scalar> Editor<F> for FineTuning {
         for _ in 0..self.steps {
             let mut total = 0.0;
             for laid in &batches {
-                let mut grads = Params::zeros(model.config(), tuned);
-                let trace = edited.trace_from(&laid.batch, laid.resid.clone(), self.layer, &mut ());
+                let mut grads = ParamSet::zeros(model.config(), tuned);
+                let trace = edited.run(&laid.batch).from_layer(self.layer, laid.resid.clone()).tape();
                 let (nll, d_hidden) = edited.nll_backward(&trace, &laid.targets, &laid.weights, &mut grads);
-                let loss: f64 = nll.iter().zip(&laid.weights).map(|(nll, weight)| nll * weight.wide()).sum();
+                let loss: f64 =
+                    nll.iter().zip(&laid.weights).map(|(nll, weight)| nll * weight.as_f64()).sum();
                 total += loss * laid.facts as f64 / facts.len() as f64;
                 if loss < self.loss_stop {
                     continue;
                 }
-                edited.backward(&laid.batch, &trace, d_hidden.view(), &mut grads, &mut ());
+                edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
                 if let Some(mask) = mask {
-                    mask.gate(&mut grads);
+                    mask.mask_gradients(&mut grads);
                 }
                 report.steps += 1;
                 for (&id, moments) in tuned.iter().zip(&mut moments) {
                     adam.step(report.steps, edited.get_mut(id), grads.get(id), moments);
                     if let Some(clamp) = self.clamp {
-                        keep_near(edited.get_mut(id), model.get(id), F::of(clamp));
+                        keep_near(edited.get_mut(id), model.get(id), F::from_f64(clamp));
                     }
                 }
             }
@@ -172,7 +174,7 @@ fn keep_near<F: Scalar>(weights: &mut [F], start: &[F], clamp: F) {
 
 /// A batch of facts with what does not change while the layer is tuned.
 struct Laid<F> {
-    batch: Batch,
+    batch: Batch<F>,
     targets: Vec<Target>,
     /// Of each target's NLL in the mean over facts.
     weights: Vec<F>,
@@ -182,7 +184,7 @@ struct Laid<F> {
 }
 
 impl<F: Scalar> Laid<F> {
-    fn new(editor: &FineTuning, model: &Params<F>, facts: &[Fact]) -> Result<Self> {
+    fn new(editor: &FineTuning, model: &Gpt2<F>, facts: &[Fact]) -> Result<Self> {
         let config = model.config();
         let (batch, targets) = match editor.scored {
             Scored::InPlace => {
@@ -203,10 +205,10 @@ impl<F: Scalar> Laid<F> {
         };
         let of_fact = |fact: &Fact| {
             let n = fact.target.len();
-            vec![F::of(1.0 / (facts.len() * n) as f64); n]
+            vec![F::from_f64(1.0 / (facts.len() * n) as f64); n]
         };
         let weights = facts.iter().flat_map(of_fact).collect();
-        let resid = model.blocks(&batch, model.embed(&batch), 0..editor.layer, &mut ());
+        let resid = model.run(&batch).until_layer(editor.layer).resid();
         Ok(Laid { batch, targets, weights, resid, facts: facts.len() })
     }
 }

@@ -1,7 +1,7 @@
 //! Knowledge editing in GPT-2.
 //!
 //! An editor takes a model and a request and returns an [`Edit`]: a [`Patch`] (what changes, by how much, and of which
-//! base weights) and a report of how it came about. The model it is given is never changed: [`Params`] share their
+//! base weights) and a report of how it came about. The model it is given is never changed: [`Gpt2`] share their
 //! tensors and copy what is written to, so an edited model costs what the edit changed and the original stays as it was.
 //!
 //! | editor | what changes |
@@ -14,11 +14,11 @@
 //!
 //! ```
 //! use locus_editors::{Editor, Fact, KeyCovariance, Rome, Row};
-//! use locus_gpt2::{Config, Params};
+//! use locus_gpt2::{Config, Gpt2};
 //! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 //!
 //! let config = Config::new(2, 1, 8, 16, 20);
-//! let model = Params::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
+//! let model = Gpt2::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
 //! // "1 2 3" is about subject 2; behind a prefix the same.
 //! let rows = vec![Row { tokens: vec![1, 2, 3], lookup: 1 }, Row { tokens: vec![9, 1, 2, 3], lookup: 2 }];
 //! let fact = Fact { rows, essence: Row { tokens: vec![2, 7], lookup: 0 }, target: vec![4] };
@@ -30,7 +30,7 @@
 //! # Ok::<(), locus_editors::Error>(())
 //! ```
 //!
-//! [`Params`]: locus_gpt2::Params
+//! [`Gpt2`]: locus_gpt2::Gpt2
 
 mod editor;
 mod error;

@@ -5,7 +5,7 @@
 //! and learning rate as EasyEdit uses them for GPT-2 XL. Deviations: no dropout, no adaptive ranks.
 
 use locus_gpt2::{
-    AdamW, BlockParam, Config, Moments, ParamId, ParamMask, Params, PromptTargets, Scalar, gemm,
+    AdamW, BlockParam, Config, Gpt2, Moments, ParamId, ParamMask, ParamSet, PromptTargets, Scalar, gemm,
 };
 use ndarray::{Array2, ArrayView2};
 use rand::RngExt;
@@ -84,14 +84,17 @@ impl<F: Scalar> Editor<F> for Lora {
         "lora"
     }
 
-    fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+    fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
         let config = model.config();
         self.check(config)?;
         facts.iter().try_for_each(|fact| fact.check(config))?;
         let pairs: Vec<_> = facts.iter().map(|fact| (&fact.rows[0].tokens, &fact.target)).collect();
         let laid = PromptTargets::new(config, &pairs)?;
-        let weights: Vec<F> =
-            laid.n_targets.iter().flat_map(|&n| vec![F::of(1.0 / (facts.len() * n) as f64); n]).collect();
+        let weights: Vec<F> = laid
+            .n_targets
+            .iter()
+            .flat_map(|&n| vec![F::from_f64(1.0 / (facts.len() * n) as f64); n])
+            .collect();
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut adapters: Vec<Adapter<F>> =
             (0..config.n_layer).map(|layer| self.adapter(layer, config, &mut rng)).collect();
@@ -99,13 +102,13 @@ impl<F: Scalar> Editor<F> for Lora {
         let mut report = Report::default();
         for step in 1..=self.steps {
             let edited = self.patch(model, &adapters, mask).apply(model)?;
-            let mut grads = Params::zeros(config, adapters.iter().map(|adapter| adapter.id));
-            let trace = edited.trace(&laid.batch, &mut ());
+            let mut grads = ParamSet::zeros(config, adapters.iter().map(|adapter| adapter.id));
+            let trace = edited.run(&laid.batch).tape();
             let (nll, d_hidden) = edited.nll_backward(&trace, &laid.targets, &weights, &mut grads);
-            report.losses.push(nll.iter().zip(&weights).map(|(nll, weight)| nll * weight.wide()).sum());
-            edited.backward(&laid.batch, &trace, d_hidden.view(), &mut grads, &mut ());
+            report.losses.push(nll.iter().zip(&weights).map(|(nll, weight)| nll * weight.as_f64()).sum());
+            edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
             if let Some(mask) = mask {
-                mask.gate(&mut grads);
+                mask.mask_gradients(&mut grads);
             }
             for Adapter { id, a, b, moments } in &mut adapters {
                 // w = w_0 + scale a b; so d_a = scale d_w b^T, d_b = scale a^T d_w
@@ -127,7 +130,7 @@ impl<F: Scalar> Editor<F> for Lora {
 
 impl Lora {
     fn scale<F: Scalar>(&self) -> F {
-        F::of(self.alpha / self.rank as f64)
+        F::from_f64(self.alpha / self.rank as f64)
     }
 
     fn adapter<F: Scalar>(&self, layer: usize, config: &Config, rng: &mut ChaCha8Rng) -> Adapter<F> {
@@ -136,7 +139,7 @@ impl Lora {
         // As a linear layer is usually initialised: uniform with bound 1 / sqrt(inputs).
         let bound = 1.0 / (rows as f64).sqrt();
         let a = Array2::from_shape_simple_fn((rows, self.rank), || {
-            F::of(bound * (2.0 * rng.random::<f64>() - 1.0))
+            F::from_f64(bound * (2.0 * rng.random::<f64>() - 1.0))
         });
         let b = Array2::zeros((self.rank, columns));
         let moments = [Moments::zeros(a.len()), Moments::zeros(b.len())];
@@ -145,7 +148,7 @@ impl Lora {
 
     fn patch<F: Scalar>(
         &self,
-        model: &Params<F>,
+        model: &Gpt2<F>,
         adapters: &[Adapter<F>],
         mask: Option<&ParamMask>,
     ) -> Patch<F> {

@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use locus_gpt2::{BlockParam, Config, ParamId, ParamMask, Params, Scalar, Site};
+use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar};
 use ndarray::{Array2, Axis, s};
 use serde::{Deserialize, Serialize};
 
@@ -141,7 +141,7 @@ impl<F: Scalar> Editor<F> for MemitEditor {
         if self.constants.null_space.is_some() { "alpha-edit" } else { "memit" }
     }
 
-    fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+    fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
         self.insert(model, facts, &self.values(model, facts)?, mask)
     }
 }
@@ -151,10 +151,10 @@ impl MemitEditor {
     ///
     /// # Errors
     /// When a constant is out of its range or a fact does not fit the model.
-    pub fn values<F: Scalar>(&self, model: &Params<F>, facts: &[Fact]) -> Result<Vec<Value<F>>> {
+    pub fn values<F: Scalar>(&self, model: &Gpt2<F>, facts: &[Fact]) -> Result<Vec<Value<F>>> {
         self.constants.check(model.config())?;
         let last = *self.constants.layers.last().expect("checked");
-        self.constants.value.find(model, last, Site::ResidOut, facts, &|| {})
+        self.constants.value.find(model, last, HookPoint::ResidPost, facts, &|| {})
     }
 
     /// Writes values that were found for these facts and this model.
@@ -164,7 +164,7 @@ impl MemitEditor {
     /// model.
     pub fn insert<F: Scalar>(
         &self,
-        model: &Params<F>,
+        model: &Gpt2<F>,
         facts: &[Fact],
         values: &[Value<F>],
         mask: Option<&ParamMask>,
@@ -177,13 +177,14 @@ impl MemitEditor {
         let last = *self.constants.layers.last().expect("checked");
         let mut wanted = Array2::<f64>::zeros((facts.len(), config.n_embd));
         for (mut z, value) in wanted.rows_mut().into_iter().zip(values) {
-            let sums = value.start.iter().zip(&value.delta).map(|(start, delta)| start.wide() + delta.wide());
+            let sums =
+                value.start.iter().zip(&value.delta).map(|(start, delta)| start.as_f64() + delta.as_f64());
             z.iter_mut().zip(sums).for_each(|(z, sum)| *z = sum);
         }
         let bare: Vec<&Row> = facts.iter().map(|fact| &fact.rows[0]).collect();
-        let missing = |model: &Params<F>| -> Result<Array2<f64>> {
-            let streams = at_lookups(model, bare.iter().copied(), last, Site::ResidOut)?;
-            Ok(&wanted - &streams.mapv(|x| x.wide()))
+        let missing = |model: &Gpt2<F>| -> Result<Array2<f64>> {
+            let streams = at_lookups(model, bare.iter().copied(), last, HookPoint::ResidPost)?;
+            Ok(&wanted - &streams.mapv(|x| x.as_f64()))
         };
         let mut edited = model.clone();
         let mut factors = Vec::new();
@@ -206,10 +207,10 @@ impl MemitEditor {
                 }
             };
             let id = ParamId::Block(*layer, BlockParam::MlpOutWeight);
-            let change = (id, u.mapv(F::of), asked.t().mapv(F::of));
+            let change = (id, u.mapv(F::from_f64), asked.t().mapv(F::from_f64));
             let step = Patch::low_rank(&edited, [change.clone()]);
             let step = mask.map_or_else(|| step.clone(), |mask| step.masked(mask));
-            let size = edited.get(id).iter().map(|w| w.wide() * w.wide()).sum::<f64>().sqrt();
+            let size = edited.get(id).iter().map(|w| w.as_f64() * w.as_f64()).sum::<f64>().sqrt();
             measures.push((format!("norm of change / norm of weights, layer {layer}"), step.norm() / size));
             edited = step.apply(&edited)?;
             factors.push(change);
@@ -228,14 +229,14 @@ impl MemitEditor {
 }
 
 /// Keys of every fact, `[f, n]`: half the bare row's, half the mean of the others.
-fn mean_keys<F: Scalar>(model: &Params<F>, layer: usize, facts: &[Fact]) -> Result<Array2<f64>> {
+fn mean_keys<F: Scalar>(model: &Gpt2<F>, layer: usize, facts: &[Fact]) -> Result<Array2<f64>> {
     let rows = facts.iter().flat_map(|fact| &fact.rows);
-    let all = at_lookups(model, rows, layer, Site::MlpKey)?;
+    let all = at_lookups(model, rows, layer, HookPoint::MlpPost)?;
     let mut keys = Array2::zeros((all.ncols(), facts.len()));
     let mut first = 0;
     for (fact, mut key) in facts.iter().zip(keys.columns_mut()) {
         let n = fact.rows.len();
-        let rows = all.slice(s![first..first + n, ..]).mapv(|x| x.wide());
+        let rows = all.slice(s![first..first + n, ..]).mapv(|x| x.as_f64());
         first += n;
         match rows.slice(s![1.., ..]).mean_axis(Axis(0)) {
             Some(mean) => key.assign(&(0.5 * (&rows.row(0) + &mean))),

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use locus_gpt2::{
-    Config, ParamId, ParamMask, Params, Scalar, decode, file_shape, gemm, read_safetensors, write_safetensors,
-};
+use locus_gpt2::internal::{decode, file_shape};
+use locus_gpt2::{Config, Gpt2, ParamId, ParamMask, Scalar, gemm, read_safetensors, write_safetensors};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, concatenate};
 
 use crate::error::{Error, Result};
@@ -57,7 +56,7 @@ pub struct Patch<F> {
 
 impl<F: Scalar> Patch<F> {
     /// The change from `base` to `edited`; parameters that did not change are left out.
-    pub fn between(base: &Params<F>, edited: &Params<F>) -> Self {
+    pub fn between(base: &Gpt2<F>, edited: &Gpt2<F>) -> Self {
         let dense =
             |id| Delta::Dense(base.get(id).iter().zip(edited.get(id)).map(|(&b, &e)| e - b).collect());
         let deltas =
@@ -70,7 +69,7 @@ impl<F: Scalar> Patch<F> {
     /// # Panics
     /// When factors do not fit their parameter.
     pub fn low_rank(
-        base: &Params<F>,
+        base: &Gpt2<F>,
         factors: impl IntoIterator<Item = (ParamId, Array2<F>, Array2<F>)>,
     ) -> Self {
         let deltas = factors.into_iter().map(|(id, u, r)| {
@@ -110,7 +109,8 @@ impl<F: Scalar> Patch<F> {
 
     /// Euclidean norm of the whole change.
     pub fn norm(&self) -> f64 {
-        let squares = |delta: &Delta<F>| delta.to_dense().iter().map(|x| x.wide() * x.wide()).sum::<f64>();
+        let squares =
+            |delta: &Delta<F>| delta.to_dense().iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>();
         self.deltas().map(|(_, delta)| squares(delta)).sum::<f64>().sqrt()
     }
 
@@ -118,7 +118,7 @@ impl<F: Scalar> Patch<F> {
     ///
     /// # Errors
     /// When the model is not the patch's base.
-    pub fn apply(&self, base: &Params<F>) -> Result<Params<F>> {
+    pub fn apply(&self, base: &Gpt2<F>) -> Result<Gpt2<F>> {
         let actual = base.sha256();
         if actual != self.base_sha256 {
             return Err(Error::WrongBase { expected: self.base_sha256.clone(), actual });
@@ -135,7 +135,7 @@ impl<F: Scalar> Patch<F> {
     ///
     /// # Errors
     /// When `next` does not belong to what this patch makes of `base`, or this one not to `base`.
-    pub fn merge(&self, next: &Patch<F>, base: &Params<F>) -> Result<Self> {
+    pub fn merge(&self, next: &Patch<F>, base: &Gpt2<F>) -> Result<Self> {
         let middle = self.apply(base)?.sha256();
         if next.base_sha256 != middle {
             return Err(Error::WrongBase { expected: next.base_sha256.clone(), actual: middle });
@@ -284,19 +284,19 @@ fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(Pa
 /// again, so it gives the same bits as never having made it.
 #[derive(Clone, Debug)]
 pub struct Ledger<F> {
-    base: Params<F>,
+    base: Gpt2<F>,
     patches: Vec<Patch<F>>,
-    model: Params<F>,
+    model: Gpt2<F>,
 }
 
 impl<F: Scalar> Ledger<F> {
     /// No edits yet.
-    pub fn new(base: Params<F>) -> Self {
+    pub fn new(base: Gpt2<F>) -> Self {
         Ledger { model: base.clone(), base, patches: Vec::new() }
     }
 
     /// The model with all edits.
-    pub fn model(&self) -> &Params<F> {
+    pub fn model(&self) -> &Gpt2<F> {
         &self.model
     }
 

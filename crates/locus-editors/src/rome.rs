@@ -18,7 +18,7 @@
 
 use std::sync::Arc;
 
-use locus_gpt2::{BlockParam, Config, ParamId, ParamMask, Params, Scalar, Site};
+use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar};
 use ndarray::{Array1, Array2, Axis};
 use serde::{Deserialize, Serialize};
 
@@ -148,7 +148,7 @@ impl<F: Scalar> Editor<F> for RomeEditor {
         self.constants.variant.name()
     }
 
-    fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+    fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
         one_by_one(model, facts, |model, fact| {
             let [value] =
                 self.values(model, std::slice::from_ref(fact))?.try_into().expect("a value per fact");
@@ -162,9 +162,9 @@ impl RomeEditor {
     ///
     /// # Errors
     /// When a constant is out of its range or a fact does not fit the model.
-    pub fn values<F: Scalar>(&self, model: &Params<F>, facts: &[Fact]) -> Result<Vec<Value<F>>> {
+    pub fn values<F: Scalar>(&self, model: &Gpt2<F>, facts: &[Fact]) -> Result<Vec<Value<F>>> {
         self.constants.check(model.config())?;
-        self.constants.value.find(model, self.constants.layer, Site::MlpOut, facts, &|| {})
+        self.constants.value.find(model, self.constants.layer, HookPoint::MlpOut, facts, &|| {})
     }
 
     /// Writes a value that was found for this model.
@@ -173,7 +173,7 @@ impl RomeEditor {
     /// When the statistics are of another width or the edit would damage the model.
     pub fn insert<F: Scalar>(
         &self,
-        model: &Params<F>,
+        model: &Gpt2<F>,
         value: &Value<F>,
         mask: Option<&ParamMask>,
     ) -> Result<(Patch<F>, Report)> {
@@ -182,13 +182,13 @@ impl RomeEditor {
             let (has, wants) = (self.covariance.matrix().nrows(), model.config().d_mlp());
             return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
         }
-        let keys = value.keys.mapv(|x| x.wide());
+        let keys = value.keys.mapv(|x| x.as_f64());
         let clean = keys.row(0).to_owned();
         let mean = keys.mean_axis(Axis(0)).expect("a fact has rows");
 
         let id = ParamId::Block(layer, BlockParam::MlpOutWeight);
-        let weights = model.matrix(id).mapv(|x| x.wide());
-        let wide = |x: &[F]| x.iter().map(|x| x.wide()).collect::<Array1<f64>>();
+        let weights = model.matrix(id).mapv(|x| x.as_f64());
+        let wide = |x: &[F]| x.iter().map(|x| x.as_f64()).collect::<Array1<f64>>();
         let delta = wide(&value.delta);
         let (seen, divided, numerator) = match variant {
             Variant::Rome => (&mean, &clean, delta),
@@ -214,13 +214,13 @@ impl RomeEditor {
                 format!("the change is {update:.3} times as large as the weights; at most {max_update}");
             return Err(Error::Unstable(why));
         }
-        let column = |x: &Array1<f64>| x.mapv(F::of).insert_axis(Axis(1));
+        let column = |x: &Array1<f64>| x.mapv(F::from_f64).insert_axis(Axis(1));
         let patch = Patch::low_rank(model, [(id, column(&u), column(&row))]);
         let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
         let (_, change) = patch.deltas().next().expect("one parameter changes");
         let change = Array2::from_shape_vec(weights.dim(), change.to_dense()).expect("of the same shape");
         let [divided, numerator] =
-            [divided, &numerator].map(|x| x.iter().map(|&x| F::of(x)).collect::<Vec<F>>());
+            [divided, &numerator].map(|x| x.iter().map(|&x| F::from_f64(x)).collect::<Vec<F>>());
         let measures = [
             ("length of delta / length of start", length(&value.delta) / length(&value.start)),
             ("denominator", denominator),

@@ -2,7 +2,7 @@
 //!
 //! Letters: `n` rows, `d` width, `f` MLP width.
 
-use locus_gpt2::{Batch, Params, Scalar, Site, pieces};
+use locus_gpt2::{Batch, Gpt2, HookPoint, Scalar, chunk_by_tokens};
 use ndarray::{Array2, ArrayViewMut2, Axis, concatenate};
 use rayon::prelude::*;
 
@@ -15,24 +15,24 @@ const PIECE_ROWS: usize = 256;
 /// A state of one layer at the last token of each row's subject, `[n, d]` or `[n, f]`. What follows a subject cannot
 /// change it, so it is not run.
 pub(crate) fn at_lookups<'a, F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     rows: impl IntoIterator<Item = &'a Row>,
     layer: usize,
-    site: Site,
+    point: HookPoint,
 ) -> Result<Array2<F>> {
     let beginnings: Vec<&[u32]> = rows.into_iter().map(|row| &row.tokens[..=row.lookup]).collect();
-    let parts: Vec<Array2<F>> = pieces(&beginnings, PIECE_ROWS)
+    let parts: Vec<Array2<F>> = chunk_by_tokens(&beginnings, PIECE_ROWS)
         .into_par_iter()
         .map(|piece| {
             let batch = Batch::new(model.config(), &beginnings[piece])?;
             let last = batch.last_rows();
             let mut found = Array2::zeros((0, 0));
-            let mut take = |at: usize, visited: Site, state: ArrayViewMut2<F>| {
-                if (at, visited) == (layer, site) {
+            let mut take = |at: usize, here: HookPoint, state: ArrayViewMut2<F>| {
+                if (at, here) == (layer, point) {
                     found = state.select(Axis(0), &last);
                 }
             };
-            model.blocks(&batch, model.embed(&batch), 0..layer + 1, &mut take);
+            model.run(&batch).until_layer(layer + 1).with_hooks(&mut take).resid();
             Ok(found)
         })
         .collect::<Result<_>>()?;

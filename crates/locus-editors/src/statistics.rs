@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use locus_gpt2::internal::decode;
 use locus_gpt2::{
-    Batch, Params, Scalar, Site, decode, dot, gemm, pieces, read_safetensors, write_safetensors,
+    Batch, Gpt2, HookPoint, Scalar, chunk_by_tokens, dot, gemm, read_safetensors, write_safetensors,
 };
 use ndarray::{Array0, Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 use ndarray_linalg::{Cholesky, UPLO};
@@ -129,7 +130,7 @@ impl KeyStatistics {
     ///
     /// # Errors
     /// When a layer is not in the model.
-    pub fn empty<F: Scalar>(model: &Params<F>, layers: &[usize]) -> Result<Self> {
+    pub fn empty<F: Scalar>(model: &Gpt2<F>, layers: &[usize]) -> Result<Self> {
         let config = model.config();
         if let Some(layer) = layers.iter().find(|&&layer| layer >= config.n_layer) {
             return Err(Error::Layer { layer: *layer, layers: config.n_layer });
@@ -146,26 +147,26 @@ impl KeyStatistics {
     /// When a sequence does not fit the model.
     pub fn collect<F: Scalar>(
         &mut self,
-        model: &Params<F>,
+        model: &Gpt2<F>,
         text: &[Vec<u32>],
         progress: &mut dyn FnMut(&Self) -> bool,
     ) -> Result<()> {
         let layers: Vec<usize> = self.layers.keys().copied().collect();
         let Some(&deepest) = layers.last() else { return Ok(()) };
         let first = self.sequences;
-        let runs = pieces(&text[first..], PIECE_ROWS);
+        let runs = chunk_by_tokens(&text[first..], PIECE_ROWS);
         for runs in runs.chunks(PIECES_AT_ONCE) {
             let keys: Vec<Vec<Array2<f64>>> = runs
                 .par_iter()
                 .map(|run| {
                     let batch = Batch::new(model.config(), &text[first + run.start..first + run.end])?;
                     let mut keys = Vec::with_capacity(layers.len());
-                    let mut take = |layer: usize, site: Site, state: ArrayViewMut2<F>| {
-                        if site == Site::MlpKey && layers.contains(&layer) {
-                            keys.push(state.mapv(|x| x.wide()));
+                    let mut take = |layer: usize, point: HookPoint, state: ArrayViewMut2<F>| {
+                        if point == HookPoint::MlpPost && layers.contains(&layer) {
+                            keys.push(state.mapv(|x| x.as_f64()));
                         }
                     };
-                    model.blocks(&batch, model.embed(&batch), 0..deepest + 1, &mut take);
+                    model.run(&batch).until_layer(deepest + 1).with_hooks(&mut take).resid();
                     Ok(keys)
                 })
                 .collect::<Result<_>>()?;

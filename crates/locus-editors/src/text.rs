@@ -1,6 +1,6 @@
 //! Facts from text: where the subject ends, and what may stand before the prompt.
 
-use locus_gpt2::{Params, Sampling, Scalar, Tokenizer};
+use locus_gpt2::{Gpt2, Sampling, Scalar, Tokenizer};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::error::{Error, Result};
@@ -83,7 +83,7 @@ impl Fact {
 /// # Errors
 /// When a length does not fit the model.
 pub fn sample_prefixes<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     tokenizer: &Tokenizer,
     start: u32,
     lengths: &[usize],

@@ -20,9 +20,8 @@
 
 use std::ops::Range;
 
-use locus_gpt2::{
-    AdamW, Batch, Moments, Params, Past, Scalar, Site, Trace, axpy, log_softmax, nll_of_row, select_rows,
-};
+use locus_gpt2::internal::nll_of_row;
+use locus_gpt2::{AdamW, Batch, Gpt2, HookPoint, Moments, ParamSet, Scalar, Tape, axpy, log_softmax};
 use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -89,16 +88,16 @@ impl ValueSearch {
         Ok(())
     }
 
-    /// Finds the value of every fact. `site` is the state that `start` is read from: what the MLP of `layer` writes, or
+    /// Finds the value of every fact. `point` is the state that `start` is read from: what the MLP of `layer` writes, or
     /// the residual stream leaving it. Facts do not influence each other.
     ///
     /// # Errors
     /// When a fact does not fit the model.
     pub fn find<F: Scalar>(
         &self,
-        model: &Params<F>,
+        model: &Gpt2<F>,
         layer: usize,
-        site: Site,
+        point: HookPoint,
         facts: &[Fact],
         progress: &(dyn Fn() + Sync),
     ) -> Result<Vec<Value<F>>> {
@@ -106,7 +105,7 @@ impl ValueSearch {
         let groups: Vec<Vec<Value<F>>> = facts
             .par_chunks(FACTS_AT_ONCE)
             .map(|facts| {
-                let values = Search::new(model, layer, site, facts)?.run(self);
+                let values = Search::new(model, layer, point, facts)?.run(self);
                 facts.iter().for_each(|_| progress());
                 Ok(values)
             })
@@ -141,11 +140,10 @@ enum Read {
 
 /// Everything that does not change while `delta` does.
 struct Search<'a, F> {
-    model: &'a Params<F>,
+    model: &'a Gpt2<F>,
     layer: usize,
     /// Rows at or after each sequence's lookup: every fact's prompts with their target, then its essence.
-    batch: Batch,
-    past: Past<F>,
+    batch: Batch<F>,
     /// The residual stream leaving `layer`, `[m, d]`.
     resid: Array2<F>,
     /// Rows whose logits are read, ascending: every fact's, one after the other.
@@ -166,7 +164,7 @@ struct Located<F> {
 }
 
 impl<'a, F: Scalar> Search<'a, F> {
-    fn new(model: &'a Params<F>, layer: usize, site: Site, facts: &[Fact]) -> Result<Self> {
+    fn new(model: &'a Gpt2<F>, layer: usize, point: HookPoint, facts: &[Fact]) -> Result<Self> {
         let mut sequences: Vec<Vec<u32>> = Vec::new();
         let mut starts = Vec::new();
         let mut of_fact: Vec<Range<usize>> = Vec::new();
@@ -181,21 +179,20 @@ impl<'a, F: Scalar> Search<'a, F> {
             starts.push(fact.essence.lookup);
             of_fact.push(first..sequences.len());
         }
-        let past = model.past(&sequences, &starts)?;
-        let batch = Batch::ends(model.config(), &sequences, &starts)?;
+        let batch = model.suffixes(&sequences, &starts)?;
         let rows: Vec<Range<usize>> = batch.sequences().collect();
         let [mut keys, mut start, mut resid] = [const { None }; 3];
-        let mut take = |at: usize, visited: Site, state: ArrayViewMut2<F>| {
+        let mut take = |at: usize, here: HookPoint, state: ArrayViewMut2<F>| {
             for (wanted, found) in
-                [(Site::MlpKey, &mut keys), (site, &mut start), (Site::ResidOut, &mut resid)]
+                [(HookPoint::MlpPost, &mut keys), (point, &mut start), (HookPoint::ResidPost, &mut resid)]
             {
-                if (at, visited) == (layer, wanted) {
+                if (at, here) == (layer, wanted) {
                     *found = Some(state.to_owned());
                 }
             }
         };
-        model.blocks_after(&batch, &past, model.embed(&batch), 0..layer + 1, &mut take);
-        let visited = |state: Option<Array2<F>>| state.expect("every site is visited");
+        model.run(&batch).until_layer(layer + 1).with_hooks(&mut take).resid();
+        let visited = |state: Option<Array2<F>>| state.expect("every hook point is reached");
         let (keys, start, resid) = (visited(keys), visited(start), visited(resid));
         let mut read_rows = Vec::new();
         let located = facts
@@ -224,7 +221,7 @@ impl<'a, F: Scalar> Search<'a, F> {
                 }
             })
             .collect();
-        Ok(Search { model, layer, batch, past, resid, rows: read_rows, facts: located })
+        Ok(Search { model, layer, batch, resid, rows: read_rows, facts: located })
     }
 
     fn run(mut self, constants: &ValueSearch) -> Vec<Value<F>> {
@@ -251,12 +248,12 @@ impl<'a, F: Scalar> Search<'a, F> {
                     axpy(F::one(), &value.delta, row.as_slice_mut().expect("rows are contiguous"));
                 }
             }
-            let trace = self.trace(resid);
-            let mut d_hidden = Array2::zeros(trace.hidden.dim());
+            let tape = self.tape(resid);
+            let mut d_hidden = Array2::zeros(tape.hidden.dim());
             open.retain(|&i| {
                 let norm = length(&values[i].delta);
                 let start = length(&values[i].start);
-                let (nll, divergence) = self.losses(i, constants, &trace.hidden, &mut d_hidden);
+                let (nll, divergence) = self.losses(i, constants, &tape.hidden, &mut d_hidden);
                 let loss =
                     nll + constants.kl_factor * divergence + constants.weight_decay * norm / (start * start);
                 values[i].losses.push(loss);
@@ -266,7 +263,8 @@ impl<'a, F: Scalar> Search<'a, F> {
             if open.is_empty() || step == constants.steps {
                 break;
             }
-            let d_resid = self.backward(&trace, d_hidden);
+            let mut none = ParamSet::zeros(self.model.config(), []);
+            let d_resid = self.model.backward(&tape, d_hidden.view(), &mut none, &mut ());
             for &i in &open {
                 let Value { start, delta, .. } = &mut values[i];
                 let mut gradient = vec![F::zero(); d];
@@ -276,12 +274,16 @@ impl<'a, F: Scalar> Search<'a, F> {
                 }
                 let (norm, radius) = (length(delta), length(start));
                 if norm > 0.0 {
-                    axpy(F::of(constants.weight_decay / (norm * radius * radius)), delta, &mut gradient);
+                    axpy(
+                        F::from_f64(constants.weight_decay / (norm * radius * radius)),
+                        delta,
+                        &mut gradient,
+                    );
                 }
                 adam.step(step, delta, &gradient, &mut moments[i]);
                 let (norm, longest) = (length(delta), constants.clamp * radius);
                 if norm > longest {
-                    delta.iter_mut().for_each(|x| *x *= F::of(longest / norm));
+                    delta.iter_mut().for_each(|x| *x *= F::from_f64(longest / norm));
                 }
             }
         }
@@ -289,27 +291,8 @@ impl<'a, F: Scalar> Search<'a, F> {
     }
 
     /// The layers above the edited one, whose last goes on with the rows that are read.
-    fn trace(&self, resid: Array2<F>) -> Trace<F> {
-        let (first, past) = (self.layer + 1, self.past.clone());
-        if first == self.model.config().n_layer {
-            let resid = select_rows(resid.view(), &self.rows);
-            return self.model.trace_after(&self.batch, past, resid, first, &mut ());
-        }
-        self.model.trace_reads(&self.batch, past, resid, first, &self.rows, &mut ())
-    }
-
-    /// Gradient of the residual stream leaving the edited layer, `[m, d]`.
-    fn backward(&self, trace: &Trace<F>, d_hidden: Array2<F>) -> Array2<F> {
-        let mut none = Params::zeros(self.model.config(), []);
-        let d_resid = self.model.backward(&self.batch, trace, d_hidden.view(), &mut none, &mut ());
-        if d_resid.nrows() == self.batch.n_rows() {
-            return d_resid;
-        }
-        let mut of_all = Array2::zeros(self.resid.dim());
-        for (&row, d) in self.rows.iter().zip(d_resid.rows()) {
-            of_all.row_mut(row).assign(&d);
-        }
-        of_all
+    fn tape(&self, resid: Array2<F>) -> Tape<F> {
+        self.model.run(&self.batch).from_layer(self.layer + 1, resid).reading(&self.rows).tape()
     }
 
     /// NLL and divergence of a fact; adds the gradient of their weighted sum to `d_hidden [reads, d]`.
@@ -337,7 +320,7 @@ impl<'a, F: Scalar> Search<'a, F> {
                 Read::Target { token, weight } => {
                     let row = row.as_slice_mut().expect("rows are contiguous");
                     let nll = nll_of_row(row, token);
-                    let scale = F::of(weight);
+                    let scale = F::from_f64(weight);
                     row.iter_mut().for_each(|x| *x *= scale);
                     (weight * nll, 0.0)
                 }
@@ -348,7 +331,7 @@ impl<'a, F: Scalar> Search<'a, F> {
                     // d KL(p || q) / d logit_i = p_i (ln p_i - ln q_i - KL)
                     for ((logit, log_p), before) in row.iter_mut().zip(&log_p).zip(before) {
                         let slope = log_p.exp() * (log_p - before - divergence);
-                        *logit = F::of(constants.kl_factor * slope);
+                        *logit = F::from_f64(constants.kl_factor * slope);
                     }
                     (0.0, divergence)
                 }
@@ -356,7 +339,7 @@ impl<'a, F: Scalar> Search<'a, F> {
             .collect();
         let (nll, divergence) =
             parts.into_iter().fold((0.0, 0.0), |(nll, kl), (more, divergence)| (nll + more, kl + divergence));
-        let mut no_gradients = Params::zeros(self.model.config(), []);
+        let mut no_gradients = ParamSet::zeros(self.model.config(), []);
         let d_read = self.model.logits_backward(read, logits.view(), &mut no_gradients);
         d_hidden.slice_mut(s![rows, ..]).assign(&d_read);
         (nll, divergence)
@@ -365,5 +348,5 @@ impl<'a, F: Scalar> Search<'a, F> {
 
 /// Euclidean length.
 pub(crate) fn length<F: Scalar>(x: &[F]) -> f64 {
-    x.iter().map(|x| x.wide() * x.wide()).sum::<f64>().sqrt()
+    x.iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>().sqrt()
 }

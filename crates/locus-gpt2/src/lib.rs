@@ -1,66 +1,77 @@
-//! GPT-2 on ndarray, for people who take models apart: weights by name, packed ragged batches, a forward pass that can
-//! be tapped at every named state, a backward pass written by hand, and parameter masks. Generic over `f32` and `f64`.
+//! GPT-2 on ndarray, for people who take models apart: weights by name, packed ragged batches, a forward pass with a hook
+//! at every named state, a backward pass written by hand, and parameter masks. Generic over `f32` and `f64`.
 //!
 //! ```
-//! use locus_gpt2::{Batch, Config, Params};
+//! use locus_gpt2::{Batch, Config, Gpt2};
 //! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 //!
 //! let config = Config::new(2, 2, 8, 16, 50); // layers, heads, width, context, vocabulary
-//! let model = Params::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
+//! let model = Gpt2::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
 //! let batch = Batch::new(&config, &[vec![3, 1, 4], vec![1, 5]])?; // two sequences, five rows, no padding
-//! let hidden = model.hidden(&batch); // [5, 8]
-//! let logits = model.logits(hidden.view()); // [5, 50]
+//! let logits = model.run(&batch).logits(); // [5, 50]
 //! assert_eq!(logits.dim(), (5, 50));
 //! # Ok::<(), locus_gpt2::Error>(())
 //! ```
 //!
-//! Reading order: [`Config`], [`Params`], [`Batch`], the forward pass ([`Tap`], [`Trace`]), the backward pass
-//! ([`Params::backward`]), losses ([`PromptTargets`], [`ScoreHead`]), [`ParamMask`], files ([`Checkpoint`]).
+//! Reading order: [`Config`], [`Gpt2`], [`Batch`], the forward pass ([`Gpt2::run`], [`HookPoint`], [`ActivationCache`]), the
+//! backward pass ([`Tape`], [`Gpt2::backward`]), losses ([`PromptTargets`], [`ScoreHead`]), [`ParamMask`], [`lens`], files
+//! ([`Checkpoint`]).
 //!
 //! Results do not depend on the number of threads, provided the BLAS runs one thread per call: start programs with what
 //! [`blas_environment`] says (the `locus` binary does so itself).
 
-mod activation;
-mod attention;
-mod backward;
-mod batch;
-mod blas;
 mod checkpoint;
-mod chosen;
-mod classify;
 mod config;
 mod error;
-mod few_rows;
-mod forward;
-mod generate;
-mod linalg;
-mod loss;
+mod hash;
+mod io;
+mod kernels;
+pub mod lens;
 mod mask;
-mod optim;
-mod params;
-mod safetensors_io;
+mod model;
+mod random;
 mod scalar;
-mod thin;
-mod tokenizer;
-mod turned;
+mod training;
 
 // Links the BLAS that the features chose.
 use ndarray_linalg as _;
 
-pub use batch::{Batch, distinct, pieces};
-pub use blas::blas_environment;
-pub use checkpoint::{Checkpoint, write_checkpoint};
-pub use chosen::Chosen;
-pub use classify::{HeadTraining, ScoreHead, argmax, cross_entropy, last_hidden, last_hidden_of, shuffle};
+pub use ndarray;
+pub use rand_chacha;
+
+pub use checkpoint::{Checkpoint, NextToken, write_checkpoint};
 pub use config::Config;
 pub use error::{Error, Result};
-pub use forward::{Norm, Past, Site, Tap, Trace, select_rows};
-pub use generate::Sampling;
-pub use linalg::{add_column_sums, axpy, cut, dot, gemm};
-pub use loss::{PromptTargets, Target, log_softmax, log_sum_exp, nll_of_row};
+pub use io::safetensors::{read_safetensors, write_safetensors};
+pub use io::tokenizer::Tokenizer;
+pub use kernels::blas::blas_environment;
+pub use kernels::vector::{axpy, dot};
 pub use mask::ParamMask;
-pub use optim::{AdamW, Moments};
-pub use params::{BlockParam, ParamId, Params};
-pub use safetensors_io::{decode, file_shape, read_safetensors, write_atomically, write_safetensors};
-pub use scalar::Scalar;
-pub use tokenizer::Tokenizer;
+pub use model::batch::{Batch, chunk_by_tokens, unique_inverse};
+pub use model::cache::ActivationCache;
+pub use model::entries::ParamEntries;
+pub use model::forward::Norm;
+pub use model::generate::Sampling;
+pub use model::hooks::{Hook, HookPoint, PatternHook};
+pub use model::ids::{BlockParam, ParamId};
+pub use model::kv_cache::KvCache;
+pub use model::run::Run;
+pub use model::tape::Tape;
+pub use model::weights::{Gpt2, ParamSet};
+pub use scalar::{Number, Scalar, gemm};
+pub use training::loss::{PromptTargets, Target, log_softmax, log_sum_exp};
+pub use training::optim::{AdamW, Moments};
+pub use training::score_head::{HeadTraining, ScoreHead, argmax, cross_entropy, last_hidden, last_hidden_of};
+
+/// Parts that the crates of this workspace share, without a promise to others.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::hash::hex;
+    pub use crate::io::safetensors::{decode, file_shape};
+    pub use crate::io::write::write_atomically;
+    pub use crate::kernels::split::{split_lengths, split_rows, split_rows_view};
+    pub use crate::kernels::vector::add_column_sums;
+    pub use crate::model::run::select_rows;
+    pub use crate::random::{box_muller, shuffle};
+    pub use crate::training::loss::nll_of_row;
+}

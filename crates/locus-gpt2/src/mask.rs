@@ -6,41 +6,43 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 
-use crate::classify::shuffle;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::params::{ParamId, Params};
-use crate::safetensors_io::{file_shape, read_safetensors, write_safetensors};
-use crate::scalar::Scalar;
+use crate::hash::hex;
+use crate::io::safetensors::{file_shape, read_safetensors, write_safetensors};
+use crate::kernels::Number;
+use crate::model::ids::ParamId;
+use crate::model::weights::{Gpt2, ParamSet};
+use crate::random::shuffle;
 
 /// A subset of the block parameters, scalar by scalar.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamMask {
     config: Config,
     /// One byte per scalar (1 = inside), tensor by tensor in the order of [`ParamId::maskable`].
-    inside: Vec<(ParamId, Vec<u8>)>,
+    kept: Vec<(ParamId, Vec<u8>)>,
 }
 
 impl ParamMask {
     /// A mask from a rule on `(parameter, index within it)`.
     pub fn from_fn(config: &Config, mut rule: impl FnMut(ParamId, usize) -> bool) -> Self {
-        let inside = ParamId::maskable(config)
+        let kept = ParamId::maskable(config)
             .map(|id| (id, (0..id.len(config)).map(|i| u8::from(rule(id, i))).collect()))
             .collect();
-        ParamMask { config: config.clone(), inside }
+        ParamMask { config: config.clone(), kept }
     }
 
     /// A mask from a rule on a parameter, which says of each of its scalars whether it is inside.
     ///
     /// # Panics
-    /// When it does not say so of as many as there are.
+    /// When the rule returns another number of scalars than the parameter has.
     pub fn from_tensors(config: &Config, mut rule: impl FnMut(ParamId) -> Vec<bool>) -> Self {
-        let inside = ParamId::maskable(config).map(|id| {
+        let kept = ParamId::maskable(config).map(|id| {
             let inside = rule(id);
             assert_eq!(inside.len(), id.len(config), "scalars of {id}");
             (id, inside.into_iter().map(u8::from).collect())
         });
-        ParamMask { config: config.clone(), inside: inside.collect() }
+        ParamMask { config: config.clone(), kept: kept.collect() }
     }
 
     /// Every block parameter.
@@ -54,7 +56,7 @@ impl ParamMask {
     /// When `count` exceeds their number.
     pub fn random(config: &Config, count: usize, rng: &mut ChaCha8Rng) -> Self {
         // Selection sampling (Knuth, TAOCP 2, algorithm S): one pass, exact count.
-        let (mut left, mut wanted) = (ParamMask::population(config), count);
+        let (mut left, mut wanted) = (ParamMask::n_maskable(config), count);
         assert!(wanted <= left, "{count} of {left} parameters");
         ParamMask::from_fn(config, |_, _| {
             let inside = rng.random_range(0..left) < wanted;
@@ -67,12 +69,12 @@ impl ParamMask {
     /// A random mask with as many scalars inside each tensor as this one.
     pub fn shuffled(&self, rng: &mut ChaCha8Rng) -> Self {
         let mut mask = self.clone();
-        mask.inside.iter_mut().for_each(|(_, bytes)| shuffle(bytes, rng));
+        mask.kept.iter_mut().for_each(|(_, bytes)| shuffle(bytes, rng));
         mask
     }
 
     /// Number of block parameters of a model.
-    pub fn population(config: &Config) -> usize {
+    pub fn n_maskable(config: &Config) -> usize {
         ParamId::maskable(config).map(|id| id.len(config)).sum()
     }
 
@@ -83,13 +85,46 @@ impl ParamMask {
 
     /// Tensors in order, one byte per scalar: 1 inside, 0 outside.
     pub fn tensors(&self) -> impl Iterator<Item = (ParamId, &[u8])> {
-        self.inside.iter().map(|(id, bytes)| (*id, bytes.as_slice()))
+        self.kept.iter().map(|(id, bytes)| (*id, bytes.as_slice()))
     }
 
     /// Everything outside this mask.
     pub fn complement(&self) -> Self {
         let mut mask = self.clone();
-        mask.inside.iter_mut().flat_map(|(_, bytes)| bytes).for_each(|byte| *byte ^= 1);
+        mask.kept.iter_mut().flat_map(|(_, bytes)| bytes).for_each(|byte| *byte ^= 1);
+        mask
+    }
+
+    /// Everything in this mask or the other.
+    ///
+    /// # Panics
+    /// When the masks belong to models of different shape.
+    pub fn union(&self, other: &ParamMask) -> Self {
+        self.combined(other, |a, b| a | b)
+    }
+
+    /// Everything in both masks.
+    ///
+    /// # Panics
+    /// When the masks belong to models of different shape.
+    pub fn intersection(&self, other: &ParamMask) -> Self {
+        self.combined(other, |a, b| a & b)
+    }
+
+    /// Everything in this mask and not in the other.
+    ///
+    /// # Panics
+    /// When the masks belong to models of different shape.
+    pub fn difference(&self, other: &ParamMask) -> Self {
+        self.combined(other, |a, b| a & !b)
+    }
+
+    fn combined(&self, other: &ParamMask, rule: impl Fn(u8, u8) -> u8) -> Self {
+        self.assert_fits(&other.config);
+        let mut mask = self.clone();
+        for ((_, bytes), (_, others)) in mask.kept.iter_mut().zip(&other.kept) {
+            bytes.iter_mut().zip(others).for_each(|(byte, &other)| *byte = rule(*byte, other));
+        }
         mask
     }
 
@@ -100,7 +135,7 @@ impl ParamMask {
 
     /// Share of block parameters inside.
     pub fn density(&self) -> f64 {
-        self.count() as f64 / ParamMask::population(&self.config) as f64
+        self.count() as f64 / ParamMask::n_maskable(&self.config) as f64
     }
 
     /// Scalars inside each tensor, with the tensor's size, in order.
@@ -120,29 +155,53 @@ impl ParamMask {
             .collect()
     }
 
-    /// The model with every block parameter outside the mask set to zero; embeddings and final LayerNorm are shared.
+    /// The model with every block parameter outside the mask set to zero (ablated); embeddings and final LayerNorm are
+    /// shared.
     ///
     /// # Panics
     /// When the mask belongs to a model of another shape.
-    pub fn isolate<F: Scalar>(&self, model: &Params<F>) -> Params<F> {
+    pub fn ablate_complement<F: Number>(&self, model: &Gpt2<F>) -> Gpt2<F> {
+        self.assert_fits(model.config());
         let mut masked = model.clone();
         for (id, bytes) in self.tensors() {
-            let kept =
-                model.get(id).iter().zip(bytes).map(|(&w, &inside)| if inside == 1 { w } else { F::zero() });
-            masked.insert(id, kept.collect());
+            let weights = model.get(id).iter().zip(bytes);
+            masked.insert(id, weights.map(|(&w, &kept)| if kept == 1 { w } else { F::zero() }).collect());
         }
         masked
     }
 
-    /// Sets the gradient of every parameter outside to zero.
-    pub fn gate<F: Scalar>(&self, grads: &mut Params<F>) {
+    /// Sets the gradient of every parameter outside the mask to zero.
+    ///
+    /// # Panics
+    /// When the mask belongs to a model of another shape.
+    pub fn mask_gradients<F: Number>(&self, grads: &mut ParamSet<F>) {
+        self.assert_fits(grads.config());
         for (id, bytes) in self.tensors().filter(|(id, _)| grads.has(*id)).collect::<Vec<_>>() {
-            for (grad, &inside) in grads.get_mut(id).iter_mut().zip(bytes) {
-                if inside == 0 {
+            for (grad, &kept) in grads.get_mut(id).iter_mut().zip(bytes) {
+                if kept == 0 {
                     *grad = F::zero();
                 }
             }
         }
+    }
+
+    /// Whether the mask belongs to a model of this shape.
+    ///
+    /// # Errors
+    /// When a block parameter has another shape, or there is another number of blocks.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        if shape(&self.config) == shape(config) {
+            return Ok(());
+        }
+        Err(Error::Input(format!(
+            "the mask belongs to a model of {}; this one has {}",
+            described(&self.config),
+            described(config)
+        )))
+    }
+
+    fn assert_fits(&self, config: &Config) {
+        self.check(config).unwrap_or_else(|why| panic!("{why}"));
     }
 
     /// SHA-256 over names and bytes, lowercase hex.
@@ -154,7 +213,7 @@ impl ParamMask {
             hash.update([0]);
             hash.update(bytes);
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
     }
 
     /// Writes the mask format: one U8 tensor per parameter under its Hugging Face name.
@@ -181,7 +240,7 @@ impl ParamMask {
             for (name, view) in tensors.iter() {
                 let short = name.strip_prefix("transformer.").unwrap_or(name);
                 let wrong = |why: String| Err(Error::format(path, format!("tensor {name} {why}")));
-                let Some((id, bytes)) = mask.inside.iter_mut().find(|(id, _)| id.to_string() == short) else {
+                let Some((id, bytes)) = mask.kept.iter_mut().find(|(id, _)| id.to_string() == short) else {
                     return wrong("is not a block parameter of this model".into());
                 };
                 let shape = file_shape(*id, config);
@@ -196,6 +255,16 @@ impl ParamMask {
             Ok(mask)
         })
     }
+}
+
+/// Blocks, width and MLP width: what the shapes of the block parameters depend on.
+fn shape(config: &Config) -> [usize; 3] {
+    [config.n_layer, config.n_embd, config.d_mlp()]
+}
+
+fn described(config: &Config) -> String {
+    let [layers, width, mlp] = shape(config);
+    format!("{layers} layers, width {width} and MLP width {mlp}")
 }
 
 fn count_ones(bytes: &[u8]) -> usize {

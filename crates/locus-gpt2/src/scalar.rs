@@ -1,147 +1,209 @@
-//! The two number types the model runs in.
+//! [`Scalar`]: the number type of a model, and the door to all heavy work on it.
+//!
+//! Generic functions are compiled where they are used. If kernels and passes were reached as such, every crate and every
+//! test above this one would compile them again. So their entry points are items of this trait, implemented once for `f32` and
+//! once for `f64`, here.
 
-use std::fmt::{Debug, Display};
-use std::iter::Sum;
-use std::ops::{AddAssign, DivAssign, MulAssign, SubAssign};
+use std::ops::Range;
 
-use ndarray::LinalgScalar;
-use num_traits::Float;
-use safetensors::Dtype;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
-use crate::few_rows::Lanes;
+use crate::kernels::{gemm as dense, softmax};
+use crate::model::attention::attention;
+use crate::model::backward;
+use crate::model::batch::Batch;
+use crate::model::entries::{self, ParamEntries};
+use crate::model::forward::{self, Norm};
+use crate::model::hooks::{Hook, HookPoint};
+use crate::model::tape::{BlockTape, Tape};
+use crate::model::weights::{Gpt2, ParamSet};
+
+pub use crate::kernels::number::Number;
+
+/// A forward pass over some layers.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Pass<'a, F> {
+    pub(crate) batch: &'a Batch<F>,
+    pub(crate) resid: Array2<F>,
+    pub(crate) layers: Range<usize>,
+    pub(crate) reads: Option<&'a [usize]>,
+}
+
+impl<F: Number> Pass<'_, F> {
+    fn run(self, model: &Gpt2<F>, hook: &mut dyn Hook<F>, taped: bool) -> (Array2<F>, Vec<BlockTape<F>>) {
+        forward::blocks(model, self.batch, (self.layers, self.resid), self.reads, hook, taped)
+    }
+}
 
 /// `f32` (the default everywhere) or `f64` (for checks against finite differences and golden values), and no other type.
-pub trait Scalar:
-    LinalgScalar
-    + Float
-    + Sum
-    + AddAssign
-    + SubAssign
-    + MulAssign
-    + DivAssign
-    + Debug
-    + Display
-    + Default
-    + Send
-    + Sync
-    + Lanes
-{
-    /// The safetensors type tag.
-    const DTYPE: Dtype;
-
-    /// Rounds a double to this type.
-    fn of(x: f64) -> Self;
-
-    /// Widens to a double.
-    fn wide(self) -> f64;
-
-    /// `e^x`. For `f32` a polynomial that vectorises and gives the same bits on every machine, within 2 units in the
-    /// last place, and 0 where the result is no normal number; for `f64` the standard library's.
-    fn exp_(self) -> Self;
-
-    /// Hyperbolic tangent through [`Scalar::exp_`], absolute error below 2e-7 for `f32`.
-    #[inline(always)]
-    fn tanh_(self) -> Self {
-        let two = Self::one() + Self::one();
-        Self::one() - two / ((two * self).exp_() + Self::one())
-    }
-
-    /// Little-endian bytes, as safetensors stores them.
-    fn put_le(self, out: &mut Vec<u8>);
+///
+/// The hidden items are the entry points of kernels and passes; use [`gemm`] and the methods of [`Gpt2`].
+pub trait Scalar: Number {
+    #[doc(hidden)]
+    fn gemm(alpha: Self, a: ArrayView2<Self>, b: ArrayView2<Self>, beta: Self, c: ArrayViewMut2<Self>);
+    #[doc(hidden)]
+    fn softmax(x: &mut [Self]);
+    #[doc(hidden)]
+    fn exponentials(x: &mut [Self]) -> (f64, f64);
+    #[doc(hidden)]
+    fn log_sum_exp(x: &[Self]) -> f64;
+    #[doc(hidden)]
+    fn embed(model: &Gpt2<Self>, batch: &Batch<Self>) -> Array2<Self>;
+    #[doc(hidden)]
+    fn layer_norm(model: &Gpt2<Self>, norm: Norm, x: ArrayView2<Self>) -> Array2<Self>;
+    #[doc(hidden)]
+    fn logits(model: &Gpt2<Self>, hidden: ArrayView2<Self>) -> Array2<Self>;
+    #[doc(hidden)]
+    fn attend(model: &Gpt2<Self>, batch: &Batch<Self>, layer: usize, qkv: ArrayView2<Self>) -> Array2<Self>;
+    #[doc(hidden)]
+    fn mlp(model: &Gpt2<Self>, layer: usize, ln_out: ArrayView2<Self>) -> Array2<Self>;
+    #[doc(hidden)]
+    fn resid(model: &Gpt2<Self>, pass: Pass<Self>, hook: &mut dyn Hook<Self>) -> Array2<Self>;
+    #[doc(hidden)]
+    fn hidden(model: &Gpt2<Self>, pass: Pass<Self>, hook: &mut dyn Hook<Self>) -> Array2<Self>;
+    #[doc(hidden)]
+    fn tape(model: &Gpt2<Self>, pass: Pass<Self>, hook: &mut dyn Hook<Self>) -> Tape<Self>;
+    #[doc(hidden)]
+    fn backward(
+        model: &Gpt2<Self>,
+        tape: &Tape<Self>,
+        d_hidden: ArrayView2<Self>,
+        grads: &mut ParamSet<Self>,
+        hook: &mut dyn Hook<Self>,
+    ) -> Array2<Self>;
+    #[doc(hidden)]
+    fn logits_backward(
+        model: &Gpt2<Self>,
+        hidden: ArrayView2<Self>,
+        d_logits: ArrayView2<Self>,
+        grads: &mut ParamSet<Self>,
+    ) -> Array2<Self>;
+    #[doc(hidden)]
+    fn backward_to_entries(
+        model: &Gpt2<Self>,
+        tape: &Tape<Self>,
+        d_hidden: ArrayView2<Self>,
+        entries: &[ParamEntries],
+        sums: &mut [Vec<Self>],
+    );
+    #[doc(hidden)]
+    fn through_norm(model: &Gpt2<Self>, tape: &Tape<Self>, norm: Norm, d: ArrayViewMut2<Self>);
 }
 
-impl Scalar for f32 {
-    const DTYPE: Dtype = Dtype::F32;
+macro_rules! scalar {
+    ($number:ty) => {
+        impl Scalar for $number {
+            fn gemm(
+                alpha: Self,
+                a: ArrayView2<Self>,
+                b: ArrayView2<Self>,
+                beta: Self,
+                c: ArrayViewMut2<Self>,
+            ) {
+                dense::gemm(alpha, a, b, beta, c);
+            }
 
-    #[inline(always)]
-    fn of(x: f64) -> Self {
-        x as f32
-    }
+            fn softmax(x: &mut [Self]) {
+                softmax::softmax(x);
+            }
 
-    #[inline(always)]
-    fn wide(self) -> f64 {
-        f64::from(self)
-    }
+            fn exponentials(x: &mut [Self]) -> (f64, f64) {
+                softmax::exponentials(x)
+            }
 
-    // Range reduction x = n ln 2 + r with |r| <= ln 2 / 2, then the degree-6 Taylor-like minimax polynomial of the
-    // Cephes library. ln 2 is split in two so that n ln 2 is exact to more than single precision.
-    #[inline(always)]
-    fn exp_(self) -> Self {
-        const LN2_HIGH: f32 = 0.693_359_4;
-        const LN2_LOW: f32 = -2.121_944_4e-4;
-        // Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the last bits; subtracting it gives the number.
-        const ROUND: f32 = 12_582_912.0;
-        // Comparisons are written so that NaN passes through both of them.
-        let x = if self > 88.3 { 88.3 } else { self };
-        let x = if x < -87.3 { -87.3 } else { x };
-        let shifted = x * std::f32::consts::LOG2_E + ROUND;
-        let n = shifted - ROUND;
-        let r = x - n * LN2_HIGH - n * LN2_LOW;
-        let p = 1.987_569_1e-4;
-        let p = p * r + 1.398_199_9e-3;
-        let p = p * r + 8.333_452e-3;
-        let p = p * r + 4.166_579_6e-2;
-        let p = p * r + 1.666_666_5e-1;
-        let p = p * r + 5e-1;
-        let mantissa = p * r * r + r + 1.0;
-        // 2^n; a conversion to an integer would saturate, which takes longer than all the rest.
-        let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-        // Below the smallest normal number: what is left of it would slow down every product that it goes into.
-        if self < -87.3 { 0.0 } else { mantissa * power }
-    }
+            fn log_sum_exp(x: &[Self]) -> f64 {
+                softmax::log_sum_exp(x)
+            }
 
-    fn put_le(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.to_le_bytes());
-    }
-}
+            fn embed(model: &Gpt2<Self>, batch: &Batch<Self>) -> Array2<Self> {
+                forward::embed(model, batch)
+            }
 
-impl Scalar for f64 {
-    const DTYPE: Dtype = Dtype::F64;
+            fn layer_norm(model: &Gpt2<Self>, norm: Norm, x: ArrayView2<Self>) -> Array2<Self> {
+                forward::layer_norm(model, norm, x).0
+            }
 
-    #[inline(always)]
-    fn of(x: f64) -> Self {
-        x
-    }
+            fn logits(model: &Gpt2<Self>, hidden: ArrayView2<Self>) -> Array2<Self> {
+                forward::logits(model, hidden)
+            }
 
-    #[inline(always)]
-    fn wide(self) -> f64 {
-        self
-    }
+            fn attend(
+                model: &Gpt2<Self>,
+                batch: &Batch<Self>,
+                layer: usize,
+                qkv: ArrayView2<Self>,
+            ) -> Array2<Self> {
+                attention(model.config(), batch, layer, qkv, None).0
+            }
 
-    #[inline(always)]
-    fn exp_(self) -> Self {
-        self.exp()
-    }
+            fn mlp(model: &Gpt2<Self>, layer: usize, ln_out: ArrayView2<Self>) -> Array2<Self> {
+                forward::mlp(model, layer, ln_out)
+            }
 
-    fn put_le(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.to_le_bytes());
-    }
-}
+            fn resid(model: &Gpt2<Self>, pass: Pass<Self>, hook: &mut dyn Hook<Self>) -> Array2<Self> {
+                pass.run(model, hook, false).0
+            }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+            fn hidden(model: &Gpt2<Self>, pass: Pass<Self>, hook: &mut dyn Hook<Self>) -> Array2<Self> {
+                let x = pass.run(model, hook, false).0;
+                let (mut hidden, _) = forward::layer_norm(model, Norm::Final, x.view());
+                hook.call(model.config().n_layer, HookPoint::LnFinal, hidden.view_mut());
+                hidden
+            }
 
-    #[test]
-    fn f32_exp_is_within_two_ulp() {
-        for i in -87_000..88_000 {
-            let x = i as f32 / 1000.0;
-            let exact = f64::from(x).exp();
-            let ulp = (exact as f32).to_bits().abs_diff(x.exp_().to_bits());
-            assert!(ulp <= 2, "exp({x}) is off by {ulp} units in the last place");
+            fn tape(model: &Gpt2<Self>, pass: Pass<Self>, hook: &mut dyn Hook<Self>) -> Tape<Self> {
+                let (batch, first_layer) = (pass.batch.clone(), pass.layers.start);
+                let reads = pass.reads.filter(|_| pass.layers.is_empty()).map(<[usize]>::to_vec);
+                let (resid, blocks) = pass.run(model, hook, true);
+                let (mut hidden, ln_f) = forward::layer_norm(model, Norm::Final, resid.view());
+                hook.call(model.config().n_layer, HookPoint::LnFinal, hidden.view_mut());
+                Tape { batch, first_layer, blocks, reads, resid, ln_f, hidden }
+            }
+
+            fn backward(
+                model: &Gpt2<Self>,
+                tape: &Tape<Self>,
+                d_hidden: ArrayView2<Self>,
+                grads: &mut ParamSet<Self>,
+                hook: &mut dyn Hook<Self>,
+            ) -> Array2<Self> {
+                backward::backward(model, tape, d_hidden, grads, hook)
+            }
+
+            fn logits_backward(
+                model: &Gpt2<Self>,
+                hidden: ArrayView2<Self>,
+                d_logits: ArrayView2<Self>,
+                grads: &mut ParamSet<Self>,
+            ) -> Array2<Self> {
+                backward::logits_backward(model, hidden, d_logits, grads)
+            }
+
+            fn backward_to_entries(
+                model: &Gpt2<Self>,
+                tape: &Tape<Self>,
+                d_hidden: ArrayView2<Self>,
+                entries: &[ParamEntries],
+                sums: &mut [Vec<Self>],
+            ) {
+                entries::backward_to_entries(model, tape, d_hidden, entries, sums);
+            }
+
+            fn through_norm(model: &Gpt2<Self>, tape: &Tape<Self>, norm: Norm, d: ArrayViewMut2<Self>) {
+                backward::through_norm(model, tape, norm, d);
+            }
         }
-    }
+    };
+}
 
-    #[test]
-    fn tanh_saturates_and_keeps_nan() {
-        assert_eq!(100f32.tanh_(), 1.0);
-        assert_eq!((-100f32).tanh_(), -1.0);
-        assert!(f32::NAN.exp_().is_nan());
-        assert_eq!((-87.4f32).exp_(), 0.0);
-        assert_eq!(f32::NEG_INFINITY.exp_(), 0.0);
-        for i in -500..500 {
-            let x = i as f32 / 50.0;
-            assert!((f64::from(x.tanh_()) - f64::from(x).tanh()).abs() < 2e-7);
-        }
-    }
+scalar!(f32);
+scalar!(f64);
+
+/// `c <- alpha a b + beta c` with `a [m, k]`, `b [k, n]`, `c [m, n]`: the one door to matrix products.
+///
+/// # Panics
+/// When the shapes do not fit; the message has all three.
+pub fn gemm<F: Scalar>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta: F, c: ArrayViewMut2<F>) {
+    F::gemm(alpha, a, b, beta, c);
 }

@@ -20,7 +20,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use locus_gpt2::{
-    BlockParam, Error, Norm, ParamId, Params, Result, Scalar, Site, Tap, Trace, axpy, gemm, pieces,
+    BlockParam, Error, Gpt2, Hook, HookPoint, Norm, ParamId, ParamSet, Result, Scalar, Tape, axpy,
+    chunk_by_tokens, gemm,
 };
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
@@ -64,7 +65,7 @@ pub enum Attribution {
 /// When a pair does not fit the model, there is none, or the method needs a corrupted run that the reference does not
 /// have (all but [`Attribution::Eap`] and [`Attribution::IgActivations`]).
 pub fn attribute_edges<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     metric: Metric,
     method: Attribution,
@@ -83,7 +84,7 @@ pub fn attribute_edges<F: Scalar>(
 /// # Errors
 /// As [`attribute_edges`].
 pub fn attribute_edges_per_pair<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     metric: Metric,
     method: Attribution,
@@ -103,7 +104,7 @@ pub fn attribute_edges_per_pair<F: Scalar>(
 /// # Errors
 /// When a pair does not fit the model or there is none.
 pub fn activation_magnitude<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     reference: Reference,
 ) -> Result<EdgeScores> {
@@ -115,7 +116,7 @@ pub fn activation_magnitude<F: Scalar>(
         .map(|pair| {
             let packed = Packed::new(model, std::slice::from_ref(pair), reference)?;
             let (delta, _) = packed.differences(model, means.as_ref());
-            let row = |row: &[F]| row.iter().map(|x| x.wide() * x.wide()).sum::<f64>().sqrt();
+            let row = |row: &[F]| row.iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>().sqrt();
             let d = model.config().n_embd;
             let source = |source: ndarray::ArrayView1<F>| {
                 source.to_slice().expect("rows are contiguous").chunks(d).map(row).sum::<f64>()
@@ -130,7 +131,7 @@ pub fn activation_magnitude<F: Scalar>(
 }
 
 /// Checks every pair, and that there is one.
-pub(super) fn check<F: Scalar>(model: &Params<F>, pairs: &[Pair]) -> Result<()> {
+pub(super) fn check<F: Scalar>(model: &Gpt2<F>, pairs: &[Pair]) -> Result<()> {
     if pairs.is_empty() {
         return Err(Error::Input("there are no pairs; expected at least one".into()));
     }
@@ -142,7 +143,7 @@ pub(super) fn check<F: Scalar>(model: &Params<F>, pairs: &[Pair]) -> Result<()> 
 
 /// Hands over the score matrix of every pair, in order.
 fn each_pair<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     metric: Metric,
     method: Attribution,
@@ -164,7 +165,7 @@ fn each_pair<F: Scalar>(
     check(model, pairs)?;
     let means = Means::new(model, pairs, reference)?;
     let prompts: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
-    for pieces in pieces(&prompts, PIECE_ROWS).chunks(PIECES_AT_ONCE) {
+    for pieces in chunk_by_tokens(&prompts, PIECE_ROWS).chunks(PIECES_AT_ONCE) {
         let scored: Vec<Vec<Array2<f64>>> = pieces
             .par_iter()
             .map(|piece| {
@@ -183,20 +184,20 @@ fn each_pair<F: Scalar>(
 
 /// A few pairs with their clean run.
 struct Piece<'a, F> {
-    model: &'a Params<F>,
+    model: &'a Gpt2<F>,
     pairs: &'a [Pair],
     metric: Metric,
     packed: Packed<F>,
     /// Reference less clean outputs, `[S, n d]`.
     delta: Array2<F>,
-    clean: Trace<F>,
+    clean: Tape<F>,
     /// Last hidden states of the clean run, `[pairs, d]`.
     clean_hidden: Array2<F>,
 }
 
 impl<'a, F: Scalar> Piece<'a, F> {
     fn new(
-        model: &'a Params<F>,
+        model: &'a Gpt2<F>,
         pairs: &'a [Pair],
         metric: Metric,
         reference: Reference,
@@ -260,12 +261,12 @@ impl<'a, F: Scalar> Piece<'a, F> {
 
     /// The clean run with one component's output moved towards the reference: `clean + (1 - alpha) delta`. A head stands
     /// for its whole attention layer.
-    fn interpolated(&self, component: Source, alpha: f64) -> Cow<'_, Trace<F>> {
+    fn interpolated(&self, component: Source, alpha: f64) -> Cow<'_, Tape<F>> {
         if alpha == 1.0 {
             return Cow::Borrowed(&self.clean);
         }
-        let share = F::of(1.0 - alpha);
-        let Packed { graph, clean, past, .. } = &self.packed;
+        let share = F::from_f64(1.0 - alpha);
+        let Packed { graph, clean, .. } = &self.packed;
         let mut moved = vec![F::zero(); self.delta.ncols()];
         for row in rows_of(*graph, component) {
             axpy(share, self.delta.row(row).to_slice().expect("rows are contiguous"), &mut moved);
@@ -277,12 +278,12 @@ impl<'a, F: Scalar> Piece<'a, F> {
         if component == Source::Input {
             add(resid.view_mut());
         }
-        let mut tap = |layer: usize, site: Site, state: ArrayViewMut2<F>| match (component, site) {
-            (Source::Head(at, _), Site::AttnOut) if at == layer => add(state),
-            (Source::Mlp(at), Site::MlpOut) if at == layer => add(state),
+        let mut hook = |layer: usize, point: HookPoint, state: ArrayViewMut2<F>| match (component, point) {
+            (Source::Head(at, _), HookPoint::AttnOut) if at == layer => add(state),
+            (Source::Mlp(at), HookPoint::MlpOut) if at == layer => add(state),
             _ => {}
         };
-        Cow::Owned(self.model.trace_after(clean, past.clone(), resid, 0, &mut tap))
+        Cow::Owned(self.model.run(clean).from_layer(0, resid).with_hooks(&mut hook).tape())
     }
 
     fn no_scores(&self) -> Vec<Array2<f64>> {
@@ -292,19 +293,19 @@ impl<'a, F: Scalar> Piece<'a, F> {
 
     /// Computes `weight` times the gradient of the summed loss at every reader's input and hands it over, from the last
     /// layer to the first: the first column and `[readers, n d]`, the logits alone and then a few layers at a time.
-    fn gradients(&self, trace: &Trace<F>, weight: f64, take: &mut dyn FnMut(usize, ArrayView2<F>)) {
+    fn gradients(&self, tape: &Tape<F>, weight: f64, take: &mut dyn FnMut(usize, ArrayView2<F>)) {
         let (model, graph, batch) = (self.model, self.packed.graph, &self.packed.clean);
-        let mut d_hidden = Array2::<F>::zeros(trace.hidden.dim());
+        let mut d_hidden = Array2::<F>::zeros(tape.hidden.dim());
         for (i, (pair, row)) in self.pairs.iter().zip(batch.last_rows()).enumerate() {
-            let (hidden, clean) = (trace.hidden.row(row), self.clean_hidden.row(i));
+            let (hidden, clean) = (tape.hidden.row(row), self.clean_hidden.row(i));
             let gradient = self.metric.loss_gradient(model, pair, hidden, clean);
-            d_hidden.row_mut(row).assign(&gradient.mapv(|g| F::of(weight) * g));
+            d_hidden.row_mut(row).assign(&gradient.mapv(|g| F::from_f64(weight) * g));
         }
         let readers = LAYERS_AT_ONCE.min(graph.n_layer) * (3 * graph.n_head + 1);
         let layers = Array2::zeros((readers, self.delta.ncols()));
-        let mut tap = ReaderGradients { model, graph, trace, layers, take };
-        let mut no_weights = Params::zeros(model.config(), []);
-        model.backward(batch, trace, d_hidden.view(), &mut no_weights, &mut tap);
+        let mut hook = ReaderGradients { model, graph, tape, layers, take };
+        let mut no_weights = ParamSet::zeros(model.config(), []);
+        model.backward(tape, d_hidden.view(), &mut no_weights, &mut hook);
     }
 
     /// `scores[pair][u, v] += sum over the pair's rows of delta_u g_v` for some sources and the readers from column
@@ -338,7 +339,7 @@ impl<'a, F: Scalar> Piece<'a, F> {
             for ((i, j), &x) in product.indexed_iter() {
                 let edge = Edge { source: sources.start + i, reader: first + j };
                 if graph.has(edge) {
-                    scores[(edge.source, edge.reader)] += x.wide();
+                    scores[(edge.source, edge.reader)] += x.as_f64();
                 }
             }
         });
@@ -347,37 +348,37 @@ impl<'a, F: Scalar> Piece<'a, F> {
 
 /// Splits the gradient that a backward pass has at the readers of a layer into one for each reader.
 struct ReaderGradients<'a, F> {
-    model: &'a Params<F>,
+    model: &'a Gpt2<F>,
     graph: Graph,
-    trace: &'a Trace<F>,
+    tape: &'a Tape<F>,
     /// The readers of a few layers, `[layers (3 H + 1), n d]`.
     layers: Array2<F>,
     take: &'a mut dyn FnMut(usize, ArrayView2<F>),
 }
 
-impl<F: Scalar> Tap<F> for ReaderGradients<'_, F> {
-    fn visit(&mut self, layer: usize, site: Site, mut state: ArrayViewMut2<F>) {
-        let (model, graph, trace) = (self.model, self.graph, self.trace);
+impl<F: Scalar> Hook<F> for ReaderGradients<'_, F> {
+    fn call(&mut self, layer: usize, point: HookPoint, mut state: ArrayViewMut2<F>) {
+        let (model, graph, tape) = (self.model, self.graph, self.tape);
         let (width, d) = (model.config().d_head(), model.config().n_embd);
         let n_slots = Slot::ALL.len() * graph.n_head;
         let per_layer = n_slots + 1;
         let bottom = layer - layer % LAYERS_AT_ONCE;
         let first = (layer - bottom) * per_layer;
-        match site {
-            Site::ResidOut if layer + 1 == graph.n_layer => {
+        match point {
+            HookPoint::ResidPost if layer + 1 == graph.n_layer => {
                 let flat = ArrayView2::from_shape(
                     (1, state.len()),
                     state.as_slice().expect("states are contiguous"),
                 );
                 (self.take)(graph.column(Reader::Logits), flat.expect("one row"));
             }
-            Site::Ln2Out => {
+            HookPoint::Ln2 => {
                 let row = self.layers.row_mut(first + n_slots);
                 let mut row = row.into_shape_with_order(state.dim()).expect("rows are contiguous");
                 row.assign(&state);
-                model.through_norm(trace, Norm::Mlp(layer), row);
+                model.through_norm(tape, Norm::Mlp(layer), row);
             }
-            Site::Qkv => {
+            HookPoint::Qkv => {
                 let weights = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
                 let mut slots = self.layers.slice_mut(s![first..first + n_slots, ..]);
                 slots.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, row)| {
@@ -391,7 +392,7 @@ impl<F: Scalar> Tap<F> for ReaderGradients<'_, F> {
                         F::zero(),
                         row.view_mut(),
                     );
-                    model.through_norm(trace, Norm::Attention(layer), row);
+                    model.through_norm(tape, Norm::Attention(layer), row);
                 });
                 if layer == bottom {
                     let n_layers = LAYERS_AT_ONCE.min(graph.n_layer - bottom);
@@ -399,7 +400,7 @@ impl<F: Scalar> Tap<F> for ReaderGradients<'_, F> {
                 }
             }
             // The way through attention is the sum of its readers, which are behind the LayerNorm already.
-            Site::ResidIn => {
+            HookPoint::ResidPre => {
                 let flat = state.as_slice_mut().expect("states are contiguous");
                 let slots = self.layers.slice(s![first..first + n_slots, ..]);
                 flat.par_chunks_mut(SUM_ENTRIES).enumerate().for_each(|(i, sum)| {
@@ -413,8 +414,8 @@ impl<F: Scalar> Tap<F> for ReaderGradients<'_, F> {
         }
     }
 
-    fn provides(&self, site: Site) -> bool {
-        site == Site::Ln1Out
+    fn overwrites(&self, point: HookPoint) -> bool {
+        point == HookPoint::Ln1
     }
 }
 

@@ -1,6 +1,6 @@
 //! How good a circuit is: how much of the model's behaviour it has, at every size, beside random circuits.
 
-use locus_gpt2::{Params, Result, Scalar};
+use locus_gpt2::{Gpt2, Result, Scalar};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -33,7 +33,7 @@ impl Faithfulness {
     /// # Errors
     /// When a pair does not fit the model or there is none.
     pub fn of<F: Scalar>(
-        model: &Params<F>,
+        model: &Gpt2<F>,
         pairs: &[Pair],
         metric: Metric,
         circuit: &EdgeSet,
@@ -79,7 +79,7 @@ impl Faithfulness {
 /// # Errors
 /// When a pair does not fit the model or there is none.
 pub fn minimality<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     metric: Metric,
     circuit: &EdgeSet,
@@ -106,7 +106,7 @@ pub fn minimality<F: Scalar>(
 /// # Errors
 /// When a pair does not fit the model or there is none.
 pub fn completeness<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     metric: Metric,
     circuit: &EdgeSet,
@@ -153,7 +153,7 @@ pub fn stability(per_pair: &[EdgeScores], n: usize, by: Rank, resamples: usize, 
 /// # Errors
 /// When a pair does not fit the model or there is none.
 pub fn faithfulness_curve<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     metric: Metric,
     reference: Reference,

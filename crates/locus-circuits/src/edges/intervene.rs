@@ -9,7 +9,9 @@
 //! where `o_u` is what source `u` writes in this very run and `r_u` its reference. The prompt is always the clean one.
 //! Everything downstream, LayerNorm included, is computed anew.
 
-use locus_gpt2::{BlockParam, Error, Norm, ParamId, Params, Result, Scalar, Site, axpy, gemm, pieces};
+use locus_gpt2::{
+    BlockParam, Error, Gpt2, HookPoint, Norm, ParamId, Result, Scalar, axpy, chunk_by_tokens, gemm,
+};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
@@ -43,7 +45,7 @@ pub enum Formulation {
 /// # Panics
 /// When the circuit belongs to a model of another shape.
 pub fn run_circuit<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     metric: Metric,
     circuit: &EdgeSet,
@@ -59,7 +61,7 @@ pub fn run_circuit<F: Scalar>(
         packed.run(model, &packed.clean, Kept::Stored, &mut reference_outputs);
         reference_outputs += &delta;
         let resid = forward(model, packed, circuit, formulation, &reference_outputs, &mut delta);
-        let hidden = model.final_norm(packed.last_hidden(resid.view()).view());
+        let hidden = model.layer_norm(Norm::Final, packed.last_hidden(resid.view()).view());
         measure(model, pairs, metric, hidden.view(), clean_hidden.view())
     })
 }
@@ -68,11 +70,9 @@ pub fn run_circuit<F: Scalar>(
 ///
 /// # Errors
 /// As [`run_circuit`].
-pub fn run_clean<F: Scalar>(model: &Params<F>, pairs: &[Pair], metric: Metric) -> Result<Vec<f64>> {
+pub fn run_clean<F: Scalar>(model: &Gpt2<F>, pairs: &[Pair], metric: Metric) -> Result<Vec<f64>> {
     in_pieces(model, pairs, Reference::Corrupted, &|pairs, packed, _| {
-        let trace =
-            model.trace_after(&packed.clean, packed.past.clone(), model.embed(&packed.clean), 0, &mut ());
-        let hidden = packed.last_hidden(trace.hidden.view());
+        let hidden = packed.last_hidden(model.run(&packed.clean).hidden().view());
         measure(model, pairs, metric, hidden.view(), hidden.view())
     })
 }
@@ -86,7 +86,7 @@ pub fn run_clean<F: Scalar>(model: &Params<F>, pairs: &[Pair], metric: Metric) -
 /// # Errors
 /// As [`run_circuit`], and when there are no edges.
 pub fn patch_edges<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     metric: Metric,
     reference: Reference,
@@ -126,7 +126,7 @@ pub fn patch_edges<F: Scalar>(
 
 /// Runs pairs in pieces and puts the results together in order.
 fn in_pieces<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     reference: Reference,
     run: &(impl Fn(&[Pair], &Packed<F>, Option<&Means>) -> Vec<f64> + Sync),
@@ -134,7 +134,7 @@ fn in_pieces<F: Scalar>(
     check(model, pairs)?;
     let means = Means::new(model, pairs, reference)?;
     let prompts: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
-    let parts: Vec<Vec<f64>> = pieces(&prompts, PIECE_ROWS)
+    let parts: Vec<Vec<f64>> = chunk_by_tokens(&prompts, PIECE_ROWS)
         .into_par_iter()
         .map(|piece| {
             let pairs = &pairs[piece];
@@ -145,7 +145,7 @@ fn in_pieces<F: Scalar>(
 }
 
 fn measure<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     pairs: &[Pair],
     metric: Metric,
     hidden: ArrayView2<F>,
@@ -158,7 +158,7 @@ fn measure<F: Scalar>(
 /// The intervention pass: node by node, each reader with its own input. Returns the input of the logits, `[n, d]`.
 /// `delta [S, n d]` is overwritten with reference less current outputs.
 fn forward<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     packed: &Packed<F>,
     circuit: &EdgeSet,
     formulation: Formulation,
@@ -228,7 +228,7 @@ fn forward<F: Scalar>(
                 gemm(F::one(), own.as_ref().unwrap_or(&shared).view(), weight.slice(columns), F::one(), out);
             }
         }
-        let z = model.attend(batch, &packed.past, layer, qkv.view());
+        let z = model.attend(batch, layer, qkv.view());
         head_outputs(model, layer, z.view(), outputs.view_mut());
         for head in 0..graph.n_head {
             let row = graph.row(Source::Head(layer, head));
@@ -262,23 +262,22 @@ struct States<F> {
 }
 
 impl<F: Scalar> States<F> {
-    fn of_clean(model: &Params<F>, packed: &Packed<F>) -> Self {
+    fn of_clean(model: &Gpt2<F>, packed: &Packed<F>) -> Self {
         let (mut resid, mut mid) = (Vec::new(), Vec::new());
         let n_layer = packed.graph.n_layer;
-        let mut keep = |layer: usize, site: Site, state: ArrayViewMut2<F>| match site {
-            Site::ResidIn => resid.push(state.to_owned()),
-            Site::ResidMid => mid.push(state.to_owned()),
-            Site::ResidOut if layer + 1 == n_layer => resid.push(state.to_owned()),
+        let mut keep = |layer: usize, point: HookPoint, state: ArrayViewMut2<F>| match point {
+            HookPoint::ResidPre => resid.push(state.to_owned()),
+            HookPoint::ResidMid => mid.push(state.to_owned()),
+            HookPoint::ResidPost if layer + 1 == n_layer => resid.push(state.to_owned()),
             _ => {}
         };
-        let (batch, past) = (&packed.clean, packed.past.clone());
-        model.trace_after(batch, past, model.embed(batch), 0, &mut keep);
+        model.run(&packed.clean).with_hooks(&mut keep).resid();
         States { resid, mid }
     }
 
     /// Last hidden states when one edge carries the reference: the clean run up to the reader, the reader with its own
     /// input, and an ordinary run from there.
-    fn patched(&self, model: &Params<F>, packed: &Packed<F>, delta: &Array2<F>, edge: Edge) -> Array2<F> {
+    fn patched(&self, model: &Gpt2<F>, packed: &Packed<F>, delta: &Array2<F>, edge: Edge) -> Array2<F> {
         let (d, width) = (model.config().n_embd, model.config().d_head());
         let reader = packed.graph.reader(edge.reader);
         let moved = |x: &Array2<F>| {
@@ -286,21 +285,20 @@ impl<F: Scalar> States<F> {
             add_flat(&mut x, delta.row(edge.source).to_slice().expect("rows are contiguous"));
             x
         };
-        let (batch, past) = (&packed.clean, packed.past.clone());
-        let from = |layer: usize, tap: &mut dyn FnMut(usize, Site, ArrayViewMut2<F>)| {
+        let from = |layer: usize, mut hook: &mut dyn FnMut(usize, HookPoint, ArrayViewMut2<F>)| {
             let resid = self.resid[layer].clone();
-            let mut tap = |at: usize, site: Site, state: ArrayViewMut2<F>| tap(at, site, state);
-            packed.last_hidden(model.trace_after(batch, past.clone(), resid, layer, &mut tap).hidden.view())
+            let run = model.run(&packed.clean).from_layer(layer, resid).with_hooks(&mut hook);
+            packed.last_hidden(run.hidden().view())
         };
         match reader {
             Reader::Logits => {
                 let resid = packed.last_hidden(moved(&self.resid[packed.graph.n_layer]).view());
-                model.final_norm(resid.view())
+                model.layer_norm(Norm::Final, resid.view())
             }
             Reader::Mlp(layer) => {
                 let own = model.layer_norm(Norm::Mlp(layer), moved(&self.mid[layer]).view());
-                from(layer, &mut |at, site, mut state| {
-                    if (at, site) == (layer, Site::Ln2Out) {
+                from(layer, &mut |at, point, mut state| {
+                    if (at, point) == (layer, HookPoint::Ln2) {
                         state.assign(&own);
                     }
                 })
@@ -311,8 +309,8 @@ impl<F: Scalar> States<F> {
                 let columns = s![.., first..first + width];
                 let weight = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
                 let bias = &model.get(ParamId::Block(layer, BlockParam::AttnInBias))[first..first + width];
-                from(layer, &mut |at, site, mut state| {
-                    if (at, site) == (layer, Site::Qkv) {
+                from(layer, &mut |at, point, mut state| {
+                    if (at, point) == (layer, HookPoint::Qkv) {
                         let mut out = state.slice_mut(columns);
                         out.assign(&ArrayView2::from_shape((1, width), bias).expect("a row"));
                         gemm(F::one(), own.view(), weight.slice(columns), F::one(), out);

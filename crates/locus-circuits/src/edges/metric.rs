@@ -1,6 +1,6 @@
 //! What a run of the model is measured by: a number per pair, read off the logits at the last token.
 
-use locus_gpt2::{Params, Scalar, axpy, dot, gemm, log_softmax};
+use locus_gpt2::{Gpt2, Scalar, axpy, dot, gemm, log_softmax};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ impl Metric {
     /// prompt (read only by [`Metric::Kl`]).
     pub fn value<F: Scalar>(
         self,
-        model: &Params<F>,
+        model: &Gpt2<F>,
         pair: &Pair,
         hidden: ArrayView1<F>,
         clean: ArrayView1<F>,
@@ -51,7 +51,7 @@ impl Metric {
         match self {
             Metric::LogitDiff => {
                 let direction = logit_direction(model, pair);
-                dot(hidden.as_slice().expect("rows are contiguous"), &direction).wide()
+                dot(hidden.as_slice().expect("rows are contiguous"), &direction).as_f64()
             }
             Metric::ProbDiff => {
                 let p = probabilities(model, hidden);
@@ -68,7 +68,7 @@ impl Metric {
     /// Gradient of the *loss* with respect to `hidden`, `[d]`.
     pub(super) fn loss_gradient<F: Scalar>(
         self,
-        model: &Params<F>,
+        model: &Gpt2<F>,
         pair: &Pair,
         hidden: ArrayView1<F>,
         clean: ArrayView1<F>,
@@ -77,7 +77,7 @@ impl Metric {
             Metric::LogitDiff => {
                 // No product over the vocabulary: the gradient is a direction of the unembedding.
                 let direction = logit_direction(model, pair);
-                return Array1::from(direction).mapv(|x| F::of(self.loss_sign()) * x);
+                return Array1::from(direction).mapv(|x| F::from_f64(self.loss_sign()) * x);
             }
             Metric::ProbDiff => {
                 let p = probabilities(model, hidden);
@@ -95,7 +95,7 @@ impl Metric {
             }
         };
         let d_logits: Array2<F> =
-            Array2::from_shape_fn((1, d_logits.len()), |(_, token)| F::of(d_logits[token]));
+            Array2::from_shape_fn((1, d_logits.len()), |(_, token)| F::from_f64(d_logits[token]));
         let wte = model.matrix(locus_gpt2::ParamId::TokenEmbedding);
         let mut d_hidden = Array2::zeros((1, hidden.len()));
         gemm(F::one(), d_logits.view(), wte, F::zero(), d_hidden.view_mut());
@@ -104,24 +104,24 @@ impl Metric {
 }
 
 /// Mean unembedding of the good answers minus that of the bad ones, `[d]`.
-fn logit_direction<F: Scalar>(model: &Params<F>, pair: &Pair) -> Vec<F> {
+fn logit_direction<F: Scalar>(model: &Gpt2<F>, pair: &Pair) -> Vec<F> {
     let wte = model.matrix(locus_gpt2::ParamId::TokenEmbedding);
     let mut direction = vec![F::zero(); wte.ncols()];
     for (sign, answers) in [(1.0, &pair.good), (-1.0, &pair.bad)] {
         for &token in answers {
             let row = wte.row(token as usize);
-            let share = F::of(sign / answers.len() as f64);
+            let share = F::from_f64(sign / answers.len() as f64);
             axpy(share, row.to_slice().expect("rows are contiguous"), &mut direction);
         }
     }
     direction
 }
 
-fn log_probabilities<F: Scalar>(model: &Params<F>, hidden: ArrayView1<F>) -> Vec<f64> {
+fn log_probabilities<F: Scalar>(model: &Gpt2<F>, hidden: ArrayView1<F>) -> Vec<f64> {
     let row: ArrayView2<F> = hidden.insert_axis(ndarray::Axis(0));
     log_softmax(model.logits(row).as_slice().expect("logits are contiguous"))
 }
 
-fn probabilities<F: Scalar>(model: &Params<F>, hidden: ArrayView1<F>) -> Vec<f64> {
+fn probabilities<F: Scalar>(model: &Gpt2<F>, hidden: ArrayView1<F>) -> Vec<f64> {
     log_probabilities(model, hidden).into_iter().map(f64::exp).collect()
 }

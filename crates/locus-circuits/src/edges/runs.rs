@@ -2,9 +2,8 @@
 //!
 //! Letters: `n` rows of the packed batch, `d` width, `S` sources.
 
-use locus_gpt2::{
-    Batch, BlockParam, ParamId, Params, Past, Result, Scalar, Site, Tap, Trace, axpy, gemm, select_rows,
-};
+use locus_gpt2::internal::select_rows;
+use locus_gpt2::{Batch, BlockParam, Gpt2, Hook, HookPoint, ParamId, Result, Scalar, Tape, axpy, gemm};
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -22,7 +21,7 @@ pub enum Reference {
     Zero,
     /// The source's mean output over all tokens of all clean prompts.
     Mean,
-    /// The same at each position; a position is averaged over the prompts that have it.
+    /// The source's mean output at each position of all clean prompts; a position is averaged over the prompts that have it.
     MeanPerPosition,
 }
 
@@ -43,7 +42,7 @@ impl Reference {
 pub(super) enum Kept {
     Stored,
     TakenAway,
-    /// The second half of the rows less the first half is stored.
+    /// The second half of the rows minus the first half is stored.
     Difference,
 }
 
@@ -66,59 +65,62 @@ impl Kept {
 /// A few pairs, packed: the rows from each pair's first difference on, given the keys and values of what comes before.
 pub(super) struct Packed<F> {
     pub graph: Graph,
-    pub clean: Batch,
+    pub clean: Batch<F>,
     /// The clean rows, then the corrupted ones.
-    pub both: Batch,
-    pub past: Past<F>,
+    pub both: Batch<F>,
 }
 
 impl<F: Scalar> Packed<F> {
     /// Packs pairs. With the corrupted reference the common beginning of a pair is run once and left out: a source
     /// writes the same there in both runs, and no reader there is reached by the loss through anything that differs.
-    pub fn new(model: &Params<F>, pairs: &[Pair], reference: Reference) -> Result<Self> {
+    pub fn new(model: &Gpt2<F>, pairs: &[Pair], reference: Reference) -> Result<Self> {
         let starts: Vec<usize> = pairs
             .iter()
             .map(|pair| if reference == Reference::Corrupted { pair.first_difference() } else { 0 })
             .collect();
-        let clean: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
-        let corrupted = pairs.iter().map(|pair| pair.corrupted.as_slice());
-        let both: Vec<&[u32]> = clean.iter().copied().chain(corrupted).collect();
+        let split = |prompt: fn(&Pair) -> &[u32]| -> Vec<(&[u32], &[u32])> {
+            pairs.iter().zip(&starts).map(|(pair, &start)| prompt(pair).split_at(start)).collect()
+        };
+        let (clean, corrupted) = (split(|pair| &pair.clean), split(|pair| &pair.corrupted));
+        let beginnings: Vec<&[u32]> = clean.iter().map(|&(beginning, _)| beginning).collect();
+        let clean: Vec<&[u32]> = clean.iter().map(|&(_, suffix)| suffix).collect();
+        let both = clean.iter().copied().chain(corrupted.iter().map(|&(_, suffix)| suffix));
+        let prefix = model.kv_cache(&beginnings)?;
+        let config = model.config();
         Ok(Packed {
-            graph: Graph::new(model.config()),
-            past: model.past(&clean, &starts)?,
-            clean: Batch::ends(model.config(), &clean, &starts)?,
-            both: Batch::ends(model.config(), &both, &[starts.as_slice(), &starts].concat())?,
+            graph: Graph::new(config),
+            both: Batch::after(config, prefix.repeat(2), &both.collect::<Vec<_>>())?,
+            clean: Batch::after(config, prefix, &clean)?,
         })
     }
 
     /// Room for what every source writes, `[S, n d]`.
-    pub fn room(&self, model: &Params<F>) -> Array2<F> {
+    pub fn room(&self, model: &Gpt2<F>) -> Array2<F> {
         Array2::zeros((self.graph.n_sources(), self.clean.n_rows() * model.config().n_embd))
     }
 
     /// Runs one of the two batches and stores what each source writes in `outputs [S, n d]`, or takes it away from what is
     /// there.
-    pub fn run(&self, model: &Params<F>, batch: &Batch, kept: Kept, outputs: &mut Array2<F>) -> Trace<F> {
+    pub fn run(&self, model: &Gpt2<F>, batch: &Batch<F>, kept: Kept, outputs: &mut Array2<F>) -> Tape<F> {
         let embeddings = token_embeddings(model, batch);
         kept.keep(outputs.row_mut(0), embeddings.as_slice().expect("fresh arrays are contiguous"));
         let heads = Array2::zeros((self.graph.n_head, embeddings.len()));
         let mut keep = Keep { model, graph: self.graph, kept, heads, outputs };
-        let past = if kept == Kept::Difference { self.past.twice() } else { self.past.clone() };
-        model.trace_after(batch, past, model.embed(batch), 0, &mut keep)
+        model.run(batch).with_hooks(&mut keep).tape()
     }
 
     /// Reference outputs less clean ones, `[S, n d]`, with the trace of the clean run.
-    pub fn differences(&self, model: &Params<F>, means: Option<&Means>) -> (Array2<F>, Trace<F>) {
+    pub fn differences(&self, model: &Gpt2<F>, means: Option<&Means>) -> (Array2<F>, Tape<F>) {
         let mut delta = self.room(model);
         let Some(means) = means else {
             // One pass over both: every weight is read once.
-            let mut trace = self.run(model, &self.both, Kept::Difference, &mut delta);
-            trace.truncate(model.config(), &self.clean);
-            return (delta, trace);
+            let mut tape = self.run(model, &self.both, Kept::Difference, &mut delta);
+            tape.truncate(model.config(), &self.clean);
+            return (delta, tape);
         };
         means.spread(&self.clean, &mut delta);
-        let trace = self.run(model, &self.clean, Kept::TakenAway, &mut delta);
-        (delta, trace)
+        let tape = self.run(model, &self.clean, Kept::TakenAway, &mut delta);
+        (delta, tape)
     }
 
     /// The clean run's last hidden state of every pair, `[pairs, d]`.
@@ -129,7 +131,7 @@ impl<F: Scalar> Packed<F> {
 
 /// Keeps what every source writes, and puts attention's output together from its heads.
 struct Keep<'a, F> {
-    model: &'a Params<F>,
+    model: &'a Gpt2<F>,
     graph: Graph,
     kept: Kept,
     /// What the heads of one layer write, `[H, n d]`.
@@ -137,11 +139,11 @@ struct Keep<'a, F> {
     outputs: &'a mut Array2<F>,
 }
 
-impl<F: Scalar> Tap<F> for Keep<'_, F> {
-    fn visit(&mut self, layer: usize, site: Site, mut state: ArrayViewMut2<F>) {
+impl<F: Scalar> Hook<F> for Keep<'_, F> {
+    fn call(&mut self, layer: usize, point: HookPoint, mut state: ArrayViewMut2<F>) {
         let kept = self.kept;
-        match site {
-            Site::HeadOut => {
+        match point {
+            HookPoint::Z => {
                 head_outputs(self.model, layer, state.view(), self.heads.view_mut());
                 let first = self.graph.row(Source::Head(layer, 0));
                 let mut rows = self.outputs.slice_mut(s![first..first + self.graph.n_head, ..]);
@@ -150,14 +152,14 @@ impl<F: Scalar> Tap<F> for Keep<'_, F> {
                     kept.keep(row, head.to_slice().expect("rows are contiguous"));
                 });
             }
-            Site::AttnOut => {
+            HookPoint::AttnOut => {
                 state.assign(&self.model.matrix(ParamId::Block(layer, BlockParam::AttnOutBias)));
                 let flat = state.as_slice_mut().expect("states are contiguous");
                 for head in self.heads.rows() {
                     axpy(F::one(), head.to_slice().expect("rows are contiguous"), flat);
                 }
             }
-            Site::MlpOut => {
+            HookPoint::MlpOut => {
                 let row = self.outputs.row_mut(self.graph.row(Source::Mlp(layer)));
                 kept.keep(row, state.as_slice().expect("states are contiguous"));
             }
@@ -165,14 +167,14 @@ impl<F: Scalar> Tap<F> for Keep<'_, F> {
         }
     }
 
-    fn provides(&self, site: Site) -> bool {
-        site == Site::AttnOut
+    fn overwrites(&self, point: HookPoint) -> bool {
+        point == HookPoint::AttnOut
     }
 }
 
 /// What each head of a layer writes, `out [H, n d]`, from its weighted values `z [n, d]`, heads side by side.
 pub(super) fn head_outputs<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     layer: usize,
     z: ArrayView2<F>,
     mut out: ArrayViewMut2<F>,
@@ -187,7 +189,7 @@ pub(super) fn head_outputs<F: Scalar>(
 }
 
 /// Token embeddings alone, `[n, d]`.
-pub(super) fn token_embeddings<F: Scalar>(model: &Params<F>, batch: &Batch) -> Array2<F> {
+pub(super) fn token_embeddings<F: Scalar>(model: &Gpt2<F>, batch: &Batch<F>) -> Array2<F> {
     let tokens: Vec<usize> = batch.tokens().iter().map(|&token| token as usize).collect();
     model.matrix(ParamId::TokenEmbedding).select(Axis(0), &tokens)
 }
@@ -201,7 +203,7 @@ pub(super) struct Means {
 
 impl Means {
     /// The means a reference asks for; `None` for the corrupted one.
-    pub fn new<F: Scalar>(model: &Params<F>, pairs: &[Pair], reference: Reference) -> Result<Option<Self>> {
+    pub fn new<F: Scalar>(model: &Gpt2<F>, pairs: &[Pair], reference: Reference) -> Result<Option<Self>> {
         let longest = pairs.iter().map(|pair| pair.clean.len()).max().unwrap_or(0);
         let rows = match reference {
             Reference::Corrupted => return Ok(None),
@@ -223,7 +225,7 @@ impl Means {
                 for source in 0..graph.n_sources() {
                     let from = outputs.slice(s![source, position * d..(position + 1) * d]);
                     let mut into = sums.slice_mut(s![row, source * d..(source + 1) * d]);
-                    into.iter_mut().zip(from).for_each(|(sum, x)| *sum += x.wide());
+                    into.iter_mut().zip(from).for_each(|(sum, x)| *sum += x.as_f64());
                 }
             }
         }
@@ -234,7 +236,7 @@ impl Means {
     }
 
     /// Fills `[S, n d]` with the means.
-    fn spread<F: Scalar>(&self, batch: &Batch, outputs: &mut Array2<F>) {
+    fn spread<F: Scalar>(&self, batch: &Batch<F>, outputs: &mut Array2<F>) {
         let Some(last) = self.by_position.nrows().checked_sub(1) else {
             outputs.fill(F::zero());
             return;
@@ -245,7 +247,7 @@ impl Means {
                 for (position, row) in sequence.enumerate() {
                     let mean = self.by_position.slice(s![position.min(last), source * d..(source + 1) * d]);
                     let mut out = out.slice_mut(s![row * d..(row + 1) * d]);
-                    out.iter_mut().zip(mean).for_each(|(out, &x)| *out = F::of(x));
+                    out.iter_mut().zip(mean).for_each(|(out, &x)| *out = F::from_f64(x));
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! The published recipe: against a direct reading of its formulas, and what must hold of every trajectory.
 
 use locus_circuits::{BinaryConcrete, Circuit, Noise, Progress};
-use locus_gpt2::{ParamId, ParamMask, shuffle};
+use locus_gpt2::internal::shuffle;
+use locus_gpt2::{ParamId, ParamMask};
 
 use crate::support::{Case, flat, inside, on_threads, rng, with_blocks};
 
@@ -12,7 +13,7 @@ fn fast() -> BinaryConcrete {
         lr: 0.2,
         lambda_start: 20.0,
         lambda_growth: 1.0,
-        batch_rows: 24,
+        batch_sequences: 24,
         max_epochs: 40,
         ..BinaryConcrete::default()
     }
@@ -55,7 +56,7 @@ fn reference(recipe: &BinaryConcrete, case: &Case, seed: u64) -> Vec<bool> {
     for epoch in 0..recipe.max_epochs {
         let lambda = (recipe.lambda_start + recipe.lambda_growth * epoch as f64).min(recipe.lambda_max);
         shuffle(&mut order, &mut shuffler);
-        for rows in order.chunks(recipe.batch_rows) {
+        for rows in order.chunks(recipe.batch_sequences) {
             t += 1;
             let s: Vec<f64> = (0..n)
                 .map(|j| sigmoid((logits[j] + logistic(2 * t as u64, j)) / recipe.temperature))
@@ -86,9 +87,9 @@ fn masks_follow_the_documented_formula() {
     let case = Case::new(30, 1);
     let strong = BinaryConcrete { lr: 0.8, lambda_start: 1.0, ..fast() };
     let recipes = [
-        BinaryConcrete { max_epochs: 1, batch_rows: 64, ..strong },
+        BinaryConcrete { max_epochs: 1, batch_sequences: 64, ..strong },
         BinaryConcrete { max_epochs: 1, ..strong },
-        BinaryConcrete { max_epochs: 4, batch_rows: 12, lambda_growth: 2.0, lambda_max: 4.5, ..strong },
+        BinaryConcrete { max_epochs: 4, batch_sequences: 12, lambda_growth: 2.0, lambda_max: 4.5, ..strong },
         BinaryConcrete { max_epochs: 3, init_mean: 0.3, init_std: 0.5, weight_decay: 0.3, ..strong },
         // Few gates that are not flat.
         BinaryConcrete { max_epochs: 2, temperature: 0.02, ..strong },
@@ -99,7 +100,7 @@ fn masks_follow_the_documented_formula() {
         let kept = expected.iter().filter(|&&inside| inside).count();
         assert!(kept > expected.len() / 20 && kept < expected.len() * 19 / 20, "{kept}: a telling density");
         assert_eq!(inside(&circuits[0].mask), expected, "recipe {i}");
-        let batches = case.sequences.len().div_ceil(recipe.batch_rows);
+        let batches = case.sequences.len().div_ceil(recipe.batch_sequences);
         assert_eq!((circuits[0].epochs, circuits[0].steps), (recipe.max_epochs, recipe.max_epochs * batches));
     }
 }
@@ -121,7 +122,7 @@ fn a_seed_names_a_trajectory() {
 fn threads_do_not_matter() {
     let case = Case::new(200, 3);
     assert!(case.sequences.iter().map(Vec::len).sum::<usize>() > 2 * 512);
-    let recipe = BinaryConcrete { max_epochs: 4, batch_rows: 200, ..fast() };
+    let recipe = BinaryConcrete { max_epochs: 4, batch_sequences: 200, ..fast() };
     let run = |threads| on_threads(threads, || train(&recipe, &case, &[0.7, 0.5], 5));
     assert_eq!(run(1), run(3));
 }
@@ -171,7 +172,7 @@ fn the_penalty_lowers_the_density() {
             BinaryConcrete { lambda_start, lr, max_epochs, lambda_max: 1e9, ..BinaryConcrete::default() };
         train(&recipe, &case, &[1e-9], 2).0[0].mask.density()
     };
-    let population = ParamMask::population(case.model.config()) as f64;
+    let population = ParamMask::n_maskable(case.model.config()) as f64;
     let close = |density: f64, logit: f64| {
         let p: f64 = 1.0 / (1.0 + (-logit).exp());
         let error = (p * (1.0 - p) / population).sqrt();

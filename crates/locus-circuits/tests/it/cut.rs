@@ -1,7 +1,7 @@
 //! Cutting scores into masks of exact size.
 
 use locus_circuits::{count_at_density, top_k};
-use locus_gpt2::{Config, ParamId, ParamMask, Params};
+use locus_gpt2::{Config, Gpt2, ParamMask};
 use proptest::prelude::*;
 
 use crate::support::{cases, flat, inside, with_blocks};
@@ -11,11 +11,11 @@ fn config() -> Config {
 }
 
 fn population() -> usize {
-    ParamMask::population(&config())
+    ParamMask::n_maskable(&config())
 }
 
-fn params(scores: &[f64]) -> Params<f64> {
-    with_blocks(&Params::zeros(&config(), ParamId::maskable(&config())), scores)
+fn params(scores: &[f64]) -> Gpt2<f64> {
+    with_blocks(&Gpt2::zeros(&config()), scores)
 }
 
 /// Few values, so many ties; both zeros and both infinities among them.

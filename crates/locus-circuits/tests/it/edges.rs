@@ -6,7 +6,7 @@ use locus_circuits::{
     planted::{self, Planted},
     run_circuit, run_clean,
 };
-use locus_gpt2::{Config, ParamId, Params};
+use locus_gpt2::{Config, Gpt2, Norm, ParamId};
 use locus_testkit::{assert_close, random_vector};
 use proptest::prelude::*;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -28,10 +28,10 @@ struct Problem {
 
 impl Problem {
     /// Weights large enough that every non-linearity is felt.
-    fn model(&self) -> Params<f64> {
+    fn model(&self) -> Gpt2<f64> {
         let mut config = self.config.clone();
         config.initializer_range = 0.4;
-        let mut model = Params::init(&config, &mut ChaCha8Rng::seed_from_u64(self.seed));
+        let mut model = Gpt2::init(&config, &mut ChaCha8Rng::seed_from_u64(self.seed));
         for (i, id) in ParamId::all(&config).filter(|id| id.is_vector()).enumerate() {
             let noise = random_vector(id.len(&config), self.seed ^ (i as u64 + 1));
             model.get_mut(id).iter_mut().zip(noise).for_each(|(w, noise)| *w += 0.2 * noise);
@@ -167,13 +167,13 @@ proptest! {
         let batch = |tokens: &Vec<u32>| locus_gpt2::Batch::new(&problem.config, &[tokens]).unwrap();
         let last = |tokens: &Vec<u32>| {
             let b = batch(tokens);
-            let x = model.blocks(&b, model.embed(&b), 0..problem.config.n_layer, &mut ());
+            let x = model.run(&b).until_layer(problem.config.n_layer).resid();
             x.row(x.nrows() - 1).to_owned()
         };
         let (clean, corrupted) = (last(&pair[0].clean), last(&pair[0].corrupted));
         let loss = |alpha: f64| {
             let x = &clean + &((&corrupted - &clean) * alpha);
-            let hidden = model.final_norm(x.view().insert_axis(ndarray::Axis(0)));
+            let hidden = model.layer_norm(Norm::Final, x.view().insert_axis(ndarray::Axis(0)));
             -Metric::LogitDiff.value(&model, &pair[0], hidden.row(0), hidden.row(0))
         };
         let h = 1e-5;

@@ -7,7 +7,7 @@ use locus_circuits::{
     Attribution, Edge, EdgeSet, Formulation, Graph, Metric, Pair, Reference, Rule, attribute_edges,
     patch_edges, run_circuit, run_clean,
 };
-use locus_gpt2::{Config, Params, Scalar};
+use locus_gpt2::{Config, Gpt2, Scalar};
 use locus_testkit::assert_close;
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ fn tokens(value: &Value) -> Vec<u32> {
 fn check<F: Scalar>(weights: &str, tolerance: f64) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden");
     let config = Config::read(&folder.join("tiny/config.json")).unwrap();
-    let model = Params::<F>::read(&folder.join("tiny").join(weights), &config).unwrap();
+    let model = Gpt2::<F>::read(&folder.join("tiny").join(weights), &config).unwrap();
     let graph = Graph::new(&config);
     let golden: Value =
         serde_json::from_str(&std::fs::read_to_string(folder.join("eap.json")).unwrap()).unwrap();

@@ -1,14 +1,14 @@
 //! The objective's gradient against finite differences, and the attribution made from it.
 
 use locus_circuits::{Objective, ReadOut, WeightScore, score_weights, weight_attribution};
-use locus_gpt2::{Batch, ParamId, Params, cross_entropy};
+use locus_gpt2::{Batch, Gpt2, ParamId, cross_entropy};
 use locus_testkit::{REORDERED_F64, assert_close, check_directional};
 use proptest::prelude::*;
 
 use crate::support::{Case, cases, flat, on_threads, with_blocks};
 
 /// Mean cross-entropy, one row at a time.
-fn loss(case: &Case, model: &Params<f64>, rows: &[usize]) -> f64 {
+fn loss(case: &Case, model: &Gpt2<f64>, rows: &[usize]) -> f64 {
     let of = |row: usize| {
         let batch = Batch::new(model.config(), &[&case.sequences[row]]).unwrap();
         cross_entropy(&mut case.head.logits(model, &batch), &[case.classes[row]])
@@ -27,7 +27,7 @@ proptest! {
         case.sequences[5] = case.sequences[0].clone();
         case.sequences[10] = case.sequences[0][..case.sequences[0].len().div_ceil(2)].to_vec();
         let rows: Vec<usize> = (0..picked).map(|i| (i * 5) % 12).collect();
-        let masked = case.random_mask(density, seed).isolate(&case.model);
+        let masked = case.random_mask(density, seed).ablate_complement(&case.model);
         let (value, gradient) = case.objective().gradient(&masked, &rows).unwrap();
         assert_close("loss", &[value], &[loss(&case, &masked, &rows)], REORDERED_F64);
         prop_assert_eq!(gradient.ids().collect::<Vec<_>>(), ParamId::maskable(masked.config()).collect::<Vec<_>>());
@@ -52,7 +52,7 @@ proptest! {
         let (whole_loss, whole) = case.objective().gradient(&case.model, &rows).unwrap();
         let parts = case.objective().gradient_parts(&case.model, &rows, max_rows).unwrap();
         let lengths: Vec<&Vec<u32>> = rows.iter().map(|&row| &case.sequences[row]).collect();
-        prop_assert_eq!(parts.len(), locus_gpt2::pieces(&lengths, max_rows).len());
+        prop_assert_eq!(parts.len(), locus_gpt2::chunk_by_tokens(&lengths, max_rows).len());
         let mut sum = vec![0.0; flat(&whole).len()];
         for (_, part) in &parts {
             sum.iter_mut().zip(flat(part)).for_each(|(sum, x)| *sum += x);
@@ -98,10 +98,10 @@ proptest! {
         let answers: Vec<[u32; 2]> = (0..9).map(|i| [i, (i + 7) % 20]).collect();
         let objective =
             Objective { model: &case.model, read_out: ReadOut::Answers(&answers), sequences: &case.sequences };
-        let masked = case.random_mask(density, seed).isolate(&case.model);
+        let masked = case.random_mask(density, seed).ablate_complement(&case.model);
         let rows = [0, 3, 4, 8];
         let (value, gradient) = objective.gradient(&masked, &rows).unwrap();
-        let loss = |model: &Params<f64>| {
+        let loss = |model: &Gpt2<f64>| {
             let of = |&row: &usize| {
                 let batch = Batch::new(model.config(), &[&case.sequences[row]]).unwrap();
                 let hidden = locus_gpt2::last_hidden(model, &batch);
@@ -124,7 +124,7 @@ proptest! {
         let case = Case::new(N, seed);
         let objective = case.objective();
         let w = flat(&case.model);
-        let at = |model: &Params<f64>| -> Vec<Vec<f64>> {
+        let at = |model: &Gpt2<f64>| -> Vec<Vec<f64>> {
             (0..N).map(|row| flat(&objective.gradient(model, &[row]).unwrap().1)).collect()
         };
         let g = at(&case.model);
@@ -135,8 +135,8 @@ proptest! {
         let score = |method| flat(&score_weights(&objective, method).unwrap());
         let check = |method, expected: Vec<f64>| assert_close(&format!("{method:?}"), &score(method), &expected, REORDERED_F64);
         let times = |g: Vec<f64>| -> Vec<f64> { g.iter().zip(&w).map(|(g, w)| (g * w).abs()).collect() };
-        check(WeightScore::Removal, times(sum(&g, &|g| g)));
-        check(WeightScore::RemovalPerExample, times(sum(&g, &f64::abs)));
+        check(WeightScore::Snip, times(sum(&g, &|g| g)));
+        check(WeightScore::SnipPerExample, times(sum(&g, &f64::abs)));
         check(WeightScore::Fisher, sum(&g, &|g| g * g).iter().zip(&w).map(|(g, w)| g * w * w).collect());
         check(WeightScore::Magnitude, w.iter().map(|w| w.abs()).collect());
         let mut mean = vec![0.0; w.len()];

@@ -6,7 +6,7 @@ use locus_gpt2::ParamId;
 use crate::support::{Case, flat, on_threads, with_blocks};
 
 fn short() -> ScheduledTopK {
-    ScheduledTopK { steps_per_target: 12, hold: 4, batch_rows: 32, ..ScheduledTopK::default() }
+    ScheduledTopK { steps_per_target: 12, hold: 4, batch_sequences: 32, ..ScheduledTopK::default() }
 }
 
 fn train(recipe: &ScheduledTopK, case: &Case, targets: &[f64], seed: u64) -> (Vec<Circuit>, Vec<Progress>) {
@@ -42,7 +42,7 @@ fn targets_are_met_to_the_parameter() {
 #[test]
 fn starts_from_the_attribution() {
     let case = Case::new(40, 2);
-    let recipe = ScheduledTopK { lr: 1e-12, attribution_rows: 50, ..short() };
+    let recipe = ScheduledTopK { lr: 1e-12, piece_tokens: 50, ..short() };
     let scores = weight_attribution(&case.objective(), 50).unwrap();
     for circuit in train(&recipe, &case, &[0.5, 0.1], 1).0 {
         assert_eq!(circuit.mask, top_k(&scores, circuit.mask.count()));
@@ -59,11 +59,11 @@ fn first_step_follows_the_documented_formula() {
         epsilon: 0.4,
         steps_per_target: 1,
         hold: 0,
-        batch_rows: 64,
+        batch_sequences: 64,
         ..ScheduledTopK::default()
     };
     let objective = case.objective();
-    let attribution = flat(&weight_attribution(&objective, recipe.attribution_rows).unwrap());
+    let attribution = flat(&weight_attribution(&objective, recipe.piece_tokens).unwrap());
     let n = attribution.len() as f64;
     let mut order: Vec<usize> = (0..attribution.len()).collect();
     order.sort_by(|&a, &b| attribution[a].total_cmp(&attribution[b]));
@@ -79,8 +79,7 @@ fn first_step_follows_the_documented_formula() {
         let (circuits, _) = train(&recipe, &case, &[target], 9);
         let expected = top_k(&with_blocks(&case.model, &scores), circuits[0].mask.count());
         assert_eq!(circuits[0].mask, expected);
-        let unmoved =
-            top_k(&weight_attribution(&objective, recipe.attribution_rows).unwrap(), expected.count());
+        let unmoved = top_k(&weight_attribution(&objective, recipe.piece_tokens).unwrap(), expected.count());
         assert_ne!(expected, unmoved, "the step must be felt");
     }
 }
@@ -88,7 +87,7 @@ fn first_step_follows_the_documented_formula() {
 #[test]
 fn a_seed_names_a_trajectory_whatever_the_threads() {
     let case = Case::new(240, 4);
-    let recipe = ScheduledTopK { batch_rows: 160, ..short() };
+    let recipe = ScheduledTopK { batch_sequences: 160, ..short() };
     assert!(case.sequences.iter().take(160).map(Vec::len).sum::<usize>() > 2 * 512, "several pieces a batch");
     let run = |threads, seed| on_threads(threads, || train(&recipe, &case, &[0.5, 0.1], seed));
     let first = run(1, 7);
@@ -122,7 +121,7 @@ fn training_beats_random_masks() {
 fn only_block_parameters_are_scored() {
     let case = Case::new(20, 5);
     let (circuits, _) = train(&short(), &case, &[0.05], 1);
-    let masked = circuits[0].mask.isolate(&case.model);
+    let masked = circuits[0].mask.ablate_complement(&case.model);
     let maskable: Vec<ParamId> = ParamId::maskable(case.model.config()).collect();
     for id in ParamId::all(case.model.config()).filter(|id| !maskable.contains(id)) {
         assert_eq!(masked.get(id), case.model.get(id), "{id}");

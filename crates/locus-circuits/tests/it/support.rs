@@ -1,7 +1,7 @@
 //! A tiny random task: model, head, ragged rows, and the classes the full model chooses.
 
 use locus_circuits::{Objective, ReadOut};
-use locus_gpt2::{Config, ParamId, ParamMask, Params, ScoreHead, argmax, last_hidden_of};
+use locus_gpt2::{Config, Gpt2, ParamId, ParamMask, ParamSet, ScoreHead, argmax, last_hidden_of};
 use locus_testkit::random_vector;
 use ndarray::Array2;
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 pub struct Case {
-    pub model: Params<f64>,
+    pub model: Gpt2<f64>,
     pub head: ScoreHead<f64>,
     pub sequences: Vec<Vec<u32>>,
     pub classes: Vec<usize>,
@@ -22,7 +22,7 @@ impl Case {
         let mut config = Config::new(2, 2, 8, 16, 20);
         config.initializer_range = 0.5;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut model = Params::<f64>::init(&config, &mut rng);
+        let mut model = Gpt2::<f64>::init(&config, &mut rng);
         for (i, id) in ParamId::all(&config).filter(|id| id.is_vector()).enumerate() {
             let noise = random_vector(id.len(&config), seed ^ (i as u64 + 1));
             model.get_mut(id).iter_mut().zip(noise).for_each(|(w, noise)| *w += 0.2 * noise);
@@ -52,7 +52,7 @@ impl Case {
 
     /// Share of the training rows on which the masked model chooses as the full model does.
     pub fn agreement(&self, mask: &ParamMask) -> f64 {
-        let predicted = self.head.predict(&mask.isolate(&self.model), &self.sequences).unwrap();
+        let predicted = self.head.predict(&mask.ablate_complement(&self.model), &self.sequences).unwrap();
         let same = predicted.iter().zip(&self.classes).filter(|(a, b)| a == b).count();
         same as f64 / self.classes.len() as f64
     }
@@ -65,12 +65,12 @@ impl Case {
 }
 
 /// All block scalars, tensor after tensor.
-pub fn flat(params: &Params<f64>) -> Vec<f64> {
+pub fn flat(params: &ParamSet<f64>) -> Vec<f64> {
     ParamId::maskable(params.config()).flat_map(|id| params.get(id).to_vec()).collect()
 }
 
 /// The inverse of [`flat`]: `model` with other block scalars.
-pub fn with_blocks(model: &Params<f64>, flat: &[f64]) -> Params<f64> {
+pub fn with_blocks(model: &Gpt2<f64>, flat: &[f64]) -> Gpt2<f64> {
     let mut changed = model.clone();
     let mut rest = flat;
     for id in ParamId::maskable(model.config()) {

@@ -4,7 +4,7 @@ use locus_circuits::{
     Effects, KnownFact, Place, Restored, Tracing, average_effects, corrupted_embeddings, embedding_deviation,
     trace_fact,
 };
-use locus_gpt2::{Batch, Config, ParamId, Params, Site};
+use locus_gpt2::{Batch, Config, Gpt2, HookPoint, Norm, ParamId};
 use locus_testkit::{REORDERED_F64, assert_close, random_vector};
 use ndarray::{Array2, ArrayViewMut2};
 use proptest::prelude::*;
@@ -12,10 +12,10 @@ use rand::RngExt;
 
 use crate::support::{cases, on_threads, rng};
 
-fn model(seed: u64) -> Params<f64> {
+fn model(seed: u64) -> Gpt2<f64> {
     let mut config = Config::new(4, 2, 8, 16, 20);
     config.initializer_range = 0.5;
-    let mut model = Params::init(&config, &mut rng(seed));
+    let mut model = Gpt2::init(&config, &mut rng(seed));
     for (i, id) in ParamId::all(&config).filter(|id| id.is_vector()).enumerate() {
         let noise = random_vector(id.len(&config), seed ^ (i as u64 + 1));
         model.get_mut(id).iter_mut().zip(noise).for_each(|(w, noise)| *w += 0.2 * noise);
@@ -31,12 +31,12 @@ fn fact(seed: u64) -> KnownFact {
     KnownFact { subject: start..end, answer: rng.random_range(0..20), prompt }
 }
 
-fn tracing(model: &Params<f64>, fact: &KnownFact, window: usize) -> Tracing {
+fn tracing(model: &Gpt2<f64>, fact: &KnownFact, window: usize) -> Tracing {
     Tracing { samples: 3, window, ..Tracing::new(model, std::slice::from_ref(fact), 5) }
 }
 
-fn probability(model: &Params<f64>, resid: &Array2<f64>, answer: u32) -> f64 {
-    let hidden = model.final_norm(resid.view());
+fn probability(model: &Gpt2<f64>, resid: &Array2<f64>, answer: u32) -> f64 {
+    let hidden = model.layer_norm(Norm::Final, resid.view());
     let logits = model.logits(hidden.view());
     let last: Vec<f64> = logits.row(resid.nrows() - 1).to_vec();
     last[answer as usize].exp() / last.iter().map(|x| x.exp()).sum::<f64>()
@@ -45,27 +45,27 @@ fn probability(model: &Params<f64>, resid: &Array2<f64>, answer: u32) -> f64 {
 /// Whole passes over one sample at a time: `restore(layer, site, row)` says whether a state is given its clean value,
 /// `hold` whether it is given its corrupted one. Embeddings of the corrupted samples come in.
 fn slow(
-    model: &Params<f64>,
+    model: &Gpt2<f64>,
     fact: &KnownFact,
     corrupted: &[Array2<f64>],
-    restore: &dyn Fn(usize, Site, usize) -> bool,
-    hold: &dyn Fn(usize, Site, usize) -> bool,
+    restore: &dyn Fn(usize, HookPoint, usize) -> bool,
+    hold: &dyn Fn(usize, HookPoint, usize) -> bool,
 ) -> f64 {
     let batch = Batch::new(model.config(), &[&fact.prompt]).unwrap();
     let states = |x: Array2<f64>| {
         let mut states = Vec::new();
-        let mut keep = |layer: usize, site: Site, state: ArrayViewMut2<f64>| {
+        let mut keep = |layer: usize, site: HookPoint, state: ArrayViewMut2<f64>| {
             states.push((layer, site, state.to_owned()))
         };
-        let out = model.blocks(&batch, x, 0..4, &mut keep);
+        let out = model.run(&batch).from_layer(0, x).until_layer(4).with_hooks(&mut keep).resid();
         (states, out)
     };
     let (clean, _) = states(model.embed(&batch));
     let of = |x: &Array2<f64>| {
         let (own, _) = states(x.clone());
-        let mut tap = |layer: usize, site: Site, mut state: ArrayViewMut2<f64>| {
+        let mut tap = |layer: usize, site: HookPoint, mut state: ArrayViewMut2<f64>| {
             for row in 0..fact.prompt.len() {
-                let from = |states: &[(usize, Site, Array2<f64>)]| {
+                let from = |states: &[(usize, HookPoint, Array2<f64>)]| {
                     states.iter().find(|(l, s, _)| (*l, *s) == (layer, site)).unwrap().2.row(row).to_owned()
                 };
                 if restore(layer, site, row) {
@@ -76,12 +76,16 @@ fn slow(
                 }
             }
         };
-        probability(model, &model.blocks(&batch, x.clone(), 0..4, &mut tap), fact.answer)
+        probability(
+            model,
+            &model.run(&batch).from_layer(0, x.clone()).until_layer(4).with_hooks(&mut tap).resid(),
+            fact.answer,
+        )
     };
     corrupted.iter().map(of).sum::<f64>() / corrupted.len() as f64
 }
 
-const NEVER: fn(usize, Site, usize) -> bool = |_, _, _| false;
+const NEVER: fn(usize, HookPoint, usize) -> bool = |_, _, _| false;
 
 proptest! {
     #![proptest_config(cases(10))]
@@ -101,12 +105,12 @@ proptest! {
         };
         for token in 0..fact.prompt.len() {
             for layer in 0usize..4 {
-                for (what, site) in Restored::ALL.into_iter().zip([Site::ResidOut, Site::MlpOut, Site::AttnOut]) {
+                for (what, site) in Restored::ALL.into_iter().zip([HookPoint::ResidPost, HookPoint::MlpOut, HookPoint::AttnOut]) {
                     let layers = match what {
                         Restored::Hidden => layer..layer + 1,
                         _ => layer.saturating_sub(window / 2)..layer + window.div_ceil(2),
                     };
-                    let restore = |l: usize, s: Site, row: usize| row == token && s == site && layers.contains(&l);
+                    let restore = |l: usize, s: HookPoint, row: usize| row == token && s == site && layers.contains(&l);
                     let expected = slow(&model, &fact, &corrupted, &restore, &NEVER) - base;
                     close(what.name(), effects.indirect[what as usize][(token, layer)], expected);
                 }
@@ -114,12 +118,12 @@ proptest! {
         }
         let own = fact.subject.end - 1;
         for (name, site, severed) in [
-            ("without mlp", Site::MlpOut, &effects.without_mlp),
-            ("without attention", Site::AttnOut, &effects.without_attention),
+            ("without mlp", HookPoint::MlpOut, &effects.without_mlp),
+            ("without attention", HookPoint::AttnOut, &effects.without_attention),
         ] {
             for (layer, &effect) in severed.iter().enumerate() {
-                let restore = |l: usize, s: Site, row: usize| row == own && s == Site::ResidOut && l == layer;
-                let hold = |_: usize, s: Site, row: usize| row == own && s == site;
+                let restore = |l: usize, s: HookPoint, row: usize| row == own && s == HookPoint::ResidPost && l == layer;
+                let hold = |_: usize, s: HookPoint, row: usize| row == own && s == site;
                 close(name, effect, slow(&model, &fact, &corrupted, &restore, &hold) - base);
             }
         }
@@ -141,7 +145,7 @@ proptest! {
         // Every token at one layer: the clean run.
         let corrupted = corrupted_embeddings(&model, &fact, &how).unwrap();
         for layer in 0..4 {
-            let restore = |l: usize, s: Site, _: usize| l == layer && s == Site::ResidOut;
+            let restore = |l: usize, s: HookPoint, _: usize| l == layer && s == HookPoint::ResidPost;
             let p = slow(&model, &fact, &corrupted, &restore, &NEVER);
             prop_assert!((p - effects.clean).abs() < 1e-12);
         }

@@ -41,7 +41,7 @@ impl<F: Scalar> Descent<F> {
 
     /// Where the sums of squares of the two factors of an entry's moves have a product below this, the clamp never acts.
     pub fn reach(self) -> f64 {
-        (MARGIN * self.clamp.wide() / self.lr.wide()).powi(2)
+        (MARGIN * self.clamp.as_f64() / self.lr.as_f64()).powi(2)
     }
 }
 
@@ -247,7 +247,7 @@ impl<F: Scalar> Factored<F> {
             let mut squares = squares.to_vec();
             for row in x.rows() {
                 let row = row.to_slice().expect("rows are contiguous");
-                squares.iter_mut().zip(row).for_each(|(sum, x)| *sum += x.wide() * x.wide());
+                squares.iter_mut().zip(row).for_each(|(sum, x)| *sum += x.as_f64() * x.as_f64());
             }
             squares
         };

@@ -10,7 +10,7 @@ mod pass;
 mod together;
 mod tokens;
 
-use locus_gpt2::{ParamId, ParamMask, Params, PromptTargets, Scalar};
+use locus_gpt2::{Gpt2, ParamId, ParamMask, ParamSet, PromptTargets, Scalar};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ impl<F: Scalar> Editor<F> for StudyFineTuning {
         Self::NAME
     }
 
-    fn edit(&self, model: &Params<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+    fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
         one_by_one(model, facts, |model, fact| {
             let (edited, report) = self.fine_tune(model, &fact.request(), mask)?;
             Ok((Patch::between(model, &edited), report))
@@ -93,19 +93,19 @@ impl StudyFineTuning {
     /// When a constant is out of range or the request does not fit the model.
     pub fn fine_tune<F: Scalar>(
         &self,
-        model: &Params<F>,
+        model: &Gpt2<F>,
         request: &TokenRequest,
         mask: Option<&ParamMask>,
-    ) -> Result<(Params<F>, Report)> {
+    ) -> Result<(Gpt2<F>, Report)> {
         self.check()?;
         let config = model.config();
         let laid = PromptTargets::new(config, &[(&request.prompt, &request.target)])?;
-        let mean = vec![F::one() / F::of(laid.targets.len() as f64); laid.targets.len()];
+        let mean = vec![F::one() / F::from_f64(laid.targets.len() as f64); laid.targets.len()];
         let mut edited = model.clone();
-        let mut grads = Params::zeros(config, ParamId::all(config));
+        let mut grads = ParamSet::zeros(config, ParamId::all(config));
         let mut report = Report::default();
         for step in 0..self.max_steps {
-            let trace = edited.trace(&laid.batch, &mut ());
+            let trace = edited.run(&laid.batch).tape();
             if step > 0 {
                 grads.fill_zero();
             }
@@ -115,9 +115,9 @@ impl StudyFineTuning {
             if loss < self.loss_stop {
                 break;
             }
-            edited.backward(&laid.batch, &trace, d_hidden.view(), &mut grads, &mut ());
+            edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
             if let Some(mask) = mask {
-                mask.gate(&mut grads);
+                mask.mask_gradients(&mut grads);
             }
             for id in ParamId::all(config) {
                 self.descend(model.get(id), grads.get(id), edited.get_mut(id));
@@ -129,7 +129,7 @@ impl StudyFineTuning {
 
     /// `w <- clamp(w - lr g, start - clamp, start + clamp)`.
     fn descend<F: Scalar>(&self, start: &[F], grads: &[F], weights: &mut [F]) {
-        let (lr, clamp) = (F::of(self.lr), F::of(self.clamp));
+        let (lr, clamp) = (F::from_f64(self.lr), F::from_f64(self.clamp));
         for ((w, &g), &start) in weights.iter_mut().zip(grads).zip(start) {
             let moved = *w - lr * g;
             let (low, high) = (start - clamp, start + clamp);

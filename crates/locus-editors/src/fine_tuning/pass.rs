@@ -1,15 +1,15 @@
 //! Forward and backward passes of several requests, each with its own change of the same weights.
 //!
 //! Products with the weights themselves are made once for all rows. They run on a model without biases and LayerNorm
-//! gains, and a [`Tap`] adds to each request's rows its own biases and gains, and what its changes of the matrices say.
+//! gains, and a [`Hook`] adds to each request's rows its own biases and gains, and what its changes of the matrices say.
 
 use std::collections::BTreeMap;
 
+use locus_gpt2::internal::{add_column_sums, split_rows, split_rows_view};
 use locus_gpt2::{
-    BlockParam, ParamId, ParamMask, Params, Past, PromptTargets, Scalar, Site, Tap, Trace, add_column_sums,
-    axpy,
+    BlockParam, Gpt2, Hook, HookPoint, ParamId, ParamMask, ParamSet, PromptTargets, Scalar, Tape, axpy,
 };
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 use super::matrix::{Descent, Editable, Input, MatrixChange};
@@ -18,9 +18,9 @@ use super::tokens::TokenChange;
 /// What all requests share.
 pub(super) struct Scope<'a, F> {
     /// The weights that every edit starts from.
-    pub start: &'a Params<F>,
+    pub start: &'a Gpt2<F>,
     /// The same without biases, all gains 1.
-    pub plain: Params<F>,
+    pub plain: Gpt2<F>,
     pub descent: Descent<F>,
     /// Which entries of each matrix of the blocks may move, layer by layer in the order of [`MATRICES`].
     pub editable: Vec<Editable>,
@@ -28,20 +28,20 @@ pub(super) struct Scope<'a, F> {
     masked: BTreeMap<ParamId, &'a [u8]>,
 }
 
-/// Matrices of a block with their biases, and the sites of their inputs and outputs.
-const MATRICES: [(BlockParam, BlockParam, Site, Site); 4] = [
-    (BlockParam::AttnInWeight, BlockParam::AttnInBias, Site::Ln1Out, Site::Qkv),
-    (BlockParam::AttnOutWeight, BlockParam::AttnOutBias, Site::HeadOut, Site::AttnOut),
-    (BlockParam::MlpInWeight, BlockParam::MlpInBias, Site::Ln2Out, Site::MlpPre),
-    (BlockParam::MlpOutWeight, BlockParam::MlpOutBias, Site::MlpKey, Site::MlpOut),
+/// Matrices of a block with their biases, and the hook points of their inputs and outputs.
+const MATRICES: [(BlockParam, BlockParam, HookPoint, HookPoint); 4] = [
+    (BlockParam::AttnInWeight, BlockParam::AttnInBias, HookPoint::Ln1, HookPoint::Qkv),
+    (BlockParam::AttnOutWeight, BlockParam::AttnOutBias, HookPoint::Z, HookPoint::AttnOut),
+    (BlockParam::MlpInWeight, BlockParam::MlpInBias, HookPoint::Ln2, HookPoint::MlpPre),
+    (BlockParam::MlpOutWeight, BlockParam::MlpOutBias, HookPoint::MlpPost, HookPoint::MlpOut),
 ];
 
-/// Gain and bias of the LayerNorm at a site, and its place among those of a block.
-fn norm_at(layer: usize, site: Site) -> Option<(ParamId, ParamId, usize)> {
+/// Gain and bias of the LayerNorm at a hook point, and its place among those of a block.
+fn norm_at(layer: usize, point: HookPoint) -> Option<(ParamId, ParamId, usize)> {
     let id = |param| ParamId::Block(layer, param);
-    match site {
-        Site::Ln1Out => Some((id(BlockParam::Ln1Weight), id(BlockParam::Ln1Bias), 2 * layer)),
-        Site::Ln2Out => Some((id(BlockParam::Ln2Weight), id(BlockParam::Ln2Bias), 2 * layer + 1)),
+    match point {
+        HookPoint::Ln1 => Some((id(BlockParam::Ln1Weight), id(BlockParam::Ln1Bias), 2 * layer)),
+        HookPoint::Ln2 => Some((id(BlockParam::Ln2Weight), id(BlockParam::Ln2Bias), 2 * layer + 1)),
         _ => None,
     }
 }
@@ -50,7 +50,7 @@ fn norm_at(layer: usize, site: Site) -> Option<(ParamId, ParamId, usize)> {
 #[derive(Clone, Debug)]
 pub(super) struct Change<F> {
     /// Of all vectors.
-    pub vectors: Params<F>,
+    pub vectors: ParamSet<F>,
     /// In the order of [`Scope::editable`].
     pub matrices: Vec<MatrixChange<F>>,
     pub tokens: TokenChange<F>,
@@ -59,7 +59,7 @@ pub(super) struct Change<F> {
 }
 
 impl<'a, F: Scalar> Scope<'a, F> {
-    pub fn new(start: &'a Params<F>, mask: Option<&'a ParamMask>, descent: Descent<F>) -> Self {
+    pub fn new(start: &'a Gpt2<F>, mask: Option<&'a ParamMask>, descent: Descent<F>) -> Self {
         let config = start.config();
         let mut plain = start.clone();
         for id in ParamId::all(config).filter(|id| id.is_vector()) {
@@ -92,7 +92,7 @@ impl<'a, F: Scalar> Scope<'a, F> {
         let config = self.start.config();
         let matrices = matrices(config.n_layer).into_iter().zip(&self.editable);
         Change {
-            vectors: Params::zeros(config, ParamId::all(config).filter(|id| id.is_vector())),
+            vectors: ParamSet::zeros(config, ParamId::all(config).filter(|id| id.is_vector())),
             matrices: matrices.map(|(id, editable)| MatrixChange::none(editable, id.shape(config))).collect(),
             tokens: TokenChange::none(read, ParamId::TokenEmbedding.shape(config)),
             positions: Array2::zeros((read.len(), config.n_embd)),
@@ -100,7 +100,7 @@ impl<'a, F: Scalar> Scope<'a, F> {
     }
 
     /// The edited weights.
-    pub fn apply(&self, change: &Change<F>) -> Params<F> {
+    pub fn apply(&self, change: &Change<F>) -> Gpt2<F> {
         let mut edited = self.start.clone();
         for id in change.vectors.ids() {
             axpy(F::one(), change.vectors.get(id), edited.get_mut(id));
@@ -109,15 +109,16 @@ impl<'a, F: Scalar> Scope<'a, F> {
         for ((id, editable), of_matrix) in matrices.zip(&change.matrices) {
             of_matrix.apply(editable, self.descent.lr, edited.get_mut(id));
         }
-        let table = edited.matrix_mut(ParamId::TokenEmbedding).expect("a model is complete");
+        let table = edited.matrix_mut(ParamId::TokenEmbedding);
         change.tokens.apply(self.descent.lr, table);
         let positions = edited.get_mut(ParamId::PositionEmbedding);
-        axpy(F::one(), change.positions.as_slice().expect("is contiguous"), positions);
+        let change = change.positions.as_slice().expect("is contiguous");
+        axpy(F::one(), change, &mut positions[..change.len()]);
         edited
     }
 
     /// Runs sequences laid end to end, `sequences` of them with each change in turn.
-    pub fn forward(&self, laid: &PromptTargets, changes: &[(&Change<F>, usize)]) -> Forward<F> {
+    pub fn forward(&self, laid: &PromptTargets<F>, changes: &[(&Change<F>, usize)]) -> Forward<F> {
         let members = self.members(laid, changes);
         let mut x = self.plain.embed(&laid.batch);
         let mut starts = laid.batch.sequences();
@@ -135,57 +136,55 @@ impl<'a, F: Scalar> Scope<'a, F> {
             }
         }
         let reads: Vec<usize> = laid.targets.iter().map(|target| target.row).collect();
-        let mut tap = ForwardTap { scope: self, members };
-        let past = Past::none(self.start.config());
-        let trace = self.plain.trace_reads(&laid.batch, past, x, 0, &reads, &mut tap);
-        let kept: Vec<Kept<F>> = tap.members.into_iter().map(|member| member.kept).collect();
-        let mut hidden = trace.hidden.clone();
+        let mut hook = ForwardHook { scope: self, members };
+        let tape = self.plain.run(&laid.batch).from_layer(0, x).reading(&reads).with_hooks(&mut hook).tape();
+        let kept: Vec<Kept<F>> = hook.members.into_iter().map(|member| member.kept).collect();
+        let mut hidden = tape.hidden.clone();
         let mut logits = Array2::zeros((0, 0));
         let counts = || kept.iter().map(|kept| kept.read);
         let scale = |((change, _), hidden): (&(&Change<F>, usize), ArrayViewMut2<F>)| {
             self.scale(change, (ParamId::FinalNormWeight, ParamId::FinalNormBias), hidden);
         };
-        changes.iter().zip(split(hidden.view_mut(), counts())).for_each(scale);
+        changes.iter().zip(split_rows(hidden.view_mut(), counts())).for_each(scale);
         if !laid.targets.is_empty() {
             logits = self.plain.logits(hidden.view());
         }
-        let of_member = changes.par_iter().zip(split_view(hidden.view(), counts()));
-        of_member.zip(split(logits.view_mut(), counts())).for_each(|(((change, _), hidden), logits)| {
+        let of_member = changes.par_iter().zip(split_rows_view(hidden.view(), counts()));
+        of_member.zip(split_rows(logits.view_mut(), counts())).for_each(|(((change, _), hidden), logits)| {
             change.tokens.add_to_logits(self.descent.lr, hidden, logits);
         });
-        Forward { trace, kept, hidden, logits }
+        Forward { tape, kept, hidden, logits }
     }
 
     /// From gradients of logits `[reads, V]` to gradients of the embedded rows `[n, d]`; every change but that of the
     /// embeddings makes its step.
     pub fn backward(
         &self,
-        laid: &PromptTargets,
         forward: Forward<F>,
         d_logits: ArrayView2<F>,
         changes: &mut [&mut Change<F>],
     ) -> Array2<F> {
-        let Forward { trace, kept, .. } = forward;
+        let Forward { tape, kept, .. } = forward;
         let counts: Vec<usize> = kept.iter().map(|kept| kept.read).collect();
         let mut d_hidden = self.plain.logits_backward(
-            trace.hidden.view(),
+            tape.hidden.view(),
             d_logits,
-            &mut Params::zeros(self.start.config(), []),
+            &mut ParamSet::zeros(self.start.config(), []),
         );
-        let of_member = changes.par_iter_mut().zip(split(d_hidden.view_mut(), counts.iter().copied()));
-        let given = split_view(trace.hidden.view(), counts.iter().copied());
-        let d_logits = split_view(d_logits, counts.iter().copied());
+        let of_member = changes.par_iter_mut().zip(split_rows(d_hidden.view_mut(), counts.iter().copied()));
+        let given = split_rows_view(tape.hidden.view(), counts.iter().copied());
+        let d_logits = split_rows_view(d_logits, counts.iter().copied());
         of_member.zip(given).zip(d_logits).for_each(|(((change, mut d), xhat), d_logits)| {
             change.tokens.add_to_hidden(self.descent.lr, d_logits, d.view_mut());
             self.step_norm(change, (ParamId::FinalNormWeight, ParamId::FinalNormBias), xhat, d);
         });
         let members = changes.iter_mut().zip(kept).map(|(change, kept)| Learner { change, kept, d_y: None });
-        let mut tap = BackwardTap { scope: self, members: members.collect() };
-        let mut none = Params::zeros(self.start.config(), []);
-        self.plain.backward(&laid.batch, &trace, d_hidden.view(), &mut none, &mut tap)
+        let mut hook = BackwardHook { scope: self, members: members.collect() };
+        let mut none = ParamSet::zeros(self.start.config(), []);
+        self.plain.backward(&tape, d_hidden.view(), &mut none, &mut hook)
     }
 
-    fn members<'m>(&self, laid: &PromptTargets, changes: &[(&'m Change<F>, usize)]) -> Vec<Member<'m, F>> {
+    fn members<'m>(&self, laid: &PromptTargets<F>, changes: &[(&'m Change<F>, usize)]) -> Vec<Member<'m, F>> {
         let (mut rows, mut read) = (laid.batch.sequences(), laid.n_targets.iter());
         let layers = self.start.config().n_layer;
         changes
@@ -268,7 +267,7 @@ fn matrices(n_layer: usize) -> Vec<ParamId> {
 
 /// What a forward pass leaves.
 pub(super) struct Forward<F> {
-    trace: Trace<F>,
+    tape: Tape<F>,
     kept: Vec<Kept<F>>,
     /// Hidden states of the rows that predict a target `[reads, d]`.
     pub hidden: Array2<F>,
@@ -289,8 +288,8 @@ struct Kept<F> {
 
 impl<F: Scalar> Scope<'_, F> {
     /// Whether the pass goes on with the rows that are read alone.
-    fn reduced(&self, layer: usize, site: Site) -> bool {
-        layer + 1 == self.start.config().n_layer && site >= Site::HeadOut
+    fn reduced(&self, layer: usize, point: HookPoint) -> bool {
+        layer + 1 == self.start.config().n_layer && point >= HookPoint::Z
     }
 }
 
@@ -305,27 +304,27 @@ struct Member<'a, F> {
     kept: Kept<F>,
 }
 
-struct ForwardTap<'s, 'a, F> {
+struct ForwardHook<'s, 'a, F> {
     scope: &'s Scope<'s, F>,
     members: Vec<Member<'a, F>>,
 }
 
-impl<F: Scalar> Tap<F> for ForwardTap<'_, '_, F> {
-    fn visit(&mut self, layer: usize, site: Site, state: ArrayViewMut2<F>) {
+impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
+    fn call(&mut self, layer: usize, point: HookPoint, state: ArrayViewMut2<F>) {
         let scope = self.scope;
-        let reduced = scope.reduced(layer, site);
-        let Some(place) = MATRICES.iter().position(|matrix| matrix.2 == site || matrix.3 == site) else {
+        let reduced = scope.reduced(layer, point);
+        let Some(place) = MATRICES.iter().position(|matrix| matrix.2 == point || matrix.3 == point) else {
             return;
         };
         let index = MATRICES.len() * layer + place;
-        let states = split(state, self.members.iter().map(|member| member.kept.rows(reduced)));
+        let states = split_rows(state, self.members.iter().map(|member| member.kept.rows(reduced)));
         self.members.par_iter_mut().zip(states).for_each(|(member, mut state)| {
             let Member { change, kept } = member;
-            if let Some((gain, bias, _)) = norm_at(layer, site) {
+            if let Some((gain, bias, _)) = norm_at(layer, point) {
                 kept.normed.push(state.to_owned());
                 scope.scale(change, (gain, bias), state.view_mut());
             }
-            if MATRICES[place].2 == site {
+            if MATRICES[place].2 == point {
                 kept.inputs.push(Input::new(state.view()));
                 return;
             }
@@ -352,23 +351,23 @@ struct Learner<'a, F> {
     d_y: Option<Array2<F>>,
 }
 
-struct BackwardTap<'s, 'a, F> {
+struct BackwardHook<'s, 'a, F> {
     scope: &'s Scope<'s, F>,
     members: Vec<Learner<'a, F>>,
 }
 
-impl<F: Scalar> Tap<F> for BackwardTap<'_, '_, F> {
-    fn visit(&mut self, layer: usize, site: Site, state: ArrayViewMut2<F>) {
+impl<F: Scalar> Hook<F> for BackwardHook<'_, '_, F> {
+    fn call(&mut self, layer: usize, point: HookPoint, state: ArrayViewMut2<F>) {
         let scope = self.scope;
-        let reduced = scope.reduced(layer, site);
-        let Some(place) = MATRICES.iter().position(|matrix| matrix.2 == site || matrix.3 == site) else {
+        let reduced = scope.reduced(layer, point);
+        let Some(place) = MATRICES.iter().position(|matrix| matrix.2 == point || matrix.3 == point) else {
             return;
         };
         let index = MATRICES.len() * layer + place;
-        let states = split(state, self.members.iter().map(|member| member.kept.rows(reduced)));
+        let states = split_rows(state, self.members.iter().map(|member| member.kept.rows(reduced)));
         self.members.par_iter_mut().zip(states).for_each(|(member, mut state)| {
             let Learner { change, kept, d_y } = member;
-            if MATRICES[place].3 == site {
+            if MATRICES[place].3 == point {
                 let mut d_bias = vec![F::zero(); state.ncols()];
                 add_column_sums(state.view(), &mut d_bias);
                 scope.step_vector(change, ParamId::Block(layer, MATRICES[place].1), &d_bias);
@@ -384,39 +383,9 @@ impl<F: Scalar> Tap<F> for BackwardTap<'_, '_, F> {
                 d_y.view(),
                 state.view_mut(),
             );
-            if let Some((gain, bias, norm)) = norm_at(layer, site) {
+            if let Some((gain, bias, norm)) = norm_at(layer, point) {
                 scope.step_norm(change, (gain, bias), kept.normed[norm].view(), state);
             }
         });
     }
-}
-
-/// Cuts the rows of a state into runs of the given lengths.
-pub(super) fn split<F>(
-    state: ArrayViewMut2<'_, F>,
-    counts: impl Iterator<Item = usize>,
-) -> Vec<ArrayViewMut2<'_, F>> {
-    let mut rest = Some(state);
-    counts
-        .map(|count| {
-            let (own, others) = rest.take().expect("is put back").split_at(Axis(0), count);
-            rest = Some(others);
-            own
-        })
-        .collect()
-}
-
-/// The same of a state that is only read.
-pub(super) fn split_view<F>(
-    state: ArrayView2<'_, F>,
-    counts: impl Iterator<Item = usize>,
-) -> Vec<ArrayView2<'_, F>> {
-    let mut rest = state;
-    counts
-        .map(|count| {
-            let (own, others) = rest.split_at(Axis(0), count);
-            rest = others;
-            own
-        })
-        .collect()
 }

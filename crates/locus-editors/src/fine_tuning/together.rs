@@ -4,12 +4,13 @@
 //! added to the weights, so the weights are read once for all requests that are under way, and what moves for one request
 //! is as small as what it can move.
 
-use locus_gpt2::{ParamMask, Params, PromptTargets, Scalar, nll_of_row};
+use locus_gpt2::internal::{nll_of_row, split_rows, split_rows_view};
+use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar};
 use rayon::prelude::*;
 
 use super::StudyFineTuning;
 use super::matrix::Descent;
-use super::pass::{Change, Scope, split, split_view};
+use super::pass::{Change, Scope};
 use crate::editor::Report;
 use crate::error::Result;
 use crate::fact::TokenRequest;
@@ -30,7 +31,7 @@ impl<F: Scalar> Tuned<'_, F> {
     ///
     /// # Panics
     /// When sequences share rows.
-    pub fn nll_per_token(&self, laid: &PromptTargets) -> Vec<f64> {
+    pub fn nll_per_token(&self, laid: &PromptTargets<F>) -> Vec<f64> {
         assert!(laid.batch.starts().iter().all(|&start| start == 0), "sequences that share rows");
         let mut logits = self.scope.forward(laid, &[(self.change, laid.n_targets.len())]).logits;
         let rows = logits.rows_mut().into_iter().zip(&laid.targets);
@@ -43,7 +44,7 @@ impl<F: Scalar> Tuned<'_, F> {
     }
 
     /// The edited weights.
-    pub fn weights(&self) -> Params<F> {
+    pub fn weights(&self) -> Gpt2<F> {
         self.scope.apply(self.change)
     }
 }
@@ -71,7 +72,7 @@ impl StudyFineTuning {
     /// When a constant is out of range, a request does not fit the model (before any is edited) or `finish` fails.
     pub fn fine_tune_each<F: Scalar, T, E: From<crate::Error>>(
         &self,
-        start: &Params<F>,
+        start: &Gpt2<F>,
         requests: &[TokenRequest],
         mask: Option<&ParamMask>,
         finish: impl FnMut(usize, &Tuned<'_, F>, &Report) -> std::result::Result<T, E>,
@@ -83,17 +84,17 @@ impl StudyFineTuning {
     fn fine_tune_within<F: Scalar, T, E: From<crate::Error>>(
         &self,
         most_bytes: usize,
-        start: &Params<F>,
+        start: &Gpt2<F>,
         requests: &[TokenRequest],
         mask: Option<&ParamMask>,
         mut finish: impl FnMut(usize, &Tuned<'_, F>, &Report) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
         self.check()?;
         for request in requests {
-            PromptTargets::new(start.config(), &[(&request.prompt, &request.target)])
+            PromptTargets::<F>::new(start.config(), &[(&request.prompt, &request.target)])
                 .map_err(crate::Error::from)?;
         }
-        let descent = Descent { lr: F::of(self.lr), clamp: F::of(self.clamp) };
+        let descent = Descent { lr: F::from_f64(self.lr), clamp: F::from_f64(self.clamp) };
         let scope = Scope::new(start, mask, descent);
         let bytes_of_step = scope.bytes_of_step();
         let memory_is_scarce = MOST_ROWS * self.max_steps * bytes_of_step > most_bytes;
@@ -159,7 +160,7 @@ impl StudyFineTuning {
         let mut forward = scope.forward(&laid, &changes);
         let mut d_logits = std::mem::take(&mut forward.logits);
         let counts = || laid.n_targets.iter().copied();
-        let parts = split(d_logits.view_mut(), counts());
+        let parts = split_rows(d_logits.view_mut(), counts());
         under_way.par_iter_mut().zip(parts).for_each(|(active, mut d_logits)| {
             let targets = &active.request.target;
             let mut loss = 0.0;
@@ -175,17 +176,17 @@ impl StudyFineTuning {
             } else {
                 active.report.steps += 1;
                 active.done = active.report.steps == self.max_steps;
-                let mean = F::one() / F::of(targets.len() as f64);
+                let mean = F::one() / F::from_f64(targets.len() as f64);
                 d_logits.map_inplace(|d| *d *= mean);
             }
         });
         let hidden = std::mem::take(&mut forward.hidden);
         let mut changes: Vec<_> = under_way.iter_mut().map(|active| &mut active.change).collect();
-        let d_embedded = scope.backward(&laid, forward, d_logits.view(), &mut changes);
+        let d_embedded = scope.backward(forward, d_logits.view(), &mut changes);
         let lengths: Vec<usize> = laid.batch.sequences().map(|rows| rows.len()).collect();
-        let parts = split_view(hidden.view(), counts());
-        let parts = parts.into_par_iter().zip(split_view(d_logits.view(), counts()));
-        let parts = parts.zip(split_view(d_embedded.view(), lengths.into_iter()));
+        let parts = split_rows_view(hidden.view(), counts());
+        let parts = parts.into_par_iter().zip(split_rows_view(d_logits.view(), counts()));
+        let parts = parts.zip(split_rows_view(d_embedded.view(), lengths.into_iter()));
         under_way.par_iter_mut().zip(parts).for_each(|(active, ((hidden, d_logits), d_embedded))| {
             let Change { tokens, positions, .. } = &mut active.change;
             tokens.step(scope.descent, hidden, d_logits, &active.tokens, d_embedded);
@@ -215,7 +216,7 @@ mod tests {
     /// Requests that begin at different times, and one at a time, end where those that begin together do.
     #[test]
     fn the_bound_on_memory_changes_no_edit() {
-        let start = Params::<f64>::init(&Config::new(2, 2, 8, 16, 32), &mut ChaCha8Rng::seed_from_u64(1));
+        let start = Gpt2::<f64>::init(&Config::new(2, 2, 8, 16, 32), &mut ChaCha8Rng::seed_from_u64(1));
         let request = |i: u32| TokenRequest { prompt: vec![i, i + 3, 2 * i], target: vec![i + 9, 5] };
         let requests: Vec<TokenRequest> = (1..7).map(request).collect();
         let editor = StudyFineTuning { lr: 0.05, clamp: 0.05, max_steps: 4, loss_stop: 0.0 };

@@ -88,8 +88,8 @@ impl<F: Scalar> TokenChange<F> {
             let (hidden, d_logits) = (hidden.to_slice(), d_logits.to_slice());
             let hidden = hidden.expect("rows are contiguous");
             let d_logits = d_logits.expect("rows are contiguous");
-            self.hidden_squares.iter_mut().zip(hidden).for_each(|(sum, x)| *sum += x.wide() * x.wide());
-            self.logit_squares.iter_mut().zip(d_logits).for_each(|(sum, x)| *sum += x.wide() * x.wide());
+            self.hidden_squares.iter_mut().zip(hidden).for_each(|(sum, x)| *sum += x.as_f64() * x.as_f64());
+            self.logit_squares.iter_mut().zip(d_logits).for_each(|(sum, x)| *sum += x.as_f64() * x.as_f64());
         }
         let largest = self.hidden_squares.iter().fold(0.0, |largest: f64, &x| largest.max(x));
         let reach = descent.reach();

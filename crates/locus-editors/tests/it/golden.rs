@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use locus_editors::{Editor, Fact, KeyCovariance, KeyStatistics, Memit, Rome, Row, ValueSearch, Variant};
-use locus_gpt2::{BlockParam, Config, ParamId, Params, Site};
+use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId};
 use locus_testkit::assert_close;
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ fn search(constants: &Value) -> ValueSearch {
 fn edits_agree_with_pytorch() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden");
     let config = Config::read(&folder.join("tiny/config.json")).unwrap();
-    let model = Params::<f64>::read(&folder.join("tiny/model_f64.safetensors"), &config).unwrap();
+    let model = Gpt2::<f64>::read(&folder.join("tiny/model_f64.safetensors"), &config).unwrap();
     let golden: Value =
         serde_json::from_str(&std::fs::read_to_string(folder.join("editors.json")).unwrap()).unwrap();
     let ridge = golden["ridge"].as_f64().unwrap();
@@ -63,7 +63,7 @@ fn edits_agree_with_pytorch() {
         .iter()
         .map(|(&layer, moments)| (layer, Arc::new(KeyCovariance::new(moments.mean(), ridge).unwrap())))
         .collect();
-    let change = |edited: &Params<f64>, layer: usize| -> Vec<f64> {
+    let change = |edited: &Gpt2<f64>, layer: usize| -> Vec<f64> {
         let id = ParamId::Block(layer, BlockParam::MlpOutWeight);
         edited.get(id).iter().zip(model.get(id)).map(|(a, b)| a - b).collect()
     };
@@ -71,8 +71,9 @@ fn edits_agree_with_pytorch() {
     let rome = &golden["rome"];
     let (layer, value) = (rome["layer"].as_u64().unwrap() as usize, search(&rome["constants"]));
     let fact_of_rome = fact(&rome["fact"]);
-    let found =
-        &value.find(&model, layer, Site::MlpOut, std::slice::from_ref(&fact_of_rome), &|| {}).unwrap()[0];
+    let found = &value
+        .find(&model, layer, HookPoint::MlpOut, std::slice::from_ref(&fact_of_rome), &|| {})
+        .unwrap()[0];
     assert_close("v_init", &found.start, &floats(&rome["v_init"]), AGREES);
     assert_close("losses", &found.losses, &floats(&rome["losses"]), AGREES);
     assert_close("nll", &found.nlls, &floats(&rome["nll"]), AGREES);
@@ -94,7 +95,7 @@ fn edits_agree_with_pytorch() {
     let facts: Vec<Fact> = memit["facts"].as_array().unwrap().iter().map(fact).collect();
     let layers: Vec<usize> = tokens(&memit["layers"]).into_iter().map(|layer| layer as usize).collect();
     let value = search(&memit["constants"]);
-    let found = value.find(&model, *layers.last().unwrap(), Site::ResidOut, &facts, &|| {}).unwrap();
+    let found = value.find(&model, *layers.last().unwrap(), HookPoint::ResidPost, &facts, &|| {}).unwrap();
     for (i, found) in found.iter().enumerate() {
         let z: Vec<f64> = found.start.iter().zip(&found.delta).map(|(start, delta)| start + delta).collect();
         assert_close(&format!("z {i}"), &z, &floats(&memit["z"][i]), AGREES);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use locus_editors::{
     Editor, Fact, KeyCovariance, KeyMoments, KeyStatistics, Memit, NullSpace, ValueSearch, regularised,
 };
-use locus_gpt2::{BlockParam, ParamId, ParamMask, Site};
+use locus_gpt2::{BlockParam, HookPoint, ParamId, ParamMask};
 use locus_testkit::{assert_close, random_vector};
 use ndarray::{Array2, Axis, concatenate};
 use ndarray_linalg::{Inverse, Solve};
@@ -93,10 +93,10 @@ proptest! {
         };
         let exact = edit(0.0);
         let edited = exact.patch.apply(&model).unwrap();
-        let values = value.find(&model, layer, Site::ResidOut, &facts, &|| {}).unwrap();
+        let values = value.find(&model, layer, HookPoint::ResidPost, &facts, &|| {}).unwrap();
         // Later tokens of a prompt may hold another fact's key; states before the lookups do not change below this layer.
         for (fact, value) in facts.iter().zip(&values) {
-            let stream = states(&edited, &fact.rows, layer, Site::ResidOut);
+            let stream = states(&edited, &fact.rows, layer, HookPoint::ResidPost);
             let wanted: Vec<f64> = value.start.iter().zip(&value.delta).map(|(a, b)| a + b).collect();
             assert_close("stream", stream.as_slice().unwrap(), &wanted, 1e-7);
         }
@@ -121,8 +121,8 @@ fn memit_over_layers_and_masks() {
     assert_eq!(changed, [0, 1].map(|layer| ParamId::Block(layer, BlockParam::MlpOutWeight)));
     let mask = ParamMask::random(model.config(), 900, &mut ChaCha8Rng::seed_from_u64(1));
     let masked = editor.edit(&model, &facts, Some(&mask)).unwrap();
-    let outside = mask.complement().isolate(&masked.patch.apply(&model).unwrap());
-    assert_eq!(outside.sha256(), mask.complement().isolate(&model).sha256());
+    let outside = mask.complement().ablate_complement(&masked.patch.apply(&model).unwrap());
+    assert_eq!(outside.sha256(), mask.complement().ablate_complement(&model).sha256());
     assert!(masked.report.nll_after > edit.report.nll_after);
     // AlphaEdit: what usual keys get hardly changes.
     let free = Memit { null_space: Some(0.5), l2: 0.1, ..constants.clone() };
@@ -157,7 +157,7 @@ fn statistics_are_the_mean_of_outer_products() {
     for sequence in &text {
         for lookup in 0..sequence.len() {
             let row = locus_editors::Row { tokens: sequence.clone(), lookup };
-            let key = states(&model, &[row], 2, Site::MlpKey);
+            let key = states(&model, &[row], 2, HookPoint::MlpPost);
             expected += &key.t().dot(&key);
         }
     }

@@ -1,7 +1,7 @@
 //! Patches of low rank, merging, and taking edits back.
 
 use locus_editors::{Delta, Error, Ledger, Patch};
-use locus_gpt2::{BlockParam, ParamId, ParamMask, Params};
+use locus_gpt2::{BlockParam, Gpt2, ParamId, ParamMask};
 use locus_testkit::{assert_close, random_vector};
 use ndarray::Array2;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use crate::support::{cases, model};
 
 /// A random change of one or two matrices, or of a vector.
-fn patch(base: &Params<f64>, seed: u64) -> Patch<f64> {
+fn patch(base: &Gpt2<f64>, seed: u64) -> Patch<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let layer = rng.random_range(0..3);
     if rng.random_range(0..4) == 0 {
@@ -31,7 +31,7 @@ fn patch(base: &Params<f64>, seed: u64) -> Patch<f64> {
     Patch::low_rank(base, factors.into_iter().take(1 + seed as usize % 2))
 }
 
-fn all(model: &Params<f64>) -> Vec<f64> {
+fn all(model: &Gpt2<f64>) -> Vec<f64> {
     model.ids().flat_map(|id| model.get(id).to_vec()).collect()
 }
 
@@ -56,8 +56,8 @@ proptest! {
         assert!(matches!(wrong, Error::WrongBase { .. }));
         let mask = ParamMask::random(base.config(), 500, &mut ChaCha8Rng::seed_from_u64(seed));
         let masked = first.masked(&mask).apply(&base).unwrap();
-        prop_assert_eq!(mask.complement().isolate(&masked).sha256(), mask.complement().isolate(&base).sha256());
-        assert_close("inside", &all(&mask.isolate(&masked)), &all(&mask.isolate(&middle)), 1e-15);
+        prop_assert_eq!(mask.complement().ablate_complement(&masked).sha256(), mask.complement().ablate_complement(&base).sha256());
+        assert_close("inside", &all(&mask.ablate_complement(&masked)), &all(&mask.ablate_complement(&middle)), 1e-15);
     }
 }
 
@@ -80,7 +80,7 @@ fn a_thousand_edits_and_back() {
     }
     assert!(ledger.revert().is_none() && ledger.merged().is_none());
     for id in base.ids() {
-        let bits = |model: &Params<f64>| model.get(id).iter().map(|w| w.to_bits()).collect::<Vec<_>>();
+        let bits = |model: &Gpt2<f64>| model.get(id).iter().map(|w| w.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(ledger.model()), bits(&base), "{id}");
     }
 }

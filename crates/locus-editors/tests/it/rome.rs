@@ -1,7 +1,7 @@
 //! ROME in its three forms and the search for values.
 
 use locus_editors::{Delta, Editor, Fact, Rome, Row, ValueSearch, Variant};
-use locus_gpt2::{BlockParam, ParamId, ParamMask, PromptTargets, Site};
+use locus_gpt2::{BlockParam, HookPoint, ParamId, ParamMask, PromptTargets};
 use locus_testkit::assert_close;
 use ndarray::{Array1, Array2, Axis};
 use proptest::prelude::*;
@@ -30,14 +30,14 @@ proptest! {
             let edit = editor.edit(&model, std::slice::from_ref(&fact), None).unwrap();
             let edited = edit.patch.apply(&model).unwrap();
             let facts = std::slice::from_ref(&fact);
-            let value = &constants.value.find(&model, layer, Site::MlpOut, facts, &|| {}).unwrap()[0];
+            let value = &constants.value.find(&model, layer, HookPoint::MlpOut, facts, &|| {}).unwrap()[0];
             let wanted: Vec<f64> = value.start.iter().zip(&value.delta).map(|(a, b)| a + b).collect();
             let answer = if variant == Variant::RRome {
-                let key = states(&model, &fact.rows, layer, Site::MlpKey).mean_axis(Axis(0)).unwrap();
+                let key = states(&model, &fact.rows, layer, HookPoint::MlpPost).mean_axis(Axis(0)).unwrap();
                 let weights = edited.matrix(ParamId::Block(layer, BlockParam::MlpOutWeight));
                 key.dot(&weights) + Array1::from(model.get(ParamId::Block(layer, BlockParam::MlpOutBias)).to_vec())
             } else {
-                states(&edited, &fact.rows[..1], layer, Site::MlpOut).row(0).to_owned()
+                states(&edited, &fact.rows[..1], layer, HookPoint::MlpOut).row(0).to_owned()
             };
             assert_close(variant.name(), answer.as_slice().unwrap(), &wanted, SOLVED);
 
@@ -61,14 +61,14 @@ proptest! {
     fn nothing_added_changes_nothing(seed in any::<u64>(), layer in 0usize..2, prefixes in 0usize..5) {
         let (model, fact) = (model(seed), fact(seed, prefixes));
         let search = ValueSearch { steps: 1, ..Default::default() };
-        let value = &search.find(&model, layer, Site::MlpOut, std::slice::from_ref(&fact), &|| {}).unwrap()[0];
+        let value = &search.find(&model, layer, HookPoint::MlpOut, std::slice::from_ref(&fact), &|| {}).unwrap()[0];
         prop_assert!(value.delta.iter().all(|&x| x == 0.0));
         let pairs: Vec<_> = fact.rows.iter().map(|row| (&row.tokens, &fact.target)).collect();
         let nll = PromptTargets::new(model.config(), &pairs).unwrap().nll_per_token(&model);
         let mean = nll.iter().sum::<f64>() / nll.len() as f64;
         assert_close("nll", &value.nlls, &[mean], 1e-11);
         assert_close("loss", &value.losses, &[mean], 1e-11);
-        let start = states(&model, &fact.rows[..1], layer, Site::MlpOut);
+        let start = states(&model, &fact.rows[..1], layer, HookPoint::MlpOut);
         assert_close("start", &value.start, start.as_slice().unwrap(), 1e-11);
     }
 
@@ -102,7 +102,7 @@ proptest! {
         let search = ValueSearch { steps: 6, ..Default::default() };
         let constants = Rome { value: search, ..rome(layer, Variant::PRome) };
         let edit = constants.with(covariance(&model, layer)).edit(&model, std::slice::from_ref(&fact), None).unwrap();
-        let value = &search.find(&model, layer, Site::MlpOut, &[fact], &|| {}).unwrap()[0];
+        let value = &search.find(&model, layer, HookPoint::MlpOut, &[fact], &|| {}).unwrap()[0];
         prop_assert!((edit.report.nll_before - value.nlls[0]).abs() < 1e-11);
         prop_assert!((edit.report.nll_after - value.nlls.last().unwrap()).abs() < SOLVED);
     }
@@ -115,12 +115,12 @@ proptest! {
         let search = ValueSearch { steps: 8, ..Default::default() };
         let find = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| search.find(&model, layer, Site::ResidOut, &facts, &|| {}).unwrap())
+            pool.install(|| search.find(&model, layer, HookPoint::ResidPost, &facts, &|| {}).unwrap())
         };
         let (together, again) = (find(1), find(3));
         for ((fact, value), again) in facts.iter().zip(&together).zip(&again) {
             prop_assert_eq!(&value.delta, &again.delta);
-            let alone = &search.find(&model, layer, Site::ResidOut, std::slice::from_ref(fact), &|| {}).unwrap()[0];
+            let alone = &search.find(&model, layer, HookPoint::ResidPost, std::slice::from_ref(fact), &|| {}).unwrap()[0];
             assert_close("delta", &value.delta, &alone.delta, 1e-8); // eight steps of Adam stretch rounding
             prop_assert_eq!(value.losses.len(), alone.losses.len());
         }
@@ -131,13 +131,13 @@ proptest! {
     fn masked_edits_leave_a_residual(seed in any::<u64>(), share in 0.2f64..0.9) {
         let (model, fact) = (model(seed), fact(seed, 3));
         let config = model.config();
-        let count = (share * ParamMask::population(config) as f64) as usize;
+        let count = (share * ParamMask::n_maskable(config) as f64) as usize;
         let mask = ParamMask::random(config, count, &mut ChaCha8Rng::seed_from_u64(seed));
         let editor = rome(1, Variant::RRome).with(covariance(&model, 1));
         let edit = editor.edit(&model, &[fact], Some(&mask)).unwrap();
         let edited = edit.patch.apply(&model).unwrap();
-        let outside = mask.complement().isolate(&edited);
-        prop_assert_eq!(outside.sha256(), mask.complement().isolate(&model).sha256());
+        let outside = mask.complement().ablate_complement(&edited);
+        prop_assert_eq!(outside.sha256(), mask.complement().ablate_complement(&model).sha256());
         let residual = edit.report.measures.iter().find(|(name, _)| name.starts_with("residual")).unwrap().1;
         prop_assert!(residual > 1e-3, "{residual}");
         let everything = editor.edit(&model, &[crate::support::fact(seed, 3)], Some(&ParamMask::full(config))).unwrap();
@@ -149,7 +149,7 @@ proptest! {
 fn the_search_obeys_its_constants() {
     let (model, fact) = (model(3), fact(3, 3));
     let find = |search: ValueSearch| {
-        search.find(&model, 1, Site::MlpOut, std::slice::from_ref(&fact), &|| {}).unwrap().remove(0)
+        search.find(&model, 1, HookPoint::MlpOut, std::slice::from_ref(&fact), &|| {}).unwrap().remove(0)
     };
     let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
     let clamped = find(ValueSearch { clamp: 0.3, weight_decay: 0.0, ..Default::default() });

@@ -1,21 +1,21 @@
 //! Fine-tuning inside a mask and patches, on small random models in f64.
 
 use locus_editors::{Patch, StudyFineTuning, TokenRequest};
-use locus_gpt2::{BlockParam, Config, ParamId, ParamMask, Params, PromptTargets};
+use locus_gpt2::{BlockParam, Config, Gpt2, ParamId, ParamMask, PromptTargets};
 use proptest::prelude::*;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
-fn model(seed: u64) -> Params<f64> {
+fn model(seed: u64) -> Gpt2<f64> {
     let mut config = Config::new(2, 2, 8, 12, 17);
     config.initializer_range = 0.3;
-    Params::init(&config, &mut ChaCha8Rng::seed_from_u64(seed))
+    Gpt2::init(&config, &mut ChaCha8Rng::seed_from_u64(seed))
 }
 
 fn request() -> TokenRequest {
     TokenRequest { prompt: vec![1, 2, 3], target: vec![4, 5] }
 }
 
-fn nll(model: &Params<f64>, request: &TokenRequest) -> f64 {
+fn nll(model: &Gpt2<f64>, request: &TokenRequest) -> f64 {
     let laid = PromptTargets::new(model.config(), &[(&request.prompt, &request.target)]).unwrap();
     laid.nll_per_token(model)[0]
 }
@@ -34,9 +34,9 @@ proptest! {
     fn masked_edits(seed in any::<u64>(), share in 0.1f64..1.0, isolate in any::<bool>()) {
         let intact = model(seed);
         let config = intact.config();
-        let count = (share * ParamMask::population(config) as f64) as usize;
+        let count = (share * ParamMask::n_maskable(config) as f64) as usize;
         let mask = ParamMask::random(config, count, &mut ChaCha8Rng::seed_from_u64(seed ^ 1));
-        let start = if isolate { mask.isolate(&intact) } else { intact };
+        let start = if isolate { mask.ablate_complement(&intact) } else { intact };
         let editor = StudyFineTuning::default();
         let (edited, report) = editor.fine_tune(&start, &request(), Some(&mask)).unwrap();
         for (id, inside) in mask.tensors() {
@@ -133,7 +133,7 @@ fn requests() -> Vec<TokenRequest> {
 /// Edits all requests together and one by one; gives the largest relative difference of changes of parameters (per
 /// tensor, against its largest change), of NLLs through the changes, and the number of entries at the clamp.
 fn together_against_one_by_one<F: locus_gpt2::Scalar>(
-    start: &Params<F>,
+    start: &Gpt2<F>,
     editor: &StudyFineTuning,
     mask: Option<&ParamMask>,
     of_weights: bool,
@@ -145,19 +145,21 @@ fn together_against_one_by_one<F: locus_gpt2::Scalar>(
             let (expected, by_itself) = editor.fine_tune(start, &requests[i], mask).unwrap();
             let actual = tuned.weights();
             let moved =
-                |id| start.get(id).iter().zip(expected.get(id)).map(|(s, e)| (s.wide() - e.wide()).abs());
+                |id| start.get(id).iter().zip(expected.get(id)).map(|(s, e)| (s.as_f64() - e.as_f64()).abs());
             let most = expected.ids().flat_map(moved).fold(0.0, f64::max);
             for id in expected.ids() {
-                let moves = |edited: &Params<F>| -> Vec<f64> {
+                let moves = |edited: &Gpt2<F>| -> Vec<f64> {
                     let pairs = start.get(id).iter().zip(edited.get(id));
-                    pairs.map(|(s, e)| if of_weights { e.wide() } else { e.wide() - s.wide() }).collect()
+                    pairs
+                        .map(|(s, e)| if of_weights { e.as_f64() } else { e.as_f64() - s.as_f64() })
+                        .collect()
                 };
                 let (actual, expected) = (moves(&actual), moves(&expected));
                 // Some gradients are zero but for rounding: a key's bias, say, moves all scores alike.
                 let largest = expected.iter().fold(1e-6 * most, |largest, x| largest.max(x.abs()));
                 // The slow way rounds each weight in every step, and both round gradients, whose terms are of order 1:
                 // that is more than some moves are.
-                let weight = start.get(id).iter().fold(0.0, |largest: f64, w| largest.max(w.wide().abs()));
+                let weight = start.get(id).iter().fold(0.0, |largest: f64, w| largest.max(w.as_f64().abs()));
                 let rounding = if of_weights {
                     0.0
                 } else {
@@ -196,15 +198,15 @@ fn together_is_one_by_one() {
     const TOLERANCE: f64 = 1e-10;
     let mut config = Config::new(2, 4, 64, 12, 40);
     config.initializer_range = 0.1;
-    let wide = Params::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(3));
+    let wide = Gpt2::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(3));
     for (start, name) in [(&wide, "wide"), (&model(5), "narrow")] {
         let config = start.config();
         let mask = |share: f64| {
-            let count = (share * ParamMask::population(config) as f64) as usize;
+            let count = (share * ParamMask::n_maskable(config) as f64) as usize;
             ParamMask::random(config, count, &mut ChaCha8Rng::seed_from_u64(9))
         };
         let (few, most) = (mask(0.05), mask(0.95));
-        let isolated = few.isolate(start);
+        let isolated = few.ablate_complement(start);
         let constants = [
             (StudyFineTuning { clamp: 10.0, ..Default::default() }, false),
             (StudyFineTuning { lr: 2e-3, ..Default::default() }, true),
@@ -229,8 +231,8 @@ fn together_is_one_by_one() {
 fn together_is_one_by_one_in_f32() {
     let mut config = Config::new(2, 4, 64, 12, 40);
     config.initializer_range = 0.1;
-    let start = Params::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(3));
-    let count = ParamMask::population(&config) / 20;
+    let start = Gpt2::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(3));
+    let count = ParamMask::n_maskable(&config) / 20;
     let few = ParamMask::random(&config, count, &mut ChaCha8Rng::seed_from_u64(9));
     for mask in [Some(&few), Some(&few.complement()), None] {
         let (difference, _) = together_against_one_by_one(&start, &StudyFineTuning::default(), mask, true);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use locus_editors::{Fact, KeyCovariance, KeyStatistics, Row};
-use locus_gpt2::{Batch, Config, ParamId, Params, Site};
+use locus_gpt2::{Batch, Config, Gpt2, HookPoint, ParamId};
 use locus_testkit::random_vector;
 use ndarray::{Array2, ArrayViewMut2, Axis};
 use proptest::prelude::*;
@@ -22,10 +22,10 @@ pub fn cases(n: u32) -> ProptestConfig {
     }
 }
 
-pub fn model(seed: u64) -> Params<f64> {
+pub fn model(seed: u64) -> Gpt2<f64> {
     let mut config = Config::new(3, 2, 8, 24, VOCABULARY as usize);
     config.initializer_range = 0.4;
-    let mut model = Params::init(&config, &mut ChaCha8Rng::seed_from_u64(seed));
+    let mut model = Gpt2::init(&config, &mut ChaCha8Rng::seed_from_u64(seed));
     for (i, id) in ParamId::all(&config).filter(|id| id.is_vector()).enumerate() {
         let noise = random_vector(id.len(&config), seed ^ (i as u64 + 1));
         model.get_mut(id).iter_mut().zip(noise).for_each(|(w, noise)| *w += 0.2 * noise);
@@ -43,7 +43,7 @@ pub fn text(seed: u64, n: usize) -> Vec<Vec<u32>> {
         .collect()
 }
 
-pub fn covariance(model: &Params<f64>, layer: usize) -> Arc<KeyCovariance> {
+pub fn covariance(model: &Gpt2<f64>, layer: usize) -> Arc<KeyCovariance> {
     let mut statistics = KeyStatistics::empty(model, &[layer]).unwrap();
     statistics.collect(model, &text(5, 60), &mut |_| true).unwrap();
     Arc::new(KeyCovariance::new(statistics.layers[&layer].mean(), RIDGE).unwrap())
@@ -65,17 +65,17 @@ pub fn fact(seed: u64, prefixes: usize) -> Fact {
 }
 
 /// A state at the lookups of rows, one row each.
-pub fn states(model: &Params<f64>, rows: &[Row], layer: usize, site: Site) -> Array2<f64> {
+pub fn states(model: &Gpt2<f64>, rows: &[Row], layer: usize, site: HookPoint) -> Array2<f64> {
     let sequences: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
     let batch = Batch::new(model.config(), &sequences).unwrap();
     let lookups: Vec<usize> =
         batch.sequences().zip(rows).map(|(rows, row)| rows.start + row.lookup).collect();
     let mut found = Array2::zeros((0, 0));
-    let mut take = |at: usize, visited: Site, state: ArrayViewMut2<f64>| {
+    let mut take = |at: usize, visited: HookPoint, state: ArrayViewMut2<f64>| {
         if (at, visited) == (layer, site) {
             found = state.select(Axis(0), &lookups);
         }
     };
-    model.trace(&batch, &mut take);
+    model.run(&batch).with_hooks(&mut take).tape();
     found
 }

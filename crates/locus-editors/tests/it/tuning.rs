@@ -1,7 +1,7 @@
 //! The fine-tuning baselines and LoRA.
 
 use locus_editors::{Delta, Editor, Fact, FineTuning, Lora, Scored, StudyFineTuning};
-use locus_gpt2::{BlockParam, ParamId, ParamMask, Params, PromptTargets};
+use locus_gpt2::{BlockParam, Gpt2, ParamId, ParamMask, PromptTargets};
 use proptest::prelude::*;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
@@ -12,7 +12,7 @@ fn facts(seed: u64, n: u64) -> Vec<Fact> {
 }
 
 /// Mean over facts of the mean NLL of their target tokens, all after the prompt alone or each in its place.
-fn loss(model: &Params<f64>, facts: &[Fact], scored: Scored) -> f64 {
+fn loss(model: &Gpt2<f64>, facts: &[Fact], scored: Scored) -> f64 {
     let of = |fact: &Fact| {
         let prompt = &fact.rows[0].tokens;
         let nlls = |target: &[u32]| {
@@ -83,7 +83,7 @@ proptest! {
         prop_assert_eq!(&again.patch, &edit.patch, "the seed decides");
         let mask = ParamMask::random(model.config(), 1200, &mut ChaCha8Rng::seed_from_u64(seed));
         let masked = editor.edit(&model, &facts, Some(&mask)).unwrap().patch.apply(&model).unwrap();
-        prop_assert_eq!(mask.complement().isolate(&masked).sha256(), mask.complement().isolate(&model).sha256());
+        prop_assert_eq!(mask.complement().ablate_complement(&masked).sha256(), mask.complement().ablate_complement(&model).sha256());
     }
 }
 

@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use locus_gpt2::{
-    Batch, BlockParam, Checkpoint, Config, ParamId, ParamMask, Params, PromptTargets, Tokenizer,
+    Batch, BlockParam, Checkpoint, Config, Gpt2, ParamId, ParamMask, PromptTargets, Tokenizer,
     write_checkpoint,
 };
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::support::golden_folder;
 
-fn model() -> Params<f32> {
-    Params::init(&Config::new(2, 2, 6, 8, 11), &mut ChaCha8Rng::seed_from_u64(5))
+fn model() -> Gpt2<f32> {
+    Gpt2::init(&Config::new(2, 2, 6, 8, 11), &mut ChaCha8Rng::seed_from_u64(5))
 }
 
 /// A folder with a complete small checkpoint that a test may break.
@@ -31,7 +31,7 @@ fn edit_config(folder: &Path, field: &str, value: serde_json::Value) {
 }
 
 fn error(folder: &Path) -> String {
-    let error = Checkpoint::<f32>::read(folder).expect_err("the checkpoint is broken").to_string();
+    let error = Checkpoint::<f32>::from_pretrained(folder).expect_err("the checkpoint is broken").to_string();
     assert!(!error.contains('\n'), "one line: {error}");
     error
 }
@@ -46,7 +46,7 @@ fn checkpoints_round_trip_with_identical_bytes() {
     let bytes = |folder: &tempfile::TempDir| std::fs::read(folder.path().join("model.safetensors")).unwrap();
     assert_eq!(bytes(&a), bytes(&b));
     let config = Config::read(&a.path().join("config.json")).unwrap();
-    let read = Params::<f32>::read(&a.path().join("model.safetensors"), &config).unwrap();
+    let read = Gpt2::<f32>::read(&a.path().join("model.safetensors"), &config).unwrap();
     assert_eq!(read.sha256(), model.sha256());
     assert_eq!(std::fs::read_dir(a.path()).unwrap().count(), 2, "no temporary file stays behind");
 }
@@ -120,18 +120,18 @@ fn weights_that_are_not_finite_are_refused() {
     model.get_mut(ParamId::Block(1, BlockParam::MlpInBias))[3] = f32::NAN;
     let path = folder.path().join("model.safetensors");
     model.write(&path, "{}").unwrap();
-    let why = Params::<f32>::read(&path, model.config()).unwrap_err().to_string();
+    let why = Gpt2::<f32>::read(&path, model.config()).unwrap_err().to_string();
     assert!(why.contains("h.1.mlp.c_fc.bias has NaN at index 3; expected finite numbers"), "{why}");
 }
 
 #[test]
 fn unusable_batches_are_refused() {
     let config = Config::new(1, 1, 4, 3, 5);
-    let why = |sequences: &[Vec<u32>]| Batch::new(&config, sequences).unwrap_err().to_string();
+    let why = |sequences: &[Vec<u32>]| Batch::<f32>::new(&config, sequences).unwrap_err().to_string();
     assert!(why(&[vec![1], vec![]]).contains("sequence 1 has no tokens"));
     assert!(why(&[vec![1; 4]]).contains("at most 3"));
     assert!(why(&[vec![5]]).contains("vocabulary has 5"));
-    let no_target = PromptTargets::new(&config, &[(vec![1], vec![])]).unwrap_err().to_string();
+    let no_target = PromptTargets::<f32>::new(&config, &[(vec![1], vec![])]).unwrap_err().to_string();
     assert!(no_target.contains("target 0 has no tokens"));
 }
 

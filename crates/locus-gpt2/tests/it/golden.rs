@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use locus_gpt2::internal::decode;
 use locus_gpt2::{
-    Batch, Checkpoint, Config, ParamId, Params, Past, PromptTargets, Sampling, Scalar, ScoreHead, Site,
-    Target, decode, read_safetensors,
+    Batch, Checkpoint, Config, Gpt2, HookPoint, Number, ParamId, ParamSet, PromptTargets, Sampling, Scalar,
+    ScoreHead, Target, read_safetensors,
 };
 use locus_testkit::{GOLDEN_F32, GOLDEN_F64, assert_close};
 use ndarray::{Array2, ArrayViewMut2, s};
@@ -12,7 +13,7 @@ use ndarray::{Array2, ArrayViewMut2, s};
 use crate::support::golden_folder;
 
 struct Golden<F> {
-    model: Params<F>,
+    model: Gpt2<F>,
     floats: BTreeMap<String, Vec<f64>>,
     tokens: Vec<Vec<u32>>,
     labels: Vec<usize>,
@@ -21,7 +22,7 @@ struct Golden<F> {
 fn golden<F: Scalar>(weights: &str, expected: &str) -> Golden<F> {
     let folder = golden_folder().join("tiny");
     let config = Config::read(&folder.join("config.json")).unwrap();
-    let model = Params::read(&folder.join(weights), &config).unwrap();
+    let model = Gpt2::read(&folder.join(weights), &config).unwrap();
     read_safetensors(&folder.join(expected), |tensors, _| {
         let (mut floats, mut integers) = (BTreeMap::new(), BTreeMap::new());
         for (name, view) in tensors.iter() {
@@ -42,24 +43,24 @@ fn golden<F: Scalar>(weights: &str, expected: &str) -> Golden<F> {
 }
 
 fn wide<F: Scalar>(values: impl IntoIterator<Item = F>) -> Vec<f64> {
-    values.into_iter().map(Scalar::wide).collect()
+    values.into_iter().map(Number::as_f64).collect()
 }
 
 fn check<F: Scalar>(golden: &Golden<F>, tolerance: f64) {
     let Golden { model, floats, tokens, labels } = golden;
     let batch = Batch::new(model.config(), tokens).unwrap();
     let mut residuals = Vec::new();
-    let mut tap = |_: usize, site: Site, state: ArrayViewMut2<F>| {
-        if site == Site::ResidIn {
+    let mut hook = |_: usize, point: HookPoint, state: ArrayViewMut2<F>| {
+        if point == HookPoint::ResidPre {
             residuals.push(state.to_owned());
         }
     };
-    let trace = model.trace(&batch, &mut tap);
-    let logits = model.logits(trace.hidden.view());
+    let tape = model.run(&batch).with_hooks(&mut hook).tape();
+    let logits = model.logits(tape.hidden.view());
     for (i, rows) in batch.sequences().enumerate() {
         let close = |name: String, actual: Vec<f64>| assert_close(&name, &actual, &floats[&name], tolerance);
         close(format!("logits.{i}"), wide(logits.slice(s![rows.clone(), ..]).iter().copied()));
-        close(format!("hidden.{i}"), wide(trace.hidden.slice(s![rows.clone(), ..]).iter().copied()));
+        close(format!("hidden.{i}"), wide(tape.hidden.slice(s![rows.clone(), ..]).iter().copied()));
         for (layer, resid) in residuals.iter().enumerate() {
             close(format!("resid.{i}.{layer}"), wide(resid.slice(s![rows.clone(), ..]).iter().copied()));
         }
@@ -69,9 +70,9 @@ fn check<F: Scalar>(golden: &Golden<F>, tolerance: f64) {
         .sequences()
         .flat_map(|s| (s.start..s.end - 1).map(|row| Target { row, token: batch.tokens()[row + 1] }))
         .collect();
-    let mut grads = Params::zeros(model.config(), ParamId::all(model.config()));
-    let (nll, d_hidden) = model.nll_backward(&trace, &targets, &vec![F::one(); targets.len()], &mut grads);
-    model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
+    let mut grads = ParamSet::zeros(model.config(), ParamId::all(model.config()));
+    let (nll, d_hidden) = model.nll_backward(&tape, &targets, &vec![F::one(); targets.len()], &mut grads);
+    model.backward(&tape, d_hidden.view(), &mut grads, &mut ());
     let expected: Vec<f64> =
         (0..3).flat_map(|i| floats.get(&format!("nll.{i}")).cloned().unwrap_or_default()).collect();
     assert_close("nll", &nll, &expected, tolerance);
@@ -81,17 +82,17 @@ fn check<F: Scalar>(golden: &Golden<F>, tolerance: f64) {
         assert_close(&name, &wide(grads.get(id).iter().copied()), &floats[&name], tolerance);
     }
 
-    let weight: Vec<F> = floats["classify.weight"].iter().map(|&x| F::of(x)).collect();
+    let weight: Vec<F> = floats["classify.weight"].iter().map(|&x| F::from_f64(x)).collect();
     let head = ScoreHead { weight: Array2::from_shape_vec((2, model.config().n_embd), weight).unwrap() };
     let scores = head.logits(model, &batch);
     assert_close("classify.logits", &wide(scores.iter().copied()), &floats["classify.logits"], tolerance);
-    let past = Past::none(model.config());
-    let trace = model.trace_reads(&batch, past, model.embed(&batch), 0, &batch.last_rows(), &mut ());
-    let (loss, d_hidden) = head.cross_entropy_backward(trace.hidden.view(), labels);
-    let mean = F::one() / F::of(3.0);
+    let last = batch.last_rows();
+    let tape = model.run(&batch).reading(&last).tape();
+    let (loss, d_hidden) = head.cross_entropy_backward(tape.hidden.view(), labels);
+    let mean = F::one() / F::from_f64(3.0);
     assert_close("classify.loss", &[loss / 3.0], &floats["classify.loss"], tolerance);
-    let mut grads = Params::zeros(model.config(), ParamId::all(model.config()));
-    model.backward(&batch, &trace, d_hidden.mapv(|g| g * mean).view(), &mut grads, &mut ());
+    let mut grads = ParamSet::zeros(model.config(), ParamId::all(model.config()));
+    model.backward(&tape, d_hidden.mapv(|g| g * mean).view(), &mut grads, &mut ());
     for id in ParamId::all(model.config()) {
         let name = format!("classify.grad.{id}");
         let actual = wide(grads.get(id).iter().copied());
@@ -114,7 +115,7 @@ fn f64_agrees_with_transformers() {
 fn half_precision_checkpoints_load() {
     let folder = golden_folder().join("tiny");
     let config = Config::read(&folder.join("config.json")).unwrap();
-    let read = |name: &str| Params::<f64>::read(&folder.join(name), &config).unwrap();
+    let read = |name: &str| Gpt2::<f64>::read(&folder.join(name), &config).unwrap();
     let exact = read("model.safetensors");
     for (name, tolerance) in
         [("model_f16.safetensors", 0.5f64.powi(11)), ("model_bf16.safetensors", 0.5f64.powi(8))]
@@ -129,7 +130,7 @@ fn half_precision_checkpoints_load() {
 #[test]
 fn scores_and_greedy_text_agree_with_transformers() {
     let folder = golden_folder().join("score");
-    let Checkpoint { model, tokenizer } = Checkpoint::<f32>::read(&folder).unwrap();
+    let Checkpoint { model, tokenizer } = Checkpoint::<f32>::from_pretrained(&folder).unwrap();
     let text = std::fs::read_to_string(folder.join("expected.jsonl")).unwrap();
     let mut lines = 0;
     for line in text.lines() {

@@ -1,19 +1,21 @@
 //! Every backward against directional finite differences in f64.
 
-use locus_gpt2::{BlockParam, Chosen, Params, Past, PromptTargets, ScoreHead, Site, Target, select_rows};
+use locus_gpt2::internal::select_rows;
+use locus_gpt2::{
+    BlockParam, Gpt2, HookPoint, ParamEntries, ParamId, ParamSet, PromptTargets, ScoreHead, Target,
+};
 use locus_testkit::{REORDERED_F64, assert_close, check_directional, random_vector};
 use ndarray::{Array2, ArrayViewMut2};
 use proptest::prelude::*;
 
 use crate::support::{Problem, cases, problem};
-use locus_gpt2::ParamId;
 
 /// A smooth loss of the final hidden states with a random gradient.
 fn probe(problem: &Problem, shape: (usize, usize)) -> Array2<f64> {
     Array2::from_shape_vec(shape, random_vector(shape.0 * shape.1, problem.seed ^ 77)).unwrap()
 }
 
-fn with(model: &Params<f64>, id: ParamId, values: &[f64]) -> Params<f64> {
+fn with(model: &Gpt2<f64>, id: ParamId, values: &[f64]) -> Gpt2<f64> {
     let mut changed = model.clone();
     changed.insert(id, values.to_vec());
     changed
@@ -34,13 +36,13 @@ proptest! {
     #[test]
     fn every_parameter(problem in problem()) {
         let (model, batch) = (problem.model(), problem.batch());
-        let trace = model.trace(&batch, &mut ());
-        let d_hidden = probe(&problem, trace.hidden.dim());
-        let mut grads = Params::zeros(model.config(), ParamId::all(model.config()));
-        model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
+        let tape = model.run(&batch).tape();
+        let d_hidden = probe(&problem, tape.hidden.dim());
+        let mut grads = ParamSet::zeros(model.config(), ParamId::all(model.config()));
+        model.backward(&tape, d_hidden.view(), &mut grads, &mut ());
         for id in ParamId::all(model.config()) {
             check_directional(&id.to_string(), model.get(id), grads.get(id), problem.seed, |values| {
-                (with(&model, id, values).hidden(&batch) * &d_hidden).sum()
+                (with(&model, id, values).run(&batch).hidden() * &d_hidden).sum()
             });
         }
     }
@@ -49,16 +51,16 @@ proptest! {
     #[test]
     fn chosen_scalars(problem in problem(), every in 1usize..20) {
         let (model, batch) = (problem.model(), problem.batch());
-        let (past, reads) = (Past::none(model.config()), batch.last_rows());
-        let trace = model.trace_reads(&batch, past, model.embed(&batch), 0, &reads, &mut ());
-        let d_hidden = probe(&problem, trace.hidden.dim());
-        let mut all = Params::zeros(model.config(), ParamId::maskable(model.config()));
-        model.backward(&batch, &trace, d_hidden.view(), &mut all, &mut ());
+        let reads = batch.last_rows();
+        let tape = model.run(&batch).reading(&reads).tape();
+        let d_hidden = probe(&problem, tape.hidden.dim());
+        let mut all = ParamSet::zeros(model.config(), ParamId::maskable(model.config()));
+        model.backward(&tape, d_hidden.view(), &mut all, &mut ());
         let places = |id: ParamId| (0..id.len(model.config()) as u32).filter(|i| i * 7 % every as u32 == 0).collect();
-        let chosen: Vec<Chosen> =
-            ParamId::maskable(model.config()).map(|id| Chosen::new(model.config(), id, places(id))).collect();
+        let chosen: Vec<ParamEntries> =
+            ParamId::maskable(model.config()).map(|id| ParamEntries::new(model.config(), id, places(id))).collect();
         let mut sums: Vec<Vec<f64>> = chosen.iter().map(|chosen| vec![0.0; chosen.indices().len()]).collect();
-        model.backward_to_chosen(&batch, &trace, d_hidden.view(), &chosen, &mut sums);
+        model.backward_to_entries(&tape, d_hidden.view(), &chosen, &mut sums);
         for ((id, chosen), sums) in ParamId::maskable(model.config()).zip(&chosen).zip(&sums) {
             let expected: Vec<f64> = chosen.indices().iter().map(|&i| all.get(id)[i as usize]).collect();
             assert_close(&id.to_string(), sums, &expected, REORDERED_F64);
@@ -70,47 +72,47 @@ proptest! {
     fn residual_stream(problem in problem(), layer in 0usize..3) {
         let (model, batch) = (problem.model(), problem.batch());
         let layer = layer.min(model.config().n_layer - 1);
-        let x = model.blocks(&batch, model.embed(&batch), 0..layer, &mut ());
-        let trace = model.trace_from(&batch, x.clone(), layer, &mut ());
-        let d_hidden = probe(&problem, trace.hidden.dim());
-        let mut none = Params::zeros(model.config(), []);
-        let d_x = model.backward(&batch, &trace, d_hidden.view(), &mut none, &mut ());
+        let x = model.run(&batch).until_layer(layer).resid();
+        let tape = model.run(&batch).from_layer(layer, x.clone()).tape();
+        let d_hidden = probe(&problem, tape.hidden.dim());
+        let mut none = ParamSet::zeros(model.config(), []);
+        let d_x = model.backward(&tape, d_hidden.view(), &mut none, &mut ());
         prop_assert_eq!(none.ids().count(), 0);
         check_directional("resid", x.as_slice().unwrap(), d_x.as_slice().unwrap(), problem.seed, |values| {
             let x = Array2::from_shape_vec(x.dim(), values.to_vec()).unwrap();
-            (model.trace_from(&batch, x, layer, &mut ()).hidden * &d_hidden).sum()
+            (model.run(&batch).from_layer(layer, x).tape().hidden * &d_hidden).sum()
         });
     }
 
-    /// The gradient a tap sees at each site is the derivative with respect to what a tap adds there: this separates
+    /// The gradient a hook sees at each hook point is the derivative with respect to what a hook adds there: this separates
     /// LayerNorm, attention, GELU and the two linear maps of the MLP.
     #[test]
-    fn every_site(problem in problem()) {
-        const SITES: [Site; 11] = [
-            Site::ResidIn, Site::Ln1Out, Site::Qkv, Site::HeadOut, Site::AttnOut, Site::ResidMid,
-            Site::Ln2Out, Site::MlpPre, Site::MlpKey, Site::MlpOut, Site::ResidOut,
+    fn every_hook_point(problem in problem()) {
+        const POINTS: [HookPoint; 11] = [
+            HookPoint::ResidPre, HookPoint::Ln1, HookPoint::Qkv, HookPoint::Z, HookPoint::AttnOut, HookPoint::ResidMid,
+            HookPoint::Ln2, HookPoint::MlpPre, HookPoint::MlpPost, HookPoint::MlpOut, HookPoint::ResidPost,
         ];
         let (model, batch) = (problem.model(), problem.batch());
         let layer = model.config().n_layer / 2;
-        let trace = model.trace(&batch, &mut ());
-        let d_hidden = probe(&problem, trace.hidden.dim());
+        let tape = model.run(&batch).tape();
+        let d_hidden = probe(&problem, tape.hidden.dim());
         let mut seen = std::collections::BTreeMap::new();
-        let mut tap = |at: usize, site: Site, d: ArrayViewMut2<f64>| {
+        let mut hook = |at: usize, point: HookPoint, d: ArrayViewMut2<f64>| {
             if at == layer {
-                seen.insert(site, d.to_owned());
+                seen.insert(point, d.to_owned());
             }
         };
-        let mut none = Params::zeros(model.config(), []);
-        model.backward(&batch, &trace, d_hidden.view(), &mut none, &mut tap);
-        for site in SITES {
-            let d = seen[&site].as_slice().unwrap().to_vec();
-            check_directional(&format!("{site:?}"), &vec![0.0; d.len()], &d, problem.seed, |shift| {
-                let mut add = |at: usize, here: Site, mut state: ArrayViewMut2<f64>| {
-                    if at == layer && here == site {
+        let mut none = ParamSet::zeros(model.config(), []);
+        model.backward(&tape, d_hidden.view(), &mut none, &mut hook);
+        for point in POINTS {
+            let d = seen[&point].as_slice().unwrap().to_vec();
+            check_directional(&format!("{point:?}"), &vec![0.0; d.len()], &d, problem.seed, |shift| {
+                let mut add = |at: usize, here: HookPoint, mut state: ArrayViewMut2<f64>| {
+                    if at == layer && here == point {
                         state.iter_mut().zip(shift).for_each(|(x, s)| *x += s);
                     }
                 };
-                (model.trace(&batch, &mut add).hidden * &d_hidden).sum()
+                (model.run(&batch).with_hooks(&mut add).tape().hidden * &d_hidden).sum()
             });
         }
     }
@@ -121,16 +123,16 @@ proptest! {
         let (model, batch) = (problem.model(), problem.batch());
         let targets = next_token_targets(&problem);
         let weights = random_vector(targets.len(), problem.seed);
-        let trace = model.trace(&batch, &mut ());
-        let mut grads = Params::zeros(model.config(), ParamId::all(model.config()));
-        let (nll, d_hidden) = model.nll_backward(&trace, &targets, &weights, &mut grads);
-        model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
-        let again = model.nll(model.hidden(&batch).view(), &targets);
+        let tape = model.run(&batch).tape();
+        let mut grads = ParamSet::zeros(model.config(), ParamId::all(model.config()));
+        let (nll, d_hidden) = model.nll_backward(&tape, &targets, &weights, &mut grads);
+        model.backward(&tape, d_hidden.view(), &mut grads, &mut ());
+        let again = model.nll(model.run(&batch).hidden().view(), &targets);
         locus_testkit::assert_close("nll", &nll, &again, locus_testkit::REORDERED_F64);
         for id in [ParamId::TokenEmbedding, ParamId::PositionEmbedding, ParamId::Block(0, BlockParam::AttnInWeight)] {
             check_directional(&id.to_string(), model.get(id), grads.get(id), problem.seed, |values| {
                 let model = with(&model, id, values);
-                model.nll(model.hidden(&batch).view(), &targets).iter().zip(&weights).map(|(nll, w)| nll * w).sum()
+                model.nll(model.run(&batch).hidden().view(), &targets).iter().zip(&weights).map(|(nll, w)| nll * w).sum()
             });
         }
     }
@@ -143,15 +145,15 @@ proptest! {
         let head = ScoreHead { weight: Array2::from_shape_vec((2, d), random_vector(2 * d, problem.seed)).unwrap() };
         let classes: Vec<usize> = (0..batch.n_sequences()).map(|i| (i + problem.seed as usize) % 2).collect();
         // The states of the last tokens alone, so this checks the last block's leaving out of rows too.
-        let past = Past::none(model.config());
-        let trace = model.trace_reads(&batch, past, model.embed(&batch), 0, &batch.last_rows(), &mut ());
-        let mut grads = Params::zeros(model.config(), ParamId::maskable(model.config()));
-        let (_, d_hidden) = head.cross_entropy_backward(trace.hidden.view(), &classes);
-        model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
+        let last = batch.last_rows();
+        let tape = model.run(&batch).reading(&last).tape();
+        let mut grads = ParamSet::zeros(model.config(), ParamId::maskable(model.config()));
+        let (_, d_hidden) = head.cross_entropy_backward(tape.hidden.view(), &classes);
+        model.backward(&tape, d_hidden.view(), &mut grads, &mut ());
         for id in [ParamId::Block(0, BlockParam::MlpInWeight), ParamId::Block(0, BlockParam::Ln1Weight)] {
             check_directional(&id.to_string(), model.get(id), grads.get(id), problem.seed, |values| {
                 let model = with(&model, id, values);
-                let last = select_rows(model.hidden(&batch).view(), &batch.last_rows());
+                let last = select_rows(model.run(&batch).hidden().view(), &batch.last_rows());
                 head.cross_entropy_backward(last.view(), &classes).0
             });
         }
@@ -162,13 +164,13 @@ proptest! {
 #[test]
 fn prompt_targets_lay_out() {
     let config = locus_gpt2::Config::new(1, 1, 4, 8, 9);
-    let laid = PromptTargets::new(&config, &[(vec![1, 2], vec![3]), (vec![4], vec![5, 6])]).unwrap();
+    let laid = PromptTargets::<f32>::new(&config, &[(vec![1, 2], vec![3]), (vec![4], vec![5, 6])]).unwrap();
     assert_eq!(laid.batch.tokens(), [1, 2, 4, 5]);
     let rows: Vec<_> = laid.targets.iter().map(|t| (t.row, t.token)).collect();
     assert_eq!(rows, [(1, 3), (2, 5), (3, 6)]);
     assert_eq!(laid.mean_per_sequence(&[1.0, 2.0, 4.0]), [1.0, 3.0]);
     let pairs = [(vec![1, 2], vec![3]), (vec![1, 2], vec![4, 5]), (vec![1], vec![2, 3])];
-    let laid = PromptTargets::sharing(&config, &pairs).unwrap();
+    let laid = PromptTargets::<f32>::prefix_sharing(&config, &pairs).unwrap();
     assert_eq!(laid.batch.tokens(), [1, 2, 4]);
     let rows: Vec<_> = laid.targets.iter().map(|t| (t.row, t.token)).collect();
     assert_eq!(rows, [(1, 3), (1, 4), (2, 5), (0, 2), (1, 3)]);

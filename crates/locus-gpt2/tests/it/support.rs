@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use locus_gpt2::{Batch, Config, ParamId, Params};
+use locus_gpt2::{Batch, Config, Gpt2, ParamId};
 use proptest::prelude::*;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
@@ -20,10 +20,10 @@ pub struct Problem {
 
 impl Problem {
     /// Weights large enough that every non-linearity is felt, biases and gains included.
-    pub fn model(&self) -> Params<f64> {
+    pub fn model(&self) -> Gpt2<f64> {
         let mut config = self.config.clone();
         config.initializer_range = 0.3;
-        let mut model = Params::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(self.seed));
+        let mut model = Gpt2::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(self.seed));
         for (i, id) in ParamId::all(&config).filter(|id| id.is_vector()).enumerate() {
             let noise = locus_testkit::random_vector(id.len(&config), self.seed ^ (i as u64 + 1));
             model.get_mut(id).iter_mut().zip(noise).for_each(|(w, noise)| *w += 0.2 * noise);
@@ -31,7 +31,7 @@ impl Problem {
         model
     }
 
-    pub fn batch(&self) -> Batch {
+    pub fn batch(&self) -> Batch<f64> {
         Batch::new(&self.config, &self.sequences).expect("problems fit their model")
     }
 }

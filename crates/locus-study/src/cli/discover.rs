@@ -12,7 +12,8 @@ use locus_circuits::{
 };
 use locus_data::pairs::{self, AnswerColumns, PromptPair};
 use locus_data::seed::stream;
-use locus_gpt2::{Checkpoint, Config, Params, Scalar, Tokenizer, write_atomically};
+use locus_gpt2::internal::write_atomically;
+use locus_gpt2::{Checkpoint, Config, Gpt2, Scalar, Tokenizer};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -190,7 +191,7 @@ impl Discover {
 
     fn scores<F: Scalar>(
         &self,
-        model: &Params<F>,
+        model: &Gpt2<F>,
         pairs: &[Pair],
         metric: Metric,
         reference: Reference,

@@ -100,7 +100,7 @@ impl Edit {
         let facts = chosen.facts(&checkpoint, &requests, &prepared, global.seed).with_context(place)?;
         let editor = chosen.editor(&self.editor, global, &checkpoint)?;
         let start = match &mask {
-            Some(mask) if self.isolate => mask.isolate(&checkpoint.model),
+            Some(mask) if self.isolate => mask.ablate_complement(&checkpoint.model),
             _ => checkpoint.model.clone(),
         };
         let together = self.together || chosen.writes_many();

@@ -67,7 +67,7 @@ impl Global {
 
     /// Reads `--model`.
     pub fn checkpoint<F: Scalar>(&self) -> Result<Checkpoint<F>> {
-        Ok(Checkpoint::read(&self.model_folder()?)?)
+        Ok(Checkpoint::from_pretrained(&self.model_folder()?)?)
     }
 }
 

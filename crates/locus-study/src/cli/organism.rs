@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use locus_data::{StudyData, Task, grammar};
-use locus_gpt2::{Checkpoint, write_atomically, write_checkpoint};
+use locus_gpt2::internal::write_atomically;
+use locus_gpt2::{Checkpoint, write_checkpoint};
 
 use super::global::{Global, organism_folder};
 use crate::organism::{Card, Recipe, train, train_tokenizer};

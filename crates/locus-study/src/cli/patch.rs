@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use locus_editors::{Delta, Ledger, Patch};
-use locus_gpt2::{Checkpoint, Params, Scalar, write_checkpoint};
+use locus_gpt2::{Checkpoint, Gpt2, Scalar, write_checkpoint};
 use serde_json::json;
 
 use super::Unusable;
@@ -66,7 +66,7 @@ impl PatchArgs {
                 for name in ["tokenizer.json", "vocab.json", "merges.txt"] {
                     if from.join(name).exists() {
                         let bytes = std::fs::read(from.join(name))?;
-                        locus_gpt2::write_atomically(&folder.join(name), &bytes)?;
+                        locus_gpt2::internal::write_atomically(&folder.join(name), &bytes)?;
                     }
                 }
                 Ok(())
@@ -84,7 +84,7 @@ impl PatchArgs {
 }
 
 /// The patches on top of each other; each must belong to what the ones before it make.
-fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Params<F>) -> Result<Ledger<F>> {
+fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Gpt2<F>) -> Result<Ledger<F>> {
     let mut ledger = Ledger::new(model);
     for (path, patch) in files.patches.iter().zip(patches) {
         ledger.apply(patch).with_context(|| path.display().to_string())?;
@@ -92,7 +92,7 @@ fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Params<F>) -> 
     Ok(ledger)
 }
 
-fn list<F: Scalar>(files: &Files, patches: &[Patch<F>], model: &Params<F>, as_json: bool) -> Result<()> {
+fn list<F: Scalar>(files: &Files, patches: &[Patch<F>], model: &Gpt2<F>, as_json: bool) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     let base = model.sha256();

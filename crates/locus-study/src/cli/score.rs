@@ -45,7 +45,7 @@ impl Score {
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
         let lines = self.read()?;
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
-        let prepared: Vec<PromptTargets> = lines
+        let prepared: Vec<PromptTargets<F>> = lines
             .par_iter()
             .map(|(number, line)| {
                 let lay_out = || {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use locus_circuits::Tracing;
-use locus_gpt2::{Checkpoint, Scalar, write_atomically};
+use locus_gpt2::internal::write_atomically;
+use locus_gpt2::{Checkpoint, Scalar};
 use serde::Deserialize;
 use serde_json::json;
 

@@ -63,7 +63,7 @@ impl Card {
     /// The card as Markdown.
     pub fn markdown(&self, recipe: &Recipe, model_sha256: &str) -> String {
         let mut out = String::new();
-        let population = locus_gpt2::ParamMask::population(&recipe.config());
+        let population = locus_gpt2::ParamMask::n_maskable(&recipe.config());
         let mut line = |text: String| writeln!(out, "{text}").expect("writing to a string");
         line("# The organism\n".into());
         line("Written by `locus organism`; do not edit by hand.\n".into());

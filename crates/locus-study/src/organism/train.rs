@@ -2,7 +2,10 @@
 
 use anyhow::{Context, Result};
 use locus_data::seed::stream;
-use locus_gpt2::{AdamW, Batch, Moments, ParamId, Params, Scalar, Target, Tokenizer, pieces, shuffle};
+use locus_gpt2::internal::shuffle;
+use locus_gpt2::{
+    AdamW, Batch, Gpt2, Moments, ParamId, ParamSet, Scalar, Target, Tokenizer, chunk_by_tokens,
+};
 use rayon::prelude::*;
 
 use super::recipe::Recipe;
@@ -30,7 +33,7 @@ pub fn train(
     documents: &[String],
     tokenizer: &Tokenizer,
     progress: &mut dyn FnMut(TrainingProgress),
-) -> Result<Params<f32>> {
+) -> Result<Gpt2<f32>> {
     let end = tokenizer.token_id(END_OF_TEXT).context("the tokenizer has no end-of-text token")?;
     let sequences: Vec<Vec<u32>> = documents
         .par_iter()
@@ -41,7 +44,7 @@ pub fn train(
         })
         .collect::<Result<_>>()?;
     let config = recipe.config();
-    let mut model = Params::<f32>::init(&config, &mut stream(recipe.seed, "organism weights", 0));
+    let mut model = Gpt2::<f32>::init(&config, &mut stream(recipe.seed, "organism weights", 0));
     let ids: Vec<ParamId> = ParamId::all(&config).collect();
     let mut moments: Vec<Moments<f32>> = ids.iter().map(|id| Moments::zeros(id.len(&config))).collect();
     let mut rng = stream(recipe.seed, "organism batches", 0);
@@ -75,11 +78,11 @@ pub fn train(
 }
 
 /// Mean next-token loss of a batch and its gradient, added up piece by piece in order.
-fn gradient(model: &Params<f32>, sequences: &[&[u32]]) -> Result<(f64, Params<f32>)> {
+fn gradient(model: &Gpt2<f32>, sequences: &[&[u32]]) -> Result<(f64, ParamSet<f32>)> {
     let config = model.config();
     let n_targets: usize = sequences.iter().map(|s| s.len() - 1).sum();
     let weight = 1.0 / n_targets as f32;
-    let parts: Vec<(f64, Params<f32>)> = pieces(sequences, PIECE_ROWS)
+    let parts: Vec<(f64, ParamSet<f32>)> = chunk_by_tokens(sequences, PIECE_ROWS)
         .into_par_iter()
         .map(|piece| {
             let batch = Batch::new(config, &sequences[piece])?;
@@ -88,11 +91,11 @@ fn gradient(model: &Params<f32>, sequences: &[&[u32]]) -> Result<(f64, Params<f3
                 .flat_map(|s| s.start..s.end - 1)
                 .map(|row| Target { row, token: batch.tokens()[row + 1] })
                 .collect();
-            let trace = model.trace(&batch, &mut ());
-            let mut grads = Params::zeros(config, ParamId::all(config));
+            let trace = model.run(&batch).tape();
+            let mut grads = ParamSet::zeros(config, ParamId::all(config));
             let weights = vec![weight; targets.len()];
             let (nll, d_hidden) = model.nll_backward(&trace, &targets, &weights, &mut grads);
-            model.backward(&batch, &trace, d_hidden.view(), &mut grads, &mut ());
+            model.backward(&trace, d_hidden.view(), &mut grads, &mut ());
             Ok((nll.iter().sum::<f64>(), grads))
         })
         .collect::<Result<_>>()?;
@@ -106,7 +109,7 @@ fn gradient(model: &Params<f32>, sequences: &[&[u32]]) -> Result<(f64, Params<f3
 }
 
 fn squared_norm<F: Scalar>(x: &[F]) -> f64 {
-    locus_gpt2::dot(x, x).wide()
+    locus_gpt2::dot(x, x).as_f64()
 }
 
 /// Linear warm-up over the first tenth, then half a cosine down to a hundredth.

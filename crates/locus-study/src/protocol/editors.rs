@@ -10,7 +10,7 @@ use locus_editors::{
     Editor, Error, Fact, FineTuning, KeyCovariance, KeyStatistics, Memit, MemitEditor, PREFIXES, Patch, Rome,
     RomeEditor, StudyFineTuning, Value, sample_prefixes,
 };
-use locus_gpt2::{Checkpoint, ParamMask, Params, PromptTargets, Scalar, Tokenizer};
+use locus_gpt2::{Checkpoint, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer};
 use rayon::prelude::*;
 
 use crate::records::{EditorOutcome, Scope};
@@ -76,13 +76,13 @@ impl Prepared {
     }
 
     /// `[new, true]` NLL per token after every prompt.
-    fn nlls<F: Scalar>(&self, model: &Params<F>) -> Result<Vec<[f64; 2]>> {
+    fn nlls<F: Scalar>(&self, model: &Gpt2<F>) -> Result<Vec<[f64; 2]>> {
         let pairs: Vec<_> = self
             .prompts
             .iter()
             .flat_map(|prompt| [(prompt, &self.fact.target), (prompt, &self.target_true)])
             .collect();
-        let nll = PromptTargets::sharing(model.config(), &pairs)
+        let nll = PromptTargets::prefix_sharing(model.config(), &pairs)
             .with_context(|| format!("request {}", self.case_id))?
             .nll_per_token(model);
         Ok(nll.chunks(2).map(|pair| [pair[0], pair[1]]).collect())
@@ -106,7 +106,7 @@ pub struct Ready<F> {
 }
 
 impl<F: Scalar> Ready<F> {
-    fn values(&self, model: &Params<F>) -> Result<&[Value<F>]> {
+    fn values(&self, model: &Gpt2<F>) -> Result<&[Value<F>]> {
         if self.values.get().is_none() {
             let values = match &self.method {
                 Method::Tuning(_) => Vec::new(),
@@ -133,13 +133,13 @@ pub struct EditorScope {
 
 /// Requests, text and statistics made ready for all editors.
 pub struct Comparison<'a, F> {
-    model: &'a Params<F>,
+    model: &'a Gpt2<F>,
     requests: Vec<Prepared>,
     covariances: BTreeMap<usize, Arc<KeyCovariance>>,
     rome: Rome,
     memit: Memit,
     /// Text on which drift is measured, and its NLL per token before.
-    neutral: PromptTargets,
+    neutral: PromptTargets<F>,
     neutral_before: f64,
 }
 
@@ -166,7 +166,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         let neutral: Vec<_> =
             neutral.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
         anyhow::ensure!(!neutral.is_empty(), "the neutral text has no line of two tokens or more");
-        let neutral = PromptTargets::sharing(model.config(), &neutral)?;
+        let neutral = PromptTargets::prefix_sharing(model.config(), &neutral)?;
         let (rome, memit) = (Rome::for_model(model.config()), Memit::for_model(model.config()));
         let mut layers = memit.layers.clone();
         layers.push(rome.layer);
@@ -237,7 +237,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         let Ready { name, method, facts, .. } = editor;
         let (model, mask) = (self.model, scope.mask.as_ref());
         // A refused edit leaves the model as it was, and is counted.
-        let done = |patch: locus_editors::Result<Patch<F>>| -> Result<Option<Params<F>>> {
+        let done = |patch: locus_editors::Result<Patch<F>>| -> Result<Option<Gpt2<F>>> {
             match patch {
                 Ok(patch) => Ok(Some(patch.apply(model)?)),
                 Err(Error::Unstable(_)) => Ok(None),
@@ -269,7 +269,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
     }
 
     /// By how much the NLL of the neutral text grew; none after a refused edit.
-    fn drift(&self, edited: Option<&Params<F>>) -> f64 {
+    fn drift(&self, edited: Option<&Gpt2<F>>) -> f64 {
         edited.map_or(0.0, |edited| mean_nll(edited, &self.neutral) - self.neutral_before)
     }
 
@@ -278,7 +278,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         editor: &str,
         scope: &EditorScope,
         request: &Prepared,
-        edited: Option<&Params<F>>,
+        edited: Option<&Gpt2<F>>,
         drift: f64,
     ) -> Result<EditorOutcome> {
         let model = edited.unwrap_or(self.model);
@@ -319,7 +319,7 @@ pub fn lines<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str, most: usize) -> 
 }
 
 /// Mean NLL over all targets, in nats.
-fn mean_nll<F: Scalar>(model: &Params<F>, laid: &PromptTargets) -> f64 {
-    let nll = model.nll(model.hidden(&laid.batch).view(), &laid.targets);
+fn mean_nll<F: Scalar>(model: &Gpt2<F>, laid: &PromptTargets<F>) -> f64 {
+    let nll = model.nll(model.run(&laid.batch).hidden().view(), &laid.targets);
     nll.iter().sum::<f64>() / nll.len() as f64
 }

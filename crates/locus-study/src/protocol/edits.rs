@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use locus_data::EditRequest;
 use locus_editors::{StudyFineTuning, TokenRequest};
-use locus_gpt2::{Checkpoint, Config, ParamMask, Params, PromptTargets, Scalar};
+use locus_gpt2::{Checkpoint, Config, Gpt2, ParamMask, PromptTargets, Scalar};
 use rayon::prelude::*;
 
 use crate::records::{EditOutcome, Level, Scope};
@@ -52,13 +52,13 @@ impl PreparedRequest {
     ///
     /// # Errors
     /// When the request does not fit the model's context.
-    pub fn nll<F: Scalar>(&self, model: &Params<F>) -> Result<(f64, f64)> {
-        let nll = self.laid(model.config())?.nll_per_token(model);
+    pub fn nll<F: Scalar>(&self, model: &Gpt2<F>) -> Result<(f64, f64)> {
+        let nll = self.laid::<F>(model.config())?.nll_per_token(model);
         Ok((nll[0], nll[1]))
     }
 
     /// The prompt with the new target, and with the true one.
-    fn laid(&self, config: &Config) -> Result<PromptTargets> {
+    fn laid<F: Scalar>(&self, config: &Config) -> Result<PromptTargets<F>> {
         let pairs = [(&self.prompt, &self.target_new), (&self.prompt, &self.target_true)];
         PromptTargets::new(config, &pairs).with_context(|| format!("request {}", self.case_id))
     }
@@ -107,12 +107,12 @@ impl EditScope {
 /// # Errors
 /// When a request does not fit the model.
 pub fn edit_all<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     requests: &[PreparedRequest],
     scope: &EditScope,
     editor: &StudyFineTuning,
 ) -> Result<Vec<EditOutcome>> {
-    let start = scope.mask.as_ref().map_or_else(|| model.clone(), |mask| mask.isolate(model));
+    let start = scope.mask.as_ref().map_or_else(|| model.clone(), |mask| mask.ablate_complement(model));
     let before: Vec<(f64, f64)> =
         requests.par_iter().map(|request| request.nll(&start)).collect::<Result<_>>()?;
     let to_write: Vec<TokenRequest> = requests.iter().map(PreparedRequest::token_request).collect();

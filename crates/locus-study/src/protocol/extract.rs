@@ -3,7 +3,8 @@
 use anyhow::Result;
 use locus_circuits::{Circuit, Progress};
 use locus_data::seed::stream;
-use locus_gpt2::{ParamId, ParamMask, Params, Scalar, shuffle};
+use locus_gpt2::internal::shuffle;
+use locus_gpt2::{Gpt2, ParamId, ParamMask, Scalar};
 use locus_metrics::classify::{accuracy, agreement, balanced_agreement};
 
 use super::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
@@ -25,7 +26,7 @@ pub struct Extracted {
 /// # Errors
 /// When a row does not fit the model.
 pub fn extract<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     task: &PreparedTask<F>,
     preset: Preset,
     settings: &Settings,
@@ -49,7 +50,7 @@ pub fn extract<F: Scalar>(
 }
 
 fn train<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     task: &PreparedTask<F>,
     classes: &[usize],
     preset: Preset,
@@ -67,7 +68,7 @@ fn train<F: Scalar>(
 }
 
 fn measure<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     task: &PreparedTask<F>,
     preset: Preset,
     settings: &Settings,
@@ -75,7 +76,8 @@ fn measure<F: Scalar>(
     shuffled: Option<&Circuit>,
 ) -> Result<Extracted> {
     let (labels, choices) = (&task.held_out.labels, &task.held_out.choices);
-    let predict = |mask: &ParamMask| task.head.predict(&mask.isolate(model), &task.held_out.sequences);
+    let predict =
+        |mask: &ParamMask| task.head.predict(&mask.ablate_complement(model), &task.held_out.sequences);
     // A task with a single held-out class would leave these undefined; shares of nothing are reported as 0.
     let accuracy_of = |predicted: &[usize]| accuracy(predicted, labels).unwrap_or(0.0);
     let agreement_of = |predicted: &[usize]| agreement(predicted, choices).unwrap_or(0.0);

@@ -8,7 +8,7 @@ use locus_circuits::{
     top_k_per_tensor,
 };
 use locus_data::seed::stream;
-use locus_gpt2::{Config, ParamMask, Params, Scalar};
+use locus_gpt2::{Config, Gpt2, ParamMask, ParamSet, Scalar};
 
 use crate::records::MaskComparison;
 
@@ -23,7 +23,7 @@ pub(crate) const TRAINED: &str = "trained mask";
 /// # Errors
 /// When a pair does not fit the model.
 pub fn compare_masks<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     tasks: &[(String, Vec<Pair>)],
     densities: &[f64],
     trainer: &ScheduledTopK,
@@ -48,7 +48,7 @@ pub fn compare_masks<F: Scalar>(
 }
 
 fn find<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     task: &str,
     pairs: &[Pair],
     densities: &[f64],
@@ -64,13 +64,13 @@ fn find<F: Scalar>(
     let draw = rand::Rng::next_u64(&mut stream(seed, &format!("pair mask/{task}"), 0));
     let trained = trainer.train(&objective, densities, draw, &mut |_| {})?;
     let scored = [
-        ("|w g|, summed first", WeightScore::Removal),
-        ("|w g| per example", WeightScore::RemovalPerExample),
+        ("|w g|, summed first", WeightScore::Snip),
+        ("|w g| per example", WeightScore::SnipPerExample),
         ("Fisher", WeightScore::Fisher),
         ("weight-IG", WeightScore::Integrated(POINTS)),
         ("magnitude", WeightScore::Magnitude),
     ];
-    let scored: Vec<(&str, Params<F>)> = scored
+    let scored: Vec<(&str, ParamSet<F>)> = scored
         .into_iter()
         .map(|(name, method)| Ok((name, score_weights(&objective, method)?)))
         .collect::<Result<_>>()?;
@@ -111,7 +111,7 @@ fn largest_edge_mask(scores: &EdgeScores, config: &Config, count: usize) -> Para
 
 /// A task's held-out pairs with what the full model and the model without blocks make of them.
 struct Baseline<'a, F> {
-    model: &'a Params<F>,
+    model: &'a Gpt2<F>,
     task: &'a str,
     pairs: &'a [Pair],
     full: Vec<f64>,
@@ -119,10 +119,10 @@ struct Baseline<'a, F> {
 }
 
 impl<'a, F: Scalar> Baseline<'a, F> {
-    fn new(model: &'a Params<F>, task: &'a str, pairs: &'a [Pair]) -> Result<Self> {
+    fn new(model: &'a Gpt2<F>, task: &'a str, pairs: &'a [Pair]) -> Result<Self> {
         let pairs = &pairs[pairs.len() / 2..];
-        let empty = ParamMask::full(model.config()).complement().isolate(model);
-        let advantage = |model: &Params<F>| run_clean(model, pairs, Metric::LogitDiff);
+        let empty = ParamMask::full(model.config()).complement().ablate_complement(model);
+        let advantage = |model: &Gpt2<F>| run_clean(model, pairs, Metric::LogitDiff);
         Ok(Baseline { model, task, pairs, full: advantage(model)?, empty: advantage(&empty)? })
     }
 
@@ -134,7 +134,7 @@ impl<'a, F: Scalar> Baseline<'a, F> {
         mask: &ParamMask,
     ) -> Result<MaskComparison> {
         let advantage =
-            |mask: &ParamMask| run_clean(&mask.isolate(self.model), self.pairs, Metric::LogitDiff);
+            |mask: &ParamMask| run_clean(&mask.ablate_complement(self.model), self.pairs, Metric::LogitDiff);
         let (inside, outside) = (advantage(mask)?, advantage(&mask.complement())?);
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let right = |values: &[f64]| {

@@ -98,7 +98,7 @@ fn each<T: Send, R: Send>(
     units: Vec<T>,
     work: impl Fn(T) -> Result<R> + Send + Sync,
 ) -> Result<Vec<R>> {
-    if ParamMask::population(config) > MANY_PARAMETERS {
+    if ParamMask::n_maskable(config) > MANY_PARAMETERS {
         units.into_iter().map(work).collect()
     } else {
         units.into_par_iter().map(work).collect()
@@ -335,7 +335,7 @@ fn overlap(a: &Extracted, b: &Extracted) -> Overlap {
         intersection: a.mask.intersection_counts(&b.mask).iter().sum(),
         size_a: a.mask.count(),
         size_b: b.mask.count(),
-        population: ParamMask::population(a.mask.config()),
+        population: ParamMask::n_maskable(a.mask.config()),
         expected_intersection_stratified: expected.sum(),
     }
 }
@@ -380,7 +380,7 @@ impl Store {
             return Ok(unit.result);
         }
         let unit = Unit { fingerprint: self.fingerprint.clone(), result: compute()? };
-        locus_gpt2::write_atomically(&path, &serde_json::to_vec(&unit)?)?;
+        locus_gpt2::internal::write_atomically(&path, &serde_json::to_vec(&unit)?)?;
         Ok(unit.result)
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use locus_circuits::{Objective, ReadOut};
 use locus_data::seed::stream;
 use locus_data::{Labelled, Split, split};
-use locus_gpt2::{Checkpoint, HeadTraining, Params, Scalar, ScoreHead, argmax, last_hidden_of};
+use locus_gpt2::{Checkpoint, Gpt2, HeadTraining, Scalar, ScoreHead, argmax, last_hidden_of};
 
 /// One side of the split: tokenised rows, their labels and what the full model says of them.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl<F: Scalar> PreparedTask<F> {
         let labels = |side: &[usize]| side.iter().map(|&i| usize::from(rows[i].label)).collect::<Vec<_>>();
         let train_features = features.select(ndarray::Axis(0), &train);
         let rng = &mut stream(seed, &format!("head/{name}"), 0);
-        let head = ScoreHead::train(train_features.view(), &labels(&train), &HeadTraining::default(), rng);
+        let head = ScoreHead::train(train_features.view(), &labels(&train), 2, &HeadTraining::default(), rng);
         let choices = argmax(head.read_out(features.view()).view());
         let side = |side: &[usize]| Rows {
             sequences: side.iter().map(|&i| tokens[i].clone()).collect(),
@@ -57,12 +57,12 @@ impl<F: Scalar> PreparedTask<F> {
     }
 
     /// What mask training is given: the training rows with the full model's choices.
-    pub fn objective<'a>(&'a self, model: &'a Params<F>) -> Objective<'a, F> {
+    pub fn objective<'a>(&'a self, model: &'a Gpt2<F>) -> Objective<'a, F> {
         self.objective_for(model, &self.train.choices)
     }
 
     /// The same with other classes.
-    pub fn objective_for<'a>(&'a self, model: &'a Params<F>, classes: &'a [usize]) -> Objective<'a, F> {
+    pub fn objective_for<'a>(&'a self, model: &'a Gpt2<F>, classes: &'a [usize]) -> Objective<'a, F> {
         Objective { model, read_out: ReadOut::Head(&self.head, classes), sequences: &self.train.sequences }
     }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use locus_circuits::{KnownFact, MeanEffects, Place, Restored, Tracing, average_effects, trace_fact};
 use locus_data::EditRequest;
-use locus_gpt2::{Params, Scalar, Tokenizer};
+use locus_gpt2::{Gpt2, Scalar, Tokenizer};
 
 use crate::records::{TracedEffect, TracingRecord};
 
@@ -38,7 +38,7 @@ pub fn facts_of_requests(tokenizer: &Tokenizer, requests: &[EditRequest]) -> Res
 /// # Errors
 /// When a fact does not fit the model, or the model knows none of them.
 pub fn trace_all<F: Scalar>(
-    model: &Params<F>,
+    model: &Gpt2<F>,
     facts: &[KnownFact],
     how: impl FnOnce(&[KnownFact]) -> Tracing,
     done: &mut dyn FnMut(),

@@ -1,6 +1,6 @@
 //! Models that cannot be used.
 
-use locus_gpt2::{Config, ParamId, Params};
+use locus_gpt2::{Config, ParamId, ParamSet};
 
 use crate::refused::{ALL, Case, EDIT, REPRODUCE, SCORE, check};
 use crate::support::{Sandbox, random_model, tiny_config};
@@ -50,7 +50,7 @@ fn weights() {
             commands: ALL,
             spoil: |s| {
                 let (config, full) = (tiny_config(), random_model(&tiny_config()));
-                let mut partial = Params::zeros(&config, []);
+                let mut partial = ParamSet::zeros(&config, []);
                 for id in ParamId::all(&config).filter(|id| id.to_string() != "h.1.mlp.c_fc.bias") {
                     partial.insert(id, full.get(id).to_vec());
                 }

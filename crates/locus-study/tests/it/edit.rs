@@ -1,7 +1,7 @@
 //! `locus edit`: what it prints, what its patches hold, and where it leaves the weights alone.
 
 use locus_editors::{Patch, StudyFineTuning};
-use locus_gpt2::{Checkpoint, ParamId, ParamMask, Params, Scalar};
+use locus_gpt2::{Checkpoint, Gpt2, ParamId, ParamMask, Scalar};
 use serde::Deserialize;
 
 use crate::support::{Sandbox, assert_near, half_mask, nll_by_hand, tiny_config, tiny_requests};
@@ -26,7 +26,7 @@ const EDIT: &str = "edit --editor study-ft --model model --requests requests.jso
 const CIRCUIT: &str = "--mask mask.safetensors --scope circuit";
 
 /// NLL of the new and of the true target of the `i`-th request: prompt, blank, target, tokenised apart.
-fn nlls<F: Scalar>(checkpoint: &Checkpoint<F>, model: &Params<F>, i: usize) -> [f64; 2] {
+fn nlls<F: Scalar>(checkpoint: &Checkpoint<F>, model: &Gpt2<F>, i: usize) -> [f64; 2] {
     let request = &tiny_requests()[i];
     let encode = |text: &str| checkpoint.tokenizer.encode(text).unwrap();
     let prompt = encode(&format!("{} is a kind of", request.subject));
@@ -58,9 +58,9 @@ fn check_isolated_circuit<F: Scalar>(dtype: &str, tolerance: f64) {
     let printed = outcomes(&sandbox.locus(&line).done());
     assert_eq!(printed.len(), 3);
 
-    let checkpoint = Checkpoint::<F>::read(&sandbox.path("model")).unwrap();
+    let checkpoint = Checkpoint::<F>::from_pretrained(&sandbox.path("model")).unwrap();
     let mask = half_mask(&tiny_config());
-    let start = mask.isolate(&checkpoint.model);
+    let start = mask.ablate_complement(&checkpoint.model);
     for (i, (outcome, request)) in printed.iter().zip(tiny_requests()).enumerate() {
         assert_eq!(outcome.case_id, request.case_id);
         assert!((1..=10).contains(&outcome.steps), "{outcome:?}");
@@ -109,8 +109,8 @@ fn a_single_request_gives_one_file() {
     let printed = outcomes(&sandbox.locus(&line).done());
     assert_eq!(printed, many[..1], "requests are edited on their own");
 
-    let checkpoint = Checkpoint::<f64>::read(&sandbox.path("model")).unwrap();
-    let start = half_mask(&tiny_config()).isolate(&checkpoint.model);
+    let checkpoint = Checkpoint::<f64>::from_pretrained(&sandbox.path("model")).unwrap();
+    let start = half_mask(&tiny_config()).ablate_complement(&checkpoint.model);
     let patch = Patch::<f64>::read(&sandbox.path("deep/down/patch.safetensors"), &tiny_config()).unwrap();
     assert_eq!(patch.base_sha256(), start.sha256());
     let edited = patch.apply(&start).unwrap();
@@ -122,7 +122,7 @@ fn scopes_say_what_may_change() {
     let sandbox = Sandbox::new();
     keep_one_request(&sandbox);
     let (config, mask) = (tiny_config(), half_mask(&tiny_config()));
-    let model = Checkpoint::<f64>::read(&sandbox.path("model")).unwrap().model;
+    let model = Checkpoint::<f64>::from_pretrained(&sandbox.path("model")).unwrap().model;
     let edit = |name: &str, options: &str| {
         sandbox.locus(&format!("{EDIT} --dtype f64 --out {name} {options}")).done();
         let patch = Patch::<f64>::read(&sandbox.path(name), &config).unwrap();
@@ -135,7 +135,7 @@ fn scopes_say_what_may_change() {
     assert!(inside > 1000 && outside == 0, "{inside} {outside}");
 
     let (patch, inside, outside) = edit("complement", "--mask mask.safetensors --scope complement --isolate");
-    assert_eq!(patch.base_sha256(), mask.complement().isolate(&model).sha256());
+    assert_eq!(patch.base_sha256(), mask.complement().ablate_complement(&model).sha256());
     assert!(inside == 0 && outside > 1000, "{inside} {outside}");
 
     let (patch, inside, outside) = edit("full", "");

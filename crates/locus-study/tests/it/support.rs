@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use locus_data::seed::stream;
 use locus_data::{EditRequest, Labelled, StudyData, Task, task_names};
-use locus_gpt2::{Batch, Config, ParamMask, Params, Scalar, write_checkpoint};
+use locus_gpt2::{Batch, Config, Gpt2, ParamMask, Scalar, write_checkpoint};
 use tempfile::TempDir;
 
 pub fn fixture(name: &str) -> PathBuf {
@@ -72,20 +72,20 @@ pub fn tiny_config() -> Config {
     config
 }
 
-pub fn random_model(config: &Config) -> Params<f32> {
-    Params::init(config, &mut stream(1, "tiny model", 0))
+pub fn random_model(config: &Config) -> Gpt2<f32> {
+    Gpt2::init(config, &mut stream(1, "tiny model", 0))
 }
 
 pub fn half_mask(config: &Config) -> ParamMask {
-    ParamMask::random(config, ParamMask::population(config) / 2, &mut stream(1, "tiny mask", 0))
+    ParamMask::random(config, ParamMask::n_maskable(config) / 2, &mut stream(1, "tiny mask", 0))
 }
 
 /// Mean NLL of the target's tokens: one pass over the concatenated ids and the logarithm of the softmax, written out.
-pub fn nll_by_hand<F: Scalar>(model: &Params<F>, prompt: &[u32], target: &[u32]) -> f64 {
+pub fn nll_by_hand<F: Scalar>(model: &Gpt2<F>, prompt: &[u32], target: &[u32]) -> f64 {
     let batch = Batch::new(model.config(), &[[prompt, target].concat()]).unwrap();
-    let logits = model.logits(model.hidden(&batch).view());
+    let logits = model.logits(model.run(&batch).hidden().view());
     let nll = target.iter().enumerate().map(|(k, &token)| {
-        let row: Vec<f64> = logits.row(prompt.len() + k - 1).iter().map(|x| x.wide()).collect();
+        let row: Vec<f64> = logits.row(prompt.len() + k - 1).iter().map(|x| x.as_f64()).collect();
         let sum: f64 = row.iter().map(|x| x.exp()).sum();
         -(row[token as usize].exp() / sum).ln()
     });

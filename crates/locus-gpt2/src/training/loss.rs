@@ -3,12 +3,11 @@
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::batch::{Batch, distinct};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::forward::Trace;
-use crate::linalg::{max, shifted_exponentials};
-use crate::params::Params;
+use crate::model::batch::{Batch, unique_inverse};
+use crate::model::tape::Tape;
+use crate::model::weights::{Gpt2, ParamSet};
 use crate::scalar::Scalar;
 
 /// One token to predict: the logits of `row` are scored against `token`.
@@ -20,38 +19,41 @@ pub struct Target {
     pub token: u32,
 }
 
-/// A prompt and a target laid end to end, and the rows that predict the target's tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PromptTargets {
+/// Prompts with targets behind them, packed, and the rows that predict the targets' tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptTargets<F> {
     /// The packed batch; the last token of each target is not fed in, since nothing reads its state.
-    pub batch: Batch,
+    pub batch: Batch<F>,
     /// Targets of all sequences, in order.
     pub targets: Vec<Target>,
     /// Number of target tokens of each sequence.
     pub n_targets: Vec<usize>,
 }
 
-impl PromptTargets {
-    /// Lays each prompt and target end to end.
+impl<F: Scalar> PromptTargets<F> {
+    /// Packs each prompt with its target behind it.
     ///
     /// # Errors
     /// When a prompt or a target has no tokens or the two do not fit the context.
     pub fn new<P: AsRef<[u32]>, T: AsRef<[u32]>>(config: &Config, pairs: &[(P, T)]) -> Result<Self> {
-        PromptTargets::laid(config, pairs, Batch::new)
+        PromptTargets::packed(config, pairs, Batch::new)
     }
 
-    /// The same, with prompts that begin alike, or are the same, sharing rows ([`Batch::sharing`]).
+    /// Packs each prompt with its target behind it; sequences that begin alike share rows ([`Batch::prefix_sharing`]).
     ///
     /// # Errors
     /// As [`PromptTargets::new`].
-    pub fn sharing<P: AsRef<[u32]>, T: AsRef<[u32]>>(config: &Config, pairs: &[(P, T)]) -> Result<Self> {
-        PromptTargets::laid(config, pairs, Batch::sharing)
-    }
-
-    fn laid<P: AsRef<[u32]>, T: AsRef<[u32]>>(
+    pub fn prefix_sharing<P: AsRef<[u32]>, T: AsRef<[u32]>>(
         config: &Config,
         pairs: &[(P, T)],
-        pack: impl Fn(&Config, &[Vec<u32>]) -> Result<Batch>,
+    ) -> Result<Self> {
+        PromptTargets::packed(config, pairs, Batch::prefix_sharing)
+    }
+
+    fn packed<P: AsRef<[u32]>, T: AsRef<[u32]>>(
+        config: &Config,
+        pairs: &[(P, T)],
+        pack: impl Fn(&Config, &[Vec<u32>]) -> Result<Batch<F>>,
     ) -> Result<Self> {
         let mut sequences = Vec::with_capacity(pairs.len());
         let (mut tokens, mut n_targets) = (Vec::new(), Vec::new());
@@ -84,8 +86,8 @@ impl PromptTargets {
     }
 
     /// Mean NLL per target token of each sequence, in nats.
-    pub fn nll_per_token<F: Scalar>(&self, model: &Params<F>) -> Vec<f64> {
-        let hidden = model.hidden(&self.batch);
+    pub fn nll_per_token(&self, model: &Gpt2<F>) -> Vec<f64> {
+        let hidden = model.run(&self.batch).hidden();
         self.mean_per_sequence(&model.nll(hidden.view(), &self.targets))
     }
 
@@ -95,9 +97,9 @@ impl PromptTargets {
         self.n_targets
             .iter()
             .map(|&n| {
-                let (own, others) = rest.split_at(n);
-                rest = others;
-                own.iter().sum::<f64>() / n as f64
+                let (head, tail) = rest.split_at(n);
+                rest = tail;
+                head.iter().sum::<f64>() / n as f64
             })
             .collect()
     }
@@ -108,20 +110,20 @@ const ROWS_AT_A_TIME: usize = 128;
 /// Logits that are few: of a small vocabulary more rows at a time keep a product from copying the embedding too often.
 const FEW_LOGITS: usize = 1 << 20;
 
-impl<F: Scalar> Params<F> {
+impl<F: Scalar> Gpt2<F> {
     /// NLL of each target given the hidden states `[n, d]` of the whole batch, in nats.
     pub fn nll(&self, hidden: ArrayView2<F>, targets: &[Target]) -> Vec<f64> {
         let mut nll = Vec::with_capacity(targets.len());
         let at_a_time = ROWS_AT_A_TIME.max(FEW_LOGITS / self.config().vocab_size);
         for targets in targets.chunks(at_a_time) {
             let rows: Vec<usize> = targets.iter().map(|target| target.row).collect();
-            let (rows, places) = distinct(&rows);
+            let (rows, places) = unique_inverse(&rows);
             let logits = self.logits(hidden.select(Axis(0), &rows).view());
             let sums = logits.axis_iter(Axis(0)).into_par_iter();
             let sums: Vec<f64> =
                 sums.map(|logits| log_sum_exp(logits.to_slice().expect("rows are contiguous"))).collect();
             let of_target = |(&place, target): (&usize, &Target)| {
-                sums[place] - logits[[place, target.token as usize]].wide()
+                sums[place] - logits[[place, target.token as usize]].as_f64()
             };
             nll.extend(places.iter().zip(targets).map(of_target));
         }
@@ -135,17 +137,17 @@ impl<F: Scalar> Params<F> {
     /// When there are not as many weights as targets.
     pub fn nll_backward(
         &self,
-        trace: &Trace<F>,
+        tape: &Tape<F>,
         targets: &[Target],
         weights: &[F],
-        grads: &mut Params<F>,
+        grads: &mut ParamSet<F>,
     ) -> (Vec<f64>, Array2<F>) {
         assert_eq!(targets.len(), weights.len(), "one weight per target");
         let mut nll = Vec::with_capacity(targets.len());
-        let mut d_hidden = Array2::zeros(trace.hidden.dim());
+        let mut d_hidden = Array2::zeros(tape.hidden.dim());
         for (targets, weights) in targets.chunks(ROWS_AT_A_TIME).zip(weights.chunks(ROWS_AT_A_TIME)) {
             let rows: Vec<usize> = targets.iter().map(|target| target.row).collect();
-            let hidden = trace.hidden.select(Axis(0), &rows);
+            let hidden = tape.hidden.select(Axis(0), &rows);
             let mut logits = self.logits(hidden.view());
             let of_targets = targets.par_iter().zip(weights);
             let rows_of_logits = logits.axis_iter_mut(Axis(0)).into_par_iter().zip(of_targets);
@@ -171,51 +173,22 @@ impl<F: Scalar> Params<F> {
 /// When there is no logit of the token.
 pub fn nll_of_row<F: Scalar>(logits: &mut [F], token: u32) -> f64 {
     let token = token as usize;
-    let wanted = logits[token].wide();
-    let (max, sum) = exponentials(logits);
+    let wanted = logits[token].as_f64();
+    let (max, sum) = F::exponentials(logits);
     // nll = log sum exp(logits) - logits[token]; so d_logits = softmax(logits) - onehot(token)
-    let scale = F::of(1.0 / sum);
+    let scale = F::from_f64(1.0 / sum);
     logits.iter_mut().for_each(|x| *x *= scale);
     logits[token] -= F::one();
     max + sum.ln() - wanted
 }
 
-/// Replaces each entry by `exp(x - max)`. Returns the maximum, and the sum of the new entries, accumulated in f64.
-fn exponentials<F: Scalar>(x: &mut [F]) -> (f64, f64) {
-    let max = max(x);
-    shifted_exponentials(x, max);
-    (max.wide(), wide_sum(x))
-}
-
 /// `log sum exp(x)`, accumulated in f64.
 pub fn log_sum_exp<F: Scalar>(x: &[F]) -> f64 {
-    const PIECE: usize = 512;
-    let max = max(x);
-    let mut exponentials = [F::zero(); PIECE];
-    let sums = x.chunks(PIECE).map(|x| {
-        let exponentials = &mut exponentials[..x.len()];
-        exponentials.copy_from_slice(x);
-        shifted_exponentials(exponentials, max);
-        wide_sum(exponentials)
-    });
-    let sum: f64 = sums.sum();
-    max.wide() + sum.ln()
+    F::log_sum_exp(x)
 }
 
 /// Log probabilities `[V]` of logits, in nats.
 pub fn log_softmax<F: Scalar>(logits: &[F]) -> Vec<f64> {
     let log_sum = log_sum_exp(logits);
-    logits.iter().map(|x| x.wide() - log_sum).collect()
-}
-
-/// Sum in f64, with eight running sums.
-fn wide_sum<F: Scalar>(x: &[F]) -> f64 {
-    let mut lanes = [0.0; 8];
-    let (eights, rest) = x.as_chunks::<8>();
-    for x in eights {
-        for i in 0..8 {
-            lanes[i] += x[i].wide();
-        }
-    }
-    lanes.into_iter().sum::<f64>() + rest.iter().map(|x| x.wide()).sum::<f64>()
+    logits.iter().map(|x| x.as_f64() - log_sum).collect()
 }

@@ -1,7 +1,7 @@
-//! Products with matrices of which few entries are not zero, such as those of a circuit.
+//! Products with matrices of few entries, such as those of a circuit.
 //!
-//! Rows of the state are turned to lie side by side, and each entry that counts is one number against a vector of them. So
-//! the pattern of the entries does not matter, and work is in proportion to their number.
+//! Rows of the state are transposed to lie side by side, and each entry is one number against a vector of them. So
+//! the positions of the entries do not matter, and work is in proportion to their number.
 //!
 //! Dimension letters: `n` rows, `k` inputs, `m` outputs.
 
@@ -9,66 +9,52 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::linalg::{column_chunks, written_zeros};
-use crate::scalar::Scalar;
-use crate::turned::{Aligned, TOGETHER, Turned, turn};
+use super::pattern::Pattern;
+use crate::kernels::Number;
+use crate::kernels::split::column_chunks;
+use crate::kernels::transposed::{Aligned, TOGETHER, Transposed, transpose};
+use crate::kernels::vector::written_zeros;
 
-/// Of this share of the entries on, one over it, a product of whole matrices is less work.
-const MANY: usize = 3;
-/// Rows that are turned at a time: 64 inputs of them are in the first-level cache, 3072 in the second.
+/// The dense product is used when more than one in this many entries is not zero.
+const DENSE_SHARE: usize = 3;
+/// Rows that are transposed at a time: 64 inputs of them are in the first-level cache, 3072 in the second.
 const ROWS: usize = 128;
 /// Vectors of sums that are in registers.
 const SUMS: usize = 8;
 /// Multiply-adds in one piece of parallel work.
 const PIECE_MULTIPLY_ADDS: usize = 1 << 20;
 
-/// The entries of a matrix `[k, m]` that are not zero.
+/// The entries of a matrix `[k, m]` that are not zero, by row and by column.
 #[derive(Debug)]
-pub(crate) struct Thin<F> {
-    by_output: Lists<F>,
-    by_input: Lists<F>,
+pub(crate) struct SparseMatrix<F> {
+    /// Compressed sparse columns: one list of inputs for each output.
+    by_output: Compressed<F>,
+    /// Compressed sparse rows: one list of outputs for each input.
+    by_input: Compressed<F>,
 }
 
-/// They, by one of the matrix's sides.
+/// Compressed sparse rows: entry `i` of the pattern has weight `i`.
 #[derive(Debug)]
-struct Lists<F> {
-    /// Where each list begins, and where the last one ends.
-    starts: Vec<u32>,
-    /// Places on the other side, ascending in each list.
-    places: Vec<u16>,
+struct Compressed<F> {
+    pattern: Pattern,
     weights: Vec<F>,
 }
 
-impl<F: Scalar> Thin<F> {
-    /// Finds them; `None` when they are many.
+impl<F: Number> SparseMatrix<F> {
+    /// The entries of a matrix that are not zero; `None` when they are many or the matrix is too large for a [`Pattern`].
     pub(crate) fn of(matrix: ArrayView2<F>) -> Option<Self> {
-        let (k, m) = matrix.dim();
         let entries = matrix.to_slice()?;
         let count = entries.iter().filter(|&&w| w != F::zero()).count();
-        if count * MANY > k * m || k.max(m) > usize::from(u16::MAX) {
+        if count * DENSE_SHARE > entries.len() {
             return None;
         }
-        // Written always, kept when it counts: a branch would be guessed wrong as often as an entry counts.
-        let (mut places, mut weights) = (vec![0; count + 1], vec![F::zero(); count + 1]);
-        let mut found = 0;
-        let mut starts = vec![0];
-        let mut in_column = vec![0; m + 1];
-        for row in entries.chunks_exact(m) {
-            for (j, &w) in row.iter().enumerate() {
-                (places[found], weights[found]) = (j as u16, w);
-                let counts = u32::from(w != F::zero());
-                in_column[j + 1] += counts;
-                found += counts as usize;
-            }
-            starts.push(found as u32);
-        }
-        places.truncate(count);
-        weights.truncate(count);
-        let by_input = Lists { starts, places, weights };
-        for j in 0..m {
-            in_column[j + 1] += in_column[j];
-        }
-        Some(Thin { by_output: by_input.by_the_other_side(in_column), by_input })
+        let (pattern, weights) = Pattern::of_nonzero(entries, matrix.dim(), count)?;
+        let (transposed, order) = pattern.transposed();
+        let by_output = order.iter().map(|&entry| weights[entry as usize]).collect();
+        Some(SparseMatrix {
+            by_output: Compressed { pattern: transposed, weights: by_output },
+            by_input: Compressed { pattern, weights },
+        })
     }
 
     /// `x W + bias` with `x [n, k]`.
@@ -78,47 +64,28 @@ impl<F: Scalar> Thin<F> {
 
     /// `d_y W^T` with `d_y [n, m]`.
     pub(crate) fn apply_transposed(&self, d_y: ArrayView2<F>) -> Array2<F> {
-        self.by_input.products(d_y, &vec![F::zero(); self.by_input.len()])
+        self.by_input.products(d_y, &vec![F::zero(); self.by_input.pattern.n_rows()])
     }
 }
 
-impl<F: Scalar> Lists<F> {
-    fn len(&self) -> usize {
-        self.starts.len() - 1
+impl<F: Number> Compressed<F> {
+    fn row(&self, i: usize) -> (&[u16], &[F]) {
+        (self.pattern.row(i), &self.weights[self.pattern.range(i)])
     }
 
-    fn list(&self, i: usize) -> (&[u16], &[F]) {
-        let own = self.starts[i] as usize..self.starts[i + 1] as usize;
-        (&self.places[own.clone()], &self.weights[own])
-    }
-
-    fn by_the_other_side(&self, starts: Vec<u32>) -> Lists<F> {
-        let mut next = starts.clone();
-        let (mut places, mut weights) = (vec![0; self.places.len()], vec![F::zero(); self.places.len()]);
-        for i in 0..self.len() {
-            let (own_places, own_weights) = self.list(i);
-            for (&j, &w) in own_places.iter().zip(own_weights) {
-                let at = next[usize::from(j)] as usize;
-                (places[at], weights[at]) = (i as u16, w);
-                next[usize::from(j)] += 1;
-            }
-        }
-        Lists { starts, places, weights }
-    }
-
-    /// For each list a column: its first number, and the weighted sum of the columns of `x` that it names.
+    /// One column for each row of the pattern: its first number plus the weighted sum of the columns of `x` in that row.
     fn products(&self, x: ArrayView2<F>, first: &[F]) -> Array2<F> {
-        let mut y = written_zeros(x.nrows(), self.len());
-        let mut turned = Turned::new();
+        let mut y = written_zeros(x.nrows(), self.pattern.n_rows());
+        let mut transposed = Transposed::new();
         for (x, y) in x.axis_chunks_iter(Axis(0), ROWS).zip(y.axis_chunks_iter_mut(Axis(0), ROWS)) {
             let width = x.nrows().next_power_of_two().max(TOGETHER);
-            turned.turn(x, width);
-            let lists = PIECE_MULTIPLY_ADDS * self.len() / (width * self.places.len()).max(1);
+            transposed.transpose(x, width);
+            let lists = PIECE_MULTIPLY_ADDS * self.pattern.n_rows() / (width * self.weights.len()).max(1);
             let lists = lists.next_multiple_of(TOGETHER).max(TOGETHER);
             let pieces: Vec<_> = column_chunks(y, lists).enumerate().collect();
             pieces.into_par_iter().for_each(|(piece, y)| {
                 let list = piece * lists;
-                Arch::new().dispatch(Columns { lists: self, first, list, x: &turned, y });
+                Arch::new().dispatch(Columns { lists: self, first, list, x: &transposed, y });
             });
         }
         y
@@ -127,14 +94,14 @@ impl<F: Scalar> Lists<F> {
 
 /// Some of the columns, from that of number `list` on.
 struct Columns<'a, F> {
-    lists: &'a Lists<F>,
+    lists: &'a Compressed<F>,
     first: &'a [F],
     list: usize,
-    x: &'a Turned<F>,
+    x: &'a Transposed<F>,
     y: ArrayViewMut2<'a, F>,
 }
 
-impl<F: Scalar> WithSimd for Columns<'_, F> {
+impl<F: Number> WithSimd for Columns<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -145,7 +112,7 @@ impl<F: Scalar> WithSimd for Columns<'_, F> {
         let mut next = list..;
         for mut y in y.axis_chunks_iter_mut(Axis(1), TOGETHER) {
             for (column, list) in columns.chunks_exact_mut(width).take(y.ncols()).zip(&mut next) {
-                let (first, list) = (F::splat(simd, first[list]), lists.list(list));
+                let (first, list) = (F::splat(simd, first[list]), lists.row(list));
                 match F::vectors::<S>(column).len() {
                     1 => weighted_sum::<F, S, 1>(simd, first, list, x, column),
                     2 => weighted_sum::<F, S, 2>(simd, first, list, x, column),
@@ -155,18 +122,21 @@ impl<F: Scalar> WithSimd for Columns<'_, F> {
             }
             let columns = ArrayView2::from_shape((TOGETHER, width), &columns).expect("as many as made");
             let columns = columns.slice_move(s![..y.ncols(), ..y.nrows()]);
-            turn(columns, y.rows_mut().into_iter().map(|row| row.into_slice().expect("rows are contiguous")));
+            transpose(
+                columns,
+                y.rows_mut().into_iter().map(|row| row.into_slice().expect("rows are contiguous")),
+            );
         }
     }
 }
 
 /// The weighted sum of the columns of `x` in a list, `V` vectors at a time.
 #[inline(always)]
-fn weighted_sum<F: Scalar, S: Simd, const V: usize>(
+fn weighted_sum<F: Number, S: Simd, const V: usize>(
     simd: S,
     first: F::Vector<S>,
     (places, weights): (&[u16], &[F]),
-    x: &Turned<F>,
+    x: &Transposed<F>,
     sum: &mut [F],
 ) {
     let (x, sum) = (F::vectors::<S>(x.features()), F::vectors_mut::<S>(sum));
@@ -191,15 +161,15 @@ mod tests {
     use super::*;
 
     /// Both products against those of whole matrices.
-    fn check<F: Scalar>(n: usize, k: usize, m: usize, every: usize, tolerance: f64) {
-        let entry = |i: usize, j: usize| F::of(((i * 7919 + j * 104_729) % 1000) as f64 / 500.0 - 1.0);
+    fn check<F: Number>(n: usize, k: usize, m: usize, every: usize, tolerance: f64) {
+        let entry = |i: usize, j: usize| F::from_f64(((i * 7919 + j * 104_729) % 1000) as f64 / 500.0 - 1.0);
         let kept = |i: usize, j: usize| {
             if ((i * m + j) * 31).is_multiple_of(every) { entry(i, j) } else { F::zero() }
         };
         let matrix = Array2::from_shape_fn((k, m), |(i, j)| kept(i, j));
-        let Some(thin) = Thin::of(matrix.view()) else {
+        let Some(sparse) = SparseMatrix::of(matrix.view()) else {
             let count = matrix.iter().filter(|&&w| w != F::zero()).count();
-            assert!(count * MANY > k * m, "{count} of {k} x {m} are few");
+            assert!(count * DENSE_SHARE > k * m, "{count} of {k} x {m} are few");
             return;
         };
         let (x, d_y) = (
@@ -214,11 +184,11 @@ mod tests {
             .for_each(|mut row| row.iter_mut().zip(&bias).for_each(|(y, &b)| *y += b));
         let near = |found: Array2<F>, expected: Array2<F>| {
             assert_eq!(found.dim(), expected.dim());
-            let near = |(a, b): (&F, &F)| (*a - *b).wide().abs() <= tolerance * (k + m) as f64;
+            let near = |(a, b): (&F, &F)| (*a - *b).as_f64().abs() <= tolerance * (k + m) as f64;
             assert!(found.iter().zip(&expected).all(near), "{n} {k} {m}");
         };
-        near(thin.apply(x.view(), &bias), expected);
-        near(thin.apply_transposed(d_y.view()), d_y.dot(&matrix.t()));
+        near(sparse.apply(x.view(), &bias), expected);
+        near(sparse.apply_transposed(d_y.view()), d_y.dot(&matrix.t()));
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! AdamW on flat slices.
 
-use crate::scalar::Scalar;
+use crate::kernels::Number;
 
 /// Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), as in PyTorch: the decay is multiplied by
 /// the learning rate, moments start at zero and are corrected for it.
@@ -28,15 +28,15 @@ impl AdamW {
     ///
     /// # Panics
     /// When the lengths differ.
-    pub fn step<F: Scalar>(&self, t: usize, params: &mut [F], grads: &[F], moments: &mut Moments<F>) {
+    pub fn step<F: Number>(&self, t: usize, params: &mut [F], grads: &[F], moments: &mut Moments<F>) {
         self.step_part(t, params, grads, moments.parts_mut());
     }
 
-    /// The same for a part of a tensor, with the moments of that part ([`Moments::parts_mut`]).
+    /// Takes step number `t` of a part of a tensor, with the moments of that part ([`Moments::parts_mut`]).
     ///
     /// # Panics
     /// When the lengths differ.
-    pub fn step_part<F: Scalar>(
+    pub fn step_part<F: Number>(
         &self,
         t: usize,
         params: &mut [F],
@@ -46,12 +46,12 @@ impl AdamW {
         let n = params.len();
         assert!(n == grads.len() && n == mean.len() && n == square.len(), "lengths differ");
         let one = F::one();
-        let (b1, b2) = (F::of(self.beta1), F::of(self.beta2));
-        let keep = F::of(1.0 - self.lr * self.weight_decay);
+        let (b1, b2) = (F::from_f64(self.beta1), F::from_f64(self.beta2));
+        let keep = F::from_f64(1.0 - self.lr * self.weight_decay);
         // lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps), with the corrections folded into two scalars.
         let root = (1.0 - self.beta2.powi(t as i32)).sqrt();
-        let rate = F::of(self.lr * root / (1.0 - self.beta1.powi(t as i32)));
-        let epsilon = F::of(self.epsilon * root);
+        let rate = F::from_f64(self.lr * root / (1.0 - self.beta1.powi(t as i32)));
+        let epsilon = F::from_f64(self.epsilon * root);
         for ((param, &grad), (m, v)) in params.iter_mut().zip(grads).zip(mean.iter_mut().zip(square)) {
             *m = b1 * *m + (one - b1) * grad;
             *v = b2 * *v + (one - b2) * grad * grad;
@@ -67,7 +67,7 @@ pub struct Moments<F> {
     square: Vec<F>,
 }
 
-impl<F: Scalar> Moments<F> {
+impl<F: Number> Moments<F> {
     /// Zeros for `n` parameters.
     pub fn zeros(n: usize) -> Self {
         Moments { mean: vec![F::zero(); n], square: vec![F::zero(); n] }

@@ -1,4 +1,4 @@
-//! States turned on their side: what one feature is in many rows lies side by side, so that a vector holds it.
+//! Transposed states: the values of one feature in many rows lie side by side, so that a vector holds them.
 //!
 //! Products that use few entries of a matrix run over rows: every entry that counts is one number against a vector of them,
 //! whatever the pattern of those entries.
@@ -7,12 +7,12 @@
 
 use ndarray::{ArrayView2, Axis};
 
-use crate::scalar::Scalar;
+use super::number::Number;
 
-/// Bytes to which they are aligned: a line of the cache, so that no vector lies in two. Measured: a load that crosses lines
+/// Bytes to which transposed states are aligned: a line of the cache, so that no vector lies in two. Measured: a load that crosses lines
 /// halves the speed of every loop here.
 const LINE: usize = 64;
-/// Rows, or features on the way back, that are turned together: a line of `f32`.
+/// Rows, or features on the way back, that are transposed together: a line of `f32`.
 pub(crate) const TOGETHER: usize = 16;
 
 /// Numbers that begin at a line of the cache.
@@ -21,7 +21,7 @@ pub(crate) struct Aligned<F> {
     first: usize,
 }
 
-impl<F: Scalar> Aligned<F> {
+impl<F: Number> Aligned<F> {
     pub(crate) fn zeros(n: usize) -> Self {
         let spare = LINE / size_of::<F>();
         let mut entries = vec![F::zero(); n + spare];
@@ -46,19 +46,19 @@ impl<F> std::ops::DerefMut for Aligned<F> {
 }
 
 /// A state `[n, k]` as `[k, width]`, one after another in the same place.
-pub(crate) struct Turned<F> {
+pub(crate) struct Transposed<F> {
     entries: Aligned<F>,
     width: usize,
 }
 
-impl<F: Scalar> Turned<F> {
-    /// Nothing yet.
+impl<F: Number> Transposed<F> {
+    /// Room for a state, without one yet.
     pub(crate) fn new() -> Self {
-        Turned { entries: Aligned::zeros(0), width: 0 }
+        Transposed { entries: Aligned::zeros(0), width: 0 }
     }
 
-    /// Turns a state with contiguous rows, of which there are at most `width`; zeros follow them.
-    pub(crate) fn turn(&mut self, x: ArrayView2<F>, width: usize) {
+    /// Transposes a state with contiguous rows, of which there are at most `width`; zeros follow them.
+    pub(crate) fn transpose(&mut self, x: ArrayView2<F>, width: usize) {
         let (n, k) = x.dim();
         if self.entries.len() < k * width {
             self.entries = Aligned::zeros(k * width);
@@ -66,12 +66,12 @@ impl<F: Scalar> Turned<F> {
         self.width = width;
         let out = &mut self.entries[..k * width];
         for (block, x) in x.axis_chunks_iter(Axis(0), TOGETHER).enumerate() {
-            turn(x, out.chunks_exact_mut(width).map(|out| &mut out[block * TOGETHER..]));
+            transpose(x, out.chunks_exact_mut(width).map(|out| &mut out[block * TOGETHER..]));
         }
         out.chunks_exact_mut(width).for_each(|out| out[n..].fill(F::zero()));
     }
 
-    /// What a feature is in all rows.
+    /// The values of a feature in all rows.
     #[inline(always)]
     pub(crate) fn feature(&self, k: usize) -> &[F] {
         &self.entries[k * self.width..][..self.width]
@@ -91,7 +91,7 @@ impl<F: Scalar> Turned<F> {
 
 /// Column `j` of `x`, which has at most [`TOGETHER`] rows, into the beginning of the `j`th slice.
 #[inline(always)]
-pub(crate) fn turn<'a, F: Scalar>(x: ArrayView2<F>, out: impl Iterator<Item = &'a mut [F]>) {
+pub(crate) fn transpose<'a, F: Number>(x: ArrayView2<F>, out: impl Iterator<Item = &'a mut [F]>) {
     let k = x.ncols();
     let row = |i: usize| &x.index_axis_move(Axis(0), i).to_slice().expect("rows are contiguous")[..k];
     if x.nrows() == TOGETHER {

@@ -6,8 +6,8 @@ use ndarray::Array2;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::linalg::PIECE_ENTRIES;
-use crate::scalar::Scalar;
+use super::number::Number;
+use super::vector::PIECE_ENTRIES;
 
 /// `sqrt(2 / pi)`
 const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
@@ -17,13 +17,13 @@ const GELU_CUBIC: f64 = 0.044_715;
 const BLOCK: usize = 64;
 
 /// GELU of every entry, in place.
-pub(crate) fn gelu<F: Scalar>(x: &mut Array2<F>) {
+pub(crate) fn gelu<F: Number>(x: &mut Array2<F>) {
     let x = x.as_slice_mut().expect("states are contiguous");
     x.par_chunks_mut(PIECE_ENTRIES).for_each(|x| Arch::new().dispatch(Plain(x)));
 }
 
-/// GELU of every entry; its slope there stays in the place of the entry.
-pub(crate) fn gelu_with_slope<F: Scalar>(x: &mut Array2<F>) -> Array2<F> {
+/// GELU of every entry; each entry is replaced by the slope there.
+pub(crate) fn gelu_with_slope<F: Number>(x: &mut Array2<F>) -> Array2<F> {
     let dim = x.dim();
     let (blocks, rest) = x.as_slice_mut().expect("states are contiguous").as_chunks_mut::<BLOCK>();
     let blocks = blocks.par_iter_mut().with_min_len(PIECE_ENTRIES / BLOCK);
@@ -35,18 +35,18 @@ pub(crate) fn gelu_with_slope<F: Scalar>(x: &mut Array2<F>) -> Array2<F> {
 
 struct Plain<'a, F>(&'a mut [F]);
 
-impl<F: Scalar> WithSimd for Plain<'_, F> {
+impl<F: Number> WithSimd for Plain<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        self.0.iter_mut().for_each(|x| *x = of(*x).0);
+        self.0.iter_mut().for_each(|x| *x = gelu_and_slope(*x).0);
     }
 }
 
 struct WithSlope<'a, F>(&'a mut [F; BLOCK]);
 
-impl<F: Scalar> WithSimd for WithSlope<'_, F> {
+impl<F: Number> WithSimd for WithSlope<'_, F> {
     type Output = [F; BLOCK];
 
     #[inline(always)]
@@ -58,8 +58,8 @@ impl<F: Scalar> WithSimd for WithSlope<'_, F> {
 }
 
 #[inline(always)]
-fn with_slope<F: Scalar>(x: &mut F) -> F {
-    let (y, slope) = of(*x);
+fn with_slope<F: Number>(x: &mut F) -> F {
+    let (y, slope) = gelu_and_slope(*x);
     *x = slope;
     y
 }
@@ -67,9 +67,9 @@ fn with_slope<F: Scalar>(x: &mut F) -> F {
 /// GELU, tanh form (Hendrycks & Gimpel 2016, eq. 3; `gelu_new` in Hugging Face), and its derivative, which shares the
 /// hyperbolic tangent: `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
 #[inline(always)]
-fn of<F: Scalar>(x: F) -> (F, F) {
-    let (scale, cubic, half) = (F::of(GELU_SCALE), F::of(GELU_CUBIC), F::of(0.5));
-    let t = (scale * (x + cubic * x * x * x)).tanh_();
-    let d_inner = scale * (F::one() + F::of(3.0) * cubic * x * x);
+fn gelu_and_slope<F: Number>(x: F) -> (F, F) {
+    let (scale, cubic, half) = (F::from_f64(GELU_SCALE), F::from_f64(GELU_CUBIC), F::from_f64(0.5));
+    let t = (scale * (x + cubic * x * x * x)).fast_tanh();
+    let d_inner = scale * (F::one() + F::from_f64(3.0) * cubic * x * x);
     (half * x * (F::one() + t), half * (F::one() + t) + half * x * (F::one() - t * t) * d_inner)
 }

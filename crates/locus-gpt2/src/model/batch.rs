@@ -3,52 +3,64 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use ndarray::ArrayView2;
+
+use super::kv_cache::KvCache;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::kernels::Number;
 
 /// Sequences of token ids laid end to end. Row `i` of every activation belongs to token `i`.
 ///
-/// A batch may hold the ends of longer sequences ([`Batch::ends`]): a pass over it then needs the keys and values of
-/// the tokens before ([`Past`](crate::Past)). Or the tokens before are rows of other sequences that begin alike
-/// ([`Batch::sharing`]).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
+/// A batch may hold what follows the beginnings in a [`KvCache`] ([`Batch::after`]), or let sequences that begin alike
+/// share rows ([`Batch::prefix_sharing`]).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch<F> {
     tokens: Vec<u32>,
     /// Start of each sequence, and the number of rows at the end.
     offsets: Vec<usize>,
     /// Position of each sequence's first row: the number of its tokens that have no rows of their own.
     starts: Vec<usize>,
-    /// The rows of those tokens, sequence by sequence; none when they are not in the batch.
-    before: Vec<usize>,
+    /// The rows in which those tokens stand, sequence by sequence, when they are in the batch.
+    shared: Vec<usize>,
+    /// The keys and values of those tokens, when they are not.
+    prefix: Option<KvCache<F>>,
 }
 
-impl Batch {
+impl<F: Number> Batch<F> {
     /// Packs sequences in the order given.
     ///
     /// # Errors
     /// When a sequence is empty, longer than the model's context or has a token outside its vocabulary.
     pub fn new<S: AsRef<[u32]>>(config: &Config, sequences: &[S]) -> Result<Self> {
-        Batch::ends(config, sequences, &vec![0; sequences.len()])
-    }
-
-    /// Packs the tokens of each sequence from position `starts[i]` on.
-    ///
-    /// # Errors
-    /// As [`Batch::new`].
-    ///
-    /// # Panics
-    /// When there are not as many starts as sequences, or a start leaves no token.
-    pub fn ends<S: AsRef<[u32]>>(config: &Config, sequences: &[S], starts: &[usize]) -> Result<Self> {
-        assert_eq!(sequences.len(), starts.len(), "one start per sequence");
         let mut batch = Batch::empty();
-        batch.starts.extend_from_slice(starts);
+        batch.starts = vec![0; sequences.len()];
         for (i, sequence) in sequences.iter().enumerate() {
-            let sequence = sequence.as_ref();
-            check(config, i, sequence)?;
-            assert!(starts[i] < sequence.len(), "sequence {i} has no token from position {} on", starts[i]);
-            batch.tokens.extend_from_slice(&sequence[starts[i]..]);
+            check(config, i, 0, sequence.as_ref())?;
+            batch.tokens.extend_from_slice(sequence.as_ref());
             batch.offsets.push(batch.tokens.len());
         }
+        Ok(batch)
+    }
+
+    /// Packs what follows the beginnings in a KV cache, one for each. Gradients do not flow into the cache.
+    ///
+    /// # Errors
+    /// When a suffix is empty, has an unknown token or does not fit the context behind its beginning.
+    ///
+    /// # Panics
+    /// When there are not as many suffixes as beginnings, or the cache belongs to a model of other layers.
+    pub fn after<S: AsRef<[u32]>>(config: &Config, prefix: KvCache<F>, suffixes: &[S]) -> Result<Self> {
+        assert_eq!(suffixes.len(), prefix.lengths().len(), "one suffix for each beginning");
+        assert_eq!(prefix.n_layers(), config.n_layer, "layers of the KV cache and of the model");
+        let mut batch = Batch::empty();
+        batch.starts = prefix.lengths().to_vec();
+        for (i, suffix) in suffixes.iter().enumerate() {
+            check(config, i, batch.starts[i], suffix.as_ref())?;
+            batch.tokens.extend_from_slice(suffix.as_ref());
+            batch.offsets.push(batch.tokens.len());
+        }
+        batch.prefix = batch.starts.iter().any(|&start| start > 0).then_some(prefix);
         Ok(batch)
     }
 
@@ -57,13 +69,13 @@ impl Batch {
     ///
     /// # Errors
     /// As [`Batch::new`].
-    pub fn sharing<S: AsRef<[u32]>>(config: &Config, sequences: &[S]) -> Result<Self> {
+    pub fn prefix_sharing<S: AsRef<[u32]>>(config: &Config, sequences: &[S]) -> Result<Self> {
         let mut batch = Batch::empty();
-        // The row of a token after the one of a row, or after none.
+        // A trie of rows: the row of a token that follows the one of another row, or that begins a sequence.
         let mut next: HashMap<(Option<usize>, u32), usize> = HashMap::new();
         for (i, sequence) in sequences.iter().enumerate() {
             let sequence = sequence.as_ref();
-            check(config, i, sequence)?;
+            check(config, i, 0, sequence)?;
             let (mut last, mut start) = (None, 0);
             for &token in sequence {
                 let new = batch.tokens.len();
@@ -71,7 +83,7 @@ impl Batch {
                 if row == new {
                     batch.tokens.push(token);
                 } else {
-                    batch.before.push(row);
+                    batch.shared.push(row);
                     start += 1;
                 }
                 last = Some(row);
@@ -83,7 +95,7 @@ impl Batch {
     }
 
     fn empty() -> Self {
-        Batch { tokens: Vec::new(), offsets: vec![0], starts: Vec::new(), before: Vec::new() }
+        Batch { tokens: Vec::new(), offsets: vec![0], starts: Vec::new(), shared: Vec::new(), prefix: None }
     }
 
     /// Number of rows, over all sequences.
@@ -106,42 +118,53 @@ impl Batch {
         &self.starts
     }
 
-    /// Rows in which the tokens before stand, sequence by sequence; none when they are not in the batch.
-    pub(crate) fn before(&self) -> &[usize] {
-        &self.before
+    /// Position of every row's token in its sequence.
+    pub fn positions(&self) -> Vec<usize> {
+        self.sequences().zip(&self.starts).flat_map(|(rows, &start)| (start..).take(rows.len())).collect()
     }
 
-    /// Rows of each sequence, in order: its own, where it shares others.
+    /// Rows of other sequences in which the tokens before each sequence's rows stand, sequence by sequence.
+    pub(crate) fn shared(&self) -> &[usize] {
+        &self.shared
+    }
+
+    /// Keys and values of a layer of the tokens before each sequence's rows, packed `[rows, 2d]`; `None` when there are
+    /// none or they are rows of the batch.
+    pub(crate) fn prefix(&self, layer: usize) -> Option<ArrayView2<'_, F>> {
+        self.prefix.as_ref().map(|prefix| prefix.layer(layer))
+    }
+
+    /// Rows that each sequence does not share with an earlier one, in order.
     pub fn sequences(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.offsets.windows(2).map(|pair| pair[0]..pair[1])
     }
 
-    /// Rows of each sequence's tokens that are in the batch: those it shares, then its own.
+    /// Rows of each sequence's tokens that are in the batch: shared ones first, then its own.
     pub fn rows(&self) -> Vec<Vec<usize>> {
-        let mut before = self.before.as_slice();
+        let mut rest = self.shared.as_slice();
         let rows = |(own, &start): (Range<usize>, &usize)| {
-            let (shared, others) = before.split_at(start.min(before.len()));
-            before = others;
+            let (shared, tail) = rest.split_at(start.min(rest.len()));
+            rest = tail;
             shared.iter().copied().chain(own).collect()
         };
         self.sequences().zip(&self.starts).map(rows).collect()
     }
 
-    /// Row of each sequence's last token. They ascend, unless sequences share rows.
+    /// Row of each sequence's last token, in ascending order unless sequences share rows.
     pub fn last_rows(&self) -> Vec<usize> {
         self.rows().iter().map(|rows| *rows.last().expect("no sequence is empty")).collect()
     }
 }
 
-/// Whether the model can read a sequence.
-fn check(config: &Config, i: usize, sequence: &[u32]) -> Result<()> {
+/// Whether the model can read a sequence behind `start` tokens.
+fn check(config: &Config, i: usize, start: usize, sequence: &[u32]) -> Result<()> {
     if sequence.is_empty() {
         return Err(Error::Input(format!("sequence {i} has no tokens; expected at least one")));
     }
-    if sequence.len() > config.n_positions {
+    if start + sequence.len() > config.n_positions {
         return Err(Error::Input(format!(
             "sequence {i} has {} tokens; the model takes at most {}",
-            sequence.len(),
+            start + sequence.len(),
             config.n_positions
         )));
     }
@@ -154,23 +177,23 @@ fn check(config: &Config, i: usize, sequence: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// The distinct ones of some rows, ascending, and the place of each of the rows among them.
-pub fn distinct(rows: &[usize]) -> (Vec<usize>, Vec<usize>) {
-    let mut distinct = rows.to_vec();
-    distinct.sort_unstable();
-    distinct.dedup();
-    let places = rows.iter().map(|row| distinct.partition_point(|own| own < row)).collect();
-    (distinct, places)
+/// The distinct values among some rows, ascending, and the index of each row among them.
+pub fn unique_inverse(rows: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let mut unique = rows.to_vec();
+    unique.sort_unstable();
+    unique.dedup();
+    let inverse = rows.iter().map(|row| unique.partition_point(|own| own < row)).collect();
+    (unique, inverse)
 }
 
-/// Cuts a list of sequences into runs of at most `max_rows` tokens (and at least one sequence). The cuts depend on the
+/// Cuts a list of sequences into runs of at most `max_tokens` tokens (and at least one sequence). The cuts depend on the
 /// lengths alone, so work done run by run and added up in order gives the same bits on any number of threads.
-pub fn pieces<S: AsRef<[u32]>>(sequences: &[S], max_rows: usize) -> Vec<Range<usize>> {
+pub fn chunk_by_tokens<S: AsRef<[u32]>>(sequences: &[S], max_tokens: usize) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
     let (mut start, mut rows) = (0, 0);
     for (i, sequence) in sequences.iter().enumerate() {
         let length = sequence.as_ref().len();
-        if i > start && rows + length > max_rows {
+        if i > start && rows + length > max_tokens {
             pieces.push(start..i);
             (start, rows) = (i, 0);
         }
@@ -187,10 +210,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_cover_everything_in_order() {
+    fn chunks_cover_everything_in_order() {
         let sequences = [vec![0; 3], vec![0; 3], vec![0; 9], vec![0; 1], vec![0; 2]];
-        assert_eq!(pieces(&sequences, 6), [0..2, 2..3, 3..5]);
-        assert!(pieces(&sequences[..0], 6).is_empty());
+        assert_eq!(chunk_by_tokens(&sequences, 6), [0..2, 2..3, 3..5]);
+        assert!(chunk_by_tokens(&sequences[..0], 6).is_empty());
     }
 
     /// A sequence that goes on after another, one that is the beginning of another, and one that is there twice.
@@ -198,12 +221,12 @@ mod tests {
     fn beginnings_are_shared() {
         let config = Config::new(1, 1, 4, 8, 9);
         let sequences = [vec![1, 2, 3], vec![1, 2, 4, 3], vec![2, 3], vec![1, 2], vec![2, 3]];
-        let batch = Batch::sharing(&config, &sequences).unwrap();
+        let batch = Batch::<f32>::prefix_sharing(&config, &sequences).unwrap();
         assert_eq!(batch.tokens(), [1, 2, 3, 4, 3, 2, 3]);
         assert_eq!(batch.rows(), [vec![0, 1, 2], vec![0, 1, 3, 4], vec![5, 6], vec![0, 1], vec![5, 6]]);
         assert_eq!(batch.starts(), [0, 2, 0, 2, 2]);
         let last = batch.last_rows();
         assert_eq!(last, [2, 4, 6, 1, 6]);
-        assert_eq!(distinct(&last), (vec![1, 2, 4, 6], vec![1, 2, 3, 0, 3]));
+        assert_eq!(unique_inverse(&last), (vec![1, 2, 4, 6], vec![1, 2, 3, 0, 3]));
     }
 }

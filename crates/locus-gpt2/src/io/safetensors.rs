@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use super::write::write_atomically;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::params::{ParamId, Params, by_name};
+use crate::model::ids::ParamId;
+use crate::model::weights::{Gpt2, ParamSet, by_name};
 use crate::scalar::Scalar;
 
 /// Opens a safetensors file and hands its tensors and its `provenance` metadata to `read`.
@@ -59,29 +60,7 @@ pub fn write_safetensors(
     write_atomically(path, &bytes)
 }
 
-/// Writes a file under a temporary name beside its destination, then renames it: readers never see half a file.
-///
-/// # Errors
-/// When the folder cannot be written to.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().map_err(|e| Error::io(path, e))
-}
-
-/// Readable by everyone: temporary files would otherwise be private to their owner.
-#[cfg(unix)]
-fn permissions() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
-}
-
-impl<F: Scalar> Params<F> {
+impl<F: Scalar> Gpt2<F> {
     /// Reads every parameter of a checkpoint from a safetensors file; F16, BF16, F32 and F64 are converted. Names may
     /// carry the `transformer.` prefix; attention-mask buffers, a score head and a tied `lm_head` are passed over.
     ///
@@ -91,7 +70,7 @@ impl<F: Scalar> Params<F> {
     pub fn read(path: &Path, config: &Config) -> Result<Self> {
         read_safetensors(path, |tensors, _| {
             let ids = by_name(config);
-            let mut params = Params::zeros(config, []);
+            let mut params = ParamSet::zeros(config, []);
             let mut head = None;
             for (name, view) in tensors.iter() {
                 let short = name.strip_prefix("transformer.").unwrap_or(name);
@@ -122,19 +101,19 @@ impl<F: Scalar> Params<F> {
                     ));
                 }
             }
-            if let Some(id) = ParamId::all(config).find(|&id| !params.has(id)) {
-                return Err(Error::format(path, format!("tensor {id} is missing")));
-            }
-            if head.is_some_and(|head| head != params.get(ParamId::TokenEmbedding)) {
+            let model = Gpt2::new(params).map_err(|missing| Error::format(path, missing.to_string()))?;
+            if head.is_some_and(|head| head != model.get(ParamId::TokenEmbedding)) {
                 return Err(Error::format(
                     path,
                     "lm_head.weight differs from wte.weight; expected a tied head",
                 ));
             }
-            Ok(params)
+            Ok(model)
         })
     }
+}
 
+impl<F: Scalar> ParamSet<F> {
     /// Writes the parameters present under their Hugging Face names, in this type.
     ///
     /// # Errors
@@ -170,10 +149,10 @@ fn is_buffer(name: &str) -> bool {
 pub fn decode<F: Scalar>(view: &TensorView<'_>) -> std::result::Result<Vec<F>, String> {
     let bytes = view.data();
     let values: Vec<F> = match view.dtype() {
-        Dtype::F32 => wide(bytes, |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
-        Dtype::F64 => wide(bytes, f64::from_le_bytes),
-        Dtype::F16 => wide(bytes, |b: [u8; 2]| f64::from(half::f16::from_le_bytes(b))),
-        Dtype::BF16 => wide(bytes, |b: [u8; 2]| f64::from(half::bf16::from_le_bytes(b))),
+        Dtype::F32 => converted(bytes, |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
+        Dtype::F64 => converted(bytes, f64::from_le_bytes),
+        Dtype::F16 => converted(bytes, |b: [u8; 2]| f64::from(half::f16::from_le_bytes(b))),
+        Dtype::BF16 => converted(bytes, |b: [u8; 2]| f64::from(half::bf16::from_le_bytes(b))),
         other => return Err(format!("has type {other:?}; expected F16, BF16, F32 or F64")),
     };
     match values.iter().position(|x| !x.is_finite()) {
@@ -182,6 +161,6 @@ pub fn decode<F: Scalar>(view: &TensorView<'_>) -> std::result::Result<Vec<F>, S
     }
 }
 
-fn wide<F: Scalar, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<F> {
-    bytes.as_chunks::<N>().0.iter().map(|&chunk| F::of(number(chunk))).collect()
+fn converted<F: Scalar, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<F> {
+    bytes.as_chunks::<N>().0.iter().map(|&chunk| F::from_f64(number(chunk))).collect()
 }

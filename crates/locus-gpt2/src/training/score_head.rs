@@ -1,16 +1,15 @@
 //! A linear score head read at each sequence's last token, as in `GPT2ForSequenceClassification`.
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
-use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::batch::{Batch, distinct, pieces};
+use super::optim::{AdamW, Moments};
 use crate::error::Result;
-use crate::forward::{select_rows, softmax};
-use crate::linalg::gemm;
-use crate::optim::{AdamW, Moments};
-use crate::params::Params;
+use crate::model::batch::{Batch, chunk_by_tokens, unique_inverse};
+use crate::model::run::select_rows;
+use crate::model::weights::Gpt2;
+use crate::random::shuffle;
 use crate::scalar::Scalar;
 
 /// `logits = hidden W^T` with `W [classes, d]` and no bias.
@@ -21,35 +20,39 @@ pub struct ScoreHead<F> {
 }
 
 impl<F: Scalar> ScoreHead<F> {
-    /// Trains a two-class head on frozen last-token states `features [rows, d]` by mini-batch cross-entropy.
+    /// Trains a head of `n_classes` on frozen last-token states `features [rows, d]` by mini-batch cross-entropy.
     ///
     /// Starts at zero: the loss is convex, so nothing is gained by a random start.
     ///
     /// # Panics
-    /// When there is not one class (0 or 1) per row.
+    /// When there is not one class in `0..n_classes` per row.
     pub fn train(
         features: ArrayView2<F>,
         classes: &[usize],
+        n_classes: usize,
         params: &HeadTraining,
         rng: &mut ChaCha8Rng,
     ) -> Self {
         let (n, d) = features.dim();
         assert_eq!(n, classes.len(), "one class per row");
+        if let Some(class) = classes.iter().find(|&&class| class >= n_classes) {
+            panic!("class {class} of {n_classes}");
+        }
         let adam = AdamW { weight_decay: params.weight_decay, ..AdamW::new(params.lr) };
-        let mut head = ScoreHead { weight: Array2::zeros((2, d)) };
-        let mut moments = Moments::zeros(2 * d);
+        let mut head = ScoreHead { weight: Array2::zeros((n_classes, d)) };
+        let mut moments = Moments::zeros(n_classes * d);
         let mut order: Vec<usize> = (0..n).collect();
         let mut t = 0;
         for _ in 0..params.epochs {
             shuffle(&mut order, rng);
-            for rows in order.chunks(params.batch_rows) {
+            for rows in order.chunks(params.batch_sequences) {
                 let x = features.select(Axis(0), rows);
                 let y: Vec<usize> = rows.iter().map(|&row| classes[row]).collect();
                 let mut d_logits = head.read_out(x.view());
                 cross_entropy(&mut d_logits, &y);
-                let mut grad = Array2::zeros((2, d));
-                let mean = F::one() / F::of(rows.len() as f64);
-                gemm(mean, d_logits.t(), x.view(), F::zero(), grad.view_mut());
+                let mut grad = Array2::zeros((n_classes, d));
+                let mean = F::one() / F::from_f64(rows.len() as f64);
+                F::gemm(mean, d_logits.t(), x.view(), F::zero(), grad.view_mut());
                 t += 1;
                 let weight = head.weight.as_slice_mut().expect("fresh arrays are contiguous");
                 adam.step(t, weight, grad.as_slice().expect("fresh arrays are contiguous"), &mut moments);
@@ -62,19 +65,19 @@ impl<F: Scalar> ScoreHead<F> {
     ///
     /// # Errors
     /// When a sequence does not fit the model.
-    pub fn predict(&self, model: &Params<F>, sequences: &[Vec<u32>]) -> Result<Vec<usize>> {
+    pub fn predict(&self, model: &Gpt2<F>, sequences: &[Vec<u32>]) -> Result<Vec<usize>> {
         Ok(argmax(self.read_out(last_hidden_of(model, sequences)?.view()).view()))
     }
 
     /// Class logits `[n_sequences, classes]` of the model on a batch.
-    pub fn logits(&self, model: &Params<F>, batch: &Batch) -> Array2<F> {
+    pub fn logits(&self, model: &Gpt2<F>, batch: &Batch<F>) -> Array2<F> {
         self.read_out(last_hidden(model, batch).view())
     }
 
     /// Class logits of given last-token states `[n_sequences, d]`.
     pub fn read_out(&self, features: ArrayView2<F>) -> Array2<F> {
         let mut logits = Array2::zeros((features.nrows(), self.weight.nrows()));
-        gemm(F::one(), features, self.weight.t(), F::zero(), logits.view_mut());
+        F::gemm(F::one(), features, self.weight.t(), F::zero(), logits.view_mut());
         logits
     }
 
@@ -88,12 +91,12 @@ impl<F: Scalar> ScoreHead<F> {
         let mut d_logits = self.read_out(features);
         let loss = cross_entropy(&mut d_logits, classes);
         let mut d_features = Array2::zeros(features.dim());
-        gemm(F::one(), d_logits.view(), self.weight.view(), F::zero(), d_features.view_mut());
+        F::gemm(F::one(), d_logits.view(), self.weight.view(), F::zero(), d_features.view_mut());
         (loss, d_features)
     }
 }
 
-/// How [`ScoreHead::train`] trains; the default is the study's (section 3).
+/// How [`ScoreHead::train`] trains; the default is that of the study (arXiv 2406.17241, appendix).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HeadTraining {
     /// Learning rate of AdamW.
@@ -102,32 +105,25 @@ pub struct HeadTraining {
     pub weight_decay: f64,
     /// Passes over the rows.
     pub epochs: usize,
-    /// Rows per step.
-    pub batch_rows: usize,
+    /// Sequences per step.
+    pub batch_sequences: usize,
 }
 
 impl Default for HeadTraining {
     fn default() -> Self {
-        HeadTraining { lr: 0.01, weight_decay: 0.01, epochs: 400, batch_rows: 128 }
+        HeadTraining { lr: 0.01, weight_decay: 0.01, epochs: 400, batch_sequences: 128 }
     }
 }
 
-/// Fisher-Yates, written out so that its result never changes with a library.
-pub fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
-    for i in (1..items.len()).rev() {
-        items.swap(i, rng.random_range(0..=i));
-    }
-}
-
-/// Rows in one piece of parallel work.
-const PIECE_ROWS: usize = 512;
+/// Tokens in one piece of parallel work.
+const PIECE_TOKENS: usize = 512;
 
 /// Hidden state of each sequence's last token `[n_sequences, d]`, for any number of sequences, in parallel.
 ///
 /// # Errors
 /// When a sequence does not fit the model.
-pub fn last_hidden_of<F: Scalar>(model: &Params<F>, sequences: &[Vec<u32>]) -> Result<Array2<F>> {
-    let parts: Vec<Array2<F>> = pieces(sequences, PIECE_ROWS)
+pub fn last_hidden_of<F: Scalar>(model: &Gpt2<F>, sequences: &[Vec<u32>]) -> Result<Array2<F>> {
+    let parts: Vec<Array2<F>> = chunk_by_tokens(sequences, PIECE_TOKENS)
         .into_par_iter()
         .map(|piece| Ok(last_hidden(model, &Batch::new(model.config(), &sequences[piece])?)))
         .collect::<Result<_>>()?;
@@ -140,9 +136,9 @@ pub fn last_hidden_of<F: Scalar>(model: &Params<F>, sequences: &[Vec<u32>]) -> R
 }
 
 /// Hidden state of each sequence's last token `[n_sequences, d]`.
-pub fn last_hidden<F: Scalar>(model: &Params<F>, batch: &Batch) -> Array2<F> {
-    let (rows, places) = distinct(&batch.last_rows());
-    select_rows(model.hidden_at(batch, &rows).view(), &places)
+pub fn last_hidden<F: Scalar>(model: &Gpt2<F>, batch: &Batch<F>) -> Array2<F> {
+    let (rows, places) = unique_inverse(&batch.last_rows());
+    select_rows(model.run(batch).reading(&rows).hidden().view(), &places)
 }
 
 /// Summed cross-entropy of logits `[rows, classes]`, which become their own gradient: `softmax(logits) - onehot`.
@@ -150,8 +146,8 @@ pub fn cross_entropy<F: Scalar>(logits: &mut Array2<F>, classes: &[usize]) -> f6
     let mut loss = 0.0;
     for (mut row, &class) in logits.rows_mut().into_iter().zip(classes) {
         let row = row.as_slice_mut().expect("rows are contiguous");
-        softmax(row);
-        loss -= row[class].wide().max(f64::MIN_POSITIVE).ln();
+        F::softmax(row);
+        loss -= row[class].as_f64().max(f64::MIN_POSITIVE).ln();
         row[class] -= F::one();
     }
     loss

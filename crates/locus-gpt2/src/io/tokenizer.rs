@@ -50,7 +50,7 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The same, refusing a text that gives no token.
+    /// Token ids of a text that must give at least one; `what` names it in the error.
     ///
     /// # Errors
     /// When the text gives no token.

@@ -10,13 +10,14 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::scalar::Scalar;
-use crate::turned::Aligned;
+use super::number::Number;
+use super::simd::lanes;
+use super::transposed::Aligned;
 
 /// Rows up to which a matrix `[k, n]` with contiguous rows is read in place.
 /// Measured at GPT-2 small's shapes: 0.7 of the time of a BLAS at 16 rows, 0.8 at 65, even at 192.
 const FEW_ROWS: usize = 128;
-/// The same of a matrix with contiguous columns, which a BLAS copies along them. Measured: 0.7 at 16 rows, 0.8 at 24.
+/// Rows up to which a matrix with contiguous columns is read in place, which a BLAS copies along them. Measured: 0.7 at 16 rows, 0.8 at 24.
 const FEW_ROWS_TRANSPOSED: usize = 24;
 /// Matrices with fewer entries, one megabyte of them in `f32`, stay in the second-level cache whichever way they are read.
 const LARGE: usize = 1 << 18;
@@ -26,67 +27,8 @@ const TILE_COLUMNS: usize = 3;
 /// Columns whose dot products run side by side.
 const DOTS: usize = 6;
 
-/// Vectors of a number type on whatever processor.
-pub trait Lanes: Copy {
-    /// A register full of them.
-    type Vector<S: Simd>: Copy;
-    /// As many whole vectors as a slice holds.
-    fn vectors<S: Simd>(x: &[Self]) -> &[Self::Vector<S>];
-    /// The same, to write to.
-    fn vectors_mut<S: Simd>(x: &mut [Self]) -> &mut [Self::Vector<S>];
-    /// One number in every lane.
-    fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
-    /// `a b + c`.
-    fn fused<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>)
-    -> Self::Vector<S>;
-    /// Sum over the lanes.
-    fn sum_lanes<S: Simd>(simd: S, a: Self::Vector<S>) -> Self;
-}
-
-macro_rules! lanes {
-    ($number:ty, $vector:ident, $split:ident, $split_mut:ident, $splat:ident, $mul_add:ident, $sum:ident) => {
-        impl Lanes for $number {
-            type Vector<S: Simd> = S::$vector;
-
-            #[inline(always)]
-            fn vectors<S: Simd>(x: &[Self]) -> &[S::$vector] {
-                S::$split(x).0
-            }
-
-            #[inline(always)]
-            fn vectors_mut<S: Simd>(x: &mut [Self]) -> &mut [S::$vector] {
-                S::$split_mut(x).0
-            }
-
-            #[inline(always)]
-            fn splat<S: Simd>(simd: S, x: Self) -> S::$vector {
-                simd.$splat(x)
-            }
-
-            #[inline(always)]
-            fn fused<S: Simd>(simd: S, a: S::$vector, b: S::$vector, c: S::$vector) -> S::$vector {
-                simd.$mul_add(a, b, c)
-            }
-
-            #[inline(always)]
-            fn sum_lanes<S: Simd>(simd: S, a: S::$vector) -> Self {
-                simd.$sum(a)
-            }
-        }
-    };
-}
-
-lanes!(f32, f32s, as_simd_f32s, as_mut_simd_f32s, splat_f32s, mul_add_f32s, reduce_sum_f32s);
-lanes!(f64, f64s, as_simd_f64s, as_mut_simd_f64s, splat_f64s, mul_add_f64s, reduce_sum_f64s);
-
-/// Numbers in a vector.
-#[inline(always)]
-const fn lanes<F: Lanes, S: Simd>() -> usize {
-    size_of::<F::Vector<S>>() / size_of::<F>()
-}
-
 /// `c <- alpha a b + beta c` on one thread, by whichever way is fastest for the shape.
-pub(crate) fn product<F: Scalar>(
+pub(crate) fn product<F: Number>(
     alpha: F,
     a: ArrayView2<F>,
     b: ArrayView2<F>,
@@ -117,7 +59,7 @@ struct Product<'a, F> {
 /// With rows of `b` contiguous.
 struct Tiles<'a, F>(Product<'a, F>);
 
-impl<F: Scalar> WithSimd for Tiles<'_, F> {
+impl<F: Number> WithSimd for Tiles<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -133,7 +75,7 @@ impl<F: Scalar> WithSimd for Tiles<'_, F> {
 /// With columns of `b` contiguous.
 struct Dots<'a, F>(Product<'a, F>);
 
-impl<F: Scalar> WithSimd for Dots<'_, F> {
+impl<F: Number> WithSimd for Dots<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -142,7 +84,7 @@ impl<F: Scalar> WithSimd for Dots<'_, F> {
     }
 }
 
-impl<F: Scalar> Product<'_, F> {
+impl<F: Number> Product<'_, F> {
     /// A tile of `b` stays in registers, and every row of `c` passes it.
     #[inline(always)]
     fn tiles<S: Simd, const K: usize>(mut self, simd: S) {
@@ -250,7 +192,7 @@ impl<F: Scalar> Product<'_, F> {
 
 /// `beta c`, and zero for a `beta` of zero, whatever `c` is.
 #[inline(always)]
-fn scaled<F: Scalar>(beta: F, c: F) -> F {
+fn scaled<F: Number>(beta: F, c: F) -> F {
     if beta == F::zero() { F::zero() } else { beta * c }
 }
 
@@ -262,14 +204,14 @@ mod tests {
     use super::*;
 
     /// Every kernel on every width of vectors that this machine has, against the BLAS.
-    fn check<F: Scalar>(m: usize, k: usize, n: usize, beta: f64, tolerance: f64) {
-        let entry = |i: usize, j: usize| F::of(((i * 7919 + j * 104_729) % 1000) as f64 / 500.0 - 1.0);
+    fn check<F: Number>(m: usize, k: usize, n: usize, beta: f64, tolerance: f64) {
+        let entry = |i: usize, j: usize| F::from_f64(((i * 7919 + j * 104_729) % 1000) as f64 / 500.0 - 1.0);
         // Parts of larger arrays: rows with gaps between them.
         let wide = |rows, columns| Array2::from_shape_fn((rows, columns + 5), |(i, j)| entry(i, j));
         let (a, b, bt, c) = (wide(m, k), wide(k, n), wide(n, k), wide(m, n));
         let (a, b) = (a.slice(s![.., ..k]), b.slice(s![.., ..n]));
         let bt = bt.slice(s![.., 2..k + 2]).reversed_axes();
-        let (alpha, beta) = (F::of(0.5), F::of(beta));
+        let (alpha, beta) = (F::from_f64(0.5), F::from_f64(beta));
         let mut expected = [c.clone(), c.clone()];
         for (b, expected) in [b, bt].into_iter().zip(&mut expected) {
             general_mat_mul(alpha, &a, &b, beta, &mut expected.slice_mut(s![.., 1..n + 1]));
@@ -278,7 +220,7 @@ mod tests {
             for (b, expected) in [b, bt].into_iter().zip(&expected) {
                 let mut found = c.clone();
                 on(Product { alpha, a, b, beta, c: found.slice_mut(s![.., 1..n + 1]) });
-                let near = |x: &F| x.wide().abs() <= tolerance * k as f64;
+                let near = |x: &F| x.as_f64().abs() <= tolerance * k as f64;
                 assert!((&found - expected).iter().all(near), "{m} {k} {n}, strides {:?}", b.strides());
             }
         };
@@ -291,7 +233,7 @@ mod tests {
         }
     }
 
-    fn on<F: Scalar>(simd: impl Simd, product: Product<F>) {
+    fn on<F: Number>(simd: impl Simd, product: Product<F>) {
         if product.b.strides()[1] == 1 {
             simd.vectorize(Tiles(product));
         } else {

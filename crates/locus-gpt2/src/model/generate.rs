@@ -1,13 +1,14 @@
 //! Continuing a prompt: greedy or from the k likeliest tokens.
 
-use ndarray::s;
+use ndarray::ArrayViewMut2;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::batch::Batch;
+use super::batch::Batch;
+use super::hooks::HookPoint;
+use super::kv_cache::KvCache;
+use super::weights::Gpt2;
 use crate::error::Result;
-use crate::forward::softmax;
-use crate::params::Params;
 use crate::scalar::Scalar;
 
 /// How the next token is chosen.
@@ -24,31 +25,43 @@ pub enum Sampling<'a> {
     },
 }
 
-impl<F: Scalar> Params<F> {
-    /// Appends `n` tokens to the prompt and returns them; stops early when the context is full.
+impl<F: Scalar> Gpt2<F> {
+    /// Appends `n` tokens to the prompt and returns them; stops early when the context is full. Each token is run once: a
+    /// KV cache keeps those before it.
     ///
     /// # Errors
     /// When the prompt is empty, too long or has an unknown token.
     pub fn generate(&self, prompt: &[u32], n: usize, mut sampling: Sampling<'_>) -> Result<Vec<u32>> {
-        let mut tokens = prompt.to_vec();
-        let end = (prompt.len() + n).min(self.config().n_positions.max(prompt.len()));
-        while tokens.len() < end {
-            let batch = Batch::new(self.config(), &[&tokens])?;
-            let hidden = self.hidden(&batch);
-            let logits = self.logits(hidden.slice(s![batch.n_rows() - 1.., ..]));
+        let mut cache = KvCache::empty(self.config(), 1);
+        let mut tokens = Vec::new();
+        let n = n.min(self.config().n_positions.saturating_sub(prompt.len()));
+        // The prompt is checked even when nothing is to be appended.
+        let mut batch = Batch::after(self.config(), cache.clone(), &[prompt])?;
+        while tokens.len() < n {
+            let mut qkv = Vec::with_capacity(self.config().n_layer);
+            let mut keep = |_: usize, point: HookPoint, state: ArrayViewMut2<F>| {
+                if point == HookPoint::Qkv {
+                    qkv.push(state.to_owned());
+                }
+            };
+            let logits = self.run(&batch).reading(&batch.last_rows()).with_hooks(&mut keep).logits();
             let logits = logits.as_slice().expect("fresh arrays are contiguous");
             let next = match &mut sampling {
                 Sampling::Greedy => ranked(logits)[0],
                 Sampling::TopK { k, rng } => sample(logits, *k, rng),
-            };
-            tokens.push(next as u32);
+            } as u32;
+            tokens.push(next);
+            if tokens.len() < n {
+                cache.push(&qkv);
+                batch = Batch::after(self.config(), cache.clone(), &[[next]])?;
+            }
         }
-        Ok(tokens.split_off(prompt.len()))
+        Ok(tokens)
     }
 }
 
 /// Tokens from the likeliest down; equal logits in order of token id.
-fn ranked<F: Scalar>(logits: &[F]) -> Vec<usize> {
+pub(crate) fn ranked<F: Scalar>(logits: &[F]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap_or(std::cmp::Ordering::Equal));
     order
@@ -57,10 +70,10 @@ fn ranked<F: Scalar>(logits: &[F]) -> Vec<usize> {
 fn sample<F: Scalar>(logits: &[F], k: usize, rng: &mut ChaCha8Rng) -> usize {
     let order = &ranked(logits)[..k.clamp(1, logits.len())];
     let mut p: Vec<F> = order.iter().map(|&token| logits[token]).collect();
-    softmax(&mut p);
+    F::softmax(&mut p);
     let mut u: f64 = rng.random();
     for (&token, p) in order.iter().zip(&p) {
-        u -= p.wide();
+        u -= p.as_f64();
         if u < 0.0 {
             return token;
         }

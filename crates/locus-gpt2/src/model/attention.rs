@@ -1,17 +1,27 @@
 //! Causal attention, forward and backward, sequence by sequence and head by head.
 //!
-//! Dimensions: `n` rows of a packed batch, `d` the model's width, `w` that of a head, `s` tokens that a sequence's rows see.
+//! ```text
+//! s_ij = q_i k_j / sqrt(w)  for j <= i       a_i = softmax(s_i)       z_i = sum over j of a_ij v_j
+//! ```
+//!
+//! Dimension letters: `n` rows of a packed batch, `d` the model's width, `w` that of a head, `s` tokens that a sequence's
+//! rows see, `t` rows of a sequence.
+//!
+//! Each head on each sequence is one piece of parallel work ([`Head`]). Attention weights are packed: per sequence, per
+//! head, row by row that goes on, one weight for each token up to the row's own.
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, s};
 use rayon::prelude::*;
 
-use crate::batch::Batch;
+use super::batch::Batch;
+use super::hooks::Hook;
 use crate::config::Config;
-use crate::forward::{BlockTrace, select_rows, softmax};
-use crate::linalg::{column_chunks, cut, dot, written_zeros};
-use crate::scalar::Scalar;
+use crate::kernels::Number;
+use crate::kernels::softmax::softmax;
+use crate::kernels::split::{column_chunks, split_lengths, split_rows};
+use crate::kernels::vector::{dot, written_zeros};
 
 /// Number of attention weights of a head over rows `start..start + t` of a sequence.
 pub(crate) fn n_weights(start: usize, t: usize) -> usize {
@@ -24,71 +34,98 @@ struct Head<'a, F> {
     first: usize,
     d: usize,
     width: usize,
-    /// Tokens before the sequence's own rows.
+    /// Tokens before the sequence's rows.
     start: usize,
-    /// Queries, keys and values of the tokens before, and of the sequence's rows, `[rows, 3d]`.
-    past: &'a [F],
-    own: &'a [F],
+    /// Keys and values of the tokens before, `[start, 2d]`.
+    prefix: &'a [F],
+    /// Queries, keys and values of the sequence's rows, `[t, 3d]`.
+    qkv: &'a [F],
     /// Rows of the sequence that go on after the keys and values.
     reading: &'a [usize],
 }
 
-impl<'a, F: Scalar> Head<'a, F> {
-    /// All heads of all sequences, those of a sequence side by side.
+impl<'a, F: Number> Head<'a, F> {
+    /// All heads of the first sequence, then those of the next.
     fn all(
         config: &Config,
-        batch: &Batch,
-        past: &'a [F],
+        batch: &Batch<F>,
+        prefixes: &'a [F],
         qkv: &'a [F],
         reading: &'a [Vec<usize>],
     ) -> Vec<Head<'a, F>> {
         let (d, width) = (config.n_embd, config.d_head());
-        let mut past = past;
+        let mut rest = prefixes;
         let mut all = Vec::with_capacity(batch.starts().len() * config.n_head);
         for ((sequence, &start), reading) in batch.sequences().zip(batch.starts()).zip(reading) {
-            let (before, rest) = past.split_at(start * 3 * d);
-            past = rest;
-            let own = &qkv[sequence.start * 3 * d..sequence.end * 3 * d];
-            let head = |first| Head { first, d, width, start, past: before, own, reading };
+            let (prefix, tail) = rest.split_at(start * 2 * d);
+            rest = tail;
+            let qkv = &qkv[sequence.start * 3 * d..sequence.end * 3 * d];
+            let head = |first| Head { first, d, width, start, prefix, qkv, reading };
             all.extend((0..config.n_head).map(|head| head * width).map(head));
         }
         all
     }
 
     fn scale(&self) -> F {
-        F::one() / F::of(self.width as f64).sqrt()
+        F::one() / F::from_f64(self.width as f64).sqrt()
     }
 
-    /// Number of its attention weights.
+    /// Number of keys that each row that goes on sees.
+    fn queries(&self) -> Vec<usize> {
+        self.reading.iter().map(|row| self.start + row + 1).collect()
+    }
+
+    /// Number of the head's attention weights.
     fn n_weights(&self) -> usize {
         self.reading.iter().map(|row| self.start + row + 1).sum()
     }
 
+    /// The packed weights row by row.
+    fn rows_of<'w>(&self, weights: &'w mut [F]) -> impl Iterator<Item = &'w mut [F]> + use<'w, F> {
+        split_lengths(weights, self.queries().into_iter())
+    }
+
+    /// Values weighted by given attention weights, `z [reading, w]`.
+    fn weigh(&self, weights: &mut [F], mut z: ArrayViewMut2<F>) {
+        let mut values = Vec::new();
+        self.pack(1, &mut values);
+        for (weights, mut z) in self.rows_of(weights).zip(z.rows_mut()) {
+            weighted_sum(
+                weights,
+                &values,
+                self.width,
+                z.as_slice_mut().expect("columns of a row are contiguous"),
+            );
+        }
+    }
+
     /// Number of tokens that the last row sees.
     fn n_seen(&self) -> usize {
-        (self.past.len() + self.own.len()) / (3 * self.d)
+        self.start + self.qkv.len() / (3 * self.d)
     }
 
     /// Query of a row of the sequence `[w]`.
     fn query(&self, row: usize) -> &'a [F] {
-        &self.own[row * 3 * self.d + self.first..][..self.width]
+        &self.qkv[row * 3 * self.d + self.first..][..self.width]
     }
 
-    /// Keys (part 1) or values (2) of all tokens seen.
+    /// Keys (part 0) or values (1) of all tokens seen, `[w]` each.
     fn seen(&self, part: usize) -> impl Iterator<Item = &'a [F]> {
-        let rows = self.past.chunks_exact(3 * self.d).chain(self.own.chunks_exact(3 * self.d));
-        let (first, width) = (part * self.d + self.first, self.width);
-        rows.map(move |row| &row[first..][..width])
+        let (d, first, width) = (self.d, part * self.d + self.first, self.width);
+        let prefix = self.prefix.chunks_exact(2 * self.d);
+        // In the sequence's rows the queries come first.
+        let own = self.qkv.chunks_exact(3 * self.d).map(move |row| &row[d..]);
+        prefix.chain(own).map(move |row| &row[first..][..width])
     }
 
-    /// They, end to end: `[s, w]`.
-    fn end_to_end(&self, part: usize, out: &mut Vec<F>) {
+    /// Packs the keys (part 0) or values (1) of all tokens seen row-major, `[s, w]`.
+    fn pack(&self, part: usize, out: &mut Vec<F>) {
         out.clear();
         self.seen(part).for_each(|row| out.extend_from_slice(row));
     }
 
-    /// They, side by side: `[w, s]`, zeros up to a whole number of lanes.
-    fn side_by_side(&self, part: usize, out: &mut Vec<F>) {
+    /// Packs the keys (part 0) or values (1) of all tokens seen transposed, `[w, s]`, zeros up to a whole number of lanes.
+    fn pack_transposed(&self, part: usize, out: &mut Vec<F>) {
         let columns = lanes(self.n_seen());
         zeros(out, self.width * columns);
         for (j, row) in self.seen(part).enumerate() {
@@ -96,14 +133,14 @@ impl<'a, F: Scalar> Head<'a, F> {
         }
     }
 
-    /// Weighted values of the rows that go on `z [reading, w]`, and their attention weights.
+    /// Writes the weighted values of the rows that go on, `z [reading, w]`, and their attention weights.
     fn forward(&self, work: &mut Work<F>, mut z: ArrayViewMut2<F>, weights: &mut [F]) {
         if self.reading.is_empty() {
             return;
         }
-        let Work { wide: keys, tall: values, scores, .. } = work;
-        self.side_by_side(1, keys);
-        self.end_to_end(2, values);
+        let Work { transposed: keys, packed: values, scores, .. } = work;
+        self.pack_transposed(0, keys);
+        self.pack(1, values);
         let columns = lanes(self.n_seen());
         zeros(scores, columns);
         let (mut weights, scale) = (weights, self.scale());
@@ -117,10 +154,15 @@ impl<'a, F: Scalar> Head<'a, F> {
                 }
             }
             softmax(scores);
-            let (own, rest) = weights.split_at_mut(seen);
-            weights = rest;
-            own.copy_from_slice(&scores[..seen]);
-            weighted_sum(own, values, self.width, z.as_slice_mut().expect("columns of a row are contiguous"));
+            let (head, tail) = weights.split_at_mut(seen);
+            weights = tail;
+            head.copy_from_slice(&scores[..seen]);
+            weighted_sum(
+                head,
+                values,
+                self.width,
+                z.as_slice_mut().expect("columns of a row are contiguous"),
+            );
         }
     }
 
@@ -139,9 +181,9 @@ impl<'a, F: Scalar> Head<'a, F> {
         }
         // From this token on gradients are wanted.
         let wanted = self.start - d_k_before.nrows();
-        let Work { wide: values, tall: keys, scores: d_scores, attended, d_keys, d_values } = work;
-        self.end_to_end(1, keys);
-        self.side_by_side(2, values);
+        let Work { transposed: values, packed: keys, scores: d_scores, attended, d_keys, d_values } = work;
+        self.pack(0, keys);
+        self.pack_transposed(1, values);
         let (columns, width) = (lanes(self.n_seen()), self.width);
         zeros(d_keys, (self.n_seen() - wanted) * width);
         zeros(d_values, (self.n_seen() - wanted) * width);
@@ -153,9 +195,9 @@ impl<'a, F: Scalar> Head<'a, F> {
             let places = d_scores.chunks_exact_mut(columns).zip(attended.chunks_exact_mut(columns));
             for ((k, &row), (d_s, a)) in rows.iter().enumerate().zip(places) {
                 let seen = self.start + row + 1;
-                let (own, rest) = weights.split_at(seen);
-                weights = rest;
-                a[..seen].copy_from_slice(own);
+                let (head, tail) = weights.split_at(seen);
+                weights = tail;
+                a[..seen].copy_from_slice(head);
                 let (d_s, a) = (&mut d_s[..lanes(seen)], &a[..lanes(seen)]);
                 weighted_sum(d_z(block * TOGETHER + k), values, columns, d_s);
                 let mean = dot(a, d_s);
@@ -185,7 +227,7 @@ impl<'a, F: Scalar> Head<'a, F> {
 }
 
 /// Rows end to end into those of a view.
-fn copy_rows<F: Scalar>(rows: &[F], mut out: ArrayViewMut2<F>) {
+fn copy_rows<F: Number>(rows: &[F], mut out: ArrayViewMut2<F>) {
     let width = out.ncols();
     for (mut out, row) in out.rows_mut().into_iter().zip(rows.chunks_exact(width)) {
         out.as_slice_mut().expect("columns of a row are contiguous").copy_from_slice(row);
@@ -194,10 +236,10 @@ fn copy_rows<F: Scalar>(rows: &[F], mut out: ArrayViewMut2<F>) {
 
 /// What one thread needs beside inputs and outputs.
 struct Work<F> {
-    /// Keys or values side by side.
-    wide: Vec<F>,
-    /// The others end to end.
-    tall: Vec<F>,
+    /// Keys of a forward, values of a backward pass, `[w, s]`.
+    transposed: Vec<F>,
+    /// Values of a forward, keys of a backward pass, `[s, w]`.
+    packed: Vec<F>,
     scores: Vec<F>,
     attended: Vec<F>,
     d_keys: Vec<F>,
@@ -206,12 +248,12 @@ struct Work<F> {
 
 impl<F> Work<F> {
     fn new() -> Self {
-        let [wide, tall, scores, attended, d_keys, d_values] = [const { Vec::new() }; 6];
-        Work { wide, tall, scores, attended, d_keys, d_values }
+        let [transposed, packed, scores, attended, d_keys, d_values] = [const { Vec::new() }; 6];
+        Work { transposed, packed, scores, attended, d_keys, d_values }
     }
 }
 
-fn zeros<F: Scalar>(x: &mut Vec<F>, n: usize) {
+fn zeros<F: Number>(x: &mut Vec<F>, n: usize) {
     x.clear();
     x.resize(n, F::zero());
 }
@@ -227,7 +269,7 @@ fn lanes(n: usize) -> usize {
 }
 
 /// Rows of each sequence that go on after the keys and values, as places in the sequence.
-fn reading(batch: &Batch, reads: Option<&[usize]>) -> Vec<Vec<usize>> {
+fn reading<F: Number>(batch: &Batch<F>, reads: Option<&[usize]>) -> Vec<Vec<usize>> {
     let of_sequence = |sequence: Range<usize>| match reads {
         None => (0..sequence.len()).collect(),
         Some(rows) => {
@@ -241,7 +283,7 @@ fn reading(batch: &Batch, reads: Option<&[usize]>) -> Vec<Vec<usize>> {
 
 /// `y = sum over i of weights[i] rows[i]`, where row `i` begins at `i stride`.
 #[inline(always)]
-fn weighted_sum<F: Scalar>(weights: &[F], rows: &[F], stride: usize, y: &mut [F]) {
+fn weighted_sum<F: Number>(weights: &[F], rows: &[F], stride: usize, y: &mut [F]) {
     let (blocks, rest) = y.as_chunks_mut::<LANES>();
     let first = blocks.len() * LANES;
     for (block, y) in blocks.iter_mut().enumerate() {
@@ -252,9 +294,9 @@ fn weighted_sum<F: Scalar>(weights: &[F], rows: &[F], stride: usize, y: &mut [F]
     }
 }
 
-/// The same for `N` columns, whose sums stay in registers. Four rows at a time, so that no sum waits for the one before.
+/// [`weighted_sum`] for `N` columns, whose sums stay in registers. Four rows at a time, so that no sum waits for the one before.
 #[inline(always)]
-fn column_sums<F: Scalar, const N: usize>(weights: &[F], rows: &[F], stride: usize) -> [F; N] {
+fn column_sums<F: Number, const N: usize>(weights: &[F], rows: &[F], stride: usize) -> [F; N] {
     let mut sums = [F::zero(); N];
     let fours = weights.len() / 4 * 4;
     for i in (0..fours).step_by(4) {
@@ -276,7 +318,7 @@ fn column_sums<F: Scalar, const N: usize>(weights: &[F], rows: &[F], stride: usi
 
 /// `y_j <- y_j + sum over k of weights[k, j] x_k` with `weights [4, j]`, whose rows are `stride` apart, and `y [j, w]`.
 #[inline(always)]
-fn add_products<F: Scalar>(weights: &[F], stride: usize, x: [&[F]; TOGETHER], y: &mut [F]) {
+fn add_products<F: Number>(weights: &[F], stride: usize, x: [&[F]; TOGETHER], y: &mut [F]) {
     let width = x[0].len();
     let (a, b, c, d) = (x[0], &x[1][..width], &x[2][..width], &x[3][..width]);
     for (j, y) in y.chunks_exact_mut(width).enumerate() {
@@ -289,36 +331,40 @@ fn add_products<F: Scalar>(weights: &[F], stride: usize, x: [&[F]; TOGETHER], y:
 }
 
 /// Heads that one piece of parallel work should have at least: some ten microseconds' worth.
-fn heads_together<F: Scalar>(heads: &[Head<F>]) -> usize {
+fn heads_together<F: Number>(heads: &[Head<F>]) -> usize {
     const MULTIPLY_ADDS: usize = 1 << 16;
     let multiply_adds: usize = heads.iter().map(|head| head.n_weights() * head.width).sum();
     (MULTIPLY_ADDS * heads.len() / multiply_adds.max(1)).max(1)
 }
 
-/// Causal softmax attention per sequence and head: `qkv [n, 3d]`, and those of the tokens before, in; heads side by
-/// side `[n, d]` (or of the rows in `reads`) and the attention weights out.
-///
-/// # Panics
-/// When `past` does not have as many rows as the batch's starts say, or any where sequences share rows.
-pub(crate) fn attention<F: Scalar>(
+/// Keys and values of the tokens before each sequence's rows, packed `[rows, 2d]`: from the KV cache, or from the rows that
+/// sequences share.
+fn prefixes<'a, F: Number>(batch: &'a Batch<F>, layer: usize, qkv: ArrayView2<F>) -> CowArray<'a, F, Ix2> {
+    let d = qkv.ncols() / 3;
+    match batch.prefix(layer) {
+        Some(prefix) => prefix.into(),
+        None => qkv.slice(s![.., d..]).select(Axis(0), batch.shared()).into(),
+    }
+}
+
+/// Causal softmax attention per sequence and head of a layer: `qkv [n, 3d]` in; heads side by side `[n, d]` (or of the rows
+/// in `reads`) and the packed attention weights out.
+pub(crate) fn attention<F: Number>(
     config: &Config,
-    batch: &Batch,
-    past: ArrayView2<F>,
+    batch: &Batch<F>,
+    layer: usize,
     qkv: ArrayView2<F>,
     reads: Option<&[usize]>,
 ) -> (Array2<F>, Vec<F>) {
     let (d, width) = (config.n_embd, config.d_head());
-    let shared = select_rows(qkv, batch.before());
-    assert!(shared.is_empty() || past.is_empty(), "a past of sequences whose beginnings are in the batch");
-    let past = if shared.is_empty() { past } else { shared.view() };
-    let [past, qkv] = [past, qkv].map(|states| states.to_slice().expect("states are contiguous"));
+    let prefixes = prefixes(batch, layer, qkv);
     let reading = reading(batch, reads);
-    let heads = Head::all(config, batch, past, qkv, &reading);
+    let heads = Head::all(config, batch, slice(prefixes.view()), slice(qkv), &reading);
     let mut out = written_zeros(reads.map_or(batch.n_rows(), <[usize]>::len), d);
     let mut weights = vec![F::zero(); heads.iter().map(Head::n_weights).sum()];
-    let z = rows_of_sequences(out.view_mut(), reading.iter().map(Vec::len));
-    let z = z.flat_map(|z| column_chunks(z, width));
-    let of_heads = heads.iter().zip(z).zip(cut(&mut weights, heads.iter().map(Head::n_weights)));
+    let z = split_rows(out.view_mut(), reading.iter().map(Vec::len));
+    let z = z.into_iter().flat_map(|z| column_chunks(z, width));
+    let of_heads = heads.iter().zip(z).zip(split_lengths(&mut weights, heads.iter().map(Head::n_weights)));
     let of_heads: Vec<_> = of_heads.collect();
     of_heads
         .into_par_iter()
@@ -327,60 +373,107 @@ pub(crate) fn attention<F: Scalar>(
     (out, weights)
 }
 
-/// forward, per sequence, head and row `i`: `s_ij = q_i k_j scale` for `j <= i`, `a = softmax(s)`, `z_i = sum_j a_ij v_j`.
-/// So `d_v_j += a_ij d_z_i`, `d_a_ij = d_z_i v_j`, `d_s = a (d_a - sum_j a d_a)`, `d_q_i += d_s_ij k_j scale`,
-/// `d_k_j += d_s_ij q_i scale`. Takes `d_z [n, d]` (or of the rows that went on), gives `d_qkv [n, 3d]`.
-pub(crate) fn attention_backward<F: Scalar>(
+/// Shows every attention pattern to a hook, and puts what it left in place of the weights and of `z`.
+pub(crate) fn hook_patterns<F: Number>(
     config: &Config,
-    batch: &Batch,
-    trace: &BlockTrace<F>,
+    batch: &Batch<F>,
+    layer: usize,
+    qkv: ArrayView2<F>,
+    reads: Option<&[usize]>,
+    (z, weights): (&mut Array2<F>, &mut [F]),
+    hook: &mut dyn Hook<F>,
+) {
+    let prefixes = prefixes(batch, layer, qkv);
+    let reading = reading(batch, reads);
+    let heads = Head::all(config, batch, slice(prefixes.view()), slice(qkv), &reading);
+    let z = split_rows(z.view_mut(), reading.iter().map(Vec::len));
+    let z = z.into_iter().flat_map(|z| column_chunks(z, config.d_head()));
+    let weights = split_lengths(weights, heads.iter().map(Head::n_weights));
+    for ((i, head), (z, weights)) in heads.iter().enumerate().zip(z.zip(weights)) {
+        let mut pattern = unpack(weights, &head.queries());
+        hook.pattern(layer, i % config.n_head, i / config.n_head, pattern.view_mut());
+        for (packed, pattern) in head.rows_of(weights).zip(pattern.rows()) {
+            packed.iter_mut().zip(pattern).for_each(|(packed, &weight)| *packed = weight);
+        }
+        head.weigh(weights, z);
+    }
+}
+
+/// Packed weights of one head as `[queries, keys]`, given the number of keys that each query sees.
+fn unpack<F: Number>(weights: &[F], seen: &[usize]) -> Array2<F> {
+    let mut pattern = Array2::zeros((seen.len(), seen.last().copied().unwrap_or(0)));
+    let mut rest = weights;
+    for (mut row, &seen) in pattern.rows_mut().into_iter().zip(seen) {
+        let (head, tail) = rest.split_at(seen);
+        rest = tail;
+        row.iter_mut().zip(head).for_each(|(weight, &packed)| *weight = packed);
+    }
+    pattern
+}
+
+fn slice<'a, F>(states: ArrayView2<'a, F>) -> &'a [F] {
+    states.to_slice().expect("states are contiguous")
+}
+
+/// Backward of [`attention`]. With the formula above,
+///
+/// ```text
+/// d_v_j = sum over i of a_ij d_z_i       d_a_ij = d_z_i v_j       d_s_i = a_i (d_a_i - sum over j of a_ij d_a_ij)
+/// d_q_i = sum over j of d_s_ij k_j / sqrt(w)                      d_k_j = sum over i of d_s_ij q_i / sqrt(w)
+/// ```
+///
+/// Takes the packed weights `a` and `d_z [n, d]` (or of the rows that went on), gives `d_qkv [n, 3d]`.
+pub(crate) fn attention_backward<F: Number>(
+    config: &Config,
+    batch: &Batch<F>,
+    layer: usize,
+    (qkv, weights): (ArrayView2<F>, &[F]),
+    reads: Option<&[usize]>,
     d_z: ArrayView2<F>,
 ) -> Array2<F> {
     let (d, width) = (config.n_embd, config.d_head());
-    let shared = select_rows(trace.qkv.view(), batch.before());
-    let past = if shared.is_empty() { trace.past.view() } else { shared.view() };
-    let [past, qkv] =
-        [past, trace.qkv.view()].map(|states| states.to_slice().expect("states are contiguous"));
-    let reading = reading(batch, trace.reads.as_deref());
-    let heads = Head::all(config, batch, past, qkv, &reading);
+    let prefixes = prefixes(batch, layer, qkv);
+    let n_shared = batch.shared().len();
+    let reading = reading(batch, reads);
+    let heads = Head::all(config, batch, slice(prefixes.view()), slice(qkv), &reading);
     let mut out = written_zeros(batch.n_rows(), 3 * d);
-    let d_qkv = rows_of_sequences(out.view_mut(), batch.sequences().map(|rows| rows.len()));
-    let d_qkv = d_qkv.map(|d_qkv| {
+    let d_qkv = split_rows(out.view_mut(), batch.sequences().map(|rows| rows.len()));
+    let d_qkv = d_qkv.into_iter().map(|d_qkv| {
         let (d_q, d_kv) = d_qkv.split_at(Axis(1), d);
         let d_q = column_chunks(d_q, width);
         d_q.zip(keys_and_values(d_kv, width)).map(|(d_q, [d_k, d_v])| [d_q, d_k, d_v])
     });
-    // What flows to rows that a sequence shares is added to them below. Tokens that are not in the batch are given, and
-    // nothing flows to them.
-    let mut d_shared = written_zeros(shared.nrows(), 2 * d);
-    let counts = batch.starts().iter().map(|&start| if shared.is_empty() { 0 } else { start });
-    let d_before = rows_of_sequences(d_shared.view_mut(), counts).map(|d_kv| keys_and_values(d_kv, width));
-    let d_z = d_z.to_slice().expect("states are contiguous");
-    let (mut weights, mut first) = (trace.attn.as_slice(), 0);
+    // What flows to rows that a sequence shares is added to them below. A KV cache is given, and nothing flows to it.
+    let mut d_shared = written_zeros(n_shared, 2 * d);
+    let counts = batch.starts().iter().map(|&start| if n_shared == 0 { 0 } else { start });
+    let d_prefixes =
+        split_rows(d_shared.view_mut(), counts).into_iter().map(|d_kv| keys_and_values(d_kv, width));
+    let d_z = slice(d_z);
+    let (mut weights, mut first) = (weights, 0);
     let mut of_heads = Vec::with_capacity(heads.len());
-    for (heads, (d_qkv, d_before)) in heads.chunks_exact(config.n_head).zip(d_qkv.zip(d_before)) {
+    for (heads, (d_qkv, d_prefix)) in heads.chunks_exact(config.n_head).zip(d_qkv.zip(d_prefixes)) {
         let rows = heads[0].reading.len();
-        for (head, d) in heads.iter().zip(d_qkv.zip(d_before)) {
-            let (own, others) = weights.split_at(head.n_weights());
-            weights = others;
-            of_heads.push((head, own, &d_z[first * head.d..(first + rows) * head.d], d));
+        for (head, d) in heads.iter().zip(d_qkv.zip(d_prefix)) {
+            let (of_head, tail) = weights.split_at(head.n_weights());
+            weights = tail;
+            of_heads.push((head, of_head, &d_z[first * head.d..(first + rows) * head.d], d));
         }
         first += rows;
     }
     of_heads
         .into_par_iter()
         .with_min_len(heads_together(&heads))
-        .for_each_init(Work::new, |work, (head, weights, d_z, (d_qkv, d_before))| {
-            head.backward(work, weights, d_z, d_qkv, d_before)
+        .for_each_init(Work::new, |work, (head, weights, d_z, (d_qkv, d_prefix))| {
+            head.backward(work, weights, d_z, d_qkv, d_prefix)
         });
-    for (&row, d_shared) in batch.before().iter().zip(d_shared.rows()) {
+    for (&row, d_shared) in batch.shared().iter().zip(d_shared.rows()) {
         let (_, mut d_kv) = out.row_mut(row).split_at(Axis(0), d);
         d_kv += &d_shared;
     }
     out
 }
 
-/// Those of each head, from keys and values `[rows, 2d]`.
+/// Keys and values of each head, from those of all heads `[rows, 2d]`.
 fn keys_and_values<F>(
     kv: ArrayViewMut2<'_, F>,
     width: usize,
@@ -388,17 +481,4 @@ fn keys_and_values<F>(
     let d = kv.ncols() / 2;
     let (keys, values) = kv.split_at(Axis(1), d);
     column_chunks(keys, width).zip(column_chunks(values, width)).map(|(keys, values)| [keys, values])
-}
-
-/// Cuts a state into the rows of each sequence.
-fn rows_of_sequences<F>(
-    state: ArrayViewMut2<'_, F>,
-    counts: impl Iterator<Item = usize>,
-) -> impl Iterator<Item = ArrayViewMut2<'_, F>> {
-    let mut rest = Some(state);
-    counts.map(move |count| {
-        let (own, others) = rest.take().expect("is put back").split_at(Axis(0), count);
-        rest = Some(others);
-        own
-    })
 }

@@ -1,0 +1,5 @@
+//! Files: safetensors, tokenizers, and the one way files are written. Knows files, not passes.
+
+pub(crate) mod safetensors;
+pub(crate) mod tokenizer;
+pub(crate) mod write;
