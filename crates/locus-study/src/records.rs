@@ -12,7 +12,7 @@ pub const PUBLISHED: &str = "published";
 pub const SCHEDULED_TOP_K: &str = "scheduled-top-k";
 /// The task of the hierarchy sentences, whose circuits are swept over sizes.
 pub const HIERARCHY: &str = "hierarchy";
-/// Task of an edit that rests on no task's circuit.
+/// Task of an edit made without a task's circuit.
 pub const NO_TASK: &str = "none";
 /// Editor of the rows that show the unedited model.
 pub const UNEDITED: &str = "none";
@@ -22,7 +22,7 @@ pub const TRAINED: &str = "trained mask";
 /// Presets that were renamed: former and present name.
 const RENAMED: [(&str, &str); 2] = [("study", PUBLISHED), ("faithful", SCHEDULED_TOP_K)];
 
-/// The present name of a preset that `name` was the former one of.
+/// The present name of the preset formerly called `name`; `None` if none was.
 pub fn renamed_preset(name: &str) -> Option<&'static str> {
     RENAMED.iter().find(|(former, _)| *former == name).map(|(_, present)| *present)
 }
@@ -104,7 +104,7 @@ pub struct TracedEffect {
 pub struct EditorOutcome {
     /// Editor, or [`UNEDITED`].
     pub editor: String,
-    /// Where it could change parameters.
+    /// Where the editor could change parameters.
     pub scope: Scope,
     /// Target density of the circuit behind the scope; 1 for the whole model.
     pub target_density: f64,

@@ -92,7 +92,7 @@ pub enum Style {
     Percent,
     /// Three decimals.
     Fixed3,
-    /// Three significant digits, scientific when below 1e-3: p-values and small probabilities.
+    /// Three significant digits, scientific below 1e-3 and from 1e6 on: p-values and small probabilities.
     Significant3,
 }
 
@@ -113,7 +113,7 @@ pub struct Figure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Plot {
-    /// A square or rectangular matrix of shares in [0, `max`]; `None` cells stay empty.
+    /// A matrix of values, coloured from 0 to `max`; `None` cells stay empty.
     HeatMap {
         /// Row labels.
         rows: Vec<String>,
@@ -205,7 +205,7 @@ pub struct Claim {
     pub high: f64,
     /// Unit of the effect.
     pub unit: String,
-    /// p-value of the paired test, two-sided.
+    /// Two-sided p-value of the claim's test.
     pub p_value: f64,
     /// Number of pairs or items behind it.
     pub n: usize,

@@ -12,7 +12,7 @@ pub(super) struct PublishedClaim {
     pub(super) unit: &'static str,
     /// The effect lies strictly between these numbers if the claim holds.
     pub(super) claimed: (f64, f64),
-    /// Tables that a run must have been asked for.
+    /// Tables whose records decide the claim.
     pub(super) needs: &'static str,
     /// The evidence that one preset's records give; `None` without the records it needs.
     pub(super) evidence: fn(&Records, &str, &TableOptions) -> Option<Evidence>,

@@ -76,7 +76,7 @@ fn decide_one(published: &PublishedClaim, records: &Records, options: &TableOpti
     }
 }
 
-/// The evidence of no records; `needs` names the tables that would have left some.
+/// The evidence of a run without the records; `needs` names the tables to ask for.
 fn absent(needs: &str) -> Evidence {
     Evidence {
         effect: Interval { value: 0.0, low: 0.0, high: 0.0 },

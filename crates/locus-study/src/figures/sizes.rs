@@ -66,7 +66,7 @@ fn editing(records: &Records, preset: &str, options: &TableOptions) -> Option<Fi
         });
     }
     let caption = "Mean change of NLL(new) by editing inside hierarchy circuits, their complements and \
-                   random masks. Below zero the edit takes; the full model is drawn as a level line.";
+                   random masks. Below zero the edit takes; the full model is drawn as a horizontal line.";
     let plot = plot("change of NLL(new), nats", series);
     let title = "Circuit size and editing".into();
     (first < last).then(|| Figure { id: "T4-editing".into(), title, caption: caption.into(), plot })

@@ -72,7 +72,7 @@ fn claims_section(claims: &[Claim]) -> String {
     )
 }
 
-/// A verdict tells itself by sign and words, not by colour alone.
+/// A verdict as a coloured sign with words, so that colour alone says nothing.
 fn badge(verdict: Verdict) -> String {
     let (class, sign) = match verdict {
         Verdict::Supported => ("supported", "✓"),

@@ -45,7 +45,9 @@ const MEASURES: [(Measure, Style); 6] = [
 ///
 /// Rows: per preset and target density the three kinds of module, with all their parameters, their weights alone and their
 /// biases alone. Columns: number of tasks, then means over tasks with their intervals: D0, the share kept of the module (%);
-/// its share of the circuit (%); lift, D0 over the circuit's density; D1 to D3 as in [`Measures`] (%).
+/// its share of the circuit (%); lift, D0 over the circuit's density; D1, D0 over the sum of the three kinds' D0 (%); D2, its
+/// share of the k densest tensors, k being the number of LayerNorm tensors (%); D3, the share of its tensors that are denser
+/// than the circuit as a whole (%).
 pub fn t6(records: &Records, options: &TableOptions) -> Table {
     let mut rows = Vec::new();
     for (preset, size, circuits) in groups(records) {

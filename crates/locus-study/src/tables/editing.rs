@@ -16,7 +16,7 @@ use crate::{
     results::{Cell, Style, Table},
 };
 
-/// Columns behind the ones that name the row.
+/// Columns after those that name the row.
 const COLUMNS: [&str; 13] = [
     "requests",
     "NLL(new) before",
@@ -37,7 +37,7 @@ const COLUMNS: [&str; 13] = [
 ///
 /// Rows: the full model; per preset the random masks, circuit and complement of every task (the hierarchy first), and the
 /// means of circuits and complements over tasks. Columns: preset, task and scope; number of requests; NLL (nats per target
-/// token) and probability of the new and of the true target before and after the edit; change of both NLLs (nats, after
+/// token) and probability (0 to 1) of the new and of the true target before and after the edit; change of both NLLs (nats, after
 /// minus before) with intervals over requests; share of requests whose new target is the more probable one, before and
 /// after (%).
 pub fn t2(records: &Records, options: &TableOptions) -> Table {

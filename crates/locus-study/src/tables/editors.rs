@@ -36,7 +36,7 @@ type OnPrompts = fn(&EditorOutcome) -> Option<Outcome>;
 ///
 /// Rows: the unedited model, then editor, scope and size in the order they were run. Columns: number of requests, and how many
 /// of them the editor refused; efficacy, paraphrase and neighbourhood success and their harmonic mean, the score (% of
-/// requests, with intervals); EM, PM and NM, the differences in probability per token behind the first three (percentage
+/// prompts, averaged over requests, with intervals); EM, PM and NM, the differences in probability per token behind the first three (percentage
 /// points); probability of the new target after the edited prompt (%); drift, the change of the NLL of neutral text (nats per
 /// token).
 pub fn x2(records: &Records, options: &TableOptions) -> Table {

@@ -1,5 +1,4 @@
-//! Records made up for tests: what a run would leave if every published claim held, or the opposite, or
-//! nothing at all.
+//! Made-up records for tests: those of a run in which every published claim holds, is reversed, or has no effect.
 
 use super::options::TableOptions;
 use crate::records::{EditOutcome, Extraction, Level, Overlap, PUBLISHED, Records, Scope, TensorCount};

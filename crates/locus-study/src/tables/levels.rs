@@ -30,11 +30,11 @@ const COLUMNS: [&str; 10] = [
 
 /// T7: editing by level of the hierarchy.
 ///
-/// Rows: the full model, then per preset and main size random masks, circuits and complements; within each the requests of the
+/// Rows: the full model, then per preset and size (5 and 50 %) random masks, circuits and complements; within each the requests of the
 /// lower level (hyponym), of the upper one (hypernym), both, and the mean difference over pairs of the two. Columns: preset,
 /// target density, scope and level; number of requests or pairs; change of NLL(new) (nats, after minus before) with its
 /// interval; share of requests whose new target is the more probable one afterwards (%; percentage points in rows of
-/// differences); P(new) before the edit; Spearman correlation of that probability with edit success, and a p-value: of the
+/// differences); P(new) before the edit (0 to 1); Spearman correlation of that probability with edit success, and a p-value: of the
 /// correlation, or in rows of differences of the change.
 pub fn t7(records: &Records, options: &TableOptions) -> Table {
     let mut rows = scope_rows(
@@ -143,11 +143,11 @@ pub(crate) struct RequestMeans {
     pub(crate) change: f64,
     /// Share of the edits after which the new target beats the true one.
     pub(crate) success: f64,
-    /// P(new) before the edit: the lower, the more perplexing the request.
+    /// P(new) before the edit; a low one marks a perplexing request.
     pub(crate) p_new: f64,
 }
 
-/// The requests behind some edits, by number.
+/// The requests behind `edits`, ascending by number.
 pub(crate) fn requests(edits: &[&EditOutcome]) -> Vec<RequestMeans> {
     let mut by_case: BTreeMap<u64, Vec<&EditOutcome>> = BTreeMap::new();
     for edit in edits {

@@ -27,7 +27,7 @@ impl TableOptions {
         Stream::named(self.seed, &steps.join("/"))
     }
 
-    /// Mean with its bootstrap interval over clusters; `None` of nothing.
+    /// Mean with its bootstrap interval over clusters; `None` where there are no values.
     pub(crate) fn mean<K: Ord>(&self, values: &[f64], keys: &[K], purpose: &str) -> Option<Interval> {
         (!values.is_empty())
             .then(|| bootstrap::cluster_bootstrap_mean(values, keys, self.resamples, self.stream(purpose)))

@@ -81,8 +81,8 @@ fn at(id: &str, size: Density, records: &Records, options: &TableOptions) -> Tab
          number expected; 1 is chance. Kappa: Cohen's, 0 is chance."
             .into(),
         "Expected: the Jaccard index of masks that are independent given their sizes (independent), or given \
-         their sizes in every tensor (stratified), which takes out what a shared preference for certain \
-         tensors gives."
+         their sizes in every tensor (stratified), which removes the effect of a shared preference \
+         for certain tensors."
             .into(),
         options.intervals("tasks (a pair counts as often as both its tasks are drawn)"),
         options.source(),

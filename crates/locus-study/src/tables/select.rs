@@ -42,7 +42,7 @@ pub(crate) fn task_order(task: &str) -> (bool, &str) {
     (task != HIERARCHY, task)
 }
 
-/// Every preset that left a record, in order.
+/// Every preset with a record, in order.
 pub(crate) fn presets(records: &Records) -> Vec<&str> {
     let extractions = records.extractions.iter().map(|e| e.preset.as_str());
     let edits = records.edits.iter().map(|e| e.preset.as_str());
@@ -88,7 +88,7 @@ pub(crate) fn scope_label(scope: Scope) -> &'static str {
     }
 }
 
-/// Mean of what is there; `None` of nothing.
+/// Mean of the values; `None` where there are none.
 pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     locus_metrics::token::mean(&values.into_iter().collect::<Vec<_>>())
 }
