@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Where progress goes.
+/// Shows how far a run is.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct ProgressDisplay {
     quiet: bool,
 }
 
-impl Progress {
-    /// Progress on stderr, or none.
+impl ProgressDisplay {
+    /// A display on stderr, or one that shows nothing.
     pub fn new(quiet: bool) -> Self {
-        Progress { quiet }
+        ProgressDisplay { quiet }
     }
 
     /// Begins a stage of `n` units.

@@ -1,6 +1,46 @@
-//! Raw results: one record per measurement. Every table, figure and claim is computed from these and from nothing else.
+//! Raw results: one record per measurement, and the labels that records carry. Every table, figure and claim is computed from
+//! these and from nothing else.
+//!
+//! A density is a share of the maskable (block) parameters, in (0, 1]. An NLL is a mean per target token, in nats.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Preset: the recipe of the paper, untouched.
+pub const PUBLISHED: &str = "published";
+/// Preset: hard masks trained at a scheduled density, ours.
+pub const SCHEDULED_TOP_K: &str = "scheduled-top-k";
+/// The task of the hierarchy sentences, whose circuits are swept over sizes.
+pub const HIERARCHY: &str = "hierarchy";
+/// Task of an edit made without a task's circuit.
+pub const NO_TASK: &str = "none";
+/// Editor of the rows that show the unedited model.
+pub const UNEDITED: &str = "none";
+/// Method of a [`MaskComparison`]: the mask that was trained, the only one that is also measured on the other tasks.
+pub const TRAINED: &str = "trained mask";
+
+/// Presets that were renamed: former and present name.
+const RENAMED: [(&str, &str); 2] = [("study", PUBLISHED), ("faithful", SCHEDULED_TOP_K)];
+
+/// The present name of the preset formerly called `name`; `None` if none was.
+pub fn renamed_preset(name: &str) -> Option<&'static str> {
+    RENAMED.iter().find(|(former, _)| *former == name).map(|(_, present)| *present)
+}
+
+/// What the purposes of random streams call a preset: its former name. Streams are derived from these strings, so the new
+/// spelling would draw other noise and other resamples, and move every number.
+pub(crate) fn stream_name(preset: &str) -> &str {
+    RENAMED.iter().find(|(_, present)| *present == preset).map_or(preset, |(former, _)| former)
+}
+
+/// Reads a preset's name; a former one is refused.
+fn preset<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    match renamed_preset(&name) {
+        Some(present) => Err(D::Error::custom(format!("preset {name} is now called {present}"))),
+        None => Ok(name),
+    }
+}
 
 /// Everything measured in one run of the study.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -11,7 +51,7 @@ pub struct Records {
     pub edits: Vec<EditOutcome>,
     /// Overlaps, one record per density and unordered pair of tasks.
     pub overlaps: Vec<Overlap>,
-    /// Circuits of edges, one record per task and method.
+    /// Circuits of edges, one record per task and scoring method.
     #[serde(default)]
     pub discoveries: Vec<Discovery>,
     /// Circuits of parameters found on the same pairs, one record per task, method, size and task tested on.
@@ -59,12 +99,12 @@ pub struct TracedEffect {
     pub by_layer: Vec<f64>,
 }
 
-/// One request written by one editor, measured on all its prompts. NLLs are `[new, true]` target, means per token, nats.
+/// One request written by one editor, measured on all its prompts. NLLs are `[new target, true target]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EditorOutcome {
-    /// Editor, or `none` for the unedited model.
+    /// Editor, or [`UNEDITED`].
     pub editor: String,
-    /// Where it could change parameters.
+    /// Where the editor could change parameters.
     pub scope: Scope,
     /// Target density of the circuit behind the scope; 1 for the whole model.
     pub target_density: f64,
@@ -72,13 +112,13 @@ pub struct EditorOutcome {
     pub case_id: u64,
     /// The editor refused: the numbers are those of the unedited model.
     pub refused: bool,
-    /// After the prompt.
+    /// NLLs after the prompt.
     pub rewrite: [f64; 2],
-    /// After each paraphrase.
+    /// NLLs after each paraphrase.
     pub paraphrase: Vec<[f64; 2]>,
-    /// After each prompt about another subject with the same true target.
+    /// NLLs after each prompt about another subject with the same true target.
     pub neighborhood: Vec<[f64; 2]>,
-    /// Change of the NLL per token of neutral text.
+    /// Change of the NLL per token of neutral text, in nats.
     pub drift: f64,
 }
 
@@ -87,24 +127,24 @@ pub struct EditorOutcome {
 pub struct MaskComparison {
     /// Task the circuit was found on.
     pub task: String,
-    /// How it was found.
+    /// How it was found: [`TRAINED`], or a score or control.
     pub method: String,
     /// Task of the pairs it was measured on.
     pub tested_on: String,
     /// Density asked for, in (0, 1].
     pub target_density: f64,
-    /// Share of block parameters in the circuit.
+    /// Density of the circuit.
     pub density: f64,
     /// Pairs behind every share below.
     pub held_out_pairs: usize,
-    /// Share of pairs on which the full model prefers the good answer.
+    /// Share of pairs on which the full model prefers the correct answer.
     pub accuracy_full: f64,
-    /// The same for the circuit alone.
+    /// Share of pairs on which the circuit alone prefers the correct answer.
     pub accuracy: f64,
-    /// The same for its complement alone.
+    /// Share of pairs on which the circuit's complement alone prefers the correct answer.
     pub accuracy_complement: f64,
     /// `(circuit - empty) / (full - empty)` of the mean logit difference, empty being the model without blocks; `None`
-    /// when those two do not differ.
+    /// when the full and the empty model do not differ.
     pub faithfulness: Option<f64>,
 }
 
@@ -123,11 +163,11 @@ pub struct Discovery {
     pub edges: usize,
     /// Faithfulness at every size, sizes ascending.
     pub curve: Vec<CurvePoint>,
-    /// Area under the faithfulness.
+    /// Area under faithfulness over the share of edges.
     pub cpr: f64,
-    /// Area between faithfulness and 1.
+    /// Area between faithfulness and 1 over the share of edges.
     pub cmd: f64,
-    /// The same over the logarithm of the share, per unit of that axis.
+    /// Area between faithfulness and 1 over the logarithm of the share, divided by the length of that axis.
     pub cmd_log: f64,
 }
 
@@ -136,26 +176,27 @@ pub struct Discovery {
 pub struct CurvePoint {
     /// Share of the edges asked for.
     pub share: f64,
-    /// Normalised faithfulness of the circuit.
+    /// Faithfulness of the circuit: 0 is no edges, 1 is the full model.
     pub faithfulness: f64,
 }
 
 /// One circuit, measured on the held-out rows of its task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Extraction {
-    /// `study` or `faithful`.
+    /// [`PUBLISHED`] or [`SCHEDULED_TOP_K`].
+    #[serde(deserialize_with = "preset")]
     pub preset: String,
     /// Task name, for example `hierarchy` or `blimp_dna1`.
     pub task: String,
     /// Density asked for, in (0, 1].
     pub target_density: f64,
-    /// Share of maskable parameters in the circuit.
+    /// Density of the circuit.
     pub density: f64,
     /// Whether the target was reached within the preset's epochs.
     pub reached: bool,
-    /// Epochs and optimiser steps taken so far.
+    /// Epochs since the start of the trajectory.
     pub epochs: usize,
-    /// See `epochs`.
+    /// Optimiser steps since the start of the trajectory.
     pub steps: usize,
     /// Number of held-out rows behind every share below.
     pub held_out_rows: usize,
@@ -169,11 +210,12 @@ pub struct Extraction {
     pub accuracy_random: f64,
     /// Share of rows on which the circuit and the full model choose the same class.
     pub agreement: f64,
-    /// The same for the complement.
+    /// Share of rows on which the complement and the full model choose the same class.
     pub agreement_complement: f64,
-    /// The same for the random masks (mean over draws).
+    /// Share of rows on which a random mask and the full model choose the same class (mean over draws).
     pub agreement_random: f64,
-    /// Balanced agreement (mean over the full model's two classes) of the random masks: 0.5 is chance whatever the class shares.
+    /// Balanced agreement (mean over the full model's two classes) of the random masks: 0.5 is chance for any shares of the
+    /// classes.
     pub balanced_agreement_random: f64,
     /// Accuracy on true labels of a mask trained with the same recipe on shuffled labels, where it was run.
     pub accuracy_shuffled: Option<f64>,
@@ -220,12 +262,13 @@ pub enum Level {
     Hypernym,
 }
 
-/// One request edited in one scope. NLLs are means per target token, in nats, after the prompt.
+/// One request edited in one scope, measured after its prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EditOutcome {
     /// Preset of the mask; empty for scope `full`.
+    #[serde(deserialize_with = "preset")]
     pub preset: String,
-    /// Task whose circuit was used; `none` for the scopes `full` and `random`.
+    /// Task whose circuit was used; [`NO_TASK`] for the scopes `full` and `random`.
     pub task: String,
     /// Target density of the mask; 1 for scope `full`.
     pub target_density: f64,
@@ -233,7 +276,7 @@ pub struct EditOutcome {
     pub scope: Scope,
     /// Number of the request.
     pub case_id: u64,
-    /// Its level.
+    /// Level of the request.
     pub level: Level,
     /// NLL of the new target before the edit.
     pub pre_new: f64,
@@ -251,6 +294,7 @@ pub struct EditOutcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overlap {
     /// Preset of both masks.
+    #[serde(deserialize_with = "preset")]
     pub preset: String,
     /// Target density of both masks.
     pub target_density: f64,
@@ -268,4 +312,33 @@ pub struct Overlap {
     pub population: usize,
     /// Expected intersection of independent masks with the same densities tensor by tensor.
     pub expected_intersection_stratified: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn former_presets_are_refused_by_a_line_with_the_present_name() {
+        let json = |preset: &str| {
+            format!(
+                r#"{{"preset":"{preset}","target_density":0.5,"task_a":"a","task_b":"b","intersection":1,"size_a":2,
+                    "size_b":3,"population":4,"expected_intersection_stratified":0.5}}"#
+            )
+        };
+        let read = |preset: &str| serde_json::from_str::<Overlap>(&json(preset));
+        for (former, present) in RENAMED {
+            assert_eq!(read(present).unwrap().preset, present);
+            let why = read(former).unwrap_err().to_string();
+            assert!(why.starts_with(&format!("preset {former} is now called {present}")), "{why}");
+        }
+    }
+
+    #[test]
+    fn streams_keep_the_former_names() {
+        assert_eq!(
+            [PUBLISHED, SCHEDULED_TOP_K, HIERARCHY].map(stream_name),
+            ["study", "faithful", "hierarchy"]
+        );
+    }
 }

@@ -11,7 +11,7 @@ pub struct Results {
     pub provenance: Provenance,
     /// Raw measurements.
     pub records: Records,
-    /// Tables T1-T7.
+    /// Tables T1-T7 and X1-X3, those that have rows.
     pub tables: Vec<Table>,
     /// Figures.
     pub figures: Vec<Figure>,
@@ -19,7 +19,7 @@ pub struct Results {
     pub claims: Vec<Claim>,
 }
 
-/// What is needed to run the same again. Holds no time, host or thread count: equal inputs give equal bytes.
+/// What is needed to repeat a run. Holds no time, host or thread count: equal inputs give equal bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// Version of the tool.
@@ -41,11 +41,11 @@ pub struct Provenance {
 /// One table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
-    /// `T1` ... `T7`, with a letter where a table has parts (`T2b`).
+    /// `T1` ... `T7` or `X1` ... `X3`, with a letter where a table has parts (`T4b`).
     pub id: String,
     /// Title, one line.
     pub title: String,
-    /// What the cells are, with units and the number of rows behind them; deviations from the published protocol.
+    /// What the cells are, with their units; deviations from the published protocol.
     pub notes: Vec<String>,
     /// Column heads.
     pub columns: Vec<String>,
@@ -92,7 +92,7 @@ pub enum Style {
     Percent,
     /// Three decimals.
     Fixed3,
-    /// Three significant digits, scientific when below 1e-3: p-values and small probabilities.
+    /// Three significant digits, scientific below 1e-3 and from 1e6 on: p-values and small probabilities.
     Significant3,
 }
 
@@ -113,7 +113,7 @@ pub struct Figure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Plot {
-    /// A square or rectangular matrix of shares in [0, `max`]; `None` cells stay empty.
+    /// A matrix of values, coloured from 0 to `max`; `None` cells stay empty.
     HeatMap {
         /// Row labels.
         rows: Vec<String>,
@@ -205,7 +205,7 @@ pub struct Claim {
     pub high: f64,
     /// Unit of the effect.
     pub unit: String,
-    /// p-value of the paired test, two-sided.
+    /// Two-sided p-value of the claim's test.
     pub p_value: f64,
     /// Number of pairs or items behind it.
     pub n: usize,
@@ -219,10 +219,10 @@ pub struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// The interval lies on the claimed side and the test rejects.
+    /// The interval lies on the claimed side, and the test rejects "no effect".
     Supported,
-    /// The interval lies on the other side of the claim's threshold, and the test rejects there where there is one.
+    /// The interval lies on the other side of the claim's threshold, and the test rejects "no effect".
     NotSupported,
-    /// Neither.
+    /// The interval crosses the threshold, or the test does not reject.
     Undecided,
 }

@@ -10,8 +10,8 @@ pub(super) const ALPHA: f64 = 0.05;
 /// Supported when the test rejects and the whole interval lies within the claimed range; not supported when
 /// the test rejects and the whole interval lies outside it, on one side; undecided otherwise.
 ///
-/// The test is of "no effect". Demanding that it rejects on both sides keeps runs with few requests or tasks,
-/// whose bootstrap intervals are too narrow, from deciding anything.
+/// The test is of "no effect". Demanding a rejection for either verdict keeps runs with few requests or tasks, whose bootstrap
+/// intervals are too narrow, from deciding anything.
 pub(super) fn verdict(effect: &Interval, p_value: f64, claimed: (f64, f64)) -> Verdict {
     let (from, to) = claimed;
     if p_value >= ALPHA {

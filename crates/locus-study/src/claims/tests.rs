@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    records::Scope,
+    records::{Overlap, SCHEDULED_TOP_K, Scope},
     tables::fabricated::{options, records},
 };
 
@@ -43,6 +43,7 @@ fn no_records_decide_nothing() {
     for claim in decide(&Records::default(), &options()) {
         assert_eq!((claim.n, claim.effect, claim.p_value), (0, 0.0, 1.0));
         assert!(claim.reading.starts_with("Not measured"));
+        assert!(claim.reading.contains("(needs T"), "{}", claim.reading);
     }
 }
 
@@ -107,15 +108,16 @@ fn overlap_below_chance_is_not_moderate() {
 }
 
 #[test]
-fn study_decides_and_the_other_preset_is_mentioned() {
+fn the_published_preset_decides_and_the_other_preset_is_mentioned() {
     let (mut both, reversed) = (records(1.0, 0.2), records(-1.0, 0.2));
-    both.overlaps.extend(
-        reversed.overlaps.into_iter().map(|o| crate::records::Overlap { preset: "faithful".into(), ..o }),
-    );
+    both.overlaps
+        .extend(reversed.overlaps.into_iter().map(|o| Overlap { preset: SCHEDULED_TOP_K.into(), ..o }));
     let c4 = claim(&both, "C4");
     assert_eq!(c4.verdict, Verdict::Supported);
     assert!(
-        c4.reading.contains("Preset study, a made-up model with made-up data. Preset faithful: effect +0.8"),
+        c4.reading.contains(
+            "Preset published, a made-up model with made-up data. Preset scheduled-top-k: effect +0.8"
+        ),
         "{}",
         c4.reading
     );

@@ -29,8 +29,8 @@ pub struct Discover {
     #[arg(long, value_enum, default_value_t = TaskKind::Pairs)]
     task_kind: TaskKind,
     /// How edges are scored
-    #[arg(long, value_enum, default_value_t = Method::EapIgInputs)]
-    method: Method,
+    #[arg(long, value_enum, default_value_t = MethodName::EapIgInputs)]
+    method: MethodName,
     /// Steps of the eap-ig methods
     #[arg(long, default_value_t = 5, value_name = "N")]
     ig_steps: usize,
@@ -71,7 +71,7 @@ enum TaskKind {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Method {
+enum MethodName {
     /// Edge attribution patching: gradients at the clean run
     Eap,
     /// Gradients averaged over the clean and the corrupted run
@@ -136,7 +136,7 @@ impl Discover {
             return Err(Unusable("--ig-steps is 0; expected at least 1".into()).into());
         }
         let reference = self.reference();
-        let needs_run = matches!(self.method, Method::CleanCorrupted | Method::EapIgInputs);
+        let needs_run = matches!(self.method, MethodName::CleanCorrupted | MethodName::EapIgInputs);
         if needs_run && reference != Reference::Corrupted {
             let why = "this --method interpolates to the corrupted run; expected --reference corrupted";
             return Err(Unusable(why.into()).into());
@@ -207,16 +207,16 @@ impl Discover {
         let attribute = |method| Ok(attribute_edges(model, pairs, metric, method, reference)?);
         let graph = Graph::new(model.config());
         match self.method {
-            Method::Eap => attribute(Attribution::Eap),
-            Method::CleanCorrupted => attribute(Attribution::CleanCorrupted),
-            Method::EapIgInputs => attribute(Attribution::IgInputs(rule, self.ig_steps)),
-            Method::EapIgActivations => attribute(Attribution::IgActivations(rule, self.ig_steps)),
-            Method::Exact => {
+            MethodName::Eap => attribute(Attribution::Eap),
+            MethodName::CleanCorrupted => attribute(Attribution::CleanCorrupted),
+            MethodName::EapIgInputs => attribute(Attribution::IgInputs(rule, self.ig_steps)),
+            MethodName::EapIgActivations => attribute(Attribution::IgActivations(rule, self.ig_steps)),
+            MethodName::Exact => {
                 let edges: Vec<Edge> = graph.edges().collect();
                 Ok(patch_edges(model, pairs, metric, reference, &edges)?)
             }
-            Method::ActivationMagnitude => Ok(activation_magnitude(model, pairs, reference)?),
-            Method::Random => Ok(EdgeScores::random(graph, &mut stream(seed, "random edges", 0))),
+            MethodName::ActivationMagnitude => Ok(activation_magnitude(model, pairs, reference)?),
+            MethodName::Random => Ok(EdgeScores::random(graph, &mut stream(seed, "random edges", 0))),
         }
     }
 
@@ -265,7 +265,7 @@ impl Discover {
     }
 
     fn conventions(&self, metric: Metric, reference: Reference, pairs: usize) -> Conventions {
-        let integrated = matches!(self.method, Method::EapIgInputs | Method::EapIgActivations);
+        let integrated = matches!(self.method, MethodName::EapIgInputs | MethodName::EapIgActivations);
         let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
             value().map_or_else(String::new, |value| value.get_name().to_owned())
         };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use locus_data::seed::stream;
-use locus_editors::{Edit as Edited, Error, Patch, Report};
+use locus_editors::{Edit, Error, Patch, Report};
 use locus_gpt2::{Checkpoint, ParamMask, Scalar};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use super::global::{Dtype, Global};
 use crate::protocol::PreparedRequest;
 
 #[derive(Debug, Args)]
-pub struct Edit {
+pub struct EditArgs {
     #[command(flatten)]
     editor: EditorArgs,
     /// JSON file of requests (CounterFact layout, zsRE or EasyEdit's flat one)
@@ -26,8 +26,8 @@ pub struct Edit {
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
     /// Which parameters may change
-    #[arg(long, value_enum, default_value_t = EditScope::Full)]
-    scope: EditScope,
+    #[arg(long, value_enum, default_value_t = ScopeName::Full)]
+    scope: ScopeName,
     /// Set every block parameter outside the scope to zero first, as the study does
     #[arg(long)]
     isolate: bool,
@@ -43,7 +43,7 @@ pub struct Edit {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum EditScope {
+enum ScopeName {
     /// The parameters of the mask
     Circuit,
     /// The block parameters outside the mask
@@ -70,7 +70,7 @@ struct Outcome {
     measures: serde_json::Map<String, serde_json::Value>,
 }
 
-impl Edit {
+impl EditArgs {
     pub fn run(&self, global: &Global) -> Result<()> {
         let chosen = self.editor.chosen(global)?;
         if self.print_config {
@@ -116,7 +116,7 @@ impl Edit {
             .map(|(requests, facts)| {
                 let place = || format!("request {}", requests[0].case_id);
                 let (patch, report) = match editor.edit(&start, facts, mask.as_ref()) {
-                    Ok(Edited { patch, report }) => (patch, report),
+                    Ok(Edit { patch, report }) => (patch, report),
                     // Refused: the model stays as it was, which the table shows as a failure.
                     Err(why @ Error::Unstable(_)) => {
                         eprintln!("locus: {}: {why}", place());
@@ -178,25 +178,25 @@ impl Edit {
         let config = checkpoint.model.config();
         let Some(path) = &self.mask else {
             return match self.scope {
-                EditScope::Full if self.isolate => {
+                ScopeName::Full if self.isolate => {
                     Err(Unusable("--isolate needs --mask FILE and a --scope other than full".into()).into())
                 }
-                EditScope::Full => Ok(None),
+                ScopeName::Full => Ok(None),
                 _ => Err(Unusable("this --scope needs --mask FILE".into()).into()),
             };
         };
-        if self.scope == EditScope::Full {
+        if self.scope == ScopeName::Full {
             let why = "--mask has no effect with --scope full; expected circuit, complement or random";
             return Err(Unusable(why.into()).into());
         }
         let mask = ParamMask::read(path, config)?;
         Ok(match self.scope {
-            EditScope::Circuit => Some(mask),
-            EditScope::Complement => Some(mask.complement()),
-            EditScope::Random => {
+            ScopeName::Circuit => Some(mask),
+            ScopeName::Complement => Some(mask.complement()),
+            ScopeName::Random => {
                 Some(ParamMask::random(config, mask.count(), &mut stream(seed, "random scope", 0)))
             }
-            EditScope::Full => unreachable!("refused above"),
+            ScopeName::Full => unreachable!("refused above"),
         })
     }
 }

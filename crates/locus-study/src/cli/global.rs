@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use locus_gpt2::{Checkpoint, Scalar};
 
 use super::Unusable;
-use crate::progress::Progress;
+use crate::progress::ProgressDisplay;
 
 /// Models that `locus fetch` knows by name.
 pub const HUB_MODELS: [&str; 4] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"];
@@ -45,8 +45,8 @@ pub enum Dtype {
 }
 
 impl Global {
-    pub fn progress(&self) -> Progress {
-        Progress::new(self.quiet)
+    pub fn progress(&self) -> ProgressDisplay {
+        ProgressDisplay::new(self.quiet)
     }
 
     /// The folder of `--model`.

@@ -42,13 +42,13 @@ enum Command {
     /// Find a circuit of edges: attribution patching, exact patching, controls
     Discover(discover::Discover),
     /// Edit facts and show what they were before and after
-    Edit(edit::Edit),
+    Edit(edit::EditArgs),
     /// Look at patches, merge them, write patched models
     Patch(patch::PatchArgs),
     /// Collect the statistics of MLP keys that ROME and MEMIT need
     Stats(stats::Stats),
     /// Causal tracing: which states carry a fact
-    Trace(trace::Trace),
+    Trace(trace::TraceArgs),
     /// Rebuild the embedded model and its data from their seed
     Organism(organism::Organism),
     /// Find planted circuits on this machine

@@ -10,7 +10,7 @@ use locus_gpt2::{Checkpoint, write_checkpoint};
 
 use super::global::{Global, organism_folder};
 use crate::organism::{Card, Recipe, train, train_tokenizer};
-use crate::progress::Progress;
+use crate::progress::ProgressDisplay;
 
 #[derive(Debug, Args)]
 pub struct Organism {
@@ -51,7 +51,7 @@ impl Organism {
 }
 
 /// Writes the corpus and data sets, trains tokenizer and model, and measures the card. Every file is written whole.
-fn build(recipe: &Recipe, folder: &Path, progress: Progress) -> Result<()> {
+fn build(recipe: &Recipe, folder: &Path, progress: ProgressDisplay) -> Result<()> {
     let corpus = grammar::generate(recipe.seed, recipe.n_documents);
     let text = |documents: &[String]| documents.join("\n") + "\n";
     write_atomically(&folder.join("corpus.txt"), text(&corpus.documents).as_bytes())?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use locus_data::StudyData;
 use locus_data::hash::sha256;
 use locus_gpt2::Scalar;
@@ -11,6 +11,7 @@ use locus_gpt2::Scalar;
 use super::Unusable;
 use super::global::{Dtype, Global};
 use crate::protocol::{Preset, SWEEP, SWEEP_TASK, Settings, Store, run};
+use crate::records::SCHEDULED_TOP_K;
 use crate::results::{Provenance, Results, Verdict};
 use crate::{claims, figures, report, tables};
 
@@ -25,9 +26,9 @@ pub struct Reproduce {
     /// Tables to write, for example T1,T5 [default: all]
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     tables: Vec<String>,
-    /// Recipe whose circuits T2-T7 are about
-    #[arg(long, value_enum, default_value_t = PresetName::Faithful)]
-    preset: PresetName,
+    /// Recipe whose circuits T2-T7 are about: the paper's, or ours, hard masks at a scheduled density
+    #[arg(long, default_value = SCHEDULED_TOP_K, value_name = "published|scheduled-top-k")]
+    preset: String,
     /// Density targets of the size sweep, each above 0 and at most 1; 0.5 and 0.05 are always among them
     #[arg(long, value_delimiter = ',', value_name = "SHARES")]
     densities: Vec<f64>,
@@ -37,14 +38,6 @@ pub struct Reproduce {
     /// Take up the finished parts of an identical earlier run in the same --out
     #[arg(long)]
     resume: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PresetName {
-    /// The published recipe
-    Study,
-    /// Hard masks at a scheduled density
-    Faithful,
 }
 
 const TABLES: [&str; 10] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1", "X2", "X3"];
@@ -68,7 +61,7 @@ impl Reproduce {
         }
         if !wanted.iter().any(|table| table.starts_with('T')) {
             // What the other tables need of the circuits.
-            settings.study_tasks.clear();
+            settings.published_tasks.clear();
             settings.shuffled_tasks.clear();
             settings.tasks.retain(|task| task == SWEEP_TASK && settings.compare_editors);
         }
@@ -148,10 +141,7 @@ impl Reproduce {
     }
 
     fn settings(&self, seed: u64) -> Result<Settings> {
-        let preset = match self.preset {
-            PresetName::Study => Preset::Study,
-            PresetName::Faithful => Preset::Faithful,
-        };
+        let preset: Preset = self.preset.parse().map_err(|why| Unusable(format!("--preset {why}")))?;
         let mut settings =
             if self.quick { Settings::quick(seed, preset) } else { Settings::full(seed, preset) };
         if let Some(density) = self.densities.iter().find(|&&density| !(density > 0.0 && density <= 1.0)) {
@@ -203,20 +193,20 @@ impl Reproduce {
 fn conventions(settings: &Settings) -> Vec<String> {
     let sentences = [
         "NLLs are means per target token in nats; probabilities are exp(-NLL).",
-        "Prompts carry no beginning-of-text token; targets are tokenised apart from the prompt, with a leading space.",
+        "Prompts carry no beginning-of-text token; targets are tokenised separately from the prompt, with a leading space.",
         "Rows are split 80/20 by a seeded shuffle; every share in T1 is measured on the held-out rows.",
         "Score heads start at zero and train with dropout off (the authors had GPT-2's dropout on).",
         "Sequences are packed without padding, so there are no padding effects.",
         "Mask noise comes from a counter-based generator keyed by seed, tensor, step and index.",
         "A circuit is edited on the isolated model: block parameters outside the scope are zero, embeddings and final LayerNorm stay and are updated too, as in the authors' code.",
-        "The preset `study` is the published recipe with learning rate 0.01; a circuit is the mask sampled after the first epoch whose density is at or below the target.",
-        "The preset `faithful` is ours: hard top-k masks trained at a scheduled density from weight-attribution scores; a target density is met exactly.",
+        "The preset `published` is the recipe of the paper with learning rate 0.01; a circuit is the mask sampled after the first epoch whose density is at or below the target.",
+        "The preset `scheduled-top-k` is ours: hard top-k masks trained at a scheduled density from weight-attribution scores; a target density is met exactly.",
     ];
     let mut conventions: Vec<String> = sentences.map(str::to_owned).to_vec();
     if settings.profile == "quick" {
         conventions.push(format!(
             "Quick profile: {} tasks, at most {} rows a task and {} requests, shortened schedules; the published recipe is cut off after {} epochs.",
-            settings.tasks.len(), settings.max_rows, settings.max_requests, settings.study.max_epochs
+            settings.tasks.len(), settings.max_rows, settings.max_requests, settings.published.max_epochs
         ));
     }
     conventions

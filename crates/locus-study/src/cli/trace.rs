@@ -17,7 +17,7 @@ use crate::records::TracingRecord;
 use crate::{figures, records::Records, report};
 
 #[derive(Debug, Args)]
-pub struct Trace {
+pub struct TraceArgs {
     /// Known facts: a JSON array or JSONL of {"prompt","subject","attribute"}
     #[arg(long, value_name = "FILE")]
     task: PathBuf,
@@ -43,7 +43,7 @@ struct Known {
     attribute: String,
 }
 
-impl Trace {
+impl TraceArgs {
     pub fn run(&self, global: &Global) -> Result<()> {
         match global.dtype {
             Dtype::F32 => self.run_as::<f32>(global),

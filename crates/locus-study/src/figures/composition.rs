@@ -1,12 +1,11 @@
 //! Bars of what circuits keep of each kind of module.
 
-use super::figure;
 use crate::{
     records::{Extraction, Records},
     results::{BarSeries, Figure, Plot},
     tables::{
         TableOptions,
-        composition::{Composition, Kind, Part, circuits, mean_over_tasks},
+        composition::{Composition, ModuleKind, TensorPart, circuits, mean_over_tasks},
         select::{Density, distinct},
     },
 };
@@ -18,11 +17,11 @@ pub(super) fn bars(records: &Records, preset: &str, options: &TableOptions) -> V
         .map(|size| (size, circuits(records, preset, size)))
         .filter(|(_, c)| !c.is_empty())
         .collect();
-    let series: Option<Vec<BarSeries>> = Kind::ALL
+    let series: Option<Vec<BarSeries>> = ModuleKind::ALL
         .into_iter()
         .map(|kind| {
             let of_size = |(size, circuits): &(Density, Vec<&Extraction>)| {
-                let kept = |e: &Extraction| Composition::new(e, None).density(kind, Part::All);
+                let kept = |e: &Extraction| Composition::new(e, None).density(kind, TensorPart::All);
                 let purpose = format!("T6-composition/{preset}/{}/{}", size.label(), kind.label());
                 mean_over_tasks(circuits, kept, options, &purpose)
             };
@@ -43,5 +42,6 @@ pub(super) fn bars(records: &Records, preset: &str, options: &TableOptions) -> V
         series,
         y_label: "share kept".into(),
     };
-    vec![figure("T6-composition", preset, "Composition of circuits by size", caption.into(), plot)]
+    let title = "Composition of circuits by size".into();
+    vec![Figure { id: "T6-composition".into(), title, caption: caption.into(), plot }]
 }

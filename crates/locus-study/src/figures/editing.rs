@@ -1,6 +1,5 @@
 //! NLL of the new and the true target before and after editing.
 
-use super::figure;
 use crate::{
     records::{EditOutcome, Records, Scope},
     results::{BeforeAfter, Figure, Plot},
@@ -24,7 +23,8 @@ pub(super) fn before_after(records: &Records, preset: &str) -> Vec<Figure> {
             let caption = "Mean NLL of the new and the true target before and after each request was edited, \
                            by task and scope. Left is more probable; an edit that takes moves the new target \
                            to the left, past the true one.";
-            figure(id, preset, &format!("Editing with circuits of {}", size.label()), caption.into(), plot)
+            let title = format!("Editing with circuits of {}", size.label());
+            Figure { id: id.into(), title, caption: caption.into(), plot }
         })
     };
     [("T2-nll", Density::SMALL), ("T3-nll", Density::LARGE)].into_iter().filter_map(at).collect()

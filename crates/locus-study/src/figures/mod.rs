@@ -9,19 +9,18 @@ mod tests;
 mod tracing;
 
 use crate::{
-    records::Records,
-    results::{Figure, Plot},
-    tables::{
-        TableOptions,
-        select::{Density, presets},
-    },
+    records::{PUBLISHED, Records},
+    results::Figure,
+    tables::{TableOptions, select::presets},
 };
 
 /// Every figure that has data, in the order of the tables they belong to.
 pub fn all(records: &Records, options: &TableOptions) -> Vec<Figure> {
     let presets = presets(records);
-    let each = |draw: &dyn Fn(&str) -> Vec<Figure>| {
-        presets.iter().flat_map(|preset| draw(preset)).collect::<Vec<_>>()
+    let each = |draw: &dyn Fn(&str) -> Vec<Figure>| -> Vec<Figure> {
+        let of_preset =
+            |preset: &&str| draw(preset).into_iter().map(|figure| marked(figure, preset)).collect();
+        presets.iter().flat_map::<Vec<Figure>, _>(of_preset).collect()
     };
     let mut figures = each(&|preset| editing::before_after(records, preset));
     figures.extend(each(&|preset| sizes::lines(records, preset, options)));
@@ -36,13 +35,8 @@ pub fn tracing(records: &Records) -> Vec<Figure> {
     tracing::all(records)
 }
 
-/// A figure of one preset; the preset `study` needs no mark in the file's name.
-fn figure(id: &str, preset: &str, title: &str, caption: String, plot: Plot) -> Figure {
-    let id = if preset == "study" { id.into() } else { format!("{id}-{preset}") };
-    Figure { id, title: format!("{title} (preset {preset})"), caption, plot }
-}
-
-/// `5`, `12.5`: a size within a file name.
-fn stem(size: Density) -> String {
-    format!("{}", (size.share() * 1e6).round() / 1e4)
+/// The figure with its preset in title and file name; the published preset needs no mark in the file's name.
+fn marked(figure: Figure, preset: &str) -> Figure {
+    let id = if preset == PUBLISHED { figure.id } else { format!("{}-{preset}", figure.id) };
+    Figure { id, title: format!("{} (preset {preset})", figure.title), ..figure }
 }

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{figure, stem};
 use crate::{
     records::Records,
     results::{Figure, Plot},
     tables::{
         TableOptions,
-        overlaps::{Pair, mean_over_tasks, pairs},
+        overlap::{TaskPair, mean_over_tasks, pairs},
         select::{Density, distinct, distinct_tasks},
     },
 };
@@ -16,13 +15,13 @@ use crate::{
 pub(super) fn heat_maps(records: &Records, preset: &str, options: &TableOptions) -> Vec<Figure> {
     let pairs = pairs(records, preset);
     let at = |size: Density| {
-        let of_size: Vec<&Pair> = pairs.iter().filter(|pair| pair.density == size).collect();
+        let of_size: Vec<&TaskPair> = pairs.iter().filter(|pair| pair.density == size).collect();
         heat_map(&of_size, size, preset, options)
     };
     distinct(pairs.iter().map(|pair| pair.density)).into_iter().filter_map(at).collect()
 }
 
-fn heat_map(pairs: &[&Pair], size: Density, preset: &str, options: &TableOptions) -> Option<Figure> {
+fn heat_map(pairs: &[&TaskPair], size: Density, preset: &str, options: &TableOptions) -> Option<Figure> {
     let tasks = distinct_tasks(pairs.iter().flat_map(|pair| [pair.tasks.0, pair.tasks.1]));
     let jaccard: BTreeMap<(&str, &str), f64> = pairs
         .iter()
@@ -39,7 +38,7 @@ fn heat_map(pairs: &[&Pair], size: Density, preset: &str, options: &TableOptions
         max: ((largest * 10.0).ceil() / 10.0).max(0.1),
         unit: "Jaccard index".into(),
     };
-    let over = |measure: fn(&Pair) -> f64, name: &str| {
+    let over = |measure: fn(&TaskPair) -> f64, name: &str| {
         mean_over_tasks(pairs, measure, options, &format!("T5-overlap/{preset}/{}/{name}", size.label()))
     };
     let (observed, chance) = (over(|p| p.jaccard, "jaccard")?, over(|p| p.expected_stratified, "expected")?);
@@ -49,5 +48,10 @@ fn heat_map(pairs: &[&Pair], size: Density, preset: &str, options: &TableOptions
         observed.value, observed.low, observed.high, chance.value
     );
     let title = format!("Overlap of circuits of {} of the parameters", size.label());
-    Some(figure(&format!("T5-overlap-{}", stem(size)), preset, &title, caption, plot))
+    Some(Figure { id: format!("T5-overlap-{}", stem(size)), title, caption, plot })
+}
+
+/// `5`, `12.5`: a size within a file name.
+fn stem(size: Density) -> String {
+    format!("{}", (size.share() * 1e6).round() / 1e4)
 }

@@ -1,14 +1,12 @@
 //! The size sweep on the hierarchy task as lines.
 
-use super::figure;
 use crate::{
-    records::{Extraction, Records, Scope},
+    records::{Extraction, HIERARCHY, Records, Scope},
     results::{Figure, LineSeries, Plot},
     tables::{
         TableOptions,
-        editing::mean_change,
-        select::{Density, HIERARCHY, edits, scope_label},
-        t4::sweep,
+        editing::{mean_change, sweep},
+        select::{Density, edits, scope_label},
     },
 };
 
@@ -35,9 +33,9 @@ fn accuracy(records: &Records, preset: &str) -> Option<Figure> {
     let caption = "Accuracy on held-out rows of the hierarchy task. An ideal circuit is as good as the full \
                    model while its complement is at chance (0.5).";
     let plot = plot("accuracy", lines.into_iter().map(line).collect());
+    let title = "Circuit size and accuracy".into();
     // One point is no line.
-    (circuits.len() > 1)
-        .then(|| figure("T4-accuracy", preset, "Circuit size and accuracy", caption.into(), plot))
+    (circuits.len() > 1).then(|| Figure { id: "T4-accuracy".into(), title, caption: caption.into(), plot })
 }
 
 fn editing(records: &Records, preset: &str, options: &TableOptions) -> Option<Figure> {
@@ -68,9 +66,10 @@ fn editing(records: &Records, preset: &str, options: &TableOptions) -> Option<Fi
         });
     }
     let caption = "Mean change of NLL(new) by editing inside hierarchy circuits, their complements and \
-                   random masks. Below zero the edit takes; the full model is drawn as a level line.";
+                   random masks. Below zero the edit takes; the full model is drawn as a horizontal line.";
     let plot = plot("change of NLL(new), nats", series);
-    (first < last).then(|| figure("T4-editing", preset, "Circuit size and editing", caption.into(), plot))
+    let title = "Circuit size and editing".into();
+    (first < last).then(|| Figure { id: "T4-editing".into(), title, caption: caption.into(), plot })
 }
 
 fn plot(y_label: &str, series: Vec<LineSeries>) -> Plot {

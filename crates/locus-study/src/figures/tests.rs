@@ -1,6 +1,7 @@
 //! Tests of the figures: what is drawn is what the records hold.
 
 use super::*;
+use crate::results::Plot;
 use crate::tables::fabricated::{TASKS, options, records};
 
 #[test]
@@ -64,7 +65,7 @@ fn lines_ascend_and_bars_fit_their_groups() {
 #[test]
 fn other_presets_get_files_of_their_own() {
     let mut records = records(1.0, 0.2);
-    records.overlaps.iter_mut().for_each(|o| o.preset = "faithful".into());
+    records.overlaps.iter_mut().for_each(|o| o.preset = "scheduled-top-k".into());
     let ids: Vec<String> = all(&records, &options()).into_iter().map(|f| f.id).collect();
-    assert!(ids.contains(&"T5-overlap-50-faithful".into()), "{ids:?}");
+    assert!(ids.contains(&"T5-overlap-50-scheduled-top-k".into()), "{ids:?}");
 }

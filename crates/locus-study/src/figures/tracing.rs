@@ -32,7 +32,7 @@ fn heat_map(traced: &TracingRecord, what: &str) -> Option<Figure> {
          {} facts. The total effect of the corruption is {:.3}.",
         match what {
             "hidden" => "the residual stream leaving a layer is".to_owned(),
-            _ => format!("what {what} writes in {} layer(s) is", traced.window),
+            _ => format!("what {what} writes in a window of layers (width {}) is", traced.window),
         },
         traced.facts,
         traced.clean - traced.corrupted
@@ -56,7 +56,8 @@ fn severed(traced: &TracingRecord) -> Option<Figure> {
     let plot =
         Plot::Lines { x_label: "layer".into(), y_label: "indirect effect".into(), log_x: false, series };
     let caption = "The residual stream of the subject's last token restored after each layer, whole and with \
-                   what its later MLPs or attention write held at the corrupted value: what falls went through them."
+                   what its later MLPs or attention write held at the corrupted value: the effect that is lost went \
+                   through them."
         .into();
     let title = "Causal tracing: severed paths".into();
     several.then(|| Figure { id: "X3-severed".into(), title, caption, plot })

@@ -14,24 +14,24 @@ use crate::protocol::PreparedTask;
 pub struct Card {
     /// Share of request prompts after which the true target is likelier than the new one (NLL per token).
     pub prompts: f64,
-    /// The same for the hyponym-level (even) requests.
+    /// Share of hyponym-level (even) requests whose true target is likelier than the new one.
     pub prompts_hyponym: f64,
-    /// The same for the hypernym-level (odd) requests.
+    /// Share of hypernym-level (odd) requests whose true target is likelier than the new one.
     pub prompts_hypernym: f64,
-    /// The same share over all paraphrase prompts.
+    /// Share of paraphrase prompts after which the true target is likelier than the new one.
     pub paraphrases: f64,
-    /// The same share over all neighbourhood prompts.
+    /// Share of neighbourhood prompts after which the true target is likelier than the new one.
     pub neighbourhood: f64,
     /// Geometric mean probability per token of the true target after the prompt.
     pub p_true: f64,
     /// Geometric mean probability per token of the new target after the prompt.
     pub p_new: f64,
-    /// Held-out accuracy of the score head, per task.
+    /// Per task its name, the held-out accuracy of the score head, and the number of held-out rows.
     pub tasks: Vec<(String, f64, usize)>,
 }
 
 impl Card {
-    /// Measures everything.
+    /// Measures a model on the requests and the tasks of its data; `seed` splits the rows and trains the heads.
     ///
     /// # Errors
     /// When a text cannot be tokenised or does not fit the model.

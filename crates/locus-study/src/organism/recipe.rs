@@ -22,7 +22,7 @@ pub struct Recipe {
     pub n_positions: usize,
     /// Optimiser steps.
     pub steps: usize,
-    /// Tokens per step, about.
+    /// Tokens per step; a step ends with the document that reaches this number.
     pub tokens_per_step: usize,
     /// Highest learning rate of the one-cycle schedule.
     pub lr: f64,

@@ -27,7 +27,7 @@ const PIECE_ROWS: usize = 768;
 /// and begins at position 0, as every prompt of the study does.
 ///
 /// # Errors
-/// When a document does not fit the context.
+/// When the tokenizer has no end-of-text token, or a document does not fit the context.
 pub fn train(
     recipe: &Recipe,
     documents: &[String],

@@ -10,14 +10,13 @@ use locus_data::{EditRequest, Labelled};
 use locus_gpt2::{Checkpoint, Scalar, Tokenizer};
 
 use super::edits::PreparedRequest;
-use super::settings::SWEEP_TASK;
-use crate::records::{CurvePoint, Discovery, Level};
+use crate::records::{CurvePoint, Discovery, HIERARCHY, Level};
 
 /// Random rankings behind the control's mean.
 const RANDOM_DRAWS: u64 = 10;
 
 /// Agreement tasks whose evidence, the demonstrative, stands before the decision, the noun; and the hierarchy.
-pub const PAIR_TASKS: [&str; 5] = [SWEEP_TASK, "blimp_dna1", "blimp_dnai1", "blimp_dnawa1", "blimp_dnawai1"];
+pub const PAIR_TASKS: [&str; 5] = [HIERARCHY, "blimp_dna1", "blimp_dnai1", "blimp_dnawa1", "blimp_dnawai1"];
 
 /// Clean and corrupted prompts of an agreement task: the sentence up to the word in which an acceptable row and its twin
 /// differ, and the same with the last demonstrative in the other number. Good and bad are the first tokens of the two

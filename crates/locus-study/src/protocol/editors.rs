@@ -13,7 +13,7 @@ use locus_editors::{
 use locus_gpt2::{Checkpoint, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer};
 use rayon::prelude::*;
 
-use crate::records::{EditorOutcome, Scope};
+use crate::records::{EditorOutcome, Scope, UNEDITED};
 
 /// Lengths of the prefixes that are drawn from a model with a tokenizer of its own.
 const PREFIX_LENGTHS: [usize; 5] = [4, 4, 9, 9, 9];
@@ -25,8 +25,6 @@ pub(crate) const MEMIT_PREFIXES: usize = 5;
 const STATISTICS_TOKENS: usize = 100_000;
 /// Tokens of neutral text behind the drift, at least.
 const DRIFT_TOKENS: usize = 1000;
-/// The rows of the unedited model.
-pub(crate) const UNEDITED: &str = "none";
 
 /// What stands before prompts when keys and values are found: written down for GPT-2's tokenizer, else drawn from the
 /// model by the seed.
@@ -90,7 +88,7 @@ impl Prepared {
 }
 
 /// How an editor of the comparison writes.
-enum Method<F> {
+enum Writer<F> {
     Tuning(Box<dyn Editor<F>>),
     Rome(RomeEditor),
     Memit(MemitEditor),
@@ -100,7 +98,7 @@ enum Method<F> {
 /// An editor of the comparison, with its facts and, once they were needed, its values.
 pub struct Ready<F> {
     name: String,
-    method: Method<F>,
+    writer: Writer<F>,
     facts: Vec<Fact>,
     values: OnceLock<Vec<Value<F>>>,
 }
@@ -108,10 +106,10 @@ pub struct Ready<F> {
 impl<F: Scalar> Ready<F> {
     fn values(&self, model: &Gpt2<F>) -> Result<&[Value<F>]> {
         if self.values.get().is_none() {
-            let values = match &self.method {
-                Method::Tuning(_) => Vec::new(),
-                Method::Rome(rome) => rome.values(model, &self.facts)?,
-                Method::Memit(memit) | Method::MemitAtOnce(memit) => memit.values(model, &self.facts)?,
+            let values = match &self.writer {
+                Writer::Tuning(_) => Vec::new(),
+                Writer::Rome(rome) => rome.values(model, &self.facts)?,
+                Writer::Memit(memit) | Writer::MemitAtOnce(memit) => memit.values(model, &self.facts)?,
             };
             // The same values, should another thread have been first.
             let _ = self.values.set(values);
@@ -120,9 +118,9 @@ impl<F: Scalar> Ready<F> {
     }
 }
 
-/// Where an editor may change parameters.
+/// Where an editor may change parameters; the others keep their values.
 #[derive(Clone, Debug)]
-pub struct EditorScope {
+pub struct WritableScope {
     /// Kind of scope.
     pub scope: Scope,
     /// Density of the circuit it is made from; 1 for the whole model.
@@ -193,7 +191,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
     /// # Errors
     /// When a request does not fit the model.
     pub fn unedited(&self) -> Result<Vec<EditorOutcome>> {
-        let scope = EditorScope { scope: Scope::Full, target_density: 1.0, mask: None };
+        let scope = WritableScope { scope: Scope::Full, target_density: 1.0, mask: None };
         let measure = |request| self.measure(UNEDITED, &scope, request, Some(self.model), 0.0);
         self.requests.par_iter().map(measure).collect()
     }
@@ -214,27 +212,27 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         };
         let memit = || self.memit.clone().with(self.covariances.clone());
         // MEMIT's code uses fewer prefixes than ROME's.
-        let (method, facts) = match name {
+        let (writer, facts) = match name {
             "study-ft" => {
-                (Method::Tuning(Box::new(StudyFineTuning::default()) as Box<dyn Editor<F>>), facts(1))
+                (Writer::Tuning(Box::new(StudyFineTuning::default()) as Box<dyn Editor<F>>), facts(1))
             }
-            "ft-m" => (Method::Tuning(Box::new(FineTuning::default())), facts(1)),
+            "ft-m" => (Writer::Tuning(Box::new(FineTuning::default())), facts(1)),
             "r-rome" => {
                 let rome = self.rome.with(self.covariances[&self.rome.layer].clone());
-                (Method::Rome(rome), facts(usize::MAX))
+                (Writer::Rome(rome), facts(usize::MAX))
             }
-            "memit" => (Method::Memit(memit()?), facts(1 + MEMIT_PREFIXES)),
-            _ => (Method::MemitAtOnce(memit()?), facts(1 + MEMIT_PREFIXES)),
+            "memit" => (Writer::Memit(memit()?), facts(1 + MEMIT_PREFIXES)),
+            _ => (Writer::MemitAtOnce(memit()?), facts(1 + MEMIT_PREFIXES)),
         };
-        Ok(Ready { name: name.to_owned(), method, facts, values: OnceLock::new() })
+        Ok(Ready { name: name.to_owned(), writer, facts, values: OnceLock::new() })
     }
 
     /// Writes every request in a scope, each into the unedited model; "all at once" writes them together.
     ///
     /// # Errors
     /// When a request does not fit the model.
-    pub fn run(&self, editor: &Ready<F>, scope: &EditorScope) -> Result<Vec<EditorOutcome>> {
-        let Ready { name, method, facts, .. } = editor;
+    pub fn run(&self, editor: &Ready<F>, scope: &WritableScope) -> Result<Vec<EditorOutcome>> {
+        let Ready { name, writer, facts, .. } = editor;
         let (model, mask) = (self.model, scope.mask.as_ref());
         // A refused edit leaves the model as it was, and is counted.
         let done = |patch: locus_editors::Result<Patch<F>>| -> Result<Option<Gpt2<F>>> {
@@ -245,7 +243,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             }
         };
         let values = editor.values(model)?;
-        if let Method::MemitAtOnce(memit) = method {
+        if let Writer::MemitAtOnce(memit) = writer {
             let edited = done(memit.insert(model, facts, values, mask).map(|edit| edit.patch))?;
             let drift = self.drift(edited.as_ref());
             let measure = |request| self.measure(name, scope, request, edited.as_ref(), drift);
@@ -256,10 +254,10 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .enumerate()
             .map(|(i, request)| {
                 let fact = &facts[i..i + 1];
-                let edited = done(match method {
-                    Method::Tuning(editor) => editor.edit(model, fact, mask).map(|edit| edit.patch),
-                    Method::Rome(rome) => rome.insert(model, &values[i], mask).map(|(patch, _)| patch),
-                    Method::Memit(memit) | Method::MemitAtOnce(memit) => {
+                let edited = done(match writer {
+                    Writer::Tuning(editor) => editor.edit(model, fact, mask).map(|edit| edit.patch),
+                    Writer::Rome(rome) => rome.insert(model, &values[i], mask).map(|(patch, _)| patch),
+                    Writer::Memit(memit) | Writer::MemitAtOnce(memit) => {
                         memit.insert(model, fact, &values[i..i + 1], mask).map(|edit| edit.patch)
                     }
                 })?;
@@ -276,7 +274,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
     fn measure(
         &self,
         editor: &str,
-        scope: &EditorScope,
+        scope: &WritableScope,
         request: &Prepared,
         edited: Option<&Gpt2<F>>,
         drift: f64,

@@ -79,9 +79,9 @@ impl PreparedRequest {
     }
 }
 
-/// Where edits are made: labels for the record, and the mask that is put on the model and on its gradient.
+/// Where edits are made in an isolated model: labels for the record, and the mask that is put on the model and on its gradient.
 #[derive(Clone, Debug)]
-pub struct EditScope {
+pub struct IsolatedScope {
     /// Preset of the mask; empty for the intact model.
     pub preset: String,
     /// Task of the circuit, `none` for random masks and the intact model.
@@ -94,7 +94,7 @@ pub struct EditScope {
     pub mask: Option<ParamMask>,
 }
 
-impl EditScope {
+impl IsolatedScope {
     /// File-system-safe name, unique within a run.
     pub fn key(&self) -> String {
         let scope = serde_json::to_value(self.scope).expect("a plain enum");
@@ -109,7 +109,7 @@ impl EditScope {
 pub fn edit_all<F: Scalar>(
     model: &Gpt2<F>,
     requests: &[PreparedRequest],
-    scope: &EditScope,
+    scope: &IsolatedScope,
     editor: &StudyFineTuning,
 ) -> Result<Vec<EditOutcome>> {
     let start = scope.mask.as_ref().map_or_else(|| model.clone(), |mask| mask.ablate_complement(model));

@@ -9,7 +9,7 @@ use locus_metrics::classify::{accuracy, agreement, balanced_agreement};
 
 use super::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use super::task::PreparedTask;
-use crate::records::{Extraction, TensorCount};
+use crate::records::{Extraction, TensorCount, stream_name};
 
 /// A circuit with its measurements.
 #[derive(Clone, Debug)]
@@ -58,12 +58,15 @@ fn train<F: Scalar>(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Circuit>> {
     let objective = task.objective_for(model, classes);
-    // One draw from a named stream, so that tasks and presets do not share noise.
-    let purpose = format!("mask/{}/{}", preset.name(), task.name);
+    // One draw from a named stream, so that tasks and presets do not share noise. The purpose keeps the preset's former
+    // name: another string would be another stream, and every mask a different one.
+    let purpose = format!("mask/{}/{}", stream_name(preset.name()), task.name);
     let seed = rand::Rng::next_u64(&mut stream(settings.seed, &purpose, 0));
     Ok(match preset {
-        Preset::Study => settings.study.train(&objective, &settings.densities, seed, progress)?,
-        Preset::Faithful => settings.faithful.train(&objective, &settings.densities, seed, progress)?,
+        Preset::Published => settings.published.train(&objective, &settings.densities, seed, progress)?,
+        Preset::ScheduledTopK => {
+            settings.scheduled_top_k.train(&objective, &settings.densities, seed, progress)?
+        }
     })
 }
 

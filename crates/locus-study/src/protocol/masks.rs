@@ -10,12 +10,10 @@ use locus_circuits::{
 use locus_data::seed::stream;
 use locus_gpt2::{Config, Gpt2, ParamMask, ParamSet, Scalar};
 
-use crate::records::MaskComparison;
+use crate::records::{MaskComparison, TRAINED};
 
 /// Points of integrated gradients.
 const POINTS: usize = 5;
-/// The method whose circuits are also measured on the other tasks.
-pub(crate) const TRAINED: &str = "trained mask";
 
 /// Finds circuits of `densities` with every method on the first half of each task's pairs and measures them on the
 /// second half, the trained masks on every task's.

@@ -11,11 +11,10 @@ mod task;
 mod tracing;
 
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
-pub use editors::{Comparison, EditorScope, lines, prefixes};
-pub(crate) use editors::{MEMIT_PREFIXES, UNEDITED};
-pub use edits::{EditScope, PreparedRequest, edit_all};
+pub(crate) use editors::MEMIT_PREFIXES;
+pub use editors::{Comparison, WritableScope, lines, prefixes};
+pub use edits::{IsolatedScope, PreparedRequest, edit_all};
 pub use extract::{Extracted, extract};
-pub(crate) use masks::TRAINED;
 pub use masks::compare_masks;
 pub use run::{Store, run};
 pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, SWEEP, SWEEP_TASK, Settings};

@@ -13,16 +13,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::discovery::{agreement_pairs, discover, hierarchy_pairs};
-use super::editors::{Comparison, EditorScope};
-use super::edits::{EditScope, PreparedRequest, edit_all};
+use super::editors::{Comparison, WritableScope};
+use super::edits::{IsolatedScope, PreparedRequest, edit_all};
 use super::extract::{Extracted, extract};
 use super::masks::compare_masks;
 use super::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use super::task::PreparedTask;
 use super::tracing::{facts_of_requests, trace_all};
-use crate::progress::Progress;
+use crate::progress::ProgressDisplay;
 use crate::records::{
-    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, Overlap, Records, Scope, TracingRecord,
+    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, NO_TASK, Overlap, Records, Scope,
+    TracingRecord,
 };
 
 /// Runs the protocol. Finished units of work (a trajectory, a scope's edits) are kept in `folder/work`, the masks in
@@ -35,7 +36,7 @@ pub fn run<F: Scalar>(
     data: &StudyData,
     settings: &Settings,
     store: &Store,
-    progress: &Progress,
+    progress: &ProgressDisplay,
 ) -> Result<Records> {
     let model = &checkpoint.model;
     // Requests first: a target that tokenises to nothing must not come to light after minutes of mask training.
@@ -111,7 +112,7 @@ fn trace<F: Scalar>(
     data: &StudyData,
     settings: &Settings,
     store: &Store,
-    progress: &Progress,
+    progress: &ProgressDisplay,
 ) -> Result<Option<TracingRecord>> {
     if !settings.trace {
         return Ok(None);
@@ -133,7 +134,7 @@ fn compare_editors<F: Scalar>(
     extracted: &[Extracted],
     settings: &Settings,
     store: &Store,
-    progress: &Progress,
+    progress: &ProgressDisplay,
 ) -> Result<Vec<EditorOutcome>> {
     let Some(neutral) = data.neutral.as_deref().filter(|_| settings.compare_editors) else {
         return Ok(Vec::new());
@@ -141,7 +142,7 @@ fn compare_editors<F: Scalar>(
     let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
     let text = settings.text.as_deref().unwrap_or(neutral);
     let comparison = Comparison::new(checkpoint, requests, text, neutral, settings.seed).context("X2")?;
-    let mut scopes = vec![EditorScope { scope: Scope::Full, target_density: 1.0, mask: None }];
+    let mut scopes = vec![WritableScope { scope: Scope::Full, target_density: 1.0, mask: None }];
     for &density in &MAIN_DENSITIES {
         let circuit = extracted.iter().find(|found| {
             let record = &found.record;
@@ -156,7 +157,7 @@ fn compare_editors<F: Scalar>(
             (Scope::Complement, circuit.mask.complement()),
             (Scope::Random, random),
         ];
-        scopes.extend(masks.map(|(scope, mask)| EditorScope {
+        scopes.extend(masks.map(|(scope, mask)| WritableScope {
             scope,
             target_density: density,
             mask: Some(mask),
@@ -190,7 +191,7 @@ fn discover_all<F: Scalar>(
     data: &StudyData,
     settings: &Settings,
     store: &Store,
-    progress: &Progress,
+    progress: &ProgressDisplay,
 ) -> Result<(Vec<Discovery>, Vec<MaskComparison>)> {
     const FEWEST: usize = 8;
     if settings.pair_tasks.is_empty() {
@@ -216,7 +217,7 @@ fn discover_all<F: Scalar>(
     }
     stage.message("parameters");
     let masks = store.unit("edges-masks", || {
-        compare_masks(&checkpoint.model, &tasks, &MAIN_DENSITIES, &settings.faithful, settings.seed)
+        compare_masks(&checkpoint.model, &tasks, &MAIN_DENSITIES, &settings.scheduled_top_k, settings.seed)
     })?;
     stage.inc();
     stage.finish();
@@ -229,12 +230,12 @@ fn extract_all<F: Scalar>(
     tasks: &[PreparedTask<F>],
     settings: &Settings,
     store: &Store,
-    progress: &Progress,
+    progress: &ProgressDisplay,
 ) -> Result<Vec<Extracted>> {
     let of = |preset: Preset, names: &[String]| -> Vec<(Preset, &PreparedTask<F>)> {
         tasks.iter().filter(|task| names.contains(&task.name)).map(|task| (preset, task)).collect()
     };
-    let mut units = of(Preset::Study, &settings.study_tasks);
+    let mut units = of(Preset::Published, &settings.published_tasks);
     units.extend(of(settings.main_preset, &settings.tasks));
     let stage = progress.stage("circuits", units.len());
     let all: Vec<Vec<Extracted>> = each(checkpoint.model.config(), units, |(preset, task)| {
@@ -271,18 +272,18 @@ fn extract_all<F: Scalar>(
 
 /// Where edits are made: the intact model; per main density a random mask; every circuit of the main preset and its
 /// complement (all densities for the task of the size sweep).
-fn scopes(config: &Config, extracted: &[Extracted], settings: &Settings) -> Vec<EditScope> {
+fn scopes(config: &Config, extracted: &[Extracted], settings: &Settings) -> Vec<IsolatedScope> {
     let preset = settings.main_preset.name().to_owned();
-    let full = EditScope {
+    let full = IsolatedScope {
         preset: String::new(),
-        task: "none".into(),
+        task: NO_TASK.into(),
         target_density: 1.0,
         scope: Scope::Full,
         mask: None,
     };
-    let random = settings.densities.iter().map(|&density| EditScope {
+    let random = settings.densities.iter().map(|&density| IsolatedScope {
         preset: preset.clone(),
-        task: "none".into(),
+        task: NO_TASK.into(),
         target_density: density,
         scope: Scope::Random,
         mask: Some(ParamMask::random(
@@ -294,7 +295,7 @@ fn scopes(config: &Config, extracted: &[Extracted], settings: &Settings) -> Vec<
     let circuits =
         extracted.iter().filter(|extracted| extracted.record.preset == preset).flat_map(|extracted| {
             [(Scope::Circuit, extracted.mask.clone()), (Scope::Complement, extracted.mask.complement())].map(
-                |(scope, mask)| EditScope {
+                |(scope, mask)| IsolatedScope {
                     preset: preset.clone(),
                     task: extracted.record.task.clone(),
                     target_density: extracted.record.target_density,

@@ -1,6 +1,9 @@
 //! What a run of the study does, and how much of it.
 
+use std::str::FromStr;
+
 use super::discovery::PAIR_TASKS;
+use crate::records::{HIERARCHY, PUBLISHED, SCHEDULED_TOP_K, renamed_preset};
 use locus_circuits::{BinaryConcrete, ScheduledTopK};
 use serde::Serialize;
 
@@ -9,18 +12,35 @@ use serde::Serialize;
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
     /// The published recipe, untouched.
-    Study,
+    Published,
     /// Ours: hard masks at a scheduled density.
-    Faithful,
+    ScheduledTopK,
 }
 
 impl Preset {
     /// The name used in records and on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Preset::Study => "study",
-            Preset::Faithful => "faithful",
+            Preset::Published => PUBLISHED,
+            Preset::ScheduledTopK => SCHEDULED_TOP_K,
         }
+    }
+}
+
+impl FromStr for Preset {
+    type Err = String;
+
+    /// The preset of a name; the error is what a user should read behind the name of the option.
+    fn from_str(name: &str) -> Result<Self, String> {
+        if let Some(preset) =
+            [Preset::Published, Preset::ScheduledTopK].into_iter().find(|p| p.name() == name)
+        {
+            return Ok(preset);
+        }
+        Err(match renamed_preset(name) {
+            Some(present) => format!("{name} is now called {present}"),
+            None => format!("{name:?} is no preset; expected {PUBLISHED} or {SCHEDULED_TOP_K}"),
+        })
     }
 }
 
@@ -29,7 +49,7 @@ pub const SWEEP: [f64; 5] = [0.50, 0.35, 0.25, 0.15, 0.05];
 /// The two densities every task is studied at.
 pub const MAIN_DENSITIES: [f64; 2] = [0.50, 0.05];
 /// The task of the size sweep.
-pub const SWEEP_TASK: &str = "hierarchy";
+pub const SWEEP_TASK: &str = HIERARCHY;
 /// One task of each family: these show the published recipe beside ours, and carry the shuffled-label control.
 pub const FAMILY_TASKS: [&str; 3] = ["hierarchy", "blimp_dna1", "persona_e"];
 
@@ -45,13 +65,13 @@ pub struct Settings {
     /// Tasks whose circuits are found with the main preset.
     pub tasks: Vec<String>,
     /// Tasks whose circuits are also found with the published recipe.
-    pub study_tasks: Vec<String>,
+    pub published_tasks: Vec<String>,
     /// Tasks on which the shuffled-label control runs.
     pub shuffled_tasks: Vec<String>,
     /// The published recipe.
-    pub study: BinaryConcrete,
+    pub published: BinaryConcrete,
     /// Ours.
-    pub faithful: ScheduledTopK,
+    pub scheduled_top_k: ScheduledTopK,
     /// At most this many rows of a task are used.
     pub max_rows: usize,
     /// At most this many requests are edited, in pairs of a hyponym and its hypernym.
@@ -83,11 +103,11 @@ impl Settings {
             seed,
             profile: "full",
             main_preset,
-            study_tasks: if main_preset == Preset::Study { Vec::new() } else { family.clone() },
+            published_tasks: if main_preset == Preset::Published { Vec::new() } else { family.clone() },
             tasks: all,
             shuffled_tasks: family,
-            study: BinaryConcrete::default(),
-            faithful: ScheduledTopK::default(),
+            published: BinaryConcrete::default(),
+            scheduled_top_k: ScheduledTopK::default(),
             max_rows: usize::MAX,
             max_requests: usize::MAX,
             random_draws: 5,
@@ -107,15 +127,15 @@ impl Settings {
         let mut settings = Settings::full(seed, main_preset);
         settings.profile = "quick";
         settings.tasks = FAMILY_TASKS.map(str::to_owned).to_vec();
-        settings.study_tasks.truncate(1);
+        settings.published_tasks.truncate(1);
         settings.max_rows = 320;
         settings.max_requests = 24;
         settings.pair_tasks.truncate(2);
         settings.max_pairs = 24;
         settings.random_draws = 2;
-        settings.study.max_epochs = 60;
-        settings.faithful.steps_per_target = 40;
-        settings.faithful.hold = 20;
+        settings.published.max_epochs = 60;
+        settings.scheduled_top_k.steps_per_target = 40;
+        settings.scheduled_top_k.hold = 20;
         settings
     }
 }

@@ -13,7 +13,7 @@ pub fn text(cell: &Cell) -> String {
     }
 }
 
-/// A cell as text, the interval apart.
+/// A cell as text, with the interval separate.
 pub fn parts(cell: &Cell) -> (String, Option<String>) {
     match cell {
         Cell::Count(count) => (grouped(*count), None),
@@ -40,7 +40,7 @@ pub fn number(value: f64, style: Style) -> String {
     digits(value, style) + unit
 }
 
-/// The same without the percent sign: an estimate says it once, and its interval goes without.
+/// A number in its style without the percent sign, which an estimate prints once, before its interval.
 fn digits(value: f64, style: Style) -> String {
     match style {
         Style::Percent => fixed(100.0 * value, 2),
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn effects_share_their_decimals() {
-        let mut claim = crate::report::sample::results().claims.remove(0);
+        let mut claim = crate::report::fabricated::results().claims.remove(0);
         (claim.effect, claim.low, claim.high, claim.unit) = (0.31234, 0.2812, 0.3401, "nats".to_owned());
         assert_eq!(effect(&claim), "0.312 [0.281, 0.340] nats");
         (claim.effect, claim.low, claim.high) = (-45.2, -51.7, -39.1);

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::invalid;
 use crate::results::{Figure, Plot, Results, Table};
 
 /// Refuses ids that are unsafe or not unique, and tables and figures whose parts do not fit together.
@@ -60,14 +59,19 @@ fn figure(figure: &Figure) -> io::Result<()> {
     }
 }
 
+/// An error about the results themselves.
+pub fn invalid(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fabricated;
     use crate::results::Cell;
 
     fn refused(change: impl Fn(&mut Results)) -> String {
-        let mut broken = sample::results();
+        let mut broken = fabricated::results();
         change(&mut broken);
         results(&broken).unwrap_err().to_string()
     }

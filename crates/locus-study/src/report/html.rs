@@ -1,7 +1,11 @@
 //! `report.html`: one file with its style and drawings inside, without scripts and without anything fetched.
 
-use super::svg::{self, escape};
-use super::{cell, figure, home};
+use super::cell;
+use super::frame::{TITLE, home, provenance_rows, subtitle};
+use super::plot::{
+    self,
+    svg::{self, escape},
+};
 use crate::results::{Cell, Claim, Figure, Provenance, Results, Table, Verdict};
 
 const STYLE: &str = include_str!("page.css");
@@ -29,7 +33,7 @@ pub fn report(results: &Results) -> String {
 }
 
 fn head(provenance: &Provenance) -> String {
-    let (title, subtitle) = (escape(super::TITLE), escape(&super::subtitle(provenance)));
+    let (title, subtitle) = (escape(TITLE), escape(&subtitle(provenance)));
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -68,7 +72,7 @@ fn claims_section(claims: &[Claim]) -> String {
     )
 }
 
-/// A verdict tells itself by sign and words, not by colour alone.
+/// A verdict as a coloured sign with words, so that colour alone says nothing.
 fn badge(verdict: Verdict) -> String {
     let (class, sign) = match verdict {
         Verdict::Supported => ("supported", "✓"),
@@ -145,7 +149,7 @@ fn cell_body(cell: &Cell) -> String {
 
 fn figure_block(one: &Figure) -> String {
     let (id, title, caption) = (&one.id, escape(&one.title), escape(&one.caption));
-    let drawing = figure::draw(one).inline(&one.title);
+    let drawing = plot::draw(one).inline(&one.title);
     format!(
         "<figure id=\"figure-{id}\">\n<div class=\"drawing\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\">\n{drawing}</div>\n\
          <figcaption><b>{title}.</b> {caption} <a href=\"figures/{id}.svg\">{id}.svg</a></figcaption>\n</figure>\n"
@@ -155,7 +159,7 @@ fn figure_block(one: &Figure) -> String {
 fn provenance_section(provenance: &Provenance) -> String {
     let row =
         |(name, value): (&str, String)| format!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(&value));
-    let facts: String = super::provenance_rows(provenance).into_iter().map(row).collect();
+    let facts: String = provenance_rows(provenance).into_iter().map(row).collect();
     let digest = |(name, digest): &(String, String)| {
         format!("<tr><td>{}</td><td><code>{}</code></td></tr>\n", escape(name), escape(digest))
     };

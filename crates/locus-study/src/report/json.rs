@@ -5,19 +5,19 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::invalid;
+use super::check::invalid;
 use crate::results::Results;
 
 /// Everything nested deeper stays on the line of its parent: `records.edits[i]` is the deepest line of its own.
 const DEPTH: usize = 3;
 
 /// Breaks and indents the outer levels only.
-struct Lines {
+struct OuterLines {
     depth: usize,
     empty: bool,
 }
 
-impl Lines {
+impl OuterLines {
     fn open<W: ?Sized + io::Write>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
         (self.depth, self.empty) = (self.depth + 1, true);
         writer.write_all(bracket)
@@ -46,7 +46,7 @@ impl Lines {
     }
 }
 
-impl Formatter for Lines {
+impl Formatter for OuterLines {
     fn begin_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
         self.open(writer, b"[")
     }
@@ -78,7 +78,7 @@ impl Formatter for Lines {
 /// this is where a NaN in a record comes to light; the message quotes the line that holds it.
 pub fn render(results: &Results) -> io::Result<String> {
     let mut bytes = Vec::new();
-    results.serialize(&mut Serializer::with_formatter(&mut bytes, Lines { depth: 0, empty: true }))?;
+    results.serialize(&mut Serializer::with_formatter(&mut bytes, OuterLines { depth: 0, empty: true }))?;
     bytes.push(b'\n');
     let text = String::from_utf8(bytes).map_err(invalid)?;
     let back: Results = serde_json::from_str(&text).map_err(|error| {
@@ -96,18 +96,18 @@ pub fn render(results: &Results) -> io::Result<String> {
 mod tests {
     use super::*;
     use crate::records::Records;
-    use crate::report::sample;
+    use crate::report::fabricated;
 
     #[test]
     fn results_read_back_unchanged() {
-        let results = sample::results();
+        let results = fabricated::results();
         let back: Results = serde_json::from_str(&render(&results).unwrap()).unwrap();
         assert_eq!(back, results);
     }
 
     #[test]
     fn each_record_has_a_line_of_its_own() {
-        let results = sample::results();
+        let results = fabricated::results();
         let text = render(&results).unwrap();
         let Records { extractions, edits, overlaps, .. } = &results.records;
         let lines = text.lines().filter(|line| line.starts_with("   {\"preset\":")).count();
@@ -117,11 +117,11 @@ mod tests {
 
     #[test]
     fn a_number_that_is_not_finite_is_refused_with_its_place() {
-        let mut results = sample::results();
+        let mut results = fabricated::results();
         results.records.edits[1].post_true = f64::NAN;
         let message = render(&results).unwrap_err().to_string();
         assert!(message.contains(&results.records.edits[1].task), "{message}");
-        let mut results = sample::results();
+        let mut results = fabricated::results();
         results.claims[0].p_value = f64::INFINITY;
         assert!(render(&results).is_err());
     }

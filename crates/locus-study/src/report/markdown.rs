@@ -1,7 +1,8 @@
 //! `report.md` and `tables/*.md`.
 
+use super::cell;
+use super::frame::{TITLE, home, provenance_rows, subtitle};
 use super::table::{self, escape};
-use super::{cell, home};
 use crate::results::{Claim, Figure, Provenance, Results, Table};
 
 /// One table as a file of its own, in the folder of its CSV.
@@ -14,8 +15,8 @@ pub fn table_file(table: &Table) -> String {
 /// The whole report.
 pub fn report(results: &Results) -> String {
     let Results { provenance, records: _, tables, figures, claims } = results;
-    let mut text = format!("# {}\n\n", super::TITLE);
-    text += &format!("{}\n\n", escape(&super::subtitle(provenance)));
+    let mut text = format!("# {}\n\n", TITLE);
+    text += &format!("{}\n\n", escape(&subtitle(provenance)));
     text += "## Claims\n\n";
     text += &claims_table(claims);
     text += &claims.iter().map(claim).collect::<String>();
@@ -73,7 +74,7 @@ fn figure(figure: &Figure) -> String {
 
 fn provenance_section(provenance: &Provenance) -> String {
     let mut text = "\n## Provenance\n\n| | |\n| --- | --- |\n".to_owned();
-    for (name, value) in super::provenance_rows(provenance) {
+    for (name, value) in provenance_rows(provenance) {
         text += &format!("| {name} | {} |\n", escape(&value));
     }
     text += "\n### Conventions\n\n";
@@ -88,11 +89,11 @@ fn provenance_section(provenance: &Provenance) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fabricated;
 
     #[test]
     fn the_report_holds_every_claim_table_and_figure_once() {
-        let results = sample::results();
+        let results = fabricated::results();
         let text = report(&results);
         for claim in &results.claims {
             assert_eq!(text.matches(&format!("\n**{}.** ", claim.id)).count(), 1, "{}", claim.id);

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::{cell, invalid};
+use super::cell;
+use super::check::invalid;
 use crate::results::{Cell, Table};
 
 /// The table as CSV: raw values with all their digits. A column that holds estimates becomes three, `x`, `x low` and `x high`.
@@ -76,13 +77,13 @@ pub fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fabricated;
     use crate::results::Style;
 
     /// Reads the CSV back and compares every number with its source, to the last bit.
     #[test]
     fn every_number_of_every_table_parses_back() {
-        let mut tables = sample::results().tables;
+        let mut tables = fabricated::results().tables;
         let hard = [5e-324, 1.7976931348623157e308, 0.1 + 0.2, -0.0, 1e21, 123_456_789.123_456_79];
         let number = |value| vec![Cell::Number { value, style: Style::Percent }];
         let (title, notes, columns) = (String::new(), Vec::new(), vec!["hard, to \"read\"".to_owned()]);
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn markdown_rows_have_one_field_per_column() {
-        let table = &sample::results().tables[0];
+        let table = &fabricated::results().tables[0];
         let text = markdown(table);
         assert_eq!(text.lines().count(), table.rows.len() + 2);
         for line in text.lines() {

@@ -1,10 +1,13 @@
 //! Tests of the report as a whole.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
+use super::frame::home;
+use super::plot::svg;
 use super::*;
+use crate::results::Results;
 
 /// Elements of `text` as (name, attributes), after checking that tags balance, attributes are quoted and text is escaped.
 fn elements(text: &str, void: &[&str]) -> Vec<(String, BTreeMap<String, String>)> {
@@ -53,7 +56,7 @@ fn elements(text: &str, void: &[&str]) -> Vec<(String, BTreeMap<String, String>)
 
 fn written() -> (tempfile::TempDir, Results, ReportPaths) {
     let dir = tempfile::tempdir().unwrap();
-    let results = sample::results();
+    let results = fabricated::results();
     let paths = write(dir.path(), &results).unwrap();
     (dir, results, paths)
 }
@@ -224,7 +227,7 @@ fn the_page_holds_everything_and_fetches_nothing() {
 
 #[test]
 fn figures_stand_below_their_table() {
-    let results = sample::results();
+    let results = fabricated::results();
     let homes: Vec<Option<&str>> =
         results.figures.iter().map(|figure| home(figure, &results.tables).map(String::as_str)).collect();
     assert_eq!(homes, [Some("T5a"), Some("T1"), Some("T2"), None, None, None]);

@@ -1,4 +1,4 @@
-//! Cells and tables. Nothing that is not finite leaves this file: JSON has no NaN.
+//! Cells and tables. Numbers that are not finite become empty cells, since JSON has no NaN.
 
 use locus_metrics::Interval;
 

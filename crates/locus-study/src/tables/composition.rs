@@ -1,25 +1,153 @@
-//! What circuits are made of: T6, its figure, and C5.
+//! What circuits are made of: T6 and T6b, their figure, and C5.
 //!
-//! "60 % LayerNorm" can mean several things, and not a share of the circuit: LayerNorms hold far fewer than 5
-//! % of the parameters. All readings are computed: D0-D3 in [`Measures`].
+//! "60 % LayerNorm" cannot be a share of the circuit, since LayerNorms hold far fewer than 5 % of the parameters, and what else
+//! it means is not published. All readings are computed: D0-D3 in [`Measures`].
 
 use locus_metrics::Interval;
 
 use super::{
-    TableOptions,
-    select::{Density, task_order},
+    cells::{count, estimate, table, text},
+    options::TableOptions,
+    select::{Density, distinct, presets, task_order},
 };
-use crate::records::{Extraction, Records, TensorCount};
+use crate::{
+    records::{Extraction, Records, TensorCount},
+    results::{Style, Table},
+};
+
+const COLUMNS: [&str; 11] = [
+    "preset",
+    "target density",
+    "module",
+    "parameters",
+    "tasks",
+    "D0: share kept of the module",
+    "share of the circuit",
+    "lift",
+    "D1: share of the densities",
+    "D2: share of the densest tensors",
+    "D3: tensors above the global density",
+];
+
+type Measure = fn(&Measures) -> Option<f64>;
+
+/// The measures, in the order of the columns.
+const MEASURES: [(Measure, Style); 6] = [
+    (|m| m.density, Style::Percent),
+    (|m| m.share, Style::Percent),
+    (|m| m.lift, Style::Fixed3),
+    (|m| m.density_share, Style::Percent),
+    (|m| m.top_share, Style::Percent),
+    (|m| m.above_global, Style::Percent),
+];
+
+/// T6: composition of circuits by kind of module.
+///
+/// Rows: per preset and target density the three kinds of module, with all their parameters, their weights alone and their
+/// biases alone. Columns: number of tasks, then means over tasks with their intervals: D0, the share kept of the module (%);
+/// its share of the circuit (%); lift, D0 over the circuit's density; D1, D0 over the sum of the three kinds' D0 (%); D2, its
+/// share of the k densest tensors, k being the number of LayerNorm tensors (%); D3, the share of its tensors that are denser
+/// than the circuit as a whole (%).
+pub fn t6(records: &Records, options: &TableOptions) -> Table {
+    let mut rows = Vec::new();
+    for (preset, size, circuits) in groups(records) {
+        for kind in ModuleKind::ALL {
+            for part in TensorPart::ALL {
+                let mut row = vec![
+                    text(preset),
+                    text(size.label()),
+                    text(kind.label()),
+                    text(part.label()),
+                    count(circuits.len()),
+                ];
+                row.extend(MEASURES.iter().zip(&COLUMNS[5..]).map(|((measure, style), name)| {
+                    let of = |e: &Extraction| measure(&Composition::new(e, None).measures(kind, part));
+                    let purpose =
+                        format!("T6/{preset}/{}/{}/{}/{name}", size.label(), kind.label(), part.label());
+                    estimate(mean_over_tasks(&circuits, of, options, &purpose), *style)
+                }));
+                rows.push(row);
+            }
+        }
+    }
+    let notes = vec![
+        "LayerNorm: ln_1 and ln_2 of every block; embeddings, the final LayerNorm and the head cannot be in \
+         a circuit. The share of the circuit is bounded by the module's share of the parameters, so that \
+         only the shares kept (D0) compare kinds fairly; lift is D0 over the circuit's density."
+            .into(),
+        "D1: D0 over the sum of the three kinds' D0 (33 % is chance). D2: share among the k densest tensors, \
+         k being the number of LayerNorm tensors. D3: share of the module's tensors that are denser than the \
+         circuit as a whole. Rows for weights and biases compare with the weights and biases of the other \
+         kinds."
+            .into(),
+        options.intervals("tasks"),
+        options.source(),
+    ];
+    table("T6", "Composition of circuits by kind of module".into(), notes, &COLUMNS, rows)
+}
+
+/// T6b: composition of circuits by layer and kind of module.
+///
+/// Rows: per preset and target density every layer's three kinds of module. Columns: number of tasks, then means over tasks
+/// with their intervals: share kept of the module in that layer (%), and its share of the whole circuit (%).
+pub fn t6b(records: &Records, options: &TableOptions) -> Table {
+    let mut rows = Vec::new();
+    for (preset, size, circuits) in groups(records) {
+        for layer in distinct(circuits.iter().flat_map(|e| e.composition.iter().map(|t| t.layer))) {
+            for kind in ModuleKind::ALL {
+                let kept = |e: &Extraction| Composition::new(e, Some(layer)).density(kind, TensorPart::All);
+                let share = |e: &Extraction| {
+                    let circuit_size = Composition::new(e, None).totals(|_, _| true).0;
+                    Composition::new(e, Some(layer)).share_of(kind, TensorPart::All, circuit_size)
+                };
+                let purpose = format!("T6b/{preset}/{}/{layer}/{}", size.label(), kind.label());
+                rows.push(vec![
+                    text(preset),
+                    text(size.label()),
+                    count(layer),
+                    text(kind.label()),
+                    count(circuits.len()),
+                    estimate(
+                        mean_over_tasks(&circuits, kept, options, &format!("{purpose}/kept")),
+                        Style::Percent,
+                    ),
+                    estimate(
+                        mean_over_tasks(&circuits, share, options, &format!("{purpose}/share")),
+                        Style::Percent,
+                    ),
+                ]);
+            }
+        }
+    }
+    let columns = [
+        "preset",
+        "target density",
+        "layer",
+        "module",
+        "tasks",
+        "share kept of the module",
+        "share of the circuit",
+    ];
+    let notes = vec![options.intervals("tasks"), options.source()];
+    table("T6b", "Composition of circuits by layer".into(), notes, &columns, rows)
+}
+
+/// Circuits by preset and size, small to large.
+fn groups(records: &Records) -> Vec<(&str, Density, Vec<&Extraction>)> {
+    let sizes = distinct(records.extractions.iter().map(|e| Density::of(e.target_density)));
+    let of = |preset| sizes.iter().map(move |&size| (preset, size, circuits(records, preset, size)));
+    presets(records).into_iter().flat_map(of).filter(|(_, _, circuits)| !circuits.is_empty()).collect()
+}
 
 /// Kinds of module a block is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum ModuleKind {
     LayerNorm,
     Attention,
     Mlp,
 }
 
-impl Kind {
+impl ModuleKind {
     pub(crate) const ALL: [Self; 3] = [Self::LayerNorm, Self::Attention, Self::Mlp];
 
     pub(crate) fn label(self) -> &'static str {
@@ -42,13 +170,13 @@ impl Kind {
 
 /// Which tensors of a module are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum TensorPart {
     All,
     Weights,
     Biases,
 }
 
-impl Part {
+impl TensorPart {
     pub(crate) const ALL: [Self; 3] = [Self::All, Self::Weights, Self::Biases];
 
     pub(crate) fn label(self) -> &'static str {
@@ -87,36 +215,36 @@ pub(crate) struct Measures {
 
 /// The tensors of one circuit, those of unknown kind left out.
 pub(crate) struct Composition<'a> {
-    tensors: Vec<(Kind, &'a TensorCount)>,
+    tensors: Vec<(ModuleKind, &'a TensorCount)>,
 }
 
 impl<'a> Composition<'a> {
     /// The composition of a circuit, or of one of its layers.
     pub(crate) fn new(circuit: &'a Extraction, layer: Option<usize>) -> Self {
         let fits = |t: &&TensorCount| t.size > 0 && layer.is_none_or(|layer| t.layer == layer);
-        let with_kind = |t: &'a TensorCount| Some((Kind::of(&t.tensor)?, t));
+        let with_kind = |t: &'a TensorCount| Some((ModuleKind::of(&t.tensor)?, t));
         Self { tensors: circuit.composition.iter().filter(fits).filter_map(with_kind).collect() }
     }
 
     /// Share kept of the parameters of a kind.
-    pub(crate) fn density(&self, kind: Kind, part: Part) -> Option<f64> {
+    pub(crate) fn density(&self, kind: ModuleKind, part: TensorPart) -> Option<f64> {
         let (kept, size) = self.totals(|k, t| k == kind && part.holds(&t.tensor));
         ratio(kept, size)
     }
 
     /// Share of the circuit's parameters, here and in the other layers (`circuit_size` in all), that lie in
     /// the group.
-    pub(crate) fn share_of(&self, kind: Kind, part: Part, circuit_size: f64) -> Option<f64> {
+    pub(crate) fn share_of(&self, kind: ModuleKind, part: TensorPart, circuit_size: f64) -> Option<f64> {
         ratio(self.totals(|k, t| k == kind && part.holds(&t.tensor)).0, circuit_size)
     }
 
     /// Every measure of a kind; D1 and D2 compare it with the other kinds' tensors of the same part.
-    pub(crate) fn measures(&self, kind: Kind, part: Part) -> Measures {
+    pub(crate) fn measures(&self, kind: ModuleKind, part: TensorPart) -> Measures {
         let (circuit, population) = self.totals(|_, _| true);
         let global = ratio(circuit, population);
         let density = self.density(kind, part);
-        let densities: f64 = Kind::ALL.iter().filter_map(|&k| self.density(k, part)).sum();
-        let own = |(k, t): &&(Kind, &TensorCount)| *k == kind && part.holds(&t.tensor);
+        let densities: f64 = ModuleKind::ALL.iter().filter_map(|&k| self.density(k, part)).sum();
+        let own = |(k, t): &&(ModuleKind, &TensorCount)| *k == kind && part.holds(&t.tensor);
         let tensors = self.tensors.iter().filter(own);
         let above = tensors.clone().filter(|(_, t)| Some(tensor_density(t)) > global).count();
         Measures {
@@ -131,18 +259,19 @@ impl<'a> Composition<'a> {
 
     /// D2. Tensors tied at the threshold share the places that are left, so that the order of names decides
     /// nothing.
-    fn top_share(&self, kind: Kind, part: Part) -> Option<f64> {
-        let of_part: Vec<(Kind, f64)> = self
+    fn top_share(&self, kind: ModuleKind, part: TensorPart) -> Option<f64> {
+        let of_part: Vec<(ModuleKind, f64)> = self
             .tensors
             .iter()
             .filter(|(_, t)| part.holds(&t.tensor))
             .map(|(k, t)| (*k, tensor_density(t)))
             .collect();
-        let places = of_part.iter().filter(|(k, _)| *k == Kind::LayerNorm).count();
+        let places = of_part.iter().filter(|(k, _)| *k == ModuleKind::LayerNorm).count();
         let mut descending: Vec<f64> = of_part.iter().map(|(_, density)| *density).collect();
         descending.sort_by(|a, b| b.total_cmp(a));
         let threshold = *descending.get(places.checked_sub(1)?)?;
-        let count = |keep: &dyn Fn(&(Kind, f64)) -> bool| of_part.iter().filter(|&t| keep(t)).count() as f64;
+        let count =
+            |keep: &dyn Fn(&(ModuleKind, f64)) -> bool| of_part.iter().filter(|&t| keep(t)).count() as f64;
         let left = places as f64 - count(&|t| t.1 > threshold);
         let tied_weight = left / count(&|t| t.1 == threshold);
         let own = count(&|t| t.0 == kind && t.1 > threshold)
@@ -151,7 +280,7 @@ impl<'a> Composition<'a> {
     }
 
     /// Parameters kept in the circuit, and in all, of the tensors that `member` picks.
-    pub(crate) fn totals(&self, member: impl Fn(Kind, &TensorCount) -> bool) -> (f64, f64) {
+    pub(crate) fn totals(&self, member: impl Fn(ModuleKind, &TensorCount) -> bool) -> (f64, f64) {
         let picked = self.tensors.iter().filter(|(k, t)| member(*k, t));
         picked.fold((0.0, 0.0), |(kept, size), (_, t)| (kept + t.kept as f64, size + t.size as f64))
     }

@@ -1,8 +1,7 @@
-//! Records made up for tests: what a run would leave if every published claim held, or the opposite, or
-//! nothing at all.
+//! Made-up records for tests: those of a run in which every published claim holds, is reversed, or has no effect.
 
-use super::TableOptions;
-use crate::records::{EditOutcome, Extraction, Level, Overlap, Records, Scope, TensorCount};
+use super::options::TableOptions;
+use crate::records::{EditOutcome, Extraction, Level, Overlap, PUBLISHED, Records, Scope, TensorCount};
 
 pub(crate) const TASKS: [&str; 7] =
     ["blimp_dna1", "blimp_dna2", "hierarchy", "persona_e", "persona_hhh", "persona_ra", "persona_tech"];
@@ -13,7 +12,7 @@ pub(crate) fn options() -> TableOptions {
     TableOptions { seed: 17, resamples: 400, model: "a made-up model".into(), data: "made-up data".into() }
 }
 
-/// Records of the preset `study` with effects of the given sign (1: as published, -1: reversed, 0: none) and
+/// Records of the published preset with effects of the given sign (1: as published, -1: reversed, 0: none) and
 /// noise of the given size.
 pub(crate) fn records(sign: f64, noise: f64) -> Records {
     let mut records = Records::default();
@@ -61,7 +60,7 @@ pub(crate) fn edit(
     let pre_true = if scope == Scope::Circuit { 2.0 - 0.5 * sign } else { 2.0 } + wobble("true");
     let pre_new = 5.0 + wobble("new");
     EditOutcome {
-        preset: if scope == Scope::Full { String::new() } else { "study".into() },
+        preset: if scope == Scope::Full { String::new() } else { PUBLISHED.into() },
         task: task.into(),
         target_density: density,
         scope,
@@ -96,7 +95,7 @@ fn extraction(task: &str, density: f64, sign: f64, noise: f64) -> Extraction {
         size: 1000,
     };
     Extraction {
-        preset: "study".into(),
+        preset: PUBLISHED.into(),
         task: task.into(),
         target_density: density,
         density,
@@ -136,7 +135,7 @@ fn overlap(a: &str, b: &str, density: f64, sign: f64, noise: f64) -> Overlap {
     };
     let way = way + 0.2 * noise.min(1.0) * density * uniform(&format!("{a} {b} {density}"));
     Overlap {
-        preset: "study".into(),
+        preset: PUBLISHED.into(),
         target_density: density,
         task_a: a.into(),
         task_b: b.into(),

@@ -1,37 +1,161 @@
-//! Requests by level of the hierarchy, each averaged over the masks it was edited with: T7 and C7.
+//! Editing by level of the hierarchy, each request averaged over the masks it was edited with: T7 and C7.
 
 use std::collections::BTreeMap;
 
-use locus_metrics::token::probability;
+use locus_metrics::{paired::sign_flip, rank, token::probability};
 
 use super::{
+    cells::{count, estimate, number, percent, table, text},
     editing::{change_new, success},
-    select::mean,
+    options::TableOptions,
+    select::{Density, edits, mean, presets, scope_label},
 };
-use crate::records::{EditOutcome, Level};
+use crate::{
+    records::{EditOutcome, Level, Records, Scope},
+    results::{Cell, Style, Table},
+};
+
+const COLUMNS: [&str; 10] = [
+    "preset",
+    "target density",
+    "scope",
+    "level",
+    "requests",
+    "change of NLL(new)",
+    "new beats true after",
+    "P(new) before",
+    "Spearman of P(new) before and success",
+    "p",
+];
+
+/// T7: editing by level of the hierarchy.
+///
+/// Rows: the full model, then per preset and size (5 and 50 %) random masks, circuits and complements; within each the requests of the
+/// lower level (hyponym), of the upper one (hypernym), both, and the mean difference over pairs of the two. Columns: preset,
+/// target density, scope and level; number of requests or pairs; change of NLL(new) (nats, after minus before) with its
+/// interval; share of requests whose new target is the more probable one afterwards (%; percentage points in rows of
+/// differences); P(new) before the edit (0 to 1); Spearman correlation of that probability with edit success, and a p-value: of the
+/// correlation, or in rows of differences of the change.
+pub fn t7(records: &Records, options: &TableOptions) -> Table {
+    let mut rows = scope_rows(
+        [text("-"), text("-"), text("full")],
+        &edits(records, "", Density::SMALL, Scope::Full),
+        options,
+        "T7/full",
+    );
+    for preset in presets(records) {
+        for size in Density::MAIN {
+            for scope in [Scope::Random, Scope::Circuit, Scope::Complement] {
+                let name = scope_label(scope);
+                let head = [text(preset), text(size.label()), text(name)];
+                let purpose = format!("T7/{preset}/{}/{name}", size.label());
+                rows.extend(scope_rows(head, &edits(records, preset, size, scope), options, &purpose));
+            }
+        }
+    }
+    let notes = vec![
+        "Each request is averaged over tasks first. Hyponym: \"A British Shorthair is a kind of\"; hypernym: \
+         the level above, \"A cat is a kind of\"."
+            .into(),
+        "Hypernym - hyponym: mean difference over pairs of a hyponym request and the hypernym request above \
+         it (cases 2k and 2k + 1); a change above zero means that the higher level is harder to edit. Its p \
+         is of the two-sided sign-flip test of the change."
+            .into(),
+        format!(
+            "P(new) before the edit is low for perplexing requests, which leaves more room to fall. \
+             Spearman: its rank correlation with edit success, measured as the fall of NLL(new) (minus the \
+             change), over requests; p by {} permutations.",
+            rank::PERMUTATIONS
+        ),
+        options.intervals("requests, or over pairs for the difference"),
+        options.source(),
+    ];
+    table("T7", "Editing by level of the hierarchy".into(), notes, &COLUMNS, rows)
+}
+
+fn scope_rows(
+    head: [Cell; 3],
+    edits: &[&EditOutcome],
+    options: &TableOptions,
+    purpose: &str,
+) -> Vec<Vec<Cell>> {
+    let requests = requests(edits);
+    let of_level = |level| requests.iter().copied().filter(|r| r.level == level).collect::<Vec<_>>();
+    let groups = [
+        ("hyponym", of_level(Level::Hyponym)),
+        ("hypernym", of_level(Level::Hypernym)),
+        ("both", requests.clone()),
+    ];
+    let levels = groups.iter().filter(|(_, requests)| !requests.is_empty());
+    let mut rows: Vec<Vec<Cell>> = levels
+        .map(|(name, requests)| level_row(name, requests, options, &format!("{purpose}/{name}")))
+        .collect();
+    rows.extend(difference_row(&requests, options, &format!("{purpose}/difference")));
+    rows.into_iter().map(|row| head.iter().cloned().chain(row).collect()).collect()
+}
+
+fn level_row(name: &str, requests: &[RequestMeans], options: &TableOptions, purpose: &str) -> Vec<Cell> {
+    let changes: Vec<f64> = requests.iter().map(|r| r.change).collect();
+    let cases: Vec<u64> = requests.iter().map(|r| r.case_id).collect();
+    let falls: Vec<f64> = changes.iter().map(|change| -change).collect();
+    let p_new: Vec<f64> = requests.iter().map(|r| r.p_new).collect();
+    let correlation = rank::spearman_permutation(
+        &p_new,
+        &falls,
+        rank::PERMUTATIONS,
+        options.stream(&format!("{purpose}/rho")),
+    );
+    vec![
+        text(name),
+        count(requests.len()),
+        estimate(options.mean(&changes, &cases, purpose), Style::Fixed3),
+        percent(mean(requests.iter().map(|r| r.success))),
+        number(mean(p_new), Style::Significant3),
+        number(correlation.map(|c| c.rho), Style::Fixed3),
+        number(correlation.map(|c| c.p_value), Style::Significant3),
+    ]
+}
+
+fn difference_row(requests: &[RequestMeans], options: &TableOptions, purpose: &str) -> Option<Vec<Cell>> {
+    let pairs = pairs(requests);
+    let difference = |of: fn(&RequestMeans) -> f64| {
+        pairs.iter().map(|(low, high)| of(high) - of(low)).collect::<Vec<f64>>()
+    };
+    let changes = difference(|r| r.change);
+    let cases: Vec<u64> = pairs.iter().map(|(low, _)| low.case_id).collect();
+    Some(vec![
+        text("hypernym - hyponym"),
+        count(pairs.len()),
+        estimate(options.mean(&changes, &cases, purpose)?, Style::Fixed3),
+        percent(mean(difference(|r| r.success))),
+        number(mean(difference(|r| r.p_new)), Style::Significant3),
+        Cell::Empty(()),
+        number(sign_flip(&changes, options.stream(&format!("{purpose}/flips"))).p_value, Style::Significant3),
+    ])
+}
 
 /// One request, averaged over tasks.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Request {
+pub(crate) struct RequestMeans {
     pub(crate) case_id: u64,
     pub(crate) level: Level,
     /// Change of NLL(new); below zero when the edit took.
     pub(crate) change: f64,
     /// Share of the edits after which the new target beats the true one.
     pub(crate) success: f64,
-    /// P(new) before the edit: the lower, the more perplexing the request.
+    /// P(new) before the edit; a low one marks a perplexing request.
     pub(crate) p_new: f64,
 }
 
-/// The requests behind some edits, by number.
-pub(crate) fn requests(edits: &[&EditOutcome]) -> Vec<Request> {
+/// The requests behind `edits`, ascending by number.
+pub(crate) fn requests(edits: &[&EditOutcome]) -> Vec<RequestMeans> {
     let mut by_case: BTreeMap<u64, Vec<&EditOutcome>> = BTreeMap::new();
     for edit in edits {
         by_case.entry(edit.case_id).or_default().push(edit);
     }
     let average = |(case_id, edits): (u64, Vec<&EditOutcome>)| {
         let over = |value: &dyn Fn(&EditOutcome) -> f64| mean(edits.iter().map(|e| value(e)));
-        Some(Request {
+        Some(RequestMeans {
             case_id,
             level: edits.first()?.level,
             change: over(&change_new)?,
@@ -42,10 +166,10 @@ pub(crate) fn requests(edits: &[&EditOutcome]) -> Vec<Request> {
     by_case.into_iter().filter_map(average).collect()
 }
 
-/// Hyponym requests with the hypernym request above them: cases 2k and 2k + 1 of the data. Lone ones are left
+/// Hyponym requests with the hypernym request above them: cases 2k and 2k + 1 of the data. Requests without a partner are left
 /// out.
-pub(crate) fn pairs(requests: &[Request]) -> Vec<(Request, Request)> {
-    let mut by_pair: BTreeMap<u64, [Option<Request>; 2]> = BTreeMap::new();
+pub(crate) fn pairs(requests: &[RequestMeans]) -> Vec<(RequestMeans, RequestMeans)> {
+    let mut by_pair: BTreeMap<u64, [Option<RequestMeans>; 2]> = BTreeMap::new();
     for request in requests {
         by_pair.entry(request.case_id / 2).or_default()[usize::from(request.level == Level::Hypernym)] =
             Some(*request);

@@ -2,20 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::records::{EditOutcome, Records, Scope};
-
-/// The task of the hierarchy sentences: shown first, and the one whose circuits are swept over sizes.
-pub(crate) const HIERARCHY: &str = "hierarchy";
+use crate::records::{EditOutcome, HIERARCHY, PUBLISHED, Records, Scope};
 
 /// A target density as an exact key: millionths. Densities are typed by hand (0.05) and must compare equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Density(u32);
 
 impl Density {
-    /// The published sizes: every task has a circuit of each.
     pub(crate) const SMALL: Self = Self(50_000);
     pub(crate) const LARGE: Self = Self(500_000);
-    pub(crate) const PUBLISHED: [Self; 2] = [Self::SMALL, Self::LARGE];
+    /// The sizes at which every task has a circuit.
+    pub(crate) const MAIN: [Self; 2] = [Self::SMALL, Self::LARGE];
 
     pub(crate) fn of(share: f64) -> Self {
         Self((share * 1e6).round() as u32)
@@ -25,8 +22,8 @@ impl Density {
         f64::from(self.0) / 1e6
     }
 
-    pub(crate) fn is_published(self) -> bool {
-        Self::PUBLISHED.contains(&self)
+    pub(crate) fn is_main(self) -> bool {
+        Self::MAIN.contains(&self)
     }
 
     /// `5 %`, `12.5 %`.
@@ -35,9 +32,9 @@ impl Density {
     }
 }
 
-/// Sort key of presets: `study` first, the others by name.
+/// Sort key of presets: the published one first, the others by name.
 pub(crate) fn preset_order(preset: &str) -> (bool, &str) {
-    (preset != "study", preset)
+    (preset != PUBLISHED, preset)
 }
 
 /// Sort key of tasks: the hierarchy first, the others by name.
@@ -45,7 +42,7 @@ pub(crate) fn task_order(task: &str) -> (bool, &str) {
     (task != HIERARCHY, task)
 }
 
-/// Every preset that left a record, in order.
+/// Every preset with a record, in order.
 pub(crate) fn presets(records: &Records) -> Vec<&str> {
     let extractions = records.extractions.iter().map(|e| e.preset.as_str());
     let edits = records.edits.iter().map(|e| e.preset.as_str());
@@ -67,8 +64,7 @@ pub(crate) fn distinct_tasks<'a>(tasks: impl Iterator<Item = &'a str>) -> Vec<&'
     tasks
 }
 
-/// Edits made with masks of one preset and size, and the intact model's, which belong to every preset and
-/// size.
+/// Edits in one scope made with masks of one preset and size. Edits of the intact model belong to every preset and size.
 pub(crate) fn edits<'a>(
     records: &'a Records,
     preset: &str,
@@ -92,7 +88,7 @@ pub(crate) fn scope_label(scope: Scope) -> &'static str {
     }
 }
 
-/// Mean of what is there; `None` of nothing.
+/// Mean of the values; `None` where there are none.
 pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     locus_metrics::token::mean(&values.into_iter().collect::<Vec<_>>())
 }

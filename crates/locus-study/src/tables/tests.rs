@@ -1,9 +1,9 @@
 //! Tests of the tables on fabricated records.
 
 use super::{
-    composition::{Composition, Kind, Part},
+    composition::{Composition, ModuleKind, TensorPart},
     fabricated::{REQUESTS, TASKS, edit, options, records},
-    overlaps, *,
+    *,
 };
 use crate::{
     records::{Extraction, Scope, TensorCount},
@@ -86,24 +86,25 @@ fn numbers_that_are_not_finite_become_empty_cells() {
         edit.post_new = f64::NAN;
     }
     let table = t2(&broken, &options());
-    assert_eq!(cell(&table, &["study", "hierarchy", "circuit"], "NLL(new) after"), &Cell::Empty(()));
-    assert_eq!(cell(&table, &["study", "hierarchy", "circuit"], "change of NLL(new)"), &Cell::Empty(()));
+    assert_eq!(cell(&table, &["published", "hierarchy", "circuit"], "NLL(new) after"), &Cell::Empty(()));
+    assert_eq!(cell(&table, &["published", "hierarchy", "circuit"], "change of NLL(new)"), &Cell::Empty(()));
     let json = serde_json::to_string(&all(&broken, &options())).unwrap();
     assert!(serde_json::from_str::<Vec<Table>>(&json).is_ok());
 }
 
 #[test]
-fn t1_shows_presets_below_each_other_study_first() {
+fn t1_shows_presets_below_each_other_the_published_one_first() {
     let mut records = records(1.0, 0.0);
-    let faithful = records.extractions.iter().cloned().map(|e| Extraction { preset: "faithful".into(), ..e });
-    records.extractions = faithful.chain(records.extractions.clone()).collect();
+    let ours =
+        records.extractions.iter().cloned().map(|e| Extraction { preset: "scheduled-top-k".into(), ..e });
+    records.extractions = ours.chain(records.extractions.clone()).collect();
     let table = t1(&records, &options());
     let head = |row: usize| table.rows[row][..3].to_vec();
     let words = |a: &str, b: &str, c: &str| [a, b, c].map(|w| Cell::Text(w.into())).to_vec();
-    assert_eq!(head(0), words("hierarchy", "50 %", "study"));
-    assert_eq!(head(1), words("hierarchy", "50 %", "faithful"));
-    assert_eq!(head(2), words("hierarchy", "35 %", "study"));
-    assert_eq!(head(10), words("blimp_dna1", "50 %", "study"));
+    assert_eq!(head(0), words("hierarchy", "50 %", "published"));
+    assert_eq!(head(1), words("hierarchy", "50 %", "scheduled-top-k"));
+    assert_eq!(head(2), words("hierarchy", "35 %", "published"));
+    assert_eq!(head(10), words("blimp_dna1", "50 %", "published"));
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn t2_rows_and_values() {
     let table = t2(&records(1.0, 0.0), &options());
     // Full, random, circuit and complement of every task, and their two means.
     assert_eq!(table.rows.len(), 2 + 2 * TASKS.len() + 2);
-    let row = ["study", "persona_e", "circuit"];
+    let row = ["published", "persona_e", "circuit"];
     close(cell(&table, &row, "requests"), REQUESTS as f64);
     close(cell(&table, &row, "NLL(true) before"), 1.5);
     close(cell(&table, &row, "P(true) before"), (-1.5_f64).exp());
@@ -119,7 +120,7 @@ fn t2_rows_and_values() {
     close(cell(&table, &row, "change of NLL(new)"), -0.6);
     close(cell(&table, &row, "change of NLL(true)"), 0.25);
     close(cell(&table, &row, "new beats true after"), 0.0);
-    close(cell(&table, &["study", "mean over tasks", "complement"], "change of NLL(new)"), -1.2);
+    close(cell(&table, &["published", "mean over tasks", "complement"], "change of NLL(new)"), -1.2);
     close(cell(&table, &["-", "none", "full"], "change of NLL(new)"), -1.8);
     let Cell::Estimate { low, high, style, .. } = cell(&table, &row, "change of NLL(new)") else {
         panic!("an estimate")
@@ -136,7 +137,7 @@ fn probabilities_are_averaged_not_exponentials_of_averages() {
         records.edits.push(edit);
     }
     let table = t2(&records, &options());
-    let row = ["study", "hierarchy", "circuit"];
+    let row = ["published", "hierarchy", "circuit"];
     close(cell(&table, &row, "P(new) before"), (1.0 + (-4.0_f64).exp()) / 2.0);
     close(cell(&table, &row, "new beats true before"), 0.5);
     close(cell(&table, &row, "new beats true after"), 1.0);
@@ -150,7 +151,7 @@ fn t4_sweeps_from_large_to_small() {
     let editing = t4b(&records, &options());
     // Random masks were edited at two of the five sizes.
     assert_eq!(editing.rows.len(), 5 * 2 + 2);
-    close(cell(&editing, &["study", "15 %", "circuit"], "change of NLL(new)"), -0.6);
+    close(cell(&editing, &["published", "15 %", "circuit"], "change of NLL(new)"), -0.6);
 }
 
 #[test]
@@ -159,11 +160,11 @@ fn t5_has_every_pair_and_their_mean() {
     let pairs = TASKS.len() * (TASKS.len() - 1) / 2;
     assert_eq!(tables.iter().map(|t| t.rows.len()).collect::<Vec<_>>(), [pairs + 1, pairs + 1]);
     // The hierarchy is first in a pair wherever the record had it.
-    let row = ["study", "hierarchy", "blimp_dna1"];
+    let row = ["published", "hierarchy", "blimp_dna1"];
     close(cell(&tables[0], &row, "expected, independent"), 0.0025 / 0.0975);
     close(cell(&tables[0], &row, "Jaccard"), 1200.0 / 8800.0);
     close(cell(&tables[0], &row, "lift"), 1200.0 / 250.0);
-    let mean = cell(&tables[0], &["study", "mean over pairs"], "Jaccard");
+    let mean = cell(&tables[0], &["published", "mean over pairs"], "Jaccard");
     close(mean, 1200.0 / 8800.0);
     assert!(matches!(mean, Cell::Estimate { .. }));
 }
@@ -172,8 +173,8 @@ fn t5_has_every_pair_and_their_mean() {
 fn contradictory_overlaps_are_left_out() {
     let mut records = records(1.0, 0.0);
     records.overlaps[0].intersection = 200_000;
-    let before = overlaps::pairs(&self::records(1.0, 0.0), "study").len();
-    assert_eq!(overlaps::pairs(&records, "study").len(), before - 1);
+    let before = overlap::pairs(&self::records(1.0, 0.0), "published").len();
+    assert_eq!(overlap::pairs(&records, "published").len(), before - 1);
 }
 
 fn circuit(composition: &[(usize, &str, usize, usize)]) -> Extraction {
@@ -202,18 +203,18 @@ fn composition_by_hand() {
     let near = |got: Option<f64>, expected: f64| {
         assert!((got.unwrap() - expected).abs() < 1e-12, "{got:?} for {expected}")
     };
-    let layer_norm = composition.measures(Kind::LayerNorm, Part::All);
+    let layer_norm = composition.measures(ModuleKind::LayerNorm, TensorPart::All);
     near(layer_norm.density, 8.0 / 20.0);
     near(layer_norm.share, 8.0 / 68.0);
     near(layer_norm.lift, 0.4 / (68.0 / 240.0));
     near(layer_norm.density_share, 0.4 / (0.4 + 0.3 + 0.25));
     // The two densest of five are ln_1.weight (0.6) and mlp.c_fc.bias (0.5).
     near(layer_norm.top_share, 0.5);
-    near(composition.measures(Kind::Mlp, Part::All).top_share, 0.5);
+    near(composition.measures(ModuleKind::Mlp, TensorPart::All).top_share, 0.5);
     // 0.6 is above the global 0.283, 0.2 is not.
     near(layer_norm.above_global, 0.5);
-    near(composition.measures(Kind::Mlp, Part::Biases).density, 0.5);
-    assert_eq!(composition.measures(Kind::Attention, Part::Biases).density, None);
+    near(composition.measures(ModuleKind::Mlp, TensorPart::Biases).density, 0.5);
+    assert_eq!(composition.measures(ModuleKind::Attention, TensorPart::Biases).density, None);
 }
 
 #[test]
@@ -224,8 +225,8 @@ fn ties_among_the_densest_share_their_places() {
         (0, "mlp.c_fc.weight", 5, 10),
     ]);
     let composition = Composition::new(&circuit, None);
-    for kind in Kind::ALL {
-        assert!((composition.measures(kind, Part::All).top_share.unwrap() - 1.0 / 3.0).abs() < 1e-12);
+    for kind in ModuleKind::ALL {
+        assert!((composition.measures(kind, TensorPart::All).top_share.unwrap() - 1.0 / 3.0).abs() < 1e-12);
     }
 }
 
@@ -233,11 +234,11 @@ fn ties_among_the_densest_share_their_places() {
 fn t6_averages_over_tasks() {
     let records = records(1.0, 0.0);
     let table = t6(&records, &options());
-    close(cell(&table, &["study", "50 %", "LayerNorm", "all"], "D0: share kept of the module"), 0.75);
-    close(cell(&table, &["study", "5 %", "MLP", "weights"], "D0: share kept of the module"), 0.05);
-    assert_eq!(cell(&table, &["study", "5 %", "MLP", "biases"], "lift"), &Cell::Empty(()));
-    close(cell(&table, &["study", "5 %", "MLP", "all"], "tasks"), TASKS.len() as f64);
-    close(cell(&table, &["study", "15 %", "MLP", "all"], "tasks"), 1.0);
+    close(cell(&table, &["published", "50 %", "LayerNorm", "all"], "D0: share kept of the module"), 0.75);
+    close(cell(&table, &["published", "5 %", "MLP", "weights"], "D0: share kept of the module"), 0.05);
+    assert_eq!(cell(&table, &["published", "5 %", "MLP", "biases"], "lift"), &Cell::Empty(()));
+    close(cell(&table, &["published", "5 %", "MLP", "all"], "tasks"), TASKS.len() as f64);
+    close(cell(&table, &["published", "15 %", "MLP", "all"], "tasks"), 1.0);
     assert_eq!(t6b(&records, &options()).rows.len(), 5 * 3);
 }
 
@@ -246,7 +247,7 @@ fn t7_compares_levels() {
     let table = t7(&records(1.0, 0.0), &options());
     close(cell(&table, &["-", "-", "full", "hyponym"], "change of NLL(new)"), -1.9);
     close(cell(&table, &["-", "-", "full", "hypernym"], "change of NLL(new)"), -1.7);
-    let row = ["study", "5 %", "circuit", "hypernym - hyponym"];
+    let row = ["published", "5 %", "circuit", "hypernym - hyponym"];
     close(cell(&table, &row, "change of NLL(new)"), 0.2);
     close(cell(&table, &row, "requests"), REQUESTS as f64 / 2.0);
     assert!(value(cell(&table, &row, "p")) < 0.001);

@@ -24,6 +24,24 @@ fn numbers_out_of_range() {
 }
 
 #[test]
+fn presets() {
+    check(&[
+        arguments(
+            &["reproduce --model model --data data --preset faithful"],
+            &["--preset faithful is now called scheduled-top-k"],
+        ),
+        arguments(
+            &["reproduce --model model --data data --preset study"],
+            &["--preset study is now called published"],
+        ),
+        arguments(
+            &["reproduce --model model --data data --preset top-k"],
+            &["--preset \"top-k\" is no preset", "published or scheduled-top-k"],
+        ),
+    ]);
+}
+
+#[test]
 fn scopes_and_masks_that_do_not_go_together() {
     check(&[
         arguments(

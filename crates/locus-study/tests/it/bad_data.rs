@@ -82,7 +82,7 @@ fn no_data_folder() {
     }]);
 }
 
-/// The same file goes to `edit` and, as part of the study's data, to `reproduce`.
+/// One file that goes to `edit` and, as part of the study's data, to `reproduce`.
 const BOTH: &[&str] = &[EDIT, REPRODUCE];
 const FILES: [&str; 2] = ["requests.json", "data/hierarchy_data.json"];
 

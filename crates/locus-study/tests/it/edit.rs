@@ -25,7 +25,7 @@ fn outcomes(text: &str) -> Vec<Outcome> {
 const EDIT: &str = "edit --editor study-ft --model model --requests requests.json --json";
 const CIRCUIT: &str = "--mask mask.safetensors --scope circuit";
 
-/// NLL of the new and of the true target of the `i`-th request: prompt, blank, target, tokenised apart.
+/// NLL of the new and of the true target of the `i`-th request: prompt, blank, target, tokenised separately.
 fn nlls<F: Scalar>(checkpoint: &Checkpoint<F>, model: &Gpt2<F>, i: usize) -> [f64; 2] {
     let request = &tiny_requests()[i];
     let encode = |text: &str| checkpoint.tokenizer.encode(text).unwrap();

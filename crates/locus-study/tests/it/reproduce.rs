@@ -169,9 +169,9 @@ fn resuming_fills_gaps() {
     assert_eq!(differences(&whole, &gaps), Vec::<PathBuf>::new());
 
     let unit = |name: &str| ["gaps", "work", name].join("/");
-    let lost = ["circuit-faithful-persona_e.json", "edit--none-1-full.json"].map(unit);
+    let lost = ["circuit-scheduled-top-k-persona_e.json", "edit--none-1-full.json"].map(unit);
     lost.iter().for_each(|unit| sandbox.remove(unit));
-    let half_written = unit("edit-faithful-hierarchy-0.5-circuit.json");
+    let half_written = unit("edit-scheduled-top-k-hierarchy-0.5-circuit.json");
     sandbox.truncate(&half_written);
     sandbox.remove("gaps/results.json");
     let before = written(&gaps);
@@ -184,7 +184,7 @@ fn resuming_fills_gaps() {
     let masks = fresh.iter().filter(|path| path.starts_with(gaps.join("masks"))).count();
     assert_eq!(fresh.len(), expected.len() + masks, "more was computed than was missing: {fresh:?}");
 
-    let mask = "gaps/masks/faithful/hierarchy-0.5.safetensors";
+    let mask = "gaps/masks/scheduled-top-k/hierarchy-0.5.safetensors";
     let mut bytes = std::fs::read(sandbox.path(mask)).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     sandbox.write(mask, bytes);

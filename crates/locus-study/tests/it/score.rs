@@ -68,7 +68,7 @@ fn nlls_are_the_librarys_and_those_of_a_pass_by_hand() {
 
 /// Blanks are part of what is scored, and no token spans the border.
 #[test]
-fn prompt_and_target_are_tokenised_apart_and_as_given() {
+fn prompt_and_target_are_tokenised_separately_and_as_given() {
     let sandbox = golden();
     let of = |pairs: &[(&str, &str)]| {
         let input: String = pairs

@@ -76,7 +76,7 @@ pub fn stroke(index: usize) -> String {
     format!("k{}", index % COLOURS)
 }
 
-/// The mark of series `index`: shapes differ as well as colours, so that lines stay apart in grey.
+/// The mark of series `index`: shapes differ as well as colours, so that lines can be distinguished in grey.
 pub fn mark(svg: &mut Svg, centre: (f64, f64), index: usize, title: &str) {
     let (x, y) = centre;
     let class = fill(index);

@@ -1,8 +1,22 @@
-//! What a claim is decided on, and numbers in words.
+//! A published claim, the evidence it is decided on, and numbers in words.
 
 use locus_metrics::{Interval, paired::sign_flip_clustered};
 
-use super::ClaimOptions;
+use crate::{records::Records, tables::TableOptions};
+
+/// A published claim and how it is decided.
+pub(super) struct PublishedClaim {
+    pub(super) id: &'static str,
+    pub(super) claim: &'static str,
+    pub(super) statistic: &'static str,
+    pub(super) unit: &'static str,
+    /// The effect lies strictly between these numbers if the claim holds.
+    pub(super) claimed: (f64, f64),
+    /// Tables whose records decide the claim.
+    pub(super) needs: &'static str,
+    /// The evidence that one preset's records give; `None` without the records it needs.
+    pub(super) evidence: fn(&Records, &str, &TableOptions) -> Option<Evidence>,
+}
 
 /// An effect, how sure it is, and what it says.
 #[derive(Clone, Debug)]
@@ -15,12 +29,11 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    /// Mean of paired differences: interval and sign-flip test over clusters. The reading is left to the
-    /// claim.
+    /// Mean of paired differences: interval and sign-flip test over clusters. The reading is left to the claim.
     pub(super) fn of_differences<K: Ord>(
         differences: &[f64],
         clusters: &[K],
-        options: &ClaimOptions,
+        options: &TableOptions,
         purpose: &str,
     ) -> Option<Self> {
         Some(Self {
@@ -57,6 +70,6 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// A probability: `0.0123`, `1.23e-5`.
-pub(super) fn probability(value: f64) -> String {
+pub(super) fn probability_text(value: f64) -> String {
     if value < 1e-3 { format!("{value:.2e}") } else { format!("{value:.4}") }
 }

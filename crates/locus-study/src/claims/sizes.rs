@@ -1,29 +1,26 @@
-//! C3: an ideal circuit lies between 5 % and 50 % of the parameters.
+//! The claim about sizes, C3: an ideal circuit lies between 5 % and 50 % of the parameters.
 //!
 //! The claim needs a criterion of "ideal". A size is taken to be ideal when
 //! 1. the circuit does what the model does: agreement with the full model is at least [`AGREEMENT`];
 //! 2. nothing of it is left outside: accuracy of the complement is at most [`LEFT_OVER`], chance and a
 //!    margin;
-//! 3. the knowledge is inside: of the edits, more than half move NLL(new) less in the circuit than in the
+//! 3. the knowledge is inside: more than half of the edits lower NLL(new) by less in the circuit than in the
 //!    complement (where the size was edited).
 //!
 //! The margin of a size is how far the worst of the three is from failing, all in shares. The claim holds
-//! when some size strictly between 5 % and 50 % passes, so that half of the parameters is more than needed,
-//! while 5 % fails, so that it is less than needed: the effect is the smaller of the best margin in between
-//! and minus the margin at 5 %.
+//! when some size strictly between 5 % and 50 % passes, so that half of the parameters are more than needed,
+//! while 5 % fails, so that it is not enough: the effect is the smaller of the best margin in between and the
+//! negative of the margin at 5 %.
 
 use locus_metrics::{Interval, bootstrap};
 
-use super::{
-    ClaimOptions, Published,
-    evidence::{Evidence, p, percent, signed},
-};
+use super::claim::{Evidence, PublishedClaim, p, percent, signed};
 use crate::{
-    records::{EditOutcome, Extraction, Records, Scope},
+    records::{EditOutcome, Extraction, HIERARCHY, Records, Scope},
     tables::{
-        editing::change_new,
-        select::{Density, HIERARCHY, mean},
-        t4::sweep,
+        TableOptions,
+        editing::{change_new, sweep},
+        select::{Density, mean},
     },
 };
 
@@ -34,22 +31,23 @@ const LEFT_OVER: f64 = 0.6;
 /// Least share of requests that an ideal circuit resists more than its complement.
 const RESISTED: f64 = 0.5;
 
-pub(super) const CLAIM: Published = Published {
+pub(super) const C3: PublishedClaim = PublishedClaim {
     id: "C3",
     claim: "An ideal circuit lies between 5 % and 50 % of the parameters.",
     statistic: "Hierarchy task, sizes whose target was reached. The margin of a size is the smallest of: \
-                agreement of the circuit less 0.9, 0.6 less accuracy of the complement, and the share of \
-                requests whose NLL(new) falls less in the circuit than in the complement less 0.5 (where \
-                edited). Effect: the smaller of the best margin strictly between 5 % and 50 % and minus the \
-                margin at 5 %; interval and p by bootstrap over held-out rows and requests. The claim holds \
-                above zero.",
+                agreement of the circuit minus 0.9; 0.6 minus accuracy of the complement; and, where edited, \
+                the share of requests whose NLL(new) falls less in the circuit than in the complement, minus \
+                0.5. Effect: the smaller of the best margin strictly between 5 % and 50 % and the negative of \
+                the margin at 5 %; interval and p by bootstrap over held-out rows and requests. The claim \
+                holds above zero.",
     unit: "share",
     claimed: (0.0, f64::INFINITY),
-    evidence: evidence_for,
+    needs: "T4",
+    evidence: between_5_and_50_percent,
 };
 
 /// How far one size is from failing.
-struct Size {
+struct SizeMargin {
     density: Density,
     held_out_rows: usize,
     agreement: f64,
@@ -61,22 +59,22 @@ struct Size {
     resamples: Vec<f64>,
 }
 
-fn evidence_for(records: &Records, preset: &str, options: &ClaimOptions) -> Option<Evidence> {
+fn between_5_and_50_percent(records: &Records, preset: &str, options: &TableOptions) -> Option<Evidence> {
     let measurable =
         |e: &&Extraction| e.preset == preset && e.task == HIERARCHY && e.reached && e.held_out_rows > 0;
-    let mut sizes: Vec<Size> = records
+    let mut sizes: Vec<SizeMargin> = records
         .extractions
         .iter()
         .filter(measurable)
-        .map(|e| Size::new(e, &resistance(records, preset, Density::of(e.target_density)), options))
+        .map(|e| SizeMargin::new(e, &resistance(records, preset, Density::of(e.target_density)), options))
         .collect();
     sizes.sort_by_key(|size| size.density);
     let smallest = sizes.iter().find(|size| size.density == Density::SMALL)?;
-    let between: Vec<&Size> =
+    let between: Vec<&SizeMargin> =
         sizes.iter().filter(|size| Density::SMALL < size.density && size.density < Density::LARGE).collect();
     let best = *between.iter().max_by(|a, b| a.margin.total_cmp(&b.margin))?;
 
-    let effect = |margin: &dyn Fn(&Size) -> f64| {
+    let effect = |margin: &dyn Fn(&SizeMargin) -> f64| {
         between.iter().map(|size| margin(size)).fold(f64::NEG_INFINITY, f64::max).min(-margin(smallest))
     };
     let resamples: Vec<f64> = (0..options.resamples).map(|i| effect(&|size| size.resamples[i])).collect();
@@ -85,15 +83,15 @@ fn evidence_for(records: &Records, preset: &str, options: &ClaimOptions) -> Opti
     let reading = format!(
         "Best size in between: {}. {}. Effect {} (p {}).",
         best.density.label(),
-        sizes.iter().map(Size::describe).collect::<Vec<_>>().join("; "),
+        sizes.iter().map(SizeMargin::describe).collect::<Vec<_>>().join("; "),
         signed(&effect),
         p(p_value),
     );
     Some(Evidence { effect, p_value, n: smallest.held_out_rows, reading })
 }
 
-impl Size {
-    fn new(e: &Extraction, resisted: &[f64], options: &ClaimOptions) -> Self {
+impl SizeMargin {
+    fn new(e: &Extraction, resisted: &[f64], options: &TableOptions) -> Self {
         let density = Density::of(e.target_density);
         let rows = e.held_out_rows;
         let purpose = |what: &str| format!("C3/{}/{}/{what}", e.preset, density.label());

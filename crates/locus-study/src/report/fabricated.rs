@@ -1,6 +1,6 @@
 //! Fabricated results for tests: all kinds of cells, plots and verdicts, and text that needs escaping.
 
-use crate::records::{EditOutcome, Extraction, Level, Overlap, Records, Scope, TensorCount};
+use crate::records::{EditOutcome, Extraction, Level, Overlap, PUBLISHED, Records, Scope, TensorCount};
 use crate::results::{
     BarSeries, BeforeAfter, Cell, Claim, Figure, LineSeries, Plot, Provenance, Results, Style, Table, Verdict,
 };
@@ -70,7 +70,7 @@ fn records() -> Records {
     let mut records = Records::default();
     for (index, task) in TASKS.into_iter().enumerate() {
         records.extractions.push(Extraction {
-            preset: "study".to_owned(),
+            preset: PUBLISHED.to_owned(),
             task: task.to_owned(),
             target_density: 0.05,
             density: 0.1 * noise(index),
@@ -96,7 +96,7 @@ fn records() -> Records {
             mask_sha256: "ab".repeat(32),
         });
         records.edits.push(EditOutcome {
-            preset: "study".to_owned(),
+            preset: PUBLISHED.to_owned(),
             task: task.to_owned(),
             target_density: 0.05,
             scope: Scope::Complement,
@@ -109,7 +109,7 @@ fn records() -> Records {
             steps: 10,
         });
         records.overlaps.push(Overlap {
-            preset: "study".to_owned(),
+            preset: PUBLISHED.to_owned(),
             target_density: 0.05,
             task_a: task.to_owned(),
             task_b: TASKS[(index + 1) % TASKS.len()].to_owned(),

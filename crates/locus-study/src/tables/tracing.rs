@@ -1,15 +1,18 @@
-//! X3: causal tracing.
+//! Causal tracing: X3.
 
 use super::{
-    TableOptions,
     cells::{count, number, table, text},
+    options::TableOptions,
 };
 use crate::{
     records::Records,
     results::{Style, Table},
 };
 
-/// A row per kind of state and place in the prompt, a column per layer.
+/// X3: causal tracing.
+///
+/// Rows: kinds of restored state, and places in the prompt. Columns: number of facts with such a place, then per layer the
+/// mean indirect effect: the probability of the answer (0 to 1) that returns when the state is restored.
 pub fn x3(records: &Records, options: &TableOptions) -> Table {
     let Some(traced) = &records.tracing else {
         return table("X3", "Causal tracing".into(), Vec::new(), &["restored"], Vec::new());
@@ -30,9 +33,9 @@ pub fn x3(records: &Records, options: &TableOptions) -> Table {
         .collect();
     let notes = vec![
         format!(
-            "Mean over {} facts that the model answers right ({} others left out) of the probability of the \
-             answer that returns when one state is restored after the subject's embeddings were corrupted. \
-             Clean probability {:.3}, corrupted {:.3}: the total effect is {:.3}.",
+            "Mean over {} facts that the model answers correctly ({} others left out) of the probability of \
+             the answer that returns when one state is restored after the subject's embeddings were \
+             corrupted. Clean probability {:.3}, corrupted {:.3}: the total effect is {:.3}.",
             traced.facts,
             traced.unknown,
             traced.clean,
@@ -41,7 +44,7 @@ pub fn x3(records: &Records, options: &TableOptions) -> Table {
         ),
         format!(
             "Noise: {} samples with standard deviation {:.4}, the same for every cell. Hidden: the residual \
-             stream leaving a layer; mlp, attention: what they write in {} layers around it.",
+             stream leaving a layer; mlp, attention: what they write in a window of layers around it (width {}).",
             traced.samples, traced.noise, traced.window
         ),
         "Without mlp, without attention: the residual stream of the subject's last token is restored while \
@@ -55,9 +58,11 @@ pub fn x3(records: &Records, options: &TableOptions) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{TracedEffect, TracingRecord};
-    use crate::results::Cell;
-    use crate::tables::fabricated::options;
+    use crate::{
+        records::{TracedEffect, TracingRecord},
+        results::Cell,
+        tables::fabricated::options,
+    };
 
     #[test]
     fn a_column_per_layer_and_nothing_where_no_fact_is() {

@@ -1,7 +1,14 @@
-//! From a [`Figure`] to its drawing.
+//! From a [`Figure`] to its drawing: one file per kind of plot, what they share (`axis`, `legend`), and the SVG writer below.
 
-use super::svg::Svg;
-use super::{bars, before_after, heat_map, lines};
+mod axis;
+mod bars;
+mod before_after;
+mod heat_map;
+mod legend;
+mod lines;
+pub mod svg;
+
+use self::svg::Svg;
 use crate::results::{Figure, Plot};
 
 /// Draws `figure`, whose shape has been checked.

@@ -1,7 +1,7 @@
 //! Axes: nice ticks on linear and logarithmic scales, and the parts that all charts with axes share.
 
-use super::cell::signed;
 use super::svg::{Anchor, Svg, text_width};
+use crate::report::cell::signed;
 
 /// Size of tick labels, in pixels; `figure.css` says the same.
 pub const TICK_SIZE: f64 = 12.0;
@@ -181,7 +181,7 @@ fn log_ticks(low: f64, high: f64) -> Vec<(f64, String)> {
     }
 }
 
-/// The fewest decimals that tell multiples of `10^exponent` apart; scientific where plain digits would not be readable.
+/// The fewest decimals with which multiples of `10^exponent` differ; scientific where plain digits would not be readable.
 fn tick_label(value: f64, exponent: i32) -> String {
     if value == 0.0 {
         "0".to_owned()

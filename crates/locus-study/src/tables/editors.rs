@@ -1,15 +1,14 @@
-//! X2: editors side by side.
+//! Editors side by side: X2.
 
 use locus_metrics::editing::{Outcome, new_wins, score, true_holds};
 
 use super::{
-    TableOptions,
     cells::{count, estimate, number, percent, table, text},
+    options::TableOptions,
     select::{Density, scope_label},
 };
-use crate::protocol::UNEDITED;
 use crate::{
-    records::{EditorOutcome, Records},
+    records::{EditorOutcome, Records, UNEDITED},
     results::{Style, Table},
 };
 
@@ -31,9 +30,15 @@ const COLUMNS: [&str; 14] = [
 ];
 
 /// Outcome of a request on its prompts of one kind.
-type Measured = fn(&EditorOutcome) -> Option<Outcome>;
+type OnPrompts = fn(&EditorOutcome) -> Option<Outcome>;
 
-/// A row per editor, scope and size, in the order they were run.
+/// X2: editors side by side.
+///
+/// Rows: the unedited model, then editor, scope and size in the order they were run. Columns: number of requests, and how many
+/// of them the editor refused; efficacy, paraphrase and neighbourhood success and their harmonic mean, the score (% of
+/// prompts, averaged over requests, with intervals); EM, PM and NM, the differences in probability per token behind the first three (percentage
+/// points); probability of the new target after the edited prompt (%); drift, the change of the NLL of neutral text (nats per
+/// token).
 pub fn x2(records: &Records, options: &TableOptions) -> Table {
     let mut groups: Vec<Vec<&EditorOutcome>> = Vec::new();
     for outcome in &records.editor_outcomes {
@@ -58,7 +63,7 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
                 let (values, keys): (Vec<f64>, Vec<u64>) = found.into_iter().unzip();
                 options.mean(&values, &keys, &format!("X2/{editor}/{scope:?}/{size}/{what}"))
             };
-            const KINDS: [(&str, Measured); 3] = [
+            const KINDS: [(&str, OnPrompts); 3] = [
                 ("efficacy", |o| new_wins(&[o.rewrite])),
                 ("paraphrase", |o| new_wins(&o.paraphrase)),
                 ("neighbourhood", |o| true_holds(&o.neighborhood)),
@@ -94,20 +99,23 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
         })
         .collect();
     let notes = vec![
-        "Efficacy, paraphrase: share of prompts after which the new target has the smaller NLL per token than \
+        "Efficacy, paraphrase: share of prompts after which the new target has a smaller NLL per token than \
          the true one; neighbourhood: share of prompts about other subjects after which their true target \
-         still has. Each a mean over requests of the mean over a request's prompts; ties fail. Score: \
-         harmonic mean of the three. EM, PM, NM: probability per token of the target that should win less that          of the other, on the edited prompts, paraphrases and neighbourhood."
+         still has the smaller one. Each is a mean over requests of the mean over a request's prompts; ties \
+         count as failures. Score: harmonic mean of the three. EM, PM, NM: probability per token of the \
+         target that should win minus that of the other one, on the edited prompts, paraphrases and \
+         neighbourhood."
             .into(),
         "P(new): mean probability per token of the new target after the edited prompt. Drift: change of the NLL \
          per token of neutral text, nats."
             .into(),
-        "Scopes are where parameters may change; all others keep their values (T2 to T4 set them to zero). \
-         Circuits are those of the hierarchy task. The fine-tuning of the study also moves embeddings and \
+        "Only parameters of the scope may change; all others keep their values (T2 to T4 set them to zero). \
+         Circuits are those of the hierarchy task. The fine-tuning of the study also changes embeddings and \
          final LayerNorm, which no mask covers."
             .into(),
-        "Every request is written into the unedited model, but for `all at once`, where all are written \
-         together. Refused: the edit would have been as large as the weights it changes; the model stays."
+        "Every request is written into the unedited model on its own, except with `all at once`, which \
+         writes all of them together. Refused: the edit would have been as large as the weights it changes, \
+         and the model stays as it was."
             .into(),
         options.intervals("requests"),
         options.source(),
@@ -118,9 +126,7 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::Scope;
-    use crate::results::Cell;
-    use crate::tables::fabricated::options;
+    use crate::{records::Scope, results::Cell, tables::fabricated::options};
 
     #[test]
     fn shares_are_means_over_requests() {

@@ -1,0 +1,102 @@
+//! The files of a report. All are rendered, and then written beside their places, before the first one is put in place.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::{check, html, json, markdown, plot, table};
+use crate::results::{Figure, Results, Table};
+
+/// Where the parts of a report are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportPaths {
+    /// `results.json`: everything, to read back.
+    pub json: PathBuf,
+    /// `report.html`: everything, to look at.
+    pub html: PathBuf,
+    /// `report.md`: everything but the inline drawings.
+    pub markdown: PathBuf,
+    /// `tables/<id>.csv` with raw values, in the order of the tables.
+    pub csv: Vec<PathBuf>,
+    /// `tables/<id>.md`, in the order of the tables.
+    pub table_markdown: Vec<PathBuf>,
+    /// `figures/<id>.svg`, in the order of the figures.
+    pub figures: Vec<PathBuf>,
+}
+
+impl ReportPaths {
+    /// The paths that [`write()`] uses for `results` below `dir`.
+    pub fn new(dir: &Path, results: &Results) -> Self {
+        let table = |table: &Table, extension| dir.join("tables").join(format!("{}.{extension}", table.id));
+        Self {
+            json: dir.join("results.json"),
+            html: dir.join("report.html"),
+            markdown: dir.join("report.md"),
+            csv: results.tables.iter().map(|one| table(one, "csv")).collect(),
+            table_markdown: results.tables.iter().map(|one| table(one, "md")).collect(),
+            figures: results
+                .figures
+                .iter()
+                .map(|one| dir.join("figures").join(format!("{}.svg", one.id)))
+                .collect(),
+        }
+    }
+}
+
+/// A figure as an SVG file of its own.
+pub fn draw(figure: &Figure) -> String {
+    plot::draw(figure).standalone(&figure.title)
+}
+
+/// Writes the report on `results` below `dir`, creating folders as needed.
+///
+/// Files of an earlier report are replaced one by one by renaming; no reader ever meets half a file. Files that this report
+/// does not have stay.
+///
+/// # Errors
+/// `InvalidData` when an id cannot name a file or is used twice, when a table or figure does not fit its labels, or when
+/// a number is not finite (JSON cannot hold it). Otherwise what the file system reports. In either case, unless the last
+/// step of renaming itself failed, nothing has changed.
+pub fn write(dir: &Path, results: &Results) -> io::Result<ReportPaths> {
+    check::results(results)?;
+    let paths = ReportPaths::new(dir, results);
+    let mut files = vec![(&paths.json, json::render(results)?)];
+    for (index, one) in results.tables.iter().enumerate() {
+        files.push((&paths.csv[index], table::csv(one)?));
+        files.push((&paths.table_markdown[index], markdown::table_file(one)));
+    }
+    for (path, one) in paths.figures.iter().zip(&results.figures) {
+        files.push((path, draw(one)));
+    }
+    files.push((&paths.markdown, markdown::report(results)));
+    // Last, so that a page never shows up before what it links to.
+    files.push((&paths.html, html::report(results)));
+    put_in_place(&files)?;
+    Ok(paths)
+}
+
+/// Writes every file beside its place, then renames them all: a full disk is noticed before anything changes.
+fn put_in_place(files: &[(&PathBuf, String)]) -> io::Result<()> {
+    let mut written = Vec::with_capacity(files.len());
+    for (path, text) in files {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        let mut file = new_file_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        written.push((file, path));
+    }
+    for (file, path) in written {
+        file.persist(path).map_err(|failure| failure.error)?;
+    }
+    Ok(())
+}
+
+/// A temporary file that others may read once it is in place, as the umask allows; the default would be the owner alone.
+fn new_file_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".report-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
