@@ -58,7 +58,7 @@ pub use model::kv_cache::KvCache;
 pub use model::run::Run;
 pub use model::tape::Tape;
 pub use model::weights::{Gpt2, ParamSet};
-pub use scalar::{Number, Scalar, gemm};
+pub use scalar::{Job, Number, Scalar, gemm};
 pub use training::loss::{PromptTargets, Target, log_softmax, log_sum_exp};
 pub use training::optim::{AdamW, Moments};
 pub use training::score_head::{HeadTraining, ScoreHead, argmax, cross_entropy, last_hidden, last_hidden_of};

@@ -36,10 +36,49 @@ impl<F: Number> Pass<'_, F> {
     }
 }
 
+/// Work that is compiled once for each number type, in the crate that owns it, instead of wherever it is used.
+///
+/// A generic function `fn work<F: Scalar>(input) -> output` that is called through a job (`F::run::<WorkJob>(input)`) is
+/// instantiated for `f32` and `f64` where [`compiled!`](crate::compiled) names it.
+pub trait Job {
+    /// What the work takes.
+    type In<F: Scalar>;
+    /// What the work gives.
+    type Out<F: Scalar>;
+    /// The work in `f32`.
+    fn run_f32(input: Self::In<f32>) -> Self::Out<f32>;
+    /// The work in `f64`.
+    fn run_f64(input: Self::In<f64>) -> Self::Out<f64>;
+}
+
+/// Names a [`Job`]: `compiled!(WorkJob<'a>: <F> (&'a Gpt2<F>, usize) => Array2<F>, work)`, for a function `work` that takes
+/// the tuple.
+#[macro_export]
+macro_rules! compiled {
+    ($job:ident $(<$lifetime:lifetime>)?: <$number:ident> $input:ty => $output:ty, $work:path) => {
+        struct $job $(<$lifetime>(std::marker::PhantomData<&$lifetime ()>))?;
+
+        impl $(<$lifetime>)? $crate::Job for $job $(<$lifetime>)? {
+            type In<$number: $crate::Scalar> = $input;
+            type Out<$number: $crate::Scalar> = $output;
+
+            fn run_f32(input: Self::In<f32>) -> Self::Out<f32> {
+                $work(input)
+            }
+
+            fn run_f64(input: Self::In<f64>) -> Self::Out<f64> {
+                $work(input)
+            }
+        }
+    };
+}
+
 /// `f32` (the default everywhere) or `f64` (for checks against finite differences and golden values), and no other type.
 ///
 /// The hidden items are the entry points of kernels and passes; use [`gemm`] and the methods of [`Gpt2`].
 pub trait Scalar: Number {
+    /// Does a job in this number type.
+    fn run<J: Job>(input: J::In<Self>) -> J::Out<Self>;
     #[doc(hidden)]
     fn gemm(alpha: Self, a: ArrayView2<Self>, b: ArrayView2<Self>, beta: Self, c: ArrayViewMut2<Self>);
     #[doc(hidden)]
@@ -92,8 +131,12 @@ pub trait Scalar: Number {
 }
 
 macro_rules! scalar {
-    ($number:ty) => {
+    ($number:ty, $run:ident) => {
         impl Scalar for $number {
+            fn run<J: Job>(input: J::In<Self>) -> J::Out<Self> {
+                J::$run(input)
+            }
+
             fn gemm(
                 alpha: Self,
                 a: ArrayView2<Self>,
@@ -197,8 +240,8 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32);
-scalar!(f64);
+scalar!(f32, run_f32);
+scalar!(f64, run_f64);
 
 /// `c <- alpha a b + beta c` with `a [m, k]`, `b [k, n]`, `c [m, n]`: the one door to matrix products.
 ///
