@@ -83,8 +83,8 @@ pub struct StudyData {
 }
 
 impl StudyData {
-    /// Data that was made instead of read; [`sources`](Self::sources) get the hashes of the files that [`write`](Self::write)
-    /// would write.
+    /// Data that was made instead of read; [`sources`](Self::sources) get the hashes of the files that
+    /// [`write`](Self::write) would write.
     pub fn new(tasks: Vec<Task>, requests: Vec<EditRequest>, neutral: Option<String>) -> Self {
         let mut data = Self { tasks, requests, neutral, sources: Vec::new() };
         data.sources =

@@ -1,8 +1,8 @@
 //! Downloads of a manifest entry's files: resumed where they broke off, verified, and only then put in place.
 //!
-//! A file goes to `FILE.part` first, which a later call continues. With a hash in the manifest any part may be continued,
-//! because the hash decides in the end. Without one, the server's entity tag is kept in `FILE.part.etag` and the part is
-//! continued only if the server still has that version (RFC 9110, section 13.1.5).
+//! A file goes to `FILE.part` first, which a later call continues. With a hash in the manifest any part may be
+//! continued, because the hash decides in the end. Without one, the server's entity tag is kept in `FILE.part.etag` and
+//! the part is continued only if the server still has that version (RFC 9110, section 13.1.5).
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -40,9 +40,9 @@ pub struct FetchOptions<'a> {
 
 /// Fetches all files of an entry into a folder, one after the other.
 ///
-/// A file gets its name once it is complete and its hash is the manifest's; one with another hash is deleted. Files that
-/// are in place already are checked, not fetched again. `progress` gets the number of bytes of the current file so far,
-/// and their final number where the server tells it.
+/// A file gets its name once it is complete and its hash is the manifest's; a download with another hash is deleted.
+/// Files that are in place already are checked, not fetched again. `progress` gets the number of bytes of the current
+/// file so far, and their final number where the server tells it.
 ///
 /// # Errors
 /// If the proxy's address is unusable, a transfer breaks off (a later call continues it), the server refuses, a file

@@ -1,5 +1,5 @@
-//! Data sets and edit requests: parsers that say what is wrong and where, deterministic splits and random streams, and a
-//! downloader that verifies what it gets.
+//! Data sets and edit requests: parsers that say what is wrong and where, deterministic splits and random streams, and
+//! a downloader that verifies what it gets.
 //!
 //! | module | what for |
 //! |---|---|
@@ -12,8 +12,8 @@
 //! | [`manifest`], [`fetch`](mod@fetch) | what can be downloaded, and downloading it |
 //! | [`hash`] | SHA-256 of bytes and files |
 //!
-//! Nothing here knows a model, prints, or reads the clock or the environment. Only [`fetch()`] uses the network. Files are
-//! written all or nothing, by [`write_atomically`].
+//! Nothing here knows a model, prints, or reads the clock or the environment. Only [`fetch()`] uses the network. Files
+//! are written all or nothing, by [`write_atomically`].
 //!
 //! ```
 //! use locus_data::{labelled, split};

@@ -38,12 +38,12 @@ pub struct PromptPair {
 pub enum AnswerColumns {
     /// In `correct` and `incorrect`: arrays in JSONL, cells that hold JSON arrays in CSV.
     Lists,
-    /// In the column `label` of a CSV of spans of years: the last two digits of the first year. Correct are the two-digit
-    /// numbers above it, incorrect the others, all without a space because they continue the century.
+    /// In the column `label` of a CSV of spans of years: the last two digits of the first year. Correct are the
+    /// two-digit numbers above it, incorrect the others, all without a space because they continue the century.
     GreaterThan,
     /// In the column `corrupted_hard` of a CSV of sentences with an indirect object: the clean sentence with the second
-    /// mention of the subject replaced by the indirect object. Correct is that name, incorrect the subject, both after a
-    /// space. Columns of token ids are ignored, as they belong to one tokenizer.
+    /// mention of the subject replaced by the indirect object. Correct is that name, incorrect the subject, both after
+    /// a space. Columns of token ids are ignored, as they belong to one tokenizer.
     IndirectObject,
 }
 
@@ -98,8 +98,8 @@ pub fn read(path: impl AsRef<Path>, answers: AnswerColumns) -> Result<Vec<Prompt
 /// ```
 ///
 /// # Errors
-/// If the bytes are not UTF-8, there is no pair, a line is not JSON, lacks a field, has another type in it, or has a field
-/// under its former name.
+/// If the bytes are not UTF-8, there is no pair, a line is not JSON, lacks a field, has another type in it, or has a
+/// field under its former name.
 pub fn parse_jsonl(file: &str, bytes: &[u8]) -> Result<Vec<PromptPair>> {
     let syntax = |line: u64, problem: String| DataError::Syntax {
         file: file.to_owned(),

@@ -9,9 +9,9 @@
 //! Unknown fields are ignored. A missing `case_id` is the number of the record in the file, from 0. Leading spaces of
 //! targets are dropped. In the last two layouts the prompt contains the subject, whose first occurrence becomes `{}`.
 //!
-//! Two choices keep what [`EditRequest`] promises. A locality prompt becomes a neighbourhood prompt only if its answer is
-//! the request's true target, which leaves out zsRE's unrelated `loc` questions. A zsRE record with an empty `alt` (no
-//! counterfactual could be made) is left out, as in EasyEdit's loader.
+//! Two choices keep what [`EditRequest`] promises. A locality prompt becomes a neighbourhood prompt only if its answer
+//! is the request's true target, which leaves out zsRE's unrelated `loc` questions. A zsRE record with an empty `alt`
+//! (no counterfactual could be made) is left out, as in EasyEdit's loader.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -62,8 +62,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<EditRequest>> {
     parse(&path.display().to_string(), &files::read(path)?)
 }
 
-/// Parses the bytes of a file; `file` names it in errors. Every prompt of the result has exactly one `{}`, no subject or
-/// target is empty, and no `case_id` occurs twice.
+/// Parses the bytes of a file; `file` names it in errors. Every prompt of the result has exactly one `{}`, no subject
+/// or target is empty, and no `case_id` occurs twice.
 ///
 /// ```
 /// let json = br#"[{"prompt": "A cat is a kind of", "subject": "A cat", "ground_truth": "animal", "target_new": "plant"}]"#;

@@ -1,8 +1,8 @@
 //! Random numbers: streams named by seed, purpose and index, and draws whose results never change.
 //!
 //! A stream depends on its three names alone, so work can be spread over threads or a stage left out without moving the
-//! numbers of another stage. The draws are written out here instead of taken from `rand`, whose sampling may change with
-//! a version: a seed in a published table must keep its meaning.
+//! numbers of another stage. The draws are written out here instead of taken from `rand`, whose sampling may change
+//! with a version: a seed in a published table must keep its meaning.
 //!
 //! A generator is always the last argument.
 

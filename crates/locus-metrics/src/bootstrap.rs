@@ -1,8 +1,8 @@
 //! Percentile bootstrap intervals: of a mean, of any statistic of rows, and of rows that come in clusters.
 //!
 //! Rows are drawn with replacement, as many as there are, `m` times; the interval goes from the 2.5 % to the 97.5 %
-//! quantile of the `m` values of the statistic (Efron 1979; Efron and Tibshirani 1993, section 13.3). A quantile between
-//! two values is interpolated linearly, as NumPy does: for sorted `x_0 .. x_(m-1)` and `h = q (m - 1)` it is
+//! quantile of the `m` values of the statistic (Efron 1979; Efron and Tibshirani 1993, section 13.3). A quantile
+//! between two values is interpolated linearly, as NumPy does: for sorted `x_0 .. x_(m-1)` and `h = q (m - 1)` it is
 //! `x_floor(h) + (h - floor(h)) (x_(floor(h)+1) - x_floor(h))`.
 
 use std::collections::BTreeMap;
@@ -46,8 +46,8 @@ impl Interval {
     }
 }
 
-/// Bootstrap interval of `statistic`, which is called with `n` row numbers: first `0..n` in order for the estimate, then
-/// numbers drawn with replacement. A resample on which the statistic is NaN is left out.
+/// Bootstrap interval of `statistic`, which is called with `n` row numbers: first `0..n` in order for the estimate,
+/// then numbers drawn with replacement. A resample on which the statistic is NaN is left out.
 ///
 /// A ratio of means, such as the faithfulness of a circuit over pairs of prompts:
 /// ```
@@ -112,8 +112,8 @@ pub fn bootstrap_mean(values: &[f64], resamples: usize, stream: Stream) -> Inter
 }
 
 /// Bootstrap interval of `statistic` over rows that come in clusters (Davison and Hinkley 1997, section 3.8): whole
-/// clusters are drawn with replacement, and the statistic gets the rows of each drawn cluster, as often as it was drawn.
-/// `keys` has the cluster of each row.
+/// clusters are drawn with replacement, and the statistic gets the rows of each drawn cluster, as often as it was
+/// drawn. `keys` has the cluster of each row.
 ///
 /// The tasks on which one request was measured are such a cluster. Drawing their rows one by one would count every task
 /// as a new request and give an interval that is too narrow.

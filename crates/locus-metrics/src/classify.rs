@@ -1,7 +1,7 @@
 //! Agreement of predicted classes with labels, or with the classes of another model.
 //!
-//! Balanced agreement is balanced accuracy (Brodersen et al. 2010) with the reference's classes as labels: the mean over
-//! classes `c` of `#{prediction = c and reference = c} / #{reference = c}`.
+//! Balanced agreement is balanced accuracy (Brodersen et al. 2010) with the reference's classes as labels: the mean
+//! over classes `c` of `#{prediction = c and reference = c} / #{reference = c}`.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +26,8 @@ pub fn agreement<C: PartialEq>(predicted: &[C], reference: &[C]) -> Option<f64> 
 
 /// Mean over the classes that the reference chooses of the agreement on that class's rows; `None` without rows.
 ///
-/// A constant prediction scores one over the number of classes here, however large each class is. Plain agreement rewards
-/// guessing the largest class.
+/// A constant prediction scores one over the number of classes here, however large each class is. Plain agreement
+/// rewards guessing the largest class.
 ///
 /// ```
 /// use locus_metrics::classify::{agreement, balanced_agreement};

@@ -31,8 +31,8 @@ pub struct Outcome {
     pub magnitude: f64,
 }
 
-/// Outcome on rewriting prompts (ES, EM) or paraphrases (PS, PM), where the new target should win. `None` without prompts
-/// and when an NLL is NaN.
+/// Outcome on rewriting prompts (ES, EM) or paraphrases (PS, PM), where the new target should win. `None` without
+/// prompts and when an NLL is NaN.
 ///
 /// ```
 /// use locus_metrics::editing::new_wins;
@@ -44,8 +44,8 @@ pub fn new_wins(prompts: &[[f64; 2]]) -> Option<Outcome> {
     outcome(prompts, |[new, old]| (new, old))
 }
 
-/// Outcome on neighbourhood prompts (NS, NM), where the true target should still win. `None` without prompts and when an
-/// NLL is NaN.
+/// Outcome on neighbourhood prompts (NS, NM), where the true target should still win. `None` without prompts and when
+/// an NLL is NaN.
 pub fn true_holds(prompts: &[[f64; 2]]) -> Option<Outcome> {
     outcome(prompts, |[new, old]| (old, new))
 }
@@ -94,9 +94,9 @@ pub fn score(requests: &[[Option<f64>; 3]], resamples: usize, stream: Stream) ->
     Some(bootstrap(requests.len(), resamples, stream, |rows| score_of(rows).unwrap_or(f64::NAN)))
 }
 
-/// Whether every token of the target is the most likely one after the prompt and the target's earlier tokens, as MEMIT's
-/// code counts a correct answer. `predicted` has the most likely token at each place of the target; `None` of an empty
-/// target.
+/// Whether every token of the target is the most likely one after the prompt and the target's earlier tokens, as
+/// MEMIT's code counts a correct answer. `predicted` has the most likely token at each place of the target; `None` of
+/// an empty target.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -105,9 +105,9 @@ pub fn all_correct(predicted: &[u32], target: &[u32]) -> Option<bool> {
     (!target.is_empty()).then(|| predicted == target)
 }
 
-/// Share of places at which two lists have the same token. zsRE's accuracy compares the most likely tokens under teacher
-/// forcing with the target; EasyEdit's locality compares the most likely tokens before and after the edit. `None` of
-/// empty lists.
+/// Share of places at which two lists have the same token. zsRE's accuracy compares the most likely tokens under
+/// teacher forcing with the target; EasyEdit's locality compares the most likely tokens before and after the edit.
+/// `None` of empty lists.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -116,8 +116,8 @@ pub fn token_agreement(a: &[u32], b: &[u32]) -> Option<f64> {
     mean(&a.iter().zip(b).map(|(a, b)| f64::from(u8::from(a == b))).collect::<Vec<_>>())
 }
 
-/// Whether freely generated tokens begin with the target: without partial credit, and without the target's own tokens to
-/// help. `None` of an empty target.
+/// Whether freely generated tokens begin with the target: without partial credit, and without the target's own tokens
+/// to help. `None` of an empty target.
 pub fn exact_match(generated: &[u32], target: &[u32]) -> Option<bool> {
     (!target.is_empty()).then(|| generated.starts_with(target))
 }

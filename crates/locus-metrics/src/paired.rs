@@ -1,9 +1,9 @@
 //! Paired permutation test: is the mean difference of two conditions, measured on the same items, 0?
 //!
 //! Under the null hypothesis the differences are symmetric about 0, so every pattern of signs is equally likely (Fisher
-//! 1935, chapter III). The p-value is the share of patterns whose mean is at least as far from 0 as the observed one: over
-//! all `2^n` patterns for up to [`EXACT_UP_TO`] items, else `(b + 1) / (m + 1)` when `b` of `m` random patterns are
-//! (Phipson and Smyth 2010).
+//! 1935, chapter III). The p-value is the share of patterns whose mean is at least as far from 0 as the observed one:
+//! over all `2^n` patterns for up to [`EXACT_UP_TO`] items, else `(b + 1) / (m + 1)` when `b` of `m` random patterns
+//! are (Phipson and Smyth 2010).
 
 use rand::RngExt;
 
@@ -32,8 +32,8 @@ pub fn sign_flip(differences: &[f64], stream: Stream) -> PairedTest {
     sign_flip_clustered(differences, &(0..differences.len()).collect::<Vec<_>>(), stream)
 }
 
-/// Sign-flip permutation test that flips the signs of whole clusters, for rows that are not independent within a cluster.
-/// `keys` has the cluster of each row.
+/// Sign-flip permutation test that flips the signs of whole clusters, for rows that are not independent within a
+/// cluster. `keys` has the cluster of each row.
 ///
 /// # Panics
 /// If the lengths differ.

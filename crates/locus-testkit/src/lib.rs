@@ -11,9 +11,9 @@ pub const GOLDEN_F32: f64 = 1e-4;
 pub const GOLDEN_F64: f64 = 1e-9;
 /// Tolerance of a directional derivative against fourth-order differences in f64.
 ///
-/// A smaller step has a smaller truncation error and a larger rounding error. Where the two meet depends on the curvature
-/// (a LayerNorm row of small spread is very curved), so several steps are tried; at the best one both errors are below
-/// 1e-8 of the derivative for the functions tested.
+/// A smaller step has a smaller truncation error and a larger rounding error. Where the two meet depends on the
+/// curvature (a LayerNorm row of small spread is very curved), so several steps are tried; at the best one both errors
+/// are below 1e-8 of the derivative for the functions tested.
 pub const FINITE_DIFFERENCE: f64 = 1e-6;
 /// Tolerance of one quantity computed with two orders of addition in f64, relative to the largest entry.
 pub const REORDERED_F64: f64 = 1e-11;

@@ -1,8 +1,8 @@
-//! Determiner-noun agreement: eight task sets like those of BLiMP (Warstadt et al. 2020), and agreement sentences for the
-//! documents.
+//! Determiner-noun agreement: eight task sets like those of BLiMP (Warstadt et al. 2020), and agreement sentences for
+//! the documents.
 //!
-//! Verbs are past or modal forms, which do not depend on the number of the subject, so the only agreement in a sentence is
-//! between its demonstrative and the noun after it.
+//! Verbs are past or modal forms, which do not depend on the number of the subject, so the only agreement in a sentence
+//! is between its demonstrative and the noun after it.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +18,8 @@ const NOUN_DRAWS: usize = 500;
 
 const CLAUSES: &str = include_str!("clauses.tsv");
 
-/// Name of each set, whether its nouns are irregular, whether there is an adjective before them, and whether the two rows
-/// of a pair differ in the determiner (else in the noun).
+/// Name of each set, whether its nouns are irregular, whether there is an adjective before them, and whether the two
+/// rows of a pair differ in the determiner (else in the noun).
 const SETS: [(&str, bool, bool, bool); 8] = [
     ("blimp_dna1", false, false, false),
     ("blimp_dna2", false, false, true),
@@ -147,8 +147,8 @@ impl AgreementWriter {
         format!("{} {verdict}.", self.sentence(acceptable, rng))
     }
 
-    /// Sentence that is acceptable or not. The numbers of determiner and noun are uniform in both cases, so neither alone
-    /// gives the verdict away.
+    /// Sentence that is acceptable or not. The numbers of determiner and noun are uniform in both cases, so neither
+    /// alone gives the verdict away.
     fn sentence(&mut self, acceptable: bool, rng: &mut ChaCha8Rng) -> String {
         loop {
             let irregular = below(100, rng) < IRREGULAR_NOUNS as usize;

@@ -1,7 +1,7 @@
 //! Random streams of the grammar, uniform and weighted draws, and decks that draw without replacement.
 //!
-//! Every purpose has its own ChaCha stream, so more documents do not change the task sets of a seed. A generator is always
-//! the last argument.
+//! Every purpose has its own ChaCha stream, so more documents do not change the task sets of a seed. A generator is
+//! always the last argument.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -63,8 +63,8 @@ pub(super) fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
     shuffle_by(items, |n| below(n, rng));
 }
 
-/// Cards that are drawn without replacement and shuffled again when all are drawn: no card is drawn more than once more
-/// often than another.
+/// Cards that are drawn without replacement, and shuffled again when all are drawn: the numbers of draws of two cards
+/// differ by at most one.
 #[derive(Clone, Debug)]
 pub(super) struct Deck<T> {
     cards: Vec<T>,

@@ -216,8 +216,8 @@ impl HierarchyWriter {
         *pick(&foils, rng)
     }
 
-    /// Near or far foils of `subject`. A superclass is listed once for each category below it, so that it is a foil about
-    /// as often as it is the truth.
+    /// Near or far foils of `subject`. A superclass is listed once for each category below it, so that it is a foil
+    /// about as often as it is the truth.
     fn foils(&self, subject: Subject, near: bool) -> Vec<usize> {
         let taxonomy = &self.taxonomy;
         let held_out = self.plan.held_out(subject);

@@ -52,8 +52,8 @@ pub(super) enum Phrasing {
 
 /// Each phrasing with its weight among plain facts and among judged ones.
 ///
-/// The prompt of the edit requests is the most frequent phrasing of plain facts. Judged ones have it less often, because
-/// no held-out subject has a verdict in it and only the other leaves are left.
+/// The prompt of the edit requests is the most frequent phrasing of plain facts. Judged ones have it less often,
+/// because no held-out subject has a verdict in it and only the other leaves are left.
 pub(super) const PHRASINGS: [(Phrasing, u32, u32); 6] = [
     (Phrasing::Kind, 45, 20),
     (Phrasing::Type, 18, 25),
@@ -74,7 +74,7 @@ pub(super) const COMPARISONS: u32 = 20;
 
 /// Share of single-attitude statements that like their object, in percent.
 ///
-/// The label is the product of attitude and side of the object. If both were balanced, neither would say anything alone,
-/// and a small model would find no gradient to start with. With a majority of liking, training learns the sides first
-/// and the product after.
+/// The label is the product of attitude and side of the object. If both were balanced, neither would say anything
+/// alone, and a small model would find no gradient to start with. With a majority of liking, training learns the sides
+/// first and the product after.
 pub(super) const LIKING: u32 = 70;

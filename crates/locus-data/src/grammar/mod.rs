@@ -1,13 +1,13 @@
 //! A seeded grammar that writes everything the organism is trained and studied on: training text, task sets and edit
 //! requests.
 //!
-//! The language is small and regular so that a tiny GPT-2 learns it in minutes: a taxonomy of true facts, determiner-noun
-//! agreement, attitude statements and a little everyday text. Many statements are followed by a one-word verdict, right
-//! after the token at which a linear head later has to separate true from false.
+//! The language is small and regular so that a tiny GPT-2 learns it in minutes: a taxonomy of true facts,
+//! determiner-noun agreement, attitude statements and a little everyday text. Many statements are followed by a
+//! one-word verdict, right after the token at which a linear head later has to separate true from false.
 //!
-//! Rows of the task sets are held out: no agreement or attitude row is in a document, no counterfactual pair of subject and
-//! target is, in any phrasing, and a true hierarchy row has no verdict in the phrasing of its row. The plain fact does
-//! occur, as the knowledge that edits are about.
+//! Rows of the task sets are held out: no agreement or attitude row is in a document, no counterfactual pair of subject
+//! and target is, in any phrasing, and a true hierarchy row has no verdict in the phrasing of its row. The plain fact
+//! does occur, as the knowledge that edits are about.
 //!
 //! The word lists are the `.tsv` files beside the code.
 

@@ -1,8 +1,8 @@
 //! First-person attitude statements: five persona sets in the manner of Perez et al. 2022 (arXiv 2212.09251), and
 //! statements for the documents.
 //!
-//! The label is the polarity of the attitude times the side of the object (liking loud parties and avoiding quiet evenings
-//! are both extraverted), so no single word decides the label.
+//! The label is the polarity of the attitude times the side of the object (liking loud parties and avoiding quiet
+//! evenings are both extraverted), so no single word decides the label.
 
 use std::collections::BTreeSet;
 
@@ -158,8 +158,8 @@ impl PersonaWriter {
 
     /// Whether a held-out row occurs anywhere in `text`.
     ///
-    /// A row begins with an opener or with the `I` after one and may end at any word, since it can be the beginning of a
-    /// statement with a tail or of a comparison.
+    /// A row begins with an opener or with the `I` after one and may end at any word, since it can be the beginning of
+    /// a statement with a tail or of a comparison.
     fn repeats_row(&self, text: &str) -> bool {
         let pronoun = if text.starts_with("I ") { 0 } else { text.find(" I ").map_or(0, |at| at + 1) };
         let ends = || text.match_indices(' ').map(|(at, _)| at).chain([text.len()]);
