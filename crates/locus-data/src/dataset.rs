@@ -1,10 +1,9 @@
-//! All data of the study in one folder: fourteen labelled sets, the edit requests and, optionally, neutral text.
+//! A folder with all data of the study: fourteen labelled sets, the edit requests and, optionally, neutral text.
 
 use std::path::Path;
 
-use crate::{DataError, EditRequest, Labelled, files, hash, labelled, requests};
+use crate::{DataError, EditRequest, Labelled, Result, files, hash, labelled, requests};
 
-/// The study's tasks, in the order of its tables.
 const TASKS: [&str; 14] = [
     "hierarchy",
     "blimp_dna1",
@@ -30,7 +29,7 @@ pub fn task_names() -> &'static [&'static str] {
     &TASKS
 }
 
-/// File of a task: `hierarchy_label.csv`, otherwise the task's name.
+/// File name of a task: `hierarchy_label.csv`, else the task's name with `.csv`.
 fn file_name(task: &str) -> String {
     match task {
         "hierarchy" => "hierarchy_label.csv".to_owned(),
@@ -38,19 +37,19 @@ fn file_name(task: &str) -> String {
     }
 }
 
-/// What a task is about.
+/// Subject matter of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// Is the first a kind of the second?
+    /// Whether the first is a kind of the second.
     Hierarchy,
-    /// Do determiner and noun agree (BLiMP)?
+    /// Whether determiner and noun agree (BLiMP).
     Agreement,
-    /// Is the attitude of the persona affirmed?
+    /// Whether the statement affirms the attitude of the persona.
     Persona,
 }
 
 impl Family {
-    /// The family of a task of the study, told by its name.
+    /// Family of a task of the study by the first word of its name; `None` for other names.
     pub fn of(task: &str) -> Option<Self> {
         match task.split('_').next() {
             Some("hierarchy") => Some(Self::Hierarchy),
@@ -61,31 +60,31 @@ impl Family {
     }
 }
 
-/// One labelled set.
+/// A named set of labelled sentences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// Its name in tables and on the command line, e.g. `blimp_dna1`.
+    /// Name in tables and on the command line, for example `blimp_dna1`.
     pub name: String,
-    /// Its rows, in the order of the file.
+    /// Rows in the order of the file.
     pub rows: Vec<Labelled>,
 }
 
-/// The study's data.
+/// All data of the study.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StudyData {
-    /// The labelled sets, in the order of [`task_names`].
+    /// Labelled sets, in the order of [`task_names`].
     pub tasks: Vec<Task>,
-    /// The edit requests of `hierarchy_data.json`.
+    /// Edit requests of `hierarchy_data.json`.
     pub requests: Vec<EditRequest>,
-    /// Text of `neutral.txt`, on which drift is measured, where the folder has one.
+    /// Text of `neutral.txt`, on which drift is measured; `None` when the folder has no such file.
     pub neutral: Option<String>,
-    /// File name and SHA-256 of everything above, in that order. Results cite these.
+    /// File name and SHA-256 of each file, in the order above, for results to cite.
     pub sources: Vec<(String, String)>,
 }
 
 impl StudyData {
-    /// Data that was made rather than read; [`sources`](Self::sources) are the hashes of the files it would be written
-    /// to.
+    /// Data that was made instead of read; [`sources`](Self::sources) get the hashes of the files that
+    /// [`write`](Self::write) would write.
     pub fn new(tasks: Vec<Task>, requests: Vec<EditRequest>, neutral: Option<String>) -> Self {
         let mut data = Self { tasks, requests, neutral, sources: Vec::new() };
         data.sources =
@@ -93,8 +92,12 @@ impl StudyData {
         data
     }
 
-    /// Reads a folder with the study's files under their own names. All are needed but `neutral.txt`.
-    pub fn read(dir: &Path) -> Result<Self, DataError> {
+    /// Reads a folder with the study's files under their own names; only `neutral.txt` may be missing.
+    ///
+    /// # Errors
+    /// If a file is missing or cannot be parsed.
+    pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
         let mut sources = Vec::new();
         let mut load = |name: String| {
             let path = dir.join(&name);
@@ -119,20 +122,22 @@ impl StudyData {
         Ok(Self { tasks, requests, neutral, sources })
     }
 
-    /// Writes a folder that [`read`](Self::read) reads, creating it if need be. Each file is written all or nothing.
-    pub fn write(&self, dir: &Path) -> Result<(), DataError> {
-        files::create_dir(dir)?;
+    /// Writes a folder that [`read`](Self::read) reads, and creates it if need be. Each file is written all or nothing.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, dir: impl AsRef<Path>) -> Result<()> {
         self.render()
             .into_iter()
-            .try_for_each(|(name, text)| files::write_atomic(&dir.join(name), text.as_bytes()))
+            .try_for_each(|(name, text)| files::write_atomically(dir.as_ref().join(name), text.as_bytes()))
     }
 
-    /// The task of that name.
+    /// Task of that name.
     pub fn task(&self, name: &str) -> Option<&Task> {
         self.tasks.iter().find(|task| task.name == name)
     }
 
-    /// File names and contents.
+    /// Name and content of each file.
     fn render(&self) -> Vec<(String, String)> {
         let tasks = self.tasks.iter().map(|task| (file_name(&task.name), labelled::render(&task.rows)));
         let requests = (REQUESTS.to_owned(), requests::render(&self.requests));
@@ -141,10 +146,10 @@ impl StudyData {
     }
 }
 
-fn utf8(file: String, bytes: Vec<u8>) -> Result<String, DataError> {
+fn utf8(file: String, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| {
-        let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count() as u64;
         DataError::Syntax {
             file,
             line,

@@ -1,26 +1,29 @@
-//! What can be wrong with a data file, a manifest or a download.
+//! Everything that can be wrong with a data file, a manifest or a download.
 
 use std::io;
 use std::path::Path;
 
-/// An error of this crate. Every message is one line: the file (or address), the place in it, what was found and what
-/// was expected.
+/// Result of this crate's functions.
+pub type Result<T> = std::result::Result<T, DataError>;
+
+/// An error of this crate. Every message is one line: the file or address, the place in it, what was found and what was
+/// expected.
 ///
-/// Lines are counted from 1, as editors do. Records of a JSON array are counted from 0, as `jq '.[3]'` does.
+/// Lines are counted from 1, as in editors. Records of a JSON array are counted from 0, as in `jq '.[3]'`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// The operating system refused.
+    /// A file or folder that the operating system refused to read, write or create.
     #[error("{file}: cannot {action}: {cause}")]
     Io {
         /// The file or folder.
         file: String,
         /// What was attempted: `read`, `write`, ...
         action: &'static str,
-        /// The system's reason. It is part of the message, hence not a `source()` that would be printed twice.
+        /// The system's reason. The message includes it, so it is not a `source()`, which would be printed twice.
         cause: io::Error,
     },
-    /// Nothing in the file.
+    /// A file without records.
     #[error("{file}: holds no records; expected {expected}")]
     Empty {
         /// The file.
@@ -28,7 +31,7 @@ pub enum DataError {
         /// What it should hold.
         expected: &'static str,
     },
-    /// Not the format it should be.
+    /// A file in another format than expected.
     #[error("{file}: line {line}: {problem}; expected {expected}")]
     Syntax {
         /// The file.
@@ -40,7 +43,7 @@ pub enum DataError {
         /// What would have been right.
         expected: &'static str,
     },
-    /// A CSV file lacks a column.
+    /// A CSV file without a column that it needs.
     #[error("{file}: column \"{column}\" is missing; expected columns text,label")]
     Column {
         /// The file.
@@ -48,7 +51,7 @@ pub enum DataError {
         /// The column.
         column: &'static str,
     },
-    /// A CSV cell holds something unusable.
+    /// A CSV cell with an unusable value.
     #[error("{file}: line {line}: column \"{column}\" is {found}; expected {expected}")]
     Cell {
         /// The file.
@@ -62,12 +65,12 @@ pub enum DataError {
         /// What it should hold.
         expected: &'static str,
     },
-    /// A JSON record lacks a field or holds something unusable in it.
+    /// A JSON record without a field that it needs, or with an unusable value in one.
     #[error("{file}: record {record}: field {field} {problem}; expected {expected}")]
     Field {
         /// The file.
         file: String,
-        /// Record, from 0.
+        /// Number of the record, from 0.
         record: usize,
         /// Dotted path of the field.
         field: String,
@@ -76,7 +79,7 @@ pub enum DataError {
         /// What it should hold.
         expected: &'static str,
     },
-    /// An entry of the manifest is unusable.
+    /// An unusable entry of the manifest.
     #[error("{file}: entry \"{entry}\": field {field} is {found}; expected {expected}")]
     Manifest {
         /// The manifest.
@@ -90,7 +93,7 @@ pub enum DataError {
         /// What it should hold.
         expected: &'static str,
     },
-    /// The manifest has no entry of that name.
+    /// A name that no entry of the manifest has.
     #[error("{file}: no entry is named {name}; expected one of {known}")]
     UnknownEntry {
         /// The manifest.
@@ -100,7 +103,7 @@ pub enum DataError {
         /// The names there are.
         known: String,
     },
-    /// A download failed; what had arrived is kept for the next attempt.
+    /// A failed download. What had arrived is kept for the next attempt.
     #[error("{url}: {problem}")]
     Transfer {
         /// The address.
@@ -108,7 +111,7 @@ pub enum DataError {
         /// What happened.
         problem: String,
     },
-    /// A file is not the one the manifest pins.
+    /// A file with another hash than the manifest pins.
     #[error("{file}: SHA-256 is {found}; expected {expected} ({note})")]
     Hash {
         /// The file.
@@ -117,7 +120,7 @@ pub enum DataError {
         found: String,
         /// The hash in the manifest.
         expected: String,
-        /// What became of the file.
+        /// What happened to the file.
         note: &'static str,
     },
 }
@@ -128,7 +131,7 @@ impl DataError {
     }
 }
 
-/// `text` quoted for a message: on one line, and short.
+/// `text` quoted for a message: on one line, and cut when it is long.
 pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
     if text.chars().count() <= LONGEST {

@@ -1,4 +1,8 @@
-//! Downloading the files of a manifest entry: resumed where it broke off, verified, and only then put in place.
+//! Downloads of a manifest entry's files: resumed where they broke off, verified, and only then put in place.
+//!
+//! A file goes to `FILE.part` first, which a later call continues. With a hash in the manifest any part may be
+//! continued, because the hash decides in the end. Without one, the server's entity tag is kept in `FILE.part.etag` and
+//! the part is continued only if the server still has that version (RFC 9110, section 13.1.5).
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -10,47 +14,47 @@ use ureq::Agent;
 use ureq::http::{Response, header};
 
 use crate::manifest::{Entry, RemoteFile};
-use crate::{DataError, files, hash};
+use crate::{DataError, Result, files, hash};
 
-/// A file that is in place.
+/// A downloaded file in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Its hash.
+    /// SHA-256 of the file.
     pub sha256: String,
-    /// Whether the manifest has that hash. If not, nobody vouches for the file: compare by other means, then pin it.
+    /// Whether the manifest has that hash. If not, nobody vouches for the file: compare it by other means, then pin it.
     pub pinned: bool,
-    /// Whether it was there already.
+    /// Whether the file was in its place before.
     pub reused: bool,
 }
 
-/// Fetches all files of an entry into a folder.
-///
-/// Each goes to `<file>.part` first, which a later call continues; it gets its name once it is complete and its hash is
-/// the manifest's. A file with another hash is deleted. Files that are in place already are checked, not fetched again.
-/// `base_override` replaces the entry's `base` (a mirror). `progress` gets the bytes of the current file so far, and
-/// their final number where the server tells.
-///
-/// The network is used directly; behind a proxy use [`fetch_through`].
-pub fn fetch(
-    entry: &Entry,
-    dest_dir: &Path,
-    base_override: Option<&str>,
-    progress: &mut dyn FnMut(u64, Option<u64>),
-) -> Result<Vec<Fetched>, DataError> {
-    fetch_through(None, entry, dest_dir, base_override, progress)
+/// Where files are fetched from. The default is the entry's own address without a proxy; the environment is not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FetchOptions<'a> {
+    /// Base address (of a mirror) in place of the entry's.
+    pub base: Option<&'a str>,
+    /// Address of a proxy, for example `http://proxy.example:3128`.
+    pub proxy: Option<&'a str>,
 }
 
-/// [`fetch`] through a proxy, e.g. `http://proxy.example:3128`. This crate does not read the environment's.
-pub fn fetch_through(
-    proxy: Option<&str>,
+/// Fetches all files of an entry into a folder, one after the other.
+///
+/// A file gets its name once it is complete and its hash is the manifest's; a download with another hash is deleted.
+/// Files that are in place already are checked, not fetched again. `progress` gets the number of bytes of the current
+/// file so far, and their final number where the server tells it.
+///
+/// # Errors
+/// If the proxy's address is unusable, a transfer breaks off (a later call continues it), the server refuses, a file
+/// cannot be written, or its hash is not the manifest's.
+pub fn fetch(
     entry: &Entry,
-    dest_dir: &Path,
-    base_override: Option<&str>,
+    dest_dir: impl AsRef<Path>,
+    options: FetchOptions,
     progress: &mut dyn FnMut(u64, Option<u64>),
-) -> Result<Vec<Fetched>, DataError> {
-    let proxy = proxy
+) -> Result<Vec<Fetched>> {
+    let proxy = options
+        .proxy
         .map(|address| {
             ureq::Proxy::new(address).map_err(|e| transfer(address, format!("unusable as a proxy: {e}")))
         })
@@ -61,7 +65,7 @@ pub fn fetch_through(
         .timeout_connect(Some(Duration::from_secs(30)))
         .build()
         .into();
-    let base = base_override.unwrap_or(&entry.base);
+    let (base, dest_dir) = (options.base.unwrap_or(&entry.base), dest_dir.as_ref());
     entry.files.iter().map(|file| fetch_file(&agent, file, &file.url(base), dest_dir, progress)).collect()
 }
 
@@ -71,7 +75,7 @@ fn fetch_file(
     url: &str,
     dest_dir: &Path,
     progress: &mut dyn FnMut(u64, Option<u64>),
-) -> Result<Fetched, DataError> {
+) -> Result<Fetched> {
     let path = dest_dir.join(&file.path);
     let check = |found: &str, note| match file.pinned() {
         Some(expected) if expected != found => Err(DataError::Hash {
@@ -90,7 +94,7 @@ fn fetch_file(
         found
     } else {
         files::create_dir(path.parent().unwrap_or(dest_dir))?;
-        let part = Part::beside(&path);
+        let part = PartFile::beside(&path);
         let found = part.download(agent, url, file.pinned().is_some(), progress)?;
         if let Err(error) = check(&found, "the download was deleted") {
             part.discard()?;
@@ -103,14 +107,14 @@ fn fetch_file(
     Ok(Fetched { path, sha256, pinned: file.pinned().is_some(), reused })
 }
 
-/// A download on its way.
-struct Part {
+/// A download that is not complete.
+struct PartFile {
     path: PathBuf,
-    /// Holds the entity tag of the version that is being fetched, if no hash can tell versions apart afterwards.
+    /// File with the entity tag of the version that is being fetched; used only when the manifest has no hash.
     etag: PathBuf,
 }
 
-impl Part {
+impl PartFile {
     fn beside(target: &Path) -> Self {
         let with = |suffix: &str| {
             let mut name = target.as_os_str().to_owned();
@@ -120,7 +124,7 @@ impl Part {
         Self { path: with(".part"), etag: with(".part.etag") }
     }
 
-    fn discard(&self) -> Result<(), DataError> {
+    fn discard(&self) -> Result<()> {
         remove(&self.path)?;
         remove(&self.etag)
     }
@@ -132,7 +136,7 @@ impl Part {
         url: &str,
         pinned: bool,
         progress: &mut dyn FnMut(u64, Option<u64>),
-    ) -> Result<String, DataError> {
+    ) -> Result<String> {
         // Without a hash or an entity tag, two halves of different versions would go unnoticed.
         let etag = fs::read_to_string(&self.etag).ok().filter(|_| !pinned);
         if !pinned && etag.is_none() {
@@ -151,11 +155,11 @@ impl Part {
                     hash::feed(&self.path, &mut hasher)?;
                     return self.append(url, response, hasher, have, progress);
                 }
-                // The whole file, unasked: the server knows no ranges, or the file has changed.
+                // The whole file instead of the rest: the server knows no ranges, or the file has changed.
                 200 => return self.restart(url, response, pinned, progress),
-                // Nothing is left: the part is complete, and only its rename is missing.
+                // Nothing is left to send: the part is complete and was only not renamed.
                 416 if content_total(&response) == Some(have) => return hash::sha256_file(&self.path),
-                // The part does not fit the file.
+                // The part is not the beginning of the file.
                 206 | 416 => self.discard()?,
                 _ => return Err(refused(url, &response)),
             }
@@ -167,13 +171,14 @@ impl Part {
         }
     }
 
+    /// Begins the file anew with the body of a response and returns its hash.
     fn restart(
         &self,
         url: &str,
         response: Response<ureq::Body>,
         pinned: bool,
         progress: &mut dyn FnMut(u64, Option<u64>),
-    ) -> Result<String, DataError> {
+    ) -> Result<String> {
         self.discard()?;
         if !pinned && let Some(etag) = strong_etag(&response) {
             fs::write(&self.etag, etag).map_err(|e| DataError::io(&self.etag, "write", e))?;
@@ -181,7 +186,7 @@ impl Part {
         self.append(url, response, Sha256::new(), 0, progress)
     }
 
-    /// Writes the body behind what is there.
+    /// Writes the body of a response behind the `have` bytes that `hasher` was fed, and returns the hash of the file.
     fn append(
         &self,
         url: &str,
@@ -189,7 +194,7 @@ impl Part {
         mut hasher: Sha256,
         mut have: u64,
         progress: &mut dyn FnMut(u64, Option<u64>),
-    ) -> Result<String, DataError> {
+    ) -> Result<String> {
         let failed = |e| DataError::io(&self.path, "write", e);
         let total = response.body().content_length().map(|rest| have + rest);
         let mut file = File::options().create(true).append(true).open(&self.path).map_err(failed)?;
@@ -236,13 +241,14 @@ fn content_total(response: &Response<ureq::Body>) -> Option<u64> {
     content_range(response)?.1.parse().ok()
 }
 
-/// An entity tag that promises equality byte by byte.
+/// Entity tag of a response if it promises equality byte for byte (RFC 9110, section 8.8.1), which `W/"..."` does not.
 fn strong_etag(response: &Response<ureq::Body>) -> Option<&str> {
     let etag = response.headers().get(header::ETAG)?.to_str().ok()?;
     etag.starts_with('"').then_some(etag)
 }
 
-fn remove(path: &Path) -> Result<(), DataError> {
+/// Deletes a file, if there is one.
+fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(DataError::io(path, "delete", e)),
         _ => Ok(()),

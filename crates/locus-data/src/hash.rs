@@ -1,4 +1,4 @@
-//! SHA-256 in lowercase hexadecimal: every result names the data it came from by this.
+//! SHA-256 in lowercase hexadecimal, by which results name the data they came from.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -7,9 +7,9 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::DataError;
+use crate::{DataError, Result};
 
-/// Hash of `bytes`.
+/// SHA-256 of `bytes`.
 ///
 /// ```
 /// let hash = locus_data::hash::sha256(b"abc");
@@ -19,15 +19,18 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(Sha256::digest(bytes).as_slice())
 }
 
-/// Hash of a file, read piece by piece: weights need not fit into memory.
-pub fn sha256_file(path: &Path) -> Result<String, DataError> {
+/// SHA-256 of a file, which is read piece by piece and need not fit into memory.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn sha256_file(path: impl AsRef<Path>) -> Result<String> {
     let mut hasher = Sha256::new();
-    feed(path, &mut hasher)?;
+    feed(path.as_ref(), &mut hasher)?;
     Ok(finish(hasher))
 }
 
-/// Feeds a whole file to a hasher that may have more to come.
-pub(crate) fn feed(path: &Path, hasher: &mut Sha256) -> Result<(), DataError> {
+/// Feeds a whole file to a hasher, which can be fed more afterwards.
+pub(crate) fn feed(path: &Path, hasher: &mut Sha256) -> Result<()> {
     let failed = |e| DataError::io(path, "read", e);
     let mut file = File::open(path).map_err(failed)?;
     let mut buffer = vec![0; 1 << 16];
@@ -40,6 +43,7 @@ pub(crate) fn feed(path: &Path, hasher: &mut Sha256) -> Result<(), DataError> {
     }
 }
 
+/// Hexadecimal digits of what a hasher was fed.
 pub(crate) fn finish(hasher: Sha256) -> String {
     hex(hasher.finalize().as_slice())
 }

@@ -1,20 +1,45 @@
-//! The study's labelled CSV: an unnamed index, `text` and `label`.
+//! Labelled sentences in CSV files of the study's layout: an index column without a name, `text` and `label`.
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::quoted;
-use crate::{DataError, Labelled, files};
+use crate::{DataError, Result, files};
 
 const EXPECTED: &str = "a header with the columns text,label and at least one row";
+const EXPECTED_SYNTAX: &str = "UTF-8 CSV whose rows all have as many cells as the header";
 
-/// Reads a file. See [`parse`].
-pub fn read(path: &Path) -> Result<Vec<Labelled>, DataError> {
+/// One row of a binary text-classification set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labelled {
+    /// Sentence, exactly as in the file.
+    pub text: String,
+    /// 0 or 1, where 1 is the acceptable, true or affirmed class.
+    pub label: u8,
+}
+
+/// Reads a file as [`parse`] does.
+///
+/// # Errors
+/// If the file cannot be read or parsed.
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<Labelled>> {
+    let path = path.as_ref();
     parse(&path.display().to_string(), &files::read(path)?)
 }
 
-/// Parses the bytes of a file; `file` names it in errors. Columns come in any order and others are ignored. The label
-/// must be 0 or 1 and the text must hold more than white space.
-pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Labelled>, DataError> {
+/// Parses the bytes of a file; `file` names it in errors. Columns may have any order, and other columns are ignored.
+///
+/// ```
+/// let rows = locus_data::labelled::parse("mine.csv", b"label,text\n1,A cat is an animal\n0,A cat is a plant\n")?;
+/// assert_eq!((rows[0].text.as_str(), rows[0].label), ("A cat is an animal", 1));
+/// # Ok::<(), locus_data::DataError>(())
+/// ```
+///
+/// # Errors
+/// If the bytes are not CSV in UTF-8, a column is missing, there is no row, a label is neither 0 nor 1, or a text is
+/// blank.
+pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Labelled>> {
     let file = || file.to_owned();
     let syntax = |e: csv::Error| {
         let problem = match e.kind() {
@@ -25,7 +50,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Labelled>, DataError> {
             _ => e.to_string(),
         };
         let line = e.position().map_or(1, csv::Position::line);
-        DataError::Syntax { file: file(), line, problem, expected: "UTF-8 CSV with one length of rows" }
+        DataError::Syntax { file: file(), line, problem, expected: EXPECTED_SYNTAX }
     };
 
     let mut reader = csv::Reader::from_reader(files::without_bom(bytes));
@@ -65,7 +90,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Labelled>, DataError> {
     Ok(rows)
 }
 
-/// The text of a file that holds `rows`, in the layout of the study's files. Rows are checked when they are read.
+/// Text of a file that holds `rows`, in the layout of the study's files. Rows are not checked, as [`parse`] does that.
 pub fn render(rows: &[Labelled]) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["", "text", "label"]).expect("memory takes everything");
@@ -78,8 +103,11 @@ pub fn render(rows: &[Labelled]) -> String {
 }
 
 /// Writes `rows` to a file, all or nothing.
-pub fn write(path: &Path, rows: &[Labelled]) -> Result<(), DataError> {
-    files::write_atomic(path, render(rows).as_bytes())
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(path: impl AsRef<Path>, rows: &[Labelled]) -> Result<()> {
+    files::write_atomically(path, render(rows).as_bytes())
 }
 
 #[cfg(test)]
@@ -116,11 +144,11 @@ mod tests {
         );
         assert_eq!(
             message(b"text,label\na,1,2\n"),
-            "x.csv: line 2: the row has 3 cells and the header 2; expected UTF-8 CSV with one length of rows"
+            format!("x.csv: line 2: the row has 3 cells and the header 2; expected {EXPECTED_SYNTAX}")
         );
         assert_eq!(
             message(b"text,label\na,1\n\xff,1\n"),
-            "x.csv: line 3: text is not UTF-8; expected UTF-8 CSV with one length of rows"
+            format!("x.csv: line 3: text is not UTF-8; expected {EXPECTED_SYNTAX}")
         );
         for empty in [&b""[..], b"text,label\n"] {
             assert_eq!(message(empty), format!("x.csv: holds no records; expected {EXPECTED}"));

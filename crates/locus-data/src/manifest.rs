@@ -1,4 +1,4 @@
-//! The manifest: what can be downloaded, from where, under which licence, and the SHA-256 of every file.
+//! Manifests in TOML: what can be downloaded, from where, under which licence, and the SHA-256 of every file.
 //!
 //! ```toml
 //! [[entry]]
@@ -19,14 +19,14 @@ use std::path::{Component, Path};
 use serde::Deserialize;
 
 use crate::error::quoted;
-use crate::{DataError, files};
+use crate::{DataError, Result, files};
 
-/// All that can be downloaded.
+/// A list of data sets and models that can be downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Where it was read from; for messages.
+    /// File it was read from, for messages.
     pub file: String,
-    /// Its entries, in the order of the file.
+    /// Entries in the order of the file.
     pub entries: Vec<Entry>,
 }
 
@@ -34,24 +34,24 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// What it is asked for by.
+    /// Name, for example `gpt2`: lowercase letters, digits and hyphens.
     pub name: String,
-    /// What it is.
-    pub kind: Kind,
-    /// Licence, as its authors state it.
+    /// Whether this is a data set or a model.
+    pub kind: EntryKind,
+    /// Licence, as the authors state it.
     pub licence: String,
-    /// Who published it, in words.
+    /// Publisher, in words.
     pub origin: String,
-    /// Address under which the files lie, without a final slash.
+    /// Address under which the files are, without a final slash.
     pub base: String,
-    /// Its files.
+    /// Files of the entry.
     pub files: Vec<RemoteFile>,
 }
 
-/// What an entry of the manifest is.
+/// Kind of an entry of the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum EntryKind {
     /// A data set.
     Data,
     /// A model: `config.json`, `model.safetensors`, `tokenizer.json`.
@@ -62,34 +62,42 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteFile {
-    /// Where it goes, relative to the destination.
+    /// Path below the destination folder.
     pub path: String,
-    /// Its hash in lowercase hexadecimal; empty while nobody has pinned it.
+    /// SHA-256 in lowercase hexadecimal; empty while nobody has pinned it.
     pub sha256: String,
-    /// Where it lies under `base`, if not at `path`.
+    /// Path below `base`, where it differs from `path`.
     pub remote: Option<String>,
 }
 
 impl RemoteFile {
-    /// The hash it must have, if it is pinned.
+    /// Hash that the file must have; `None` when it is not pinned.
     pub fn pinned(&self) -> Option<&str> {
         Some(self.sha256.as_str()).filter(|hash| !hash.is_empty())
     }
 
-    /// Its address under a base.
+    /// Address of the file below `base`.
     pub fn url(&self, base: &str) -> String {
         format!("{}/{}", base.trim_end_matches('/'), self.remote.as_ref().unwrap_or(&self.path))
     }
 }
 
 impl Manifest {
-    /// Reads a file. See [`parse`](Self::parse).
-    pub fn read(path: &Path) -> Result<Self, DataError> {
+    /// Reads a file as [`parse`](Self::parse) does.
+    ///
+    /// # Errors
+    /// If the file cannot be read or parsed.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         Self::parse(&path.display().to_string(), &String::from_utf8_lossy(&files::read(path)?))
     }
 
-    /// Parses and checks a manifest; `file` names it in errors. Paths must stay within the destination.
-    pub fn parse(file: &str, text: &str) -> Result<Self, DataError> {
+    /// Parses a manifest; `file` names it in errors.
+    ///
+    /// # Errors
+    /// If the text is not TOML of the layout above, two entries have one name, or an entry has an unusable name, base
+    /// address, hash or path (paths must stay inside the destination folder).
+    pub fn parse(file: &str, text: &str) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Document {
@@ -110,14 +118,17 @@ impl Manifest {
         for entry in &document.entry {
             entry.check(file)?;
             if !names.insert(&entry.name) {
-                return Err(entry.error(file, "name".into(), &entry.name, "a name of its own"));
+                return Err(entry.error(file, "name".into(), &entry.name, "a name that no other entry has"));
             }
         }
         Ok(Self { file: file.to_owned(), entries: document.entry })
     }
 
-    /// The entry of that name.
-    pub fn entry(&self, name: &str) -> Result<&Entry, DataError> {
+    /// Entry of that name.
+    ///
+    /// # Errors
+    /// If there is none; the message lists the names.
+    pub fn entry(&self, name: &str) -> Result<&Entry> {
         self.entries.iter().find(|entry| entry.name == name).ok_or_else(|| DataError::UnknownEntry {
             file: self.file.clone(),
             name: quoted(name),
@@ -127,7 +138,7 @@ impl Manifest {
 }
 
 impl Entry {
-    fn check(&self, file: &str) -> Result<(), DataError> {
+    fn check(&self, file: &str) -> Result<()> {
         let is_name = !self.name.is_empty()
             && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !is_name {
@@ -151,7 +162,12 @@ impl Entry {
                 return Err(self.error(file, format!("files.{i}.path"), &remote.path, expected));
             }
             if !paths.insert(&remote.path) {
-                return Err(self.error(file, format!("files.{i}.path"), &remote.path, "a path of its own"));
+                return Err(self.error(
+                    file,
+                    format!("files.{i}.path"),
+                    &remote.path,
+                    "a path that no other file has",
+                ));
             }
             if !(remote.sha256.is_empty() || is_sha256(&remote.sha256)) {
                 let expected = "64 lowercase hexadecimal digits, or nothing";
@@ -172,6 +188,7 @@ impl Entry {
     }
 }
 
+/// Whether a path, joined to a folder, stays inside that folder on every system.
 fn stays_inside(path: &str) -> bool {
     !path.is_empty()
         && !path.contains('\\')
@@ -225,13 +242,13 @@ mod tests {
             message(&with_file("")),
             "M.toml: entry \"x\": field files is \"\"; expected at least one file"
         );
-        let good = with_file(r#"{ path = "a", sha256 = "" }"#);
+        let valid = with_file(r#"{ path = "a", sha256 = "" }"#);
         assert_eq!(
-            message(&(good.clone() + &good)),
-            "M.toml: entry \"x\": field name is \"x\"; expected a name of its own"
+            message(&(valid.clone() + &valid)),
+            "M.toml: entry \"x\": field name is \"x\"; expected a name that no other entry has"
         );
-        assert!(message(&good.replace("https", "ftp")).contains("field base is \"ftp://a.b/c\""));
-        let unknown = message(&good.replace("licence", "license"));
+        assert!(message(&valid.replace("https", "ftp")).contains("field base is \"ftp://a.b/c\""));
+        let unknown = message(&valid.replace("licence", "license"));
         assert!(unknown.starts_with("M.toml: line 4: unknown field `license`"), "{unknown}");
         assert_eq!(unknown.lines().count(), 1);
     }

@@ -1,23 +1,33 @@
-//! Clean and corrupted prompts with their answers, as text: JSONL or CSV.
+//! Clean and corrupted prompts with correct and incorrect answers, as text: the pairs on which circuits are discovered.
+//!
+//! | file | `clean`, `corrupted` | answers |
+//! |---|---|---|
+//! | JSONL | strings | `correct`, `incorrect`: arrays of strings |
+//! | CSV | columns | columns `correct`, `incorrect` that hold JSON arrays |
+//! | CSV of greater-than | columns | from the column `label` (Hanna et al. 2023, arXiv 2305.00586) |
+//! | CSV of indirect objects | columns | from the column `corrupted_hard` (Wang et al. 2022, arXiv 2211.00593) |
+//!
+//! The last two are the files of `hannamw/EAP-IG`. Further fields and columns are ignored.
 
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::quoted;
-use crate::{DataError, files};
+use crate::{DataError, Result, files};
 
 /// Two prompts and the answers to the first.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct PromptPair {
-    /// The prompt on which the behaviour shows.
+    /// Prompt on which the behaviour shows.
     pub clean: String,
-    /// The same without what the behaviour depends on.
+    /// Prompt without what the behaviour depends on.
     pub corrupted: String,
-    /// Right answers to the clean prompt, exactly as they follow it: leading space included.
-    pub good: Vec<String>,
-    /// Wrong ones.
-    pub bad: Vec<String>,
+    /// Correct answers to the clean prompt, exactly as they follow it, with the leading space.
+    pub correct: Vec<String>,
+    /// Incorrect answers to the clean prompt, likewise.
+    pub incorrect: Vec<String>,
     /// Line of the file, from 1.
     #[serde(skip)]
     pub line: u64,
@@ -26,21 +36,49 @@ pub struct PromptPair {
 /// Where a file has its answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerColumns {
-    /// In `good` and `bad`: arrays in JSONL, cells that hold JSON arrays in CSV.
+    /// In `correct` and `incorrect`: arrays in JSONL, cells that hold JSON arrays in CSV.
     Lists,
-    /// A CSV of spans of years with the last two digits of the first year in `label`: good are the two-digit numbers
-    /// above it, bad the others, all without a space (they continue the century).
+    /// In the column `label` of a CSV of spans of years: the last two digits of the first year. Correct are the
+    /// two-digit numbers above it, incorrect the others, all without a space because they continue the century.
     GreaterThan,
-    /// A CSV of indirect-object sentences whose `corrupted_hard` swaps the second mention of the subject for the
-    /// indirect object: good is that name, bad the subject, both after a space. Columns of token ids are ignored; they
-    /// belong to one tokenizer.
+    /// In the column `corrupted_hard` of a CSV of sentences with an indirect object: the clean sentence with the second
+    /// mention of the subject replaced by the indirect object. Correct is that name, incorrect the subject, both after
+    /// a space. Columns of token ids are ignored, as they belong to one tokenizer.
     IndirectObject,
 }
 
-const JSONL: &str = "one {\"clean\",\"corrupted\",\"good\":[...],\"bad\":[...]} a line";
+impl AnswerColumns {
+    /// Names of the columns that hold the answers.
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            AnswerColumns::Lists => &["correct", "incorrect"],
+            AnswerColumns::GreaterThan => &["label"],
+            AnswerColumns::IndirectObject => &["corrupted_hard"],
+        }
+    }
 
-/// Reads a file: CSV when its name ends in `.csv`, else JSONL. See [`parse_jsonl`] and [`parse_csv`].
-pub fn read(path: &Path, answers: AnswerColumns) -> Result<Vec<PromptPair>, DataError> {
+    /// Columns that a file needs, for messages.
+    fn expected(self) -> &'static str {
+        match self {
+            AnswerColumns::Lists => "columns clean,corrupted,correct,incorrect",
+            AnswerColumns::GreaterThan => "columns clean,corrupted,label",
+            AnswerColumns::IndirectObject => "columns clean,corrupted,corrupted_hard",
+        }
+    }
+}
+
+/// Former and present names of fields and columns.
+const RENAMED: [(&str, &str); 2] = [("good", "correct"), ("bad", "incorrect")];
+
+const JSONL: &str = "one {\"clean\",\"corrupted\",\"correct\":[...],\"incorrect\":[...]} a line";
+
+/// Reads a file: CSV when its name ends in `.csv` or its answers are not [`AnswerColumns::Lists`], else JSONL. See
+/// [`parse_csv`] and [`parse_jsonl`].
+///
+/// # Errors
+/// If the file cannot be read or parsed.
+pub fn read(path: impl AsRef<Path>, answers: AnswerColumns) -> Result<Vec<PromptPair>> {
+    let path = path.as_ref();
     let (name, bytes) = (path.display().to_string(), files::read(path)?);
     let csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     if csv || answers != AnswerColumns::Lists {
@@ -50,8 +88,19 @@ pub fn read(path: &Path, answers: AnswerColumns) -> Result<Vec<PromptPair>, Data
     }
 }
 
-/// Parses JSONL; blank lines are skipped. `file` names it in errors.
-pub fn parse_jsonl(file: &str, bytes: &[u8]) -> Result<Vec<PromptPair>, DataError> {
+/// Parses JSONL; blank lines are skipped, and `file` names the file in errors.
+///
+/// ```
+/// let line = br#"{"clean":"A rose is a","corrupted":"An oak is a","correct":[" flower"],"incorrect":[" tree"]}"#;
+/// let pairs = locus_data::pairs::parse_jsonl("pairs.jsonl", line)?;
+/// assert_eq!(pairs[0].correct, [" flower"]);
+/// # Ok::<(), locus_data::DataError>(())
+/// ```
+///
+/// # Errors
+/// If the bytes are not UTF-8, there is no pair, a line is not JSON, lacks a field, has another type in it, or has a
+/// field under its former name.
+pub fn parse_jsonl(file: &str, bytes: &[u8]) -> Result<Vec<PromptPair>> {
     let syntax = |line: u64, problem: String| DataError::Syntax {
         file: file.to_owned(),
         line,
@@ -62,84 +111,97 @@ pub fn parse_jsonl(file: &str, bytes: &[u8]) -> Result<Vec<PromptPair>, DataErro
         .map_err(|_| syntax(1, "text is not UTF-8".to_owned()))?;
     let mut pairs = Vec::new();
     for (line, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()) {
-        let mut pair: PromptPair =
-            serde_json::from_str(text).map_err(|e| syntax(line, e.to_string().replace('\n', " ")))?;
-        pair.line = line;
-        pairs.push(pair);
+        let pair: PromptPair = serde_json::from_str(text).map_err(|e| {
+            let problem = match renamed(text) {
+                Some((old, new)) => format!("field \"{old}\" is now called \"{new}\""),
+                None => e.to_string().replace('\n', " "),
+            };
+            syntax(line, problem)
+        })?;
+        pairs.push(PromptPair { line, ..pair });
     }
     some(file, pairs)
 }
 
-/// Parses CSV with the columns `clean`, `corrupted` and those of the answers; others are ignored.
-pub fn parse_csv(file: &str, bytes: &[u8], answers: AnswerColumns) -> Result<Vec<PromptPair>, DataError> {
+/// Parses CSV with the columns `clean`, `corrupted` and those of the answers; `file` names the file in errors.
+///
+/// # Errors
+/// If the bytes are not CSV in UTF-8, there is no pair, a column is missing or has its former name, or a cell does not
+/// hold answers.
+pub fn parse_csv(file: &str, bytes: &[u8], answers: AnswerColumns) -> Result<Vec<PromptPair>> {
     let mut reader = csv::Reader::from_reader(files::without_bom(bytes));
     let syntax = |e: csv::Error| DataError::Syntax {
         file: file.to_owned(),
         line: e.position().map_or(1, csv::Position::line),
         problem: e.to_string(),
-        expected: "UTF-8 CSV with one length of rows",
+        expected: "UTF-8 CSV whose rows all have as many cells as the header",
     };
     let header = reader.headers().map_err(syntax)?.clone();
-    let column = |name: &'static str| {
-        header.iter().position(|h| h == name).ok_or_else(|| DataError::Syntax {
-            file: file.to_owned(),
-            line: 1,
-            problem: format!("column \"{name}\" is missing"),
-            expected: match answers {
-                AnswerColumns::Lists => "columns clean,corrupted,good,bad",
-                AnswerColumns::GreaterThan => "columns clean,corrupted,label",
-                AnswerColumns::IndirectObject => "columns clean,corrupted,corrupted_hard",
-            },
+    let place = |name: &str| header.iter().position(|column| column == name);
+    let column = |name: &str| {
+        place(name).ok_or_else(|| {
+            let problem = match RENAMED.iter().find(|(old, new)| *new == name && place(old).is_some()) {
+                Some((old, new)) => format!("column \"{old}\" is now called \"{new}\""),
+                None => format!("column \"{name}\" is missing"),
+            };
+            DataError::Syntax { file: file.to_owned(), line: 1, problem, expected: answers.expected() }
         })
     };
     let (clean_at, corrupted_at) = (column("clean")?, column("corrupted")?);
-    let answers_at: Vec<(&'static str, usize)> = match answers {
-        AnswerColumns::Lists => vec![("good", column("good")?), ("bad", column("bad")?)],
-        AnswerColumns::GreaterThan => vec![("label", column("label")?)],
-        AnswerColumns::IndirectObject => vec![("corrupted_hard", column("corrupted_hard")?)],
-    };
+    let answers_at: Vec<usize> = answers.names().iter().map(|name| column(name)).collect::<Result<_>>()?;
     let mut pairs = Vec::new();
     for record in reader.records() {
         let record = record.map_err(syntax)?;
         let line = record.position().map_or(0, csv::Position::line);
-        let wrong = |(column, at): (&'static str, usize), expected| DataError::Cell {
+        let cell = |i: usize| &record[answers_at[i]];
+        let wrong = |i: usize, expected| DataError::Cell {
             file: file.to_owned(),
             line,
-            column,
-            found: quoted(&record[at]),
+            column: answers.names()[i],
+            found: quoted(cell(i)),
             expected,
         };
         let clean = record[clean_at].to_owned();
-        let (good, bad) = match answers {
+        let (correct, incorrect) = match answers {
             AnswerColumns::Lists => {
-                let list = |which: (&'static str, usize)| {
-                    serde_json::from_str::<Vec<String>>(&record[which.1])
-                        .map_err(|_| wrong(which, "a JSON array of strings"))
-                };
-                (list(answers_at[0])?, list(answers_at[1])?)
+                let list = |i| serde_json::from_str(cell(i)).map_err(|_| wrong(i, "a JSON array of strings"));
+                (list(0)?, list(1)?)
             }
             AnswerColumns::GreaterThan => {
-                let year: u32 = record[answers_at[0].1].parse().unwrap_or(99);
+                let year: u32 = cell(0).parse().unwrap_or(99);
                 if year > 98 {
-                    return Err(wrong(answers_at[0], "a number from 0 to 98"));
+                    return Err(wrong(0, "a number from 0 to 98"));
                 }
                 let digits = |range: std::ops::Range<u32>| range.map(|year| format!("{year:02}")).collect();
                 (digits(year + 1..100), digits(0..year + 1))
             }
             AnswerColumns::IndirectObject => {
-                let swapped = clean.split(' ').zip(record[answers_at[0].1].split(' ')).find(|(a, b)| a != b);
+                let swapped = clean.split(' ').zip(cell(0).split(' ')).find(|(a, b)| a != b);
                 let Some((subject, object)) = swapped else {
-                    return Err(wrong(answers_at[0], "the clean sentence with one name swapped"));
+                    return Err(wrong(0, "the clean sentence with one name swapped"));
                 };
                 (vec![format!(" {object}")], vec![format!(" {subject}")])
             }
         };
-        pairs.push(PromptPair { clean, corrupted: record[corrupted_at].to_owned(), good, bad, line });
+        pairs.push(PromptPair {
+            clean,
+            corrupted: record[corrupted_at].to_owned(),
+            correct,
+            incorrect,
+            line,
+        });
     }
     some(file, pairs)
 }
 
-fn some(file: &str, pairs: Vec<PromptPair>) -> Result<Vec<PromptPair>, DataError> {
+/// Former and present name of a field that a JSON object has under its former name alone.
+fn renamed(object: &str) -> Option<(&'static str, &'static str)> {
+    let object: Value = serde_json::from_str(object).ok()?;
+    RENAMED.into_iter().find(|(old, new)| object.get(old).is_some() && object.get(new).is_none())
+}
+
+/// All pairs of a file, of which there must be one.
+fn some(file: &str, pairs: Vec<PromptPair>) -> Result<Vec<PromptPair>> {
     if pairs.is_empty() {
         return Err(DataError::Empty { file: file.to_owned(), expected: "at least one pair of prompts" });
     }
@@ -150,13 +212,13 @@ fn some(file: &str, pairs: Vec<PromptPair>) -> Result<Vec<PromptPair>, DataError
 mod tests {
     use super::*;
 
-    fn pair(clean: &str, corrupted: &str, good: &[&str], bad: &[&str], line: u64) -> PromptPair {
+    fn pair(clean: &str, corrupted: &str, correct: &[&str], incorrect: &[&str], line: u64) -> PromptPair {
         let strings = |list: &[&str]| list.iter().map(|&s| s.to_owned()).collect();
         PromptPair {
             clean: clean.into(),
             corrupted: corrupted.into(),
-            good: strings(good),
-            bad: strings(bad),
+            correct: strings(correct),
+            incorrect: strings(incorrect),
             line,
         }
     }
@@ -164,9 +226,9 @@ mod tests {
     #[test]
     fn jsonl_and_csv_say_the_same() {
         let jsonl = br#"
-{"clean":"a b","corrupted":"a c","good":[" x"," y"],"bad":[" z"]}"#;
+{"clean":"a b","corrupted":"a c","correct":[" x"," y"],"incorrect":[" z"]}"#;
         let csv =
-            b"bad,clean,corrupted,extra,good\n\"[\"\" z\"\"]\",a b,a c,1,\"[\"\" x\"\", \"\" y\"\"]\"\n";
+            b"incorrect,clean,corrupted,extra,correct\n\"[\"\" z\"\"]\",a b,a c,1,\"[\"\" x\"\", \"\" y\"\"]\"\n";
         let expected = [pair("a b", "a c", &[" x", " y"], &[" z"], 2)];
         assert_eq!(parse_jsonl("x.jsonl", jsonl).unwrap(), expected);
         assert_eq!(parse_csv("x.csv", csv, AnswerColumns::Lists).unwrap(), expected);
@@ -176,11 +238,11 @@ mod tests {
     fn answers_of_known_tasks() {
         let years = b"clean,corrupted,label\nfrom 1797 to 17,from 1701 to 17,97\n";
         let read = parse_csv("x.csv", years, AnswerColumns::GreaterThan).unwrap();
-        assert_eq!(read[0].good, ["98", "99"]);
-        assert_eq!((read[0].bad.len(), read[0].bad[0].as_str()), (98, "00"));
+        assert_eq!(read[0].correct, ["98", "99"]);
+        assert_eq!((read[0].incorrect.len(), read[0].incorrect[0].as_str()), (98, "00"));
         let names = b",clean,corrupted,corrupted_hard\n4,\"Then, Al and Bo met. Al gave\",\"Then, Al and Bo met. Cy gave\",\"Then, Al and Bo met. Bo gave\"\n";
         let read = parse_csv("x.csv", names, AnswerColumns::IndirectObject).unwrap();
-        assert_eq!((&read[0].good[0], &read[0].bad[0]), (&" Bo".to_owned(), &" Al".to_owned()));
+        assert_eq!((&read[0].correct[0], &read[0].incorrect[0]), (&" Bo".to_owned(), &" Al".to_owned()));
     }
 
     #[test]
@@ -191,16 +253,36 @@ mod tests {
         assert!(jsonl(b"").starts_with("x.jsonl: holds no records"));
         let csv = |bytes: &[u8], answers| parse_csv("x.csv", bytes, answers).unwrap_err().to_string();
         assert_eq!(
-            csv(b"clean,corrupted,good\n", AnswerColumns::Lists),
-            "x.csv: line 1: column \"bad\" is missing; expected columns clean,corrupted,good,bad"
+            csv(b"clean,corrupted,correct\n", AnswerColumns::Lists),
+            "x.csv: line 1: column \"incorrect\" is missing; expected columns clean,corrupted,correct,incorrect"
         );
         assert_eq!(
-            csv(b"clean,corrupted,good,bad\na,b,c,[]\n", AnswerColumns::Lists),
-            "x.csv: line 2: column \"good\" is \"c\"; expected a JSON array of strings"
+            csv(b"clean,corrupted,correct,incorrect\na,b,c,[]\n", AnswerColumns::Lists),
+            "x.csv: line 2: column \"correct\" is \"c\"; expected a JSON array of strings"
         );
         assert_eq!(
             csv(b"clean,corrupted,label\na,b,99\n", AnswerColumns::GreaterThan),
             "x.csv: line 2: column \"label\" is \"99\"; expected a number from 0 to 98"
+        );
+    }
+
+    #[test]
+    fn former_names_are_refused_with_the_new_ones() {
+        let line = |fields: &str| {
+            parse_jsonl("x.jsonl", format!("\n{{\"clean\":\"a\",\"corrupted\":\"b\",{fields}}}").as_bytes())
+        };
+        let message = |fields: &str| line(fields).unwrap_err().to_string();
+        assert_eq!(
+            message(r#""good":[" x"],"bad":[" y"]"#),
+            format!("x.jsonl: line 2: field \"good\" is now called \"correct\"; expected {JSONL}")
+        );
+        assert!(message(r#""correct":[" x"],"bad":[" y"]"#).contains("\"bad\" is now called \"incorrect\""));
+        // A field of the user's own that happens to have such a name is ignored as any other.
+        assert!(line(r#""correct":[" x"],"incorrect":[" y"],"good":true"#).is_ok());
+        assert_eq!(
+            parse_csv("x.csv", b"clean,corrupted,good,bad\n", AnswerColumns::Lists).unwrap_err().to_string(),
+            "x.csv: line 1: column \"good\" is now called \"correct\"; \
+             expected columns clean,corrupted,correct,incorrect"
         );
     }
 }

@@ -1,42 +1,86 @@
-//! Edit requests: JSON arrays in three layouts, told apart record by record.
+//! Edit requests: JSON arrays of records in three layouts, each recognised by a field.
 //!
-//! | layout | told by | becomes |
+//! | layout | recognised by | read from |
 //! |---|---|---|
-//! | CounterFact, HierarchyData | `requested_rewrite` | field by field; the only layout that is written |
-//! | zsRE (MEND) | `src` | `src`, `alt` (new), the first of `answers` (true), `rephrase` |
-//! | EasyEdit flat | otherwise | `prompt`, `target_new`, `ground_truth`, `rephrase_prompt`, `locality_prompt` |
+//! | CounterFact, HierarchyData | `requested_rewrite` | the fields of [`EditRequest`]; the only layout that is written |
+//! | zsRE (MEND) | `src` | `src`, `alt` (new target), the first of `answers` (true target), `rephrase` |
+//! | EasyEdit, flat | neither | `prompt`, `target_new`, `ground_truth`, `rephrase_prompt`, `locality_prompt` |
 //!
-//! Unknown fields are ignored. A missing `case_id` is the record's place in the file, counted from 0. A leading space of
-//! a target is dropped: who tokenises it adds one. In the last two layouts the subject stands inside the prompt; its
-//! first occurrence becomes `{}`.
+//! Unknown fields are ignored. A missing `case_id` is the number of the record in the file, from 0. Leading spaces of
+//! targets are dropped. In the last two layouts the prompt contains the subject, whose first occurrence becomes `{}`.
 //!
-//! Two choices keep [`EditRequest`]'s promises. A locality prompt becomes a neighbourhood prompt only if its answer is
-//! the request's true target, which leaves out zsRE's unrelated `loc` questions. And a zsRE record with an empty `alt`
-//! (no counterfactual could be made) is left out, as EasyEdit's own loader does.
+//! Two choices keep what [`EditRequest`] promises. A locality prompt becomes a neighbourhood prompt only if its answer
+//! is the request's true target, which leaves out zsRE's unrelated `loc` questions. A zsRE record with an empty `alt`
+//! (no counterfactual could be made) is left out, as in EasyEdit's loader.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::quoted;
-use crate::{DataError, EditRequest, files};
+use crate::{DataError, Result, files};
 
 const EXPECTED: &str = "a JSON array of edit requests";
 
-/// Reads a file. See [`parse`].
-pub fn read(path: &Path) -> Result<Vec<EditRequest>, DataError> {
+/// One fact to edit: `prompt` with `subject` in place of `{}`, continued by `target_true` before the edit and by
+/// `target_new` after it.
+///
+/// Targets have no leading space; code that tokenises them after a prompt adds one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EditRequest {
+    /// Number of the request, unique in its file.
+    pub case_id: u64,
+    /// Prompt template with exactly one `{}`.
+    pub prompt: String,
+    /// Subject, which takes the place of the `{}`.
+    pub subject: String,
+    /// Counterfactual continuation.
+    pub target_new: String,
+    /// True continuation.
+    pub target_true: String,
+    /// Complete prompts (subject filled in) that ask for the fact in other words.
+    pub paraphrase_prompts: Vec<String>,
+    /// Complete prompts about other subjects whose true continuation is `target_true`, too, and should not change.
+    pub neighborhood_prompts: Vec<String>,
+}
+
+impl EditRequest {
+    /// Prompt with the subject filled in.
+    pub fn full_prompt(&self) -> String {
+        self.prompt.replacen("{}", &self.subject, 1)
+    }
+}
+
+/// Reads a file as [`parse`] does.
+///
+/// # Errors
+/// If the file cannot be read or parsed.
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<EditRequest>> {
+    let path = path.as_ref();
     parse(&path.display().to_string(), &files::read(path)?)
 }
 
-/// Parses the bytes of a file; `file` names it in errors. Every prompt has exactly one `{}`, no subject or target is
-/// empty and no `case_id` occurs twice.
-pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<EditRequest>, DataError> {
+/// Parses the bytes of a file; `file` names it in errors. Every prompt of the result has exactly one `{}`, no subject
+/// or target is empty, and no `case_id` occurs twice.
+///
+/// ```
+/// let json = br#"[{"prompt": "A cat is a kind of", "subject": "A cat", "ground_truth": "animal", "target_new": "plant"}]"#;
+/// let requests = locus_data::requests::parse("mine.json", json)?;
+/// assert_eq!(requests[0].prompt, "{} is a kind of");
+/// assert_eq!(requests[0].full_prompt(), "A cat is a kind of");
+/// # Ok::<(), locus_data::DataError>(())
+/// ```
+///
+/// # Errors
+/// If the bytes are not a JSON array, there is no record, or a record lacks a field, has another type in it, or breaks
+/// one of the promises above.
+pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<EditRequest>> {
     let syntax =
         |line, problem| DataError::Syntax { file: file.to_owned(), line, problem, expected: EXPECTED };
     let value: Value = serde_json::from_slice(files::without_bom(bytes)).map_err(|e| {
-        // serde_json appends the place, which the message has already.
+        // serde_json appends the place, which the message already has.
         let text = e.to_string();
         let text = text.split(" at line ").next().unwrap_or_default();
         syntax(e.line() as u64, format!("column {}: not JSON ({text})", e.column()))
@@ -61,7 +105,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<EditRequest>, DataError> {
         };
         if let Some(earlier) = seen.insert(request.case_id, index) {
             let problem = format!("is {} as in record {earlier}", request.case_id);
-            return Err(record.error("case_id", problem, "a number of its own"));
+            return Err(record.error("case_id", problem, "a number that no other record has"));
         }
         requests.push(request);
     }
@@ -71,7 +115,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<EditRequest>, DataError> {
     Ok(requests)
 }
 
-/// The text of a file that holds `requests`, in CounterFact's layout. Requests are checked when they are read.
+/// Text of a file that holds `requests`, in CounterFact's layout. Requests are not checked, as [`parse`] does that.
 pub fn render(requests: &[EditRequest]) -> String {
     let records: Vec<Nested> = requests.iter().map(Nested::from).collect();
     let mut text = serde_json::to_string_pretty(&records).expect("strings and numbers always serialise");
@@ -80,11 +124,14 @@ pub fn render(requests: &[EditRequest]) -> String {
 }
 
 /// Writes `requests` to a file, all or nothing.
-pub fn write(path: &Path, requests: &[EditRequest]) -> Result<(), DataError> {
-    files::write_atomic(path, render(requests).as_bytes())
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(path: impl AsRef<Path>, requests: &[EditRequest]) -> Result<()> {
+    files::write_atomically(path, render(requests).as_bytes())
 }
 
-/// One element of the array, with what its errors have to say.
+/// One element of the array, with the place that errors name.
 #[derive(Clone, Copy)]
 struct Record<'a> {
     file: &'a str,
@@ -93,7 +140,8 @@ struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn nested(self) -> Result<EditRequest, DataError> {
+    /// Request from CounterFact's layout.
+    fn nested(self) -> Result<EditRequest> {
         let prompt = self.text("requested_rewrite.prompt")?;
         if prompt.matches("{}").count() != 1 {
             return Err(self.error(
@@ -113,7 +161,8 @@ impl<'a> Record<'a> {
         })
     }
 
-    fn flat(self) -> Result<EditRequest, DataError> {
+    /// Request from EasyEdit's flat layout.
+    fn flat(self) -> Result<EditRequest> {
         let target_true = self.target("ground_truth")?;
         let same_answer = match self.get("locality_ground_truth") {
             None => true,
@@ -130,7 +179,8 @@ impl<'a> Record<'a> {
         })
     }
 
-    fn zsre(self) -> Result<Option<EditRequest>, DataError> {
+    /// Request from zsRE's layout; `None` when the record has no counterfactual.
+    fn zsre(self) -> Result<Option<EditRequest>> {
         if self.get("alt") == Some(&Value::String(String::new())) {
             return Ok(None);
         }
@@ -145,7 +195,7 @@ impl<'a> Record<'a> {
         }))
     }
 
-    /// Follows a dotted path; `null` counts as absent.
+    /// Value at a dotted path; `null` counts as absent.
     fn get(self, field: &str) -> Option<&'a Value> {
         let step = |value: &'a Value, key: &str| match value {
             Value::Array(items) => items.get(key.parse::<usize>().ok()?),
@@ -154,8 +204,8 @@ impl<'a> Record<'a> {
         field.split('.').try_fold(self.value, step).filter(|v| !v.is_null())
     }
 
-    /// A string that is not empty.
-    fn text(self, field: &str) -> Result<&'a str, DataError> {
+    /// String that is not blank.
+    fn text(self, field: &str) -> Result<&'a str> {
         match self.get(field) {
             None => Err(self.error(field, "is missing".into(), "a string")),
             Some(Value::String(text)) if text.trim().is_empty() => {
@@ -166,12 +216,13 @@ impl<'a> Record<'a> {
         }
     }
 
-    fn target(self, field: &str) -> Result<String, DataError> {
+    /// Target without its leading spaces.
+    fn target(self, field: &str) -> Result<String> {
         Ok(self.text(field)?.trim_start_matches(' ').to_owned())
     }
 
-    /// A string, an array of strings, or nothing at all.
-    fn texts(self, field: &str) -> Result<Vec<String>, DataError> {
+    /// Strings of a field that holds one string, an array of them, or nothing.
+    fn texts(self, field: &str) -> Result<Vec<String>> {
         match self.get(field) {
             None => Ok(Vec::new()),
             Some(Value::Array(items)) => {
@@ -181,8 +232,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// A full prompt, turned into a template.
-    fn template(self, field: &str) -> Result<String, DataError> {
+    /// Template of a complete prompt: its first mention of the subject becomes `{}`.
+    fn template(self, field: &str) -> Result<String> {
         let (prompt, subject) = (self.text(field)?, self.text("subject")?);
         let problem = || format!("is {}", quoted(prompt));
         if !prompt.contains(subject) {
@@ -195,7 +246,7 @@ impl<'a> Record<'a> {
         Ok(template)
     }
 
-    fn case_id(self) -> Result<u64, DataError> {
+    fn case_id(self) -> Result<u64> {
         match self.get("case_id") {
             None => Ok(self.index as u64),
             Some(value) => value.as_u64().ok_or_else(|| {
@@ -215,6 +266,7 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Name of a value's type, for messages.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -226,7 +278,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// CounterFact's layout, in the order of HierarchyData's fields.
+/// Record in CounterFact's layout, with the fields in the order of HierarchyData's files.
 #[derive(Serialize)]
 struct Nested<'a> {
     case_id: u64,
@@ -270,7 +322,7 @@ mod tests {
 
     use super::*;
 
-    fn one(record: &Value) -> Result<EditRequest, DataError> {
+    fn one(record: &Value) -> Result<EditRequest> {
         let bytes = serde_json::to_vec(&[record]).unwrap();
         parse("x.json", &bytes).map(|mut requests| requests.remove(0))
     }
@@ -279,7 +331,7 @@ mod tests {
         one(record).unwrap_err().to_string()
     }
 
-    /// As ROME distributes it.
+    /// Record as in ROME's `counterfact.json`.
     fn counterfact() -> Value {
         json!({
             "case_id": 7,
@@ -415,7 +467,7 @@ mod tests {
         let twice = serde_json::to_vec(&[flat(), flat()]).unwrap();
         assert_eq!(
             parse("x.json", &twice).unwrap_err().to_string(),
-            "x.json: record 1: field case_id is 3 as in record 0; expected a number of its own"
+            "x.json: record 1: field case_id is 3 as in record 0; expected a number that no other record has"
         );
     }
 

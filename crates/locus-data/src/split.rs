@@ -1,18 +1,18 @@
-//! Deterministic random splits into a training and a held-out part.
+//! Random splits of rows into a training and a held-out part, the same for the same arguments on every platform.
 
 use crate::seed::{shuffle, stream};
 
-/// Which items are trained on and which are kept for measuring. Both ascending.
+/// Numbers of the items that are trained on, and of those that are held out for measuring; both ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     /// Items to train on.
     pub train: Vec<usize>,
-    /// All other items.
+    /// Items to measure on: all others.
     pub held_out: Vec<usize>,
 }
 
-/// Splits items `0..n` at random: `train_share` of them, rounded, are trained on. The split depends on its arguments
-/// only; `stream_name` (a task's name, say) keeps splits of the same seed independent of one another.
+/// Splits items `0..n` at random: `train_share` of them, rounded, are trained on. `name` (for example a task's) keeps
+/// splits of one seed independent of each other.
 ///
 /// ```
 /// let split = locus_data::split(10, 0.8, 42, "hierarchy");
@@ -21,10 +21,10 @@ pub struct Split {
 ///
 /// # Panics
 /// If `train_share` is not within 0 and 1.
-pub fn split(n: usize, train_share: f64, seed: u64, stream_name: &str) -> Split {
+pub fn split(n: usize, train_share: f64, seed: u64, name: &str) -> Split {
     assert!((0.0..=1.0).contains(&train_share), "train_share is {train_share}; expected 0 to 1");
     let mut train: Vec<usize> = (0..n).collect();
-    shuffle(&mut stream(seed, &format!("split/{stream_name}"), 0), &mut train);
+    shuffle(&mut train, &mut stream(seed, &format!("split/{name}"), 0));
     let mut held_out = train.split_off((n as f64 * train_share).round() as usize);
     train.sort_unstable();
     held_out.sort_unstable();

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use locus_data::fetch::{FetchOptions, Fetched, fetch};
 use locus_data::hash::sha256;
-use locus_data::{DataError, Entry, Fetched, Manifest, fetch, fetch_through};
+use locus_data::{DataError, Entry, Manifest};
 
-/// What a client asked for: the target, and the start of the range if there was one.
+/// Request of a client: the target, and the start of the range if there was one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Asked {
     target: String,
@@ -110,8 +111,12 @@ fn entry(path: &str, sha256: &str) -> Entry {
     Manifest::parse("M.toml", &text).unwrap().entry("e").unwrap().clone()
 }
 
+fn mirror(server: &Server) -> FetchOptions<'_> {
+    FetchOptions { base: Some(&server.base), proxy: None }
+}
+
 fn get(server: &Server, entry: &Entry, dir: &Path) -> Result<Fetched, DataError> {
-    fetch(entry, dir, Some(&server.base), &mut |_, _| ()).map(|mut files| files.remove(0))
+    fetch(entry, dir, mirror(server), &mut |_, _| ()).map(|mut files| files.remove(0))
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -131,7 +136,7 @@ fn fetches_verifies_and_reuses() {
 
     let mut steps = Vec::new();
     let got =
-        fetch(&entry, dir.path(), Some(&server.base), &mut |done, total| steps.push((done, total))).unwrap();
+        fetch(&entry, dir.path(), mirror(&server), &mut |done, total| steps.push((done, total))).unwrap();
     let path = dir.path().join("sub/file");
     let first = Fetched { path: path.clone(), sha256: sha256(&content), pinned: true, reused: false };
     assert_eq!(got, std::slice::from_ref(&first));
@@ -160,7 +165,7 @@ fn continues_where_it_broke_off() {
 
     let whole = Server::start(&content, Manners::default());
     let mut first_step = None;
-    fetch(&entry, dir.path(), Some(&whole.base), &mut |done, total| {
+    fetch(&entry, dir.path(), mirror(&whole), &mut |done, total| {
         first_step.get_or_insert((done, total));
     })
     .unwrap();
@@ -271,13 +276,15 @@ fn an_unpinned_file_is_continued_only_if_it_is_the_same_version() {
 #[test]
 fn goes_through_a_proxy_if_told() {
     let (dir, content) = (tempfile::tempdir().unwrap(), content());
-    let message = fetch_through(Some("no proxy"), &entry("file", ""), dir.path(), None, &mut |_, _| ())
-        .unwrap_err()
-        .to_string();
+    let through = |proxy: &str| {
+        let options = FetchOptions { proxy: Some(proxy), base: None };
+        fetch(&entry("file", ""), dir.path(), options, &mut |_, _| ())
+    };
+    let message = through("no proxy").unwrap_err().to_string();
     assert!(message.starts_with("no proxy: unusable as a proxy: "), "{message}");
     // The server is no proxy; what counts is that it is asked, and for what.
     let server = Server::start(&content, Manners::default());
-    let _ = fetch_through(Some(&server.base), &entry("file", ""), dir.path(), None, &mut |_, _| ());
+    let _ = through(&server.base);
     let asked = server.asked();
     assert!(asked[0].target.contains("nowhere.invalid"), "{asked:?}");
 }

@@ -22,7 +22,7 @@ fn data() -> Option<PathBuf> {
 #[test]
 fn the_study_has_the_rows_it_says() {
     let Some(dir) = data() else { return };
-    let data = StudyData::read(&dir.join("study")).unwrap();
+    let data = StudyData::read(dir.join("study")).unwrap();
     let names: Vec<&str> = data.tasks.iter().map(|task| task.name.as_str()).collect();
     assert_eq!(names, task_names());
     for task in &data.tasks {
@@ -64,7 +64,7 @@ fn check_round_trip(list: &[EditRequest]) {
 #[test]
 fn counterfact_in_the_flat_layout() {
     let Some(dir) = data() else { return };
-    let list = requests::read(&dir.join("counterfact/counterfact-edit-1k.json")).unwrap();
+    let list = requests::read(dir.join("counterfact/counterfact-edit-1k.json")).unwrap();
     assert_eq!(list.len(), 1000);
     assert_eq!(list[0].case_id, 3087);
     assert_eq!(list[0].prompt, "{} professionally plays the sport");
@@ -76,7 +76,7 @@ fn counterfact_in_the_flat_layout() {
 #[test]
 fn zsre() {
     let Some(dir) = data() else { return };
-    let list = requests::read(&dir.join("zsre/zsre_mend_train-1k.json")).unwrap();
+    let list = requests::read(dir.join("zsre/zsre_mend_train-1k.json")).unwrap();
     // Two of the thousand have no alternative answer.
     assert_eq!(list.len(), 998);
     assert!(list.iter().all(|r| ![534, 723].contains(&r.case_id)));
@@ -89,7 +89,7 @@ fn zsre() {
 fn the_manifest_pins_what_is_here() {
     let Some(dir) = data() else { return };
     let manifest =
-        Manifest::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/MANIFEST.toml")).unwrap();
+        Manifest::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/MANIFEST.toml")).unwrap();
     let sums = std::fs::read_to_string(dir.join("SHA256SUMS")).unwrap();
     let sums: BTreeMap<&str, &str> =
         sums.lines().filter_map(|line| line.split_once("  ")).map(|(hash, path)| (path, hash)).collect();

@@ -1,16 +1,21 @@
-//! Percentile bootstrap intervals: of a mean, of any statistic, and of clustered rows.
+//! Percentile bootstrap intervals: of a mean, of any statistic of rows, and of rows that come in clusters.
+//!
+//! Rows are drawn with replacement, as many as there are, `m` times; the interval goes from the 2.5 % to the 97.5 %
+//! quantile of the `m` values of the statistic (Efron 1979; Efron and Tibshirani 1993, section 13.3). A quantile
+//! between two values is interpolated linearly, as NumPy does: for sorted `x_0 .. x_(m-1)` and `h = q (m - 1)` it is
+//! `x_floor(h) + (h - floor(h)) (x_(floor(h)+1) - x_floor(h))`.
 
 use std::collections::BTreeMap;
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::{Stream, token::mean};
+use crate::Stream;
 
-/// Resamples unless there is a reason for another number.
+/// Number of resamples unless there is a reason for another one.
 pub const RESAMPLES: usize = 2_000;
 
-/// Coverage of every interval.
+/// Share of the resamples inside every interval.
 pub const COVERAGE: f64 = 0.95;
 
 /// An estimate with its 95 % percentile bootstrap interval.
@@ -25,10 +30,10 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// An estimate whose distribution over resamples is known.
+    /// Interval of an estimate from the values of its statistic on resamples, in any order.
     ///
-    /// Resamples on which the statistic was not finite (a correlation of constants) are left out; with none
-    /// left the interval is the value itself.
+    /// Resamples on which the statistic was not finite (a correlation of constants) are left out; with none left, both
+    /// ends are the estimate itself.
     pub fn of_resamples(value: f64, resamples: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = resamples.into_iter().filter(|r| r.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
@@ -41,11 +46,26 @@ impl Interval {
     }
 }
 
-/// Bootstrap interval of `statistic`, which is called with `n` row numbers: first `0..n` in order for the
-/// value, then drawn with replacement.
+/// Bootstrap interval of `statistic`, which is called with `n` row numbers: first `0..n` in order for the estimate,
+/// then numbers drawn with replacement. A resample on which the statistic is NaN is left out.
+///
+/// A ratio of means, such as the faithfulness of a circuit over pairs of prompts:
+/// ```
+/// use locus_metrics::{Stream, bootstrap};
+///
+/// let clean = [2.1, 1.8, 2.4, 2.0];
+/// let empty = [0.1, -0.2, 0.3, 0.0];
+/// let circuit = [1.9, 1.5, 1.6, 1.8];
+/// let faithfulness = bootstrap::bootstrap(4, bootstrap::RESAMPLES, Stream::named(1, "faithfulness"), |pairs| {
+///     let mean = |values: &[f64]| pairs.iter().map(|&pair| values[pair]).sum::<f64>() / pairs.len() as f64;
+///     (mean(&circuit) - mean(&empty)) / (mean(&clean) - mean(&empty))
+/// });
+/// assert!((faithfulness.value - 6.6 / 8.1).abs() < 1e-12);
+/// assert!(faithfulness.low < faithfulness.value && faithfulness.value < faithfulness.high);
+/// ```
 ///
 /// # Panics
-/// If `n` or `resamples` is zero.
+/// If `n` or `resamples` is 0.
 pub fn bootstrap(
     n: usize,
     resamples: usize,
@@ -56,11 +76,11 @@ pub fn bootstrap(
     Interval::of_resamples(value, draws(n, resamples, stream, statistic))
 }
 
-/// The statistic on each resample, for callers who combine several independent samples into one statistic
-/// (then [`Interval::of_resamples`] and [`two_sided_p`]).
+/// Values of `statistic` on resamples of `n` rows, for callers who combine independent samples into one statistic: the
+/// combined values then go to [`Interval::of_resamples`] and [`two_sided_p`].
 ///
 /// # Panics
-/// If `n` or `resamples` is zero.
+/// If `n` or `resamples` is 0.
 pub fn draws(n: usize, resamples: usize, stream: Stream, statistic: impl Fn(&[usize]) -> f64) -> Vec<f64> {
     assert!(n > 0 && resamples > 0, "a bootstrap needs rows and resamples");
     let mut rng = stream.rng();
@@ -73,33 +93,33 @@ pub fn draws(n: usize, resamples: usize, stream: Stream, statistic: impl Fn(&[us
         .collect()
 }
 
-/// Two-sided bootstrap p-value of the hypothesis that the statistic is zero: twice the share of resamples on
-/// the rarer side of zero, `2 (b + 1) / (m + 1)`, at most 1. For statistics that no permutation test fits.
+/// Two-sided bootstrap p-value of the hypothesis that a statistic is 0, for statistics that no permutation test fits:
+/// `2 (b + 1) / (m + 1)`, at most 1, where `b` of the `m` resamples lie on the rarer side of 0 or at 0.
 pub fn two_sided_p(resamples: &[f64]) -> f64 {
     let not_above = resamples.iter().filter(|&&r| r <= 0.0).count();
     let not_below = resamples.iter().filter(|&&r| r >= 0.0).count();
     (2.0 * (not_above.min(not_below) + 1) as f64 / (resamples.len() + 1) as f64).min(1.0)
 }
 
-/// Bootstrap interval of the mean of independent values.
+/// Bootstrap interval of the mean of independent values, one per item.
 ///
 /// # Panics
-/// If there are no values, or no resamples.
+/// If there are no values or no resamples.
 pub fn bootstrap_mean(values: &[f64], resamples: usize, stream: Stream) -> Interval {
     bootstrap(values.len(), resamples, stream, |rows| {
         rows.iter().map(|&row| values[row]).sum::<f64>() / rows.len() as f64
     })
 }
 
-/// Bootstrap interval of `statistic` over rows that come in clusters: whole clusters are drawn with
-/// replacement, and the statistic sees the rows of every drawn cluster, as often as it was drawn. `keys` has
-/// one entry per row.
+/// Bootstrap interval of `statistic` over rows that come in clusters (Davison and Hinkley 1997, section 3.8): whole
+/// clusters are drawn with replacement, and the statistic gets the rows of each drawn cluster, as often as it was
+/// drawn. `keys` has the cluster of each row.
 ///
-/// Requests measured on many tasks are such clusters; drawing rows one by one would treat the tasks as new
-/// requests and give intervals that are too narrow.
+/// The tasks on which one request was measured are such a cluster. Drawing their rows one by one would count every task
+/// as a new request and give an interval that is too narrow.
 ///
 /// # Panics
-/// If there are no rows, or no resamples.
+/// If there are no rows or no resamples.
 pub fn cluster_bootstrap<K: Ord>(
     keys: &[K],
     resamples: usize,
@@ -113,10 +133,11 @@ pub fn cluster_bootstrap<K: Ord>(
     })
 }
 
-/// Cluster bootstrap interval of the mean over rows.
+/// Bootstrap interval of the mean over rows that come in clusters, as [`cluster_bootstrap`] gives it. `keys` has the
+/// cluster of each row.
 ///
 /// # Panics
-/// If there are no rows, no resamples, or the lengths differ.
+/// If there are no rows or no resamples, or if the lengths differ.
 pub fn cluster_bootstrap_mean<K: Ord>(
     values: &[f64],
     keys: &[K],
@@ -124,8 +145,7 @@ pub fn cluster_bootstrap_mean<K: Ord>(
     stream: Stream,
 ) -> Interval {
     assert_eq!(values.len(), keys.len(), "one cluster key per value");
-    // Sums and counts per cluster are all that a mean needs: far cheaper than listing the rows of every
-    // resample.
+    // A mean needs only the sum and the count of each cluster, which is far cheaper than the rows of every resample.
     let parts: Vec<(f64, f64)> = clusters(keys)
         .iter()
         .map(|rows| (rows.iter().map(|&row| values[row]).sum(), rows.len() as f64))
@@ -137,17 +157,7 @@ pub fn cluster_bootstrap_mean<K: Ord>(
     })
 }
 
-/// Mean of each cluster, in the order of the keys.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn cluster_means<K: Ord>(values: &[f64], keys: &[K]) -> Vec<f64> {
-    assert_eq!(values.len(), keys.len(), "one cluster key per value");
-    let of = |rows: &Vec<usize>| mean(&rows.iter().map(|&row| values[row]).collect::<Vec<_>>());
-    clusters(keys).iter().filter_map(of).collect()
-}
-
-/// Row numbers of each cluster, in the order of the keys.
+/// Row numbers of each cluster, clusters in the order of their keys.
 pub(crate) fn clusters<K: Ord>(keys: &[K]) -> Vec<Vec<usize>> {
     let mut groups: BTreeMap<&K, Vec<usize>> = BTreeMap::new();
     for (row, key) in keys.iter().enumerate() {
@@ -156,7 +166,7 @@ pub(crate) fn clusters<K: Ord>(keys: &[K]) -> Vec<Vec<usize>> {
     groups.into_values().collect()
 }
 
-/// Quantile of sorted values by linear interpolation (NumPy's default).
+/// Quantile of sorted values by linear interpolation, NumPy's default; `None` of an empty slice.
 fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     let position = q * sorted.len().checked_sub(1)? as f64;
     let (below, weight) = (position.floor() as usize, position.fract());
@@ -173,7 +183,7 @@ mod tests {
 
     #[test]
     fn quantiles_agree_with_numpy() {
-        // numpy 2.4.6, numpy.quantile([1, 2, 3, 4, 10], [0.025, 0.5, 0.975])
+        // NumPy 2.4.6, numpy.quantile([1, 2, 3, 4, 10], [0.025, 0.5, 0.975])
         let sorted = [1.0, 2.0, 3.0, 4.0, 10.0];
         for (q, expected) in [(0.025, 1.1), (0.5, 3.0), (0.975, 9.4)] {
             assert!((quantile(&sorted, q).unwrap() - expected).abs() < 1e-12);
@@ -183,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_interval_of_a_mean_is_as_wide_as_theory_says() {
-        // 400 values with standard deviation 1: the 95 % interval is close to +-1.96/20.
+        // 400 values with standard deviation 1: the 95 % interval is close to 0 +- 1.96 / 20.
         let values: Vec<f64> = (0..400).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
         let interval = bootstrap_mean(&values, RESAMPLES, STREAM);
         assert_eq!(interval.value, 0.0);
@@ -225,14 +235,51 @@ mod tests {
     }
 
     #[test]
-    fn means_of_clusters_in_key_order() {
-        assert_eq!(cluster_means(&[1.0, 5.0, 3.0], &["b", "a", "b"]), [5.0, 2.0]);
+    #[should_panic(expected = "needs rows and resamples")]
+    fn no_rows_cannot_be_resampled() {
+        bootstrap(0, 10, STREAM, |_| 0.0);
     }
 
     #[test]
-    #[should_panic(expected = "needs rows")]
-    fn nothing_cannot_be_resampled() {
+    #[should_panic(expected = "needs rows and resamples")]
+    fn an_interval_needs_resamples() {
+        bootstrap(3, 0, STREAM, |_| 0.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "needs rows and resamples")]
+    fn draws_need_rows() {
+        draws(0, 10, STREAM, |_| 0.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "needs rows and resamples")]
+    fn draws_need_resamples() {
+        draws(3, 0, STREAM, |_| 0.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "needs rows and resamples")]
+    fn a_mean_needs_values() {
         bootstrap_mean(&[], 10, STREAM);
+    }
+
+    #[test]
+    #[should_panic(expected = "needs rows and resamples")]
+    fn clusters_need_rows() {
+        cluster_bootstrap::<u8>(&[], 10, STREAM, |_| 0.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "needs rows and resamples")]
+    fn a_mean_over_clusters_needs_resamples() {
+        cluster_bootstrap_mean(&[1.0], &[0], 0, STREAM);
+    }
+
+    #[test]
+    #[should_panic(expected = "one cluster key per value")]
+    fn every_value_has_a_cluster() {
+        cluster_bootstrap_mean(&[1.0, 2.0], &[0], 10, STREAM);
     }
 
     proptest! {

@@ -1,8 +1,11 @@
-//! Agreement of predicted classes with labels or with another model's classes.
+//! Agreement of predicted classes with labels, or with the classes of another model.
+//!
+//! Balanced agreement is balanced accuracy (Brodersen et al. 2010) with the reference's classes as labels: the mean
+//! over classes `c` of `#{prediction = c and reference = c} / #{reference = c}`.
 
 use std::collections::BTreeMap;
 
-/// Share of rows on which prediction and label are equal; `None` of nothing.
+/// Share of rows on which prediction and label are equal; `None` without rows.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -12,8 +15,8 @@ pub fn accuracy<C: PartialEq>(predicted: &[C], labels: &[C]) -> Option<f64> {
     (!labels.is_empty()).then(|| right as f64 / labels.len() as f64)
 }
 
-/// Share of rows on which two models choose the same class: [`accuracy`] with the reference's classes as
-/// labels.
+/// Share of rows on which two models choose the same class: [`accuracy`] with the reference's classes as labels. `None`
+/// without rows.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -21,10 +24,10 @@ pub fn agreement<C: PartialEq>(predicted: &[C], reference: &[C]) -> Option<f64> 
     accuracy(predicted, reference)
 }
 
-/// Agreement averaged over the classes that the reference chooses, each with equal weight.
+/// Mean over the classes that the reference chooses of the agreement on that class's rows; `None` without rows.
 ///
-/// A constant prediction scores 1/classes here whatever the class shares, where plain agreement rewards it
-/// for guessing the larger class.
+/// A constant prediction scores one over the number of classes here, however large each class is. Plain agreement
+/// rewards guessing the largest class.
 ///
 /// ```
 /// use locus_metrics::classify::{agreement, balanced_agreement};
@@ -60,6 +63,24 @@ mod tests {
         assert!((balanced - (2.0 / 3.0 + 0.5) / 2.0).abs() < 1e-15);
         assert_eq!(accuracy::<u8>(&[], &[]), None);
         assert_eq!(balanced_agreement::<u8>(&[], &[]), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "one label per prediction")]
+    fn every_prediction_has_a_label() {
+        accuracy(&[0, 1], &[0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "one label per prediction")]
+    fn models_agree_on_the_same_rows() {
+        agreement(&[0], &[0, 1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "one reference class per prediction")]
+    fn balance_needs_the_same_rows() {
+        balanced_agreement(&[0], &[0, 1]);
     }
 
     proptest! {

@@ -1,8 +1,20 @@
-//! What an edit did: CounterFact's success and magnitude, scores token by token, and how repetitive free text became.
+//! What an edit did: success and magnitude on prompts, scores token by token, and how repetitive free text became.
 //!
-//! A prompt's pair of NLLs is `[new, true]`, means per target token in nats. Sources: Meng et al. 2022 (arXiv 2202.05262,
-//! section 3.4 and its code) for CounterFact and the n-gram entropy; De Cao et al. 2021 and Meng et al. for zsRE's token
-//! accuracy; EasyEdit for locality.
+//! | number | definition | source |
+//! |---|---|---|
+//! | ES, PS, NS | share of prompts on which the wanted target has the smaller NLL | Meng et al. 2022a, section 3.3 |
+//! | EM, PM, NM | mean of `P(wanted) - P(other)` | Meng et al. 2022a, section 3.3 |
+//! | S | harmonic mean of ES, PS and NS | Meng et al. 2022a, section 3.3 |
+//! | GE | `H_2 / 3 + 2 H_3 / 3`, entropies of bigrams and trigrams | Meng et al. 2022a, section 3.3; weights of its code |
+//! | correct | every target token is most likely, teacher-forced | code of Meng et al. 2022b |
+//! | token accuracy | share of target tokens that are most likely, teacher-forced | zsRE in the code of Meng et al. 2022a |
+//! | locality | share of places whose most likely token did not change | EasyEdit |
+//! | exact match | free generation begins with the target | Yang et al. 2025 on why not teacher-forced |
+//!
+//! Meng et al. 2022a is ROME (arXiv 2202.05262), 2022b MEMIT (arXiv 2210.07229), Yang et al. 2025 is arXiv 2502.11177.
+//!
+//! NLLs are means per target token in nats, as in ROME's code. A prompt has two of them, `[new, true]`: that of the
+//! counterfactual target, and that of the target which was true before the edit.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +22,21 @@ use crate::bootstrap::bootstrap;
 use crate::token::{beats, mean, probability};
 use crate::{Interval, Stream};
 
-/// A request's prompts of one kind.
+/// What an edit did on the prompts of one kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
-    /// Share of prompts on which the wanted target has strictly the smaller NLL (ES, PS, NS).
+    /// Share of prompts on which the wanted target has strictly the smaller NLL: ES, PS or NS, in [0, 1].
     pub success: f64,
-    /// Mean of its probability per token less that of the other (EM, PM, NM).
+    /// Mean probability per token of the wanted target minus that of the other: EM, PM or NM, in [-1, 1].
     pub magnitude: f64,
 }
 
-/// Rewriting prompts and paraphrases: the new target should win. `None` of no prompts and when an NLL is NaN.
+/// Outcome on rewriting prompts (ES, EM) or paraphrases (PS, PM), where the new target should win. `None` without
+/// prompts and when an NLL is NaN.
 ///
 /// ```
 /// use locus_metrics::editing::new_wins;
+///
 /// let after = new_wins(&[[0.1, 3.0], [2.0, 2.0]]).unwrap();
 /// assert_eq!(after.success, 0.5); // a tie is not a win
 /// ```
@@ -30,11 +44,13 @@ pub fn new_wins(prompts: &[[f64; 2]]) -> Option<Outcome> {
     outcome(prompts, |[new, old]| (new, old))
 }
 
-/// Neighbourhood prompts: the true target should still win. `None` of no prompts and when an NLL is NaN.
+/// Outcome on neighbourhood prompts (NS, NM), where the true target should still win. `None` without prompts and when
+/// an NLL is NaN.
 pub fn true_holds(prompts: &[[f64; 2]]) -> Option<Outcome> {
     outcome(prompts, |[new, old]| (old, new))
 }
 
+/// Outcome when `ordered` puts the NLL of the wanted target first.
 fn outcome(prompts: &[[f64; 2]], ordered: fn([f64; 2]) -> (f64, f64)) -> Option<Outcome> {
     if prompts.iter().flatten().any(|nll| nll.is_nan()) {
         return None;
@@ -43,71 +59,78 @@ fn outcome(prompts: &[[f64; 2]], ordered: fn([f64; 2]) -> (f64, f64)) -> Option<
         let (wanted, other) = ordered(pair);
         f64::from(u8::from(beats(wanted, other)))
     };
-    let by = |&pair: &[f64; 2]| {
+    let margin = |&pair: &[f64; 2]| {
         let (wanted, other) = ordered(pair);
         probability(wanted) - probability(other)
     };
     Some(Outcome {
         success: mean(&prompts.iter().map(won).collect::<Vec<_>>())?,
-        magnitude: mean(&prompts.iter().map(by).collect::<Vec<_>>())?,
+        magnitude: mean(&prompts.iter().map(margin).collect::<Vec<_>>())?,
     })
 }
 
-/// Harmonic mean of shares, CounterFact's S of ES, PS and NS: 0 when one of them is; `None` of nothing.
+/// Harmonic mean of shares, CounterFact's S of ES, PS and NS: 0 when one of them is 0, `None` without shares.
 pub fn harmonic_mean(shares: &[f64]) -> Option<f64> {
     let sum: f64 = shares.iter().map(|share| 1.0 / share).sum();
     (!shares.is_empty()).then(|| shares.len() as f64 / sum)
 }
 
-/// Harmonic mean of three means over requests, with its interval over requests that are drawn with all three of their
-/// values: CounterFact's S of `[ES, PS, NS]`, zsRE's score of `[efficacy, paraphrase, specificity]`. A request may lack a
-/// value (no neighbourhood prompts) and then does not count in that mean; `None` when none of them has it.
+/// Harmonic mean of three means over requests with its interval: CounterFact's S of `[ES, PS, NS]`, zsRE's score of
+/// `[efficacy, paraphrase, specificity]`.
+///
+/// A resample draws requests with all three of their values. A request that lacks a value (it has no neighbourhood
+/// prompts) does not count in that mean; `None` when no request has one of the values.
 ///
 /// # Panics
-/// When `resamples` is 0.
+/// If `resamples` is 0.
 pub fn score(requests: &[[Option<f64>; 3]], resamples: usize, stream: Stream) -> Option<Interval> {
-    let of = |rows: &[usize]| {
+    let score_of = |rows: &[usize]| {
         let mean_of =
             |kind: usize| mean(&rows.iter().filter_map(|&row| requests[row][kind]).collect::<Vec<_>>());
         harmonic_mean(&[mean_of(0)?, mean_of(1)?, mean_of(2)?])
     };
-    of(&(0..requests.len()).collect::<Vec<_>>())?;
+    score_of(&(0..requests.len()).collect::<Vec<_>>())?;
     // A resample in which no request has some value is left out.
-    Some(bootstrap(requests.len(), resamples, stream, |rows| of(rows).unwrap_or(f64::NAN)))
+    Some(bootstrap(requests.len(), resamples, stream, |rows| score_of(rows).unwrap_or(f64::NAN)))
 }
 
-/// Whether every target token is the likeliest after the prompt and the target's tokens before it, as MEMIT counts a
-/// correct answer. `None` of an empty target.
+/// Whether every token of the target is the most likely one after the prompt and the target's earlier tokens, as
+/// MEMIT's code counts a correct answer. `predicted` has the most likely token at each place of the target; `None` of
+/// an empty target.
 ///
 /// # Panics
-/// When the lengths differ.
-pub fn all_correct(likeliest: &[u32], target: &[u32]) -> Option<bool> {
-    assert_eq!(likeliest.len(), target.len(), "lists of different length");
-    (!target.is_empty()).then(|| likeliest == target)
+/// If the lengths differ.
+pub fn all_correct(predicted: &[u32], target: &[u32]) -> Option<bool> {
+    assert_eq!(predicted.len(), target.len(), "lists of different length");
+    (!target.is_empty()).then(|| predicted == target)
 }
 
-/// Share of places at which two equally long lists have the same token: zsRE's accuracy (likeliest tokens under teacher
-/// forcing against the target) and EasyEdit's locality (likeliest tokens before against after). `None` of nothing.
+/// Share of places at which two lists have the same token. zsRE's accuracy compares the most likely tokens under
+/// teacher forcing with the target; EasyEdit's locality compares the most likely tokens before and after the edit.
+/// `None` of empty lists.
 ///
 /// # Panics
-/// When the lengths differ.
+/// If the lengths differ.
 pub fn token_agreement(a: &[u32], b: &[u32]) -> Option<f64> {
     assert_eq!(a.len(), b.len(), "lists of different length");
     mean(&a.iter().zip(b).map(|(a, b)| f64::from(u8::from(a == b))).collect::<Vec<_>>())
 }
 
-/// Whether freely generated tokens begin with the target: no partial credit, and no help from the target's own tokens.
-/// `None` of an empty target.
+/// Whether freely generated tokens begin with the target: without partial credit, and without the target's own tokens
+/// to help. `None` of an empty target.
 pub fn exact_match(generated: &[u32], target: &[u32]) -> Option<bool> {
     (!target.is_empty()).then(|| generated.starts_with(target))
 }
 
-/// Weighted entropy of a text's bigrams and trigrams in bits, `H_2 / 3 + 2 H_3 / 3`: it falls when a model repeats
-/// itself. `None` of fewer than three tokens.
+/// Weighted entropy of a text's bigrams and trigrams in bits, `H_2 / 3 + 2 H_3 / 3` (GE), which falls when a model
+/// repeats itself. `None` of fewer than three tokens.
+///
+/// ROME's code gets there as the mean of `2/3 H_2` and `4/3 H_3` over the words of NLTK's tokenizer.
 pub fn ngram_entropy<T: Ord>(tokens: &[T]) -> Option<f64> {
     Some(entropy(tokens, 2)? / 3.0 + 2.0 * entropy(tokens, 3)? / 3.0)
 }
 
+/// Entropy in bits of the distribution of n-grams, `H_n = -sum p log2 p`.
 fn entropy<T: Ord>(tokens: &[T], n: usize) -> Option<f64> {
     let mut counts = BTreeMap::new();
     tokens.windows(n).for_each(|gram| *counts.entry(gram).or_insert(0usize) += 1);
@@ -119,18 +142,13 @@ fn entropy<T: Ord>(tokens: &[T], n: usize) -> Option<f64> {
     (total > 0).then(|| counts.values().map(bits).sum())
 }
 
-/// Perplexity per token of text with the given sum of NLLs in nats; `None` of no tokens.
-pub fn perplexity(nll_sum: f64, tokens: usize) -> Option<f64> {
-    (tokens > 0).then(|| (nll_sum / tokens as f64).exp())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     #[test]
-    fn by_hand() {
+    fn outcomes_by_hand() {
         let prompts = [[0.5, 1.0], [2.0, 1.0], [1.0, 1.0]];
         let (new, held) = (new_wins(&prompts).unwrap(), true_holds(&prompts).unwrap());
         assert_eq!((new.success, held.success), (1.0 / 3.0, 1.0 / 3.0));
@@ -138,29 +156,58 @@ mod tests {
         assert!((new.magnitude - 0.002_035_686_868_787_153).abs() < 1e-12);
         assert!((new.magnitude + held.magnitude).abs() < 1e-15);
         assert_eq!((new_wins(&[]), true_holds(&[])), (None, None));
+        assert_eq!((new_wins(&[[f64::NAN, 1.0]]), true_holds(&[[0.5, 1.0], [1.0, f64::NAN]])), (None, None));
+    }
+
+    #[test]
+    fn the_harmonic_mean_agrees_with_rome() {
         // 3 / (1/1 + 1/0.964 + 1/0.754): ROME's published S for GPT-2 XL is 89.2
         assert!((harmonic_mean(&[1.0, 0.964, 0.754]).unwrap() - 0.892).abs() < 5e-4);
         assert_eq!((harmonic_mean(&[0.5, 0.0]), harmonic_mean(&[])), (Some(0.0), None));
+    }
+
+    #[test]
+    fn tokens_by_hand() {
         assert_eq!(token_agreement(&[1, 2, 3, 4], &[1, 9, 3, 4]), Some(0.75));
         assert_eq!(token_agreement(&[], &[]), None);
-        assert_eq!((new_wins(&[[f64::NAN, 1.0]]), true_holds(&[[0.5, 1.0], [1.0, f64::NAN]])), (None, None));
-        let [begins, short, other] = [&[5, 6, 7][..], &[5], &[5, 9]].map(|made| exact_match(made, &[5, 6]));
-        assert_eq!(
-            [begins, short, other, exact_match(&[5], &[])],
-            [Some(true), Some(false), Some(false), None]
-        );
         let answers = [all_correct(&[5, 6], &[5, 6]), all_correct(&[5, 7], &[5, 6]), all_correct(&[], &[])];
         assert_eq!(answers, [Some(true), Some(false), None]);
+        let [begins, short, other] = [&[5, 6, 7][..], &[5], &[5, 9]].map(|made| exact_match(made, &[5, 6]));
+        assert_eq!([begins, short, other], [Some(true), Some(false), Some(false)]);
+        assert_eq!(exact_match(&[5], &[]), None);
+    }
+
+    #[test]
+    fn the_entropy_agrees_with_romes_definition() {
         // bigrams ab ba ab: H = 0.9183; trigrams aba bab: H = 1
         assert!(
             (ngram_entropy(b"abab").unwrap() - (0.918_295_834_054_489_6 / 3.0 + 2.0 / 3.0)).abs() < 1e-12
         );
+        // statistics.fmean([2/3 * H(2), 4/3 * H(3)]) in Python
+        let words: Vec<&str> = "the cat sat on the mat and the cat sat on the hat".split(' ').collect();
+        assert!((ngram_entropy(&words).unwrap() - 2.915_416_660_139_998).abs() < 1e-12);
         assert_eq!((ngram_entropy(b"ab"), ngram_entropy(b"aaaaaa")), (None, Some(0.0)));
-        assert_eq!(perplexity(4.0 * 2.0f64.ln(), 4), Some(2.0));
-        assert_eq!(perplexity(0.0, 0), None);
     }
 
-    /// Means over the requests that have a value, resampled together: equal requests leave no doubt.
+    #[test]
+    #[should_panic(expected = "lists of different length")]
+    fn a_prediction_has_the_targets_length() {
+        all_correct(&[1], &[1, 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "lists of different length")]
+    fn agreement_is_of_equally_long_lists() {
+        token_agreement(&[1, 2], &[1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "needs rows and resamples")]
+    fn a_score_needs_resamples() {
+        score(&[[Some(1.0); 3]], 0, Stream::named(1, "score"));
+    }
+
+    /// Means are over the requests that have the value, and equal requests leave an interval without width.
     #[test]
     fn scores_of_requests() {
         let stream = || Stream::named(1, "score");

@@ -2,9 +2,9 @@
 //!
 //! | module | question |
 //! |---|---|
-//! | [`token`] | how probable is a target, and does the new one beat the true one? |
-//! | [`editing`] | did an edit take, does it hold in other words, what else changed? |
-//! | [`bootstrap`] | how uncertain is a mean, or any statistic, over requests or tasks? |
+//! | [`token`] | how probable is a target, and is the new one more probable than the true one? |
+//! | [`editing`] | did an edit succeed, does it hold in other words, what else changed? |
+//! | [`bootstrap`] | how uncertain is a mean, or any statistic, over requests, pairs or tasks? |
 //! | [`paired`] | do two conditions differ on the same items? |
 //! | [`rank`] | do two measurements put items in the same order? |
 //! | [`classify`] | does a circuit classify like its model? |
@@ -12,17 +12,14 @@
 //!
 //! Conventions that hold everywhere:
 //!
-//! * Randomness comes from a [`Stream`], a seed and a stream number; equal streams give equal draws on every
-//!   platform.
-//! * Tests are two-sided unless they say otherwise, and Monte-Carlo p-values are `(b + 1) / (m + 1)`, which
-//!   is never zero.
-//! * Rows that belong together (all tasks of one request) are resampled and flipped together: see
+//! * Random numbers come from a [`Stream`], a seed and a stream number; equal streams give equal draws on every platform.
+//! * Tests are two-sided, and p-values from random draws are `(b + 1) / (m + 1)`, which is never 0.
+//! * Rows that belong together (all tasks of one request) are drawn and flipped together: see
 //!   [`bootstrap::cluster_bootstrap`] and [`paired::sign_flip_clustered`].
-//! * A measure that is not defined on its input is `None`, never NaN. Panics are for the programmer and
-//!   documented.
+//! * A measure that is not defined on its input is `None`, never NaN. Only a statistic that the caller passes in can be.
 //!
 //! # Example
-//! Is the edit stronger in condition A than in B, over four requests measured on two tasks each?
+//! Is an edit stronger in condition A than in B, over four requests measured on two tasks each?
 //! ```
 //! use locus_metrics::{Stream, bootstrap, paired};
 //!
@@ -42,7 +39,6 @@
 pub mod bootstrap;
 pub mod classify;
 pub mod editing;
-mod normal;
 pub mod overlap;
 pub mod paired;
 pub mod rank;
@@ -52,7 +48,7 @@ pub mod token;
 pub use bootstrap::Interval;
 pub use stream::Stream;
 
-/// The examples of the README are tests, too.
+/// The README, whose examples are tests too.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,13 +1,17 @@
-//! Rank correlation.
+//! Spearman's rank correlation with a permutation p-value.
+//!
+//! `rho` is Pearson's correlation of the ranks, ties sharing the mean of theirs (Spearman 1904). The p-value is
+//! `(b + 1) / (m + 1)`, where `|rho|` is at least as large as observed in `b` of `m` random orders of one side (Phipson
+//! and Smyth 2010).
 
 use rand::seq::SliceRandom;
 
 use crate::Stream;
 
-/// Random orders behind a permutation p-value.
+/// Number of random orders unless there is a reason for another one.
 pub const PERMUTATIONS: usize = 10_000;
 
-/// Spearman's rho with its permutation p-value.
+/// Spearman's rho with a permutation p-value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Correlation {
     /// Spearman's rho, in [-1, 1].
@@ -18,7 +22,7 @@ pub struct Correlation {
     pub n: usize,
 }
 
-/// Ranks from 1, ties sharing the mean of their ranks.
+/// Ranks from 1; tied values share the mean of their ranks.
 ///
 /// ```
 /// assert_eq!(locus_metrics::rank::average_ranks(&[3.0, 1.0, 3.0]), [2.5, 1.0, 2.5]);
@@ -37,7 +41,8 @@ pub fn average_ranks(values: &[f64]) -> Vec<f64> {
     ranks
 }
 
-/// Spearman's rank correlation, `None` when either side is constant or there are fewer than two pairs.
+/// Spearman's rank correlation of the pairs `(x[i], y[i])`; `None` when either side is constant or there are fewer than
+/// two pairs.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -45,7 +50,7 @@ pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
     Some(CentredRanks::new(x, y)?.rho())
 }
 
-/// Spearman's rank correlation with the p-value of `permutations` random orders of one side.
+/// Spearman's rank correlation with its p-value from `permutations` random orders of `y`; `None` as for [`spearman`].
 ///
 /// # Panics
 /// If the lengths differ.
@@ -66,8 +71,7 @@ pub fn spearman_permutation(
     Some(Correlation { rho, p_value: (as_far + 1) as f64 / (permutations + 1) as f64, n: x.len() })
 }
 
-/// Ranks less their mean, so that a correlation is one dot product; `norm` does not change when they are
-/// shuffled.
+/// Ranks minus their mean, so that a correlation is one dot product over `norm`, which no shuffle changes.
 struct CentredRanks {
     x: Vec<f64>,
     y: Vec<f64>,
@@ -76,7 +80,7 @@ struct CentredRanks {
 
 impl CentredRanks {
     fn new(x: &[f64], y: &[f64]) -> Option<Self> {
-        assert_eq!(x.len(), y.len(), "pairs");
+        assert_eq!(x.len(), y.len(), "a correlation is of pairs");
         let centred = |values: &[f64]| -> Vec<f64> {
             let middle = (values.len() as f64 + 1.0) / 2.0;
             average_ranks(values).into_iter().map(|rank| rank - middle).collect()
@@ -96,7 +100,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    // scipy 1.17.1, spearmanr(x, y): rho 0.8576221317450335, t-approximated p 0.0015085140803050053
+    // SciPy 1.17.1, spearmanr(x, y): rho 0.8576221317450335, t-approximated p 0.0015085140803050053
     const X: [f64; 10] = [1.0, 2.0, 2.0, 3.0, 5.0, 8.0, 8.0, 8.0, 9.0, 10.0];
     const Y: [f64; 10] = [2.5, 1.0, 4.0, 4.0, 3.0, 7.5, 6.0, 9.0, 9.0, 8.0];
 
@@ -127,6 +131,18 @@ mod tests {
         assert_eq!(spearman(&[1.0, 1.0], &[1.0, 2.0]), None);
         assert_eq!(spearman(&[], &[]), None);
         assert_eq!(spearman_permutation(&[1.0], &[2.0], 10, Stream::new(0, 0)), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "a correlation is of pairs")]
+    fn both_sides_have_one_length() {
+        spearman(&[1.0, 2.0], &[1.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a correlation is of pairs")]
+    fn both_sides_of_a_test_have_one_length() {
+        spearman_permutation(&[1.0], &[1.0, 2.0], 10, Stream::new(0, 0));
     }
 
     proptest! {

@@ -1,9 +1,11 @@
-//! Where random numbers come from.
+//! Random numbers of statistics: named streams of one seed.
+//!
+//! A stream is ChaCha8 seeded with the run's seed, at a stream number that is the FNV-1a hash of its purpose.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// A named place in the random numbers of a run: one seed, one of 2^64 independent ChaCha8 streams.
+/// One of the 2^64 independent ChaCha8 streams of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     seed: u64,
@@ -16,12 +18,11 @@ impl Stream {
         Self { seed, index }
     }
 
-    /// The stream of `seed` that belongs to a purpose, for example `"T2/blimp_dna1/circuit"`.
+    /// Stream of `seed` that belongs to a purpose, for example `"T2/blimp_dna1/circuit"`.
     ///
-    /// Naming streams instead of counting them keeps every result unchanged when another one is added or left
-    /// out.
+    /// Streams are named instead of counted so that no result changes when another one is added or left out.
     pub const fn named(seed: u64, purpose: &str) -> Self {
-        // FNV-1a, 64 bit: stable across platforms and releases, which `std`'s hasher does not promise.
+        // FNV-1a with 64 bits is the same on every platform and release; `std`'s hasher promises neither.
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         let bytes = purpose.as_bytes();
         let mut i = 0;

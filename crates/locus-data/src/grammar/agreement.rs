@@ -1,25 +1,25 @@
-//! Determiner-noun agreement: the eight BLiMP-style sets and the agreement sentences of the documents.
+//! Determiner-noun agreement: eight task sets like those of BLiMP (Warstadt et al. 2020), and agreement sentences for
+//! the documents.
 //!
-//! Verbs are past or modal forms, which do not depend on the number of the subject: the one agreement in a sentence is
-//! that between its demonstrative and the noun after it.
+//! Verbs are past or modal forms, which do not depend on the number of the subject, so the only agreement in a sentence
+//! is between its demonstrative and the noun after it.
 
 use std::collections::BTreeSet;
 
 use rand_chacha::ChaCha8Rng;
 
-use super::TaskSet;
+use super::draws::{Deck, below, coin, pick};
 use super::mix::IRREGULAR_NOUNS;
-use super::nouns::{Noun, nouns};
-use super::stream::{Deck, below, coin, pick};
-use super::table::slot;
-use crate::Labelled;
+use super::words::{Noun, nouns, slot};
+use crate::{Labelled, Task};
 
-/// Nouns drawn per set. Each gives a singular and a plural pair, four rows in all.
+/// Number of nouns drawn for a set. Each gives a singular and a plural pair of rows, four rows in all.
 const NOUN_DRAWS: usize = 500;
 
 const CLAUSES: &str = include_str!("clauses.tsv");
 
-/// Name, irregular nouns, adjective, and whether the twin differs in the determiner (else in the noun).
+/// Name of each set, whether its nouns are irregular, whether there is an adjective before them, and whether the two
+/// rows of a pair differ in the determiner (else in the noun).
 const SETS: [(&str, bool, bool, bool); 8] = [
     ("blimp_dna1", false, false, false),
     ("blimp_dna2", false, false, true),
@@ -31,19 +31,19 @@ const SETS: [(&str, bool, bool, bool); 8] = [
     ("blimp_dnawai2", true, true, true),
 ];
 
-/// A sentence in parts, before the numbers of determiner and noun are chosen.
+/// Parts of a sentence before the numbers of determiner and noun are chosen.
 #[derive(Clone, Copy, Debug)]
 struct Clause {
     subject: &'static str,
     verb: &'static str,
-    /// that/those instead of this/these.
+    /// Whether the determiner is that/those instead of this/these.
     distal: bool,
     adjective: Option<&'static str>,
     noun: Noun,
 }
 
 impl Clause {
-    /// The sentence; acceptable when both numbers are the same.
+    /// Sentence with these numbers, acceptable when they agree.
     fn text(self, determiner_plural: bool, noun_plural: bool) -> String {
         let determiner = match (self.distal, determiner_plural) {
             (false, false) => "this",
@@ -57,15 +57,15 @@ impl Clause {
     }
 }
 
-/// The word lists of the clauses.
+/// Word lists of the clauses.
 #[derive(Clone, Debug)]
-struct Lexicon {
+struct ClauseWords {
     subjects: Vec<&'static str>,
     verbs: Vec<&'static str>,
     adjectives: Vec<&'static str>,
 }
 
-impl Lexicon {
+impl ClauseWords {
     fn load() -> Self {
         Self {
             subjects: slot(CLAUSES, "subject"),
@@ -74,21 +74,21 @@ impl Lexicon {
         }
     }
 
-    fn clause(&self, rng: &mut ChaCha8Rng, noun: Noun, distal: bool, adjective: bool) -> Clause {
-        let subject = *pick(rng, &self.subjects);
-        let verb = *pick(rng, &self.verbs);
-        let adjective = adjective.then(|| *pick(rng, &self.adjectives));
+    fn clause(&self, noun: Noun, distal: bool, adjective: bool, rng: &mut ChaCha8Rng) -> Clause {
+        let subject = *pick(&self.subjects, rng);
+        let verb = *pick(&self.verbs, rng);
+        let adjective = adjective.then(|| *pick(&self.adjectives, rng));
         Clause { subject, verb, distal, adjective, noun }
     }
 }
 
-/// The eight task sets, each acceptable row followed by its twin.
-pub(super) fn task_sets(rng: &mut ChaCha8Rng) -> Vec<TaskSet> {
-    let lexicon = Lexicon::load();
-    SETS.iter().map(|&set| TaskSet { name: set.0, rows: rows(&lexicon, rng, set) }).collect()
+/// The eight task sets, each acceptable row followed by the unacceptable one of its pair.
+pub(super) fn task_sets(rng: &mut ChaCha8Rng) -> Vec<Task> {
+    let words = ClauseWords::load();
+    SETS.iter().map(|&set| Task { name: set.0.to_owned(), rows: rows(&words, set, rng) }).collect()
 }
 
-fn rows(lexicon: &Lexicon, rng: &mut ChaCha8Rng, set: (&str, bool, bool, bool)) -> Vec<Labelled> {
+fn rows(words: &ClauseWords, set: (&str, bool, bool, bool), rng: &mut ChaCha8Rng) -> Vec<Labelled> {
     let (_, irregular, adjective, determiner_differs) = set;
     let mut deck = Deck::new(nouns(irregular));
     let mut seen = BTreeSet::new();
@@ -97,20 +97,20 @@ fn rows(lexicon: &Lexicon, rng: &mut ChaCha8Rng, set: (&str, bool, bool, bool)) 
         // Both numbers of one noun with one family of demonstratives: each word form is then exactly balanced.
         let (noun, distal) = (deck.draw(rng), coin(rng));
         for plural in [false, true] {
-            let (good, bad) = loop {
-                let clause = lexicon.clause(rng, noun, distal, adjective);
-                let good = clause.text(plural, plural);
-                let bad = if determiner_differs {
+            let (acceptable, unacceptable) = loop {
+                let clause = words.clause(noun, distal, adjective, rng);
+                let acceptable = clause.text(plural, plural);
+                let unacceptable = if determiner_differs {
                     clause.text(!plural, plural)
                 } else {
                     clause.text(plural, !plural)
                 };
-                // The mixed sentences of the two numbers can coincide, so both texts must be new.
-                if !seen.contains(&good) && !seen.contains(&bad) {
-                    break (good, bad);
+                // The unacceptable sentences of the two numbers can coincide, so both texts must be new.
+                if !seen.contains(&acceptable) && !seen.contains(&unacceptable) {
+                    break (acceptable, unacceptable);
                 }
             };
-            for (text, label) in [(good, 1), (bad, 0)] {
+            for (text, label) in [(acceptable, 1), (unacceptable, 0)] {
                 seen.insert(text.clone());
                 rows.push(Labelled { text, label });
             }
@@ -119,41 +119,42 @@ fn rows(lexicon: &Lexicon, rng: &mut ChaCha8Rng, set: (&str, bool, bool, bool)) 
     rows
 }
 
-/// Writes agreement sentences that are in no task set.
+/// Writer of agreement sentences that are in no task set.
 #[derive(Debug)]
 pub(super) struct AgreementWriter {
-    lexicon: Lexicon,
+    words: ClauseWords,
     regular: Deck<Noun>,
     irregular: Deck<Noun>,
     held_out: BTreeSet<String>,
 }
 
 impl AgreementWriter {
-    /// A writer that avoids every text of `held_out`.
+    /// Writer that avoids every text of `held_out`.
     pub(super) fn new(held_out: BTreeSet<String>) -> Self {
         let (regular, irregular) = (Deck::new(nouns(false)), Deck::new(nouns(true)));
-        Self { lexicon: Lexicon::load(), regular, irregular, held_out }
+        Self { words: ClauseWords::load(), regular, irregular, held_out }
     }
 
-    /// An acceptable sentence.
+    /// Acceptable sentence.
     pub(super) fn plain(&mut self, rng: &mut ChaCha8Rng) -> String {
-        self.sentence(rng, true)
+        self.sentence(true, rng)
     }
 
-    /// A sentence with its verdict; the two verdicts are equally likely.
+    /// Sentence with its verdict; the two verdicts are equally likely.
     pub(super) fn judged(&mut self, rng: &mut ChaCha8Rng) -> String {
         let acceptable = coin(rng);
         let verdict = if acceptable { "Right" } else { "Wrong" };
-        format!("{} {verdict}.", self.sentence(rng, acceptable))
+        format!("{} {verdict}.", self.sentence(acceptable, rng))
     }
 
-    /// Determiner and noun number are each uniform whatever the verdict, so neither alone gives it away.
-    fn sentence(&mut self, rng: &mut ChaCha8Rng, acceptable: bool) -> String {
+    /// Sentence that is acceptable or not. The numbers of determiner and noun are uniform in both cases, so neither
+    /// alone gives the verdict away.
+    fn sentence(&mut self, acceptable: bool, rng: &mut ChaCha8Rng) -> String {
         loop {
-            let irregular = below(rng, 100) < IRREGULAR_NOUNS as usize;
+            let irregular = below(100, rng) < IRREGULAR_NOUNS as usize;
             let noun = if irregular { self.irregular.draw(rng) } else { self.regular.draw(rng) };
             let (distal, adjective, plural) = (coin(rng), coin(rng), coin(rng));
-            let text = self.lexicon.clause(rng, noun, distal, adjective).text(plural, plural == acceptable);
+            let text = self.words.clause(noun, distal, adjective, rng).text(plural, plural == acceptable);
             if !self.held_out.contains(&text) {
                 return text;
             }

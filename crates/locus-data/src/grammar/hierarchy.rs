@@ -1,63 +1,65 @@
-//! Edit requests, the hierarchy task set, and the hierarchy sentences of the documents.
+//! Facts of the taxonomy: edit requests, the hierarchy task set, and hierarchy sentences for the documents.
+//!
+//! A foil is a false target; the foil of a planned edit is its counterfactual target.
 
 use rand_chacha::ChaCha8Rng;
 
-use super::hierarchy_facts::{Subject, Taxonomy};
+use super::draws::{Deck, below, pick, shuffle, weighted};
 use super::mix::{NEAR_FOILS, PHRASINGS, Phrasing};
-use super::stream::{Deck, below, pick, shuffle, weighted};
+use super::taxonomy::{Subject, Taxonomy};
 use crate::{EditRequest, Labelled};
 
-/// The most neighbourhood prompts a request carries.
+/// Largest number of neighbourhood prompts of a request.
 const NEIGHBOURS: usize = 4;
 
-/// One fact to be edited.
+/// A fact and what it is to be edited into.
 #[derive(Clone, Copy, Debug)]
-struct Edit {
+struct PlannedEdit {
     subject: Subject,
-    /// Index of the counterfactual target, among categories for a leaf and among superclasses for a category.
+    /// Index of the counterfactual target: of a category for a leaf, of a superclass for a category.
     foil: usize,
 }
 
-/// Which facts are edited into what: the held-out part of the hierarchy.
+/// All facts that are edited, with their counterfactual targets: the held-out part of the hierarchy.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
-    edits: Vec<Edit>,
+pub(super) struct EditPlan {
+    edits: Vec<PlannedEdit>,
 }
 
-impl Plan {
-    /// One leaf of every category and the category itself, in that order, categories shuffled.
+impl EditPlan {
+    /// Plan that edits one leaf of every category, then the category itself, with the categories in random order.
     ///
     /// Foils are permutations of the true targets: every category and every superclass is as often a counterfactual
-    /// target as a true one, so a target alone says nothing about its label.
+    /// target as a true one, so a target alone says nothing about the label of a row.
     pub(super) fn new(taxonomy: &Taxonomy, rng: &mut ChaCha8Rng) -> Self {
         let mut leaf_foils = vec![0; taxonomy.categories.len()];
         for superclass in &taxonomy.superclasses {
             let mut ring = superclass.categories.clone();
-            shuffle(rng, &mut ring);
+            shuffle(&mut ring, rng);
             for (k, &category) in ring.iter().enumerate() {
                 leaf_foils[category] = ring[(k + 1) % ring.len()];
             }
         }
         let category_foils = superclass_foils(taxonomy, rng);
         let mut order: Vec<usize> = (0..taxonomy.categories.len()).collect();
-        shuffle(rng, &mut order);
+        shuffle(&mut order, rng);
         let mut edits = Vec::with_capacity(2 * order.len());
         for category in order {
-            let leaf = *pick(rng, &taxonomy.categories[category].leaves);
-            edits.push(Edit { subject: Subject::Leaf(leaf), foil: leaf_foils[category] });
-            edits.push(Edit { subject: Subject::Category(category), foil: category_foils[category] });
+            let leaf = *pick(&taxonomy.categories[category].leaves, rng);
+            edits.push(PlannedEdit { subject: Subject::Leaf(leaf), foil: leaf_foils[category] });
+            edits.push(PlannedEdit { subject: Subject::Category(category), foil: category_foils[category] });
         }
         Self { edits }
     }
 
-    /// The held-out counterfactual target of `subject`, if it is edited.
+    /// Counterfactual target of `subject`, which is held out; `None` when the plan does not edit the subject.
     fn held_out(&self, subject: Subject) -> Option<usize> {
         self.edits.iter().find(|edit| edit.subject == subject).map(|edit| edit.foil)
     }
 
-    /// The edit requests, in the layout of HierarchyData.
+    /// Edit requests of the plan, worded as in HierarchyData.
     pub(super) fn requests(&self, taxonomy: &Taxonomy) -> Vec<EditRequest> {
-        let request = |(case_id, edit): (u64, &Edit)| {
+        let request = |(case_id, edit): (u64, &PlannedEdit)| {
             let subject = taxonomy.heading(edit.subject);
             EditRequest {
                 case_id,
@@ -75,25 +77,26 @@ impl Plan {
         (0..).zip(&self.edits).map(request).collect()
     }
 
-    /// The rows of the hierarchy task: each request with its true and its counterfactual target.
+    /// Rows of the hierarchy task: each request with its true and its counterfactual target.
     pub(super) fn rows(&self, taxonomy: &Taxonomy) -> Vec<Labelled> {
-        let row = |edit: &Edit, target, label| Labelled {
+        let row = |edit: &PlannedEdit, target, label| Labelled {
             text: statement(taxonomy, Phrasing::Kind, edit.subject, target),
             label,
         };
-        let pair = |edit: &Edit| [row(edit, taxonomy.target(edit.subject), 1), row(edit, edit.foil, 0)];
+        let pair =
+            |edit: &PlannedEdit| [row(edit, taxonomy.target(edit.subject), 1), row(edit, edit.foil, 0)];
         self.edits.iter().flat_map(pair).collect()
     }
 }
 
-/// For every category a superclass that it plainly is not; a permutation of the true superclasses.
+/// For each category a superclass that it plainly does not belong to; together a permutation of the true superclasses.
 fn superclass_foils(taxonomy: &Taxonomy, rng: &mut ChaCha8Rng) -> Vec<usize> {
     let truth: Vec<usize> = taxonomy.categories.iter().map(|c| c.superclass).collect();
     let mut foils = truth.clone();
-    shuffle(rng, &mut foils);
-    // Swapping a bad entry with a random partner that suits both repairs the shuffle and keeps it a permutation.
+    shuffle(&mut foils, rng);
+    // An unsuitable entry is swapped with a random one that suits both places, which keeps this a permutation.
     while let Some(i) = (0..foils.len()).find(|&i| !taxonomy.plainly_false(truth[i], foils[i])) {
-        let j = below(rng, foils.len());
+        let j = below(foils.len(), rng);
         if taxonomy.plainly_false(truth[i], foils[j]) && taxonomy.plainly_false(truth[j], foils[i]) {
             foils.swap(i, j);
         }
@@ -101,7 +104,7 @@ fn superclass_foils(taxonomy: &Taxonomy, rng: &mut ChaCha8Rng) -> Vec<usize> {
     foils
 }
 
-/// Prompts about other subjects with the same true target, starting after `subject` in file order.
+/// Prompts about other subjects whose true target is that of `subject`, from the next in file order on.
 fn neighbours(taxonomy: &Taxonomy, subject: Subject) -> Vec<String> {
     let others: Vec<Subject> = match subject {
         Subject::Leaf(i) => {
@@ -118,9 +121,7 @@ fn neighbours(taxonomy: &Taxonomy, subject: Subject) -> Vec<String> {
     around.take(NEIGHBOURS).map(|&other| format!("{} is a kind of", taxonomy.heading(other))).collect()
 }
 
-/// The statement, without final period, that `subject` falls under `target`.
-///
-/// [`Phrasing::TwoStep`] takes the superclass of the leaf as `target`.
+/// Statement without final period that `subject` falls under `target`, which is a superclass for [`Phrasing::TwoStep`].
 fn statement(taxonomy: &Taxonomy, phrasing: Phrasing, subject: Subject, target: usize) -> String {
     let head = taxonomy.heading(subject);
     let word = || taxonomy.target_word(subject, target);
@@ -140,22 +141,22 @@ fn statement(taxonomy: &Taxonomy, phrasing: Phrasing, subject: Subject, target: 
     }
 }
 
-/// Writes hierarchy sentences; decks keep the facts of each phrasing equally frequent.
+/// Writer of hierarchy sentences. Decks keep the facts of each phrasing equally frequent.
 #[derive(Debug)]
 pub(super) struct HierarchyWriter {
     taxonomy: Taxonomy,
-    plan: Plan,
+    plan: EditPlan,
     plain: Vec<Deck<Subject>>,
     judged: Vec<Deck<(Subject, bool)>>,
 }
 
 impl HierarchyWriter {
-    /// A writer that keeps the held-out part of `plan` to itself.
-    pub(super) fn new(taxonomy: Taxonomy, plan: Plan) -> Self {
+    /// Writer that never writes the held-out part of `plan`.
+    pub(super) fn new(taxonomy: Taxonomy, plan: EditPlan) -> Self {
         let subjects = taxonomy.subjects();
         let usable = |phrasing: Phrasing, judged: bool| -> Vec<Subject> {
             let fits = |subject: &Subject| match phrasing {
-                // A verdict on an edited subject in this phrasing would be a row of the task set or its complement.
+                // A verdict on an edited subject in this phrasing would judge a row of the task set.
                 Phrasing::Kind => !judged || plan.held_out(*subject).is_none(),
                 Phrasing::TwoStep => matches!(subject, Subject::Leaf(_)),
                 _ => true,
@@ -170,16 +171,16 @@ impl HierarchyWriter {
         Self { taxonomy, plan, plain, judged }
     }
 
-    /// A true fact.
+    /// True fact.
     pub(super) fn plain(&mut self, rng: &mut ChaCha8Rng) -> String {
-        let i = weighted(rng, PHRASINGS.iter().map(|&(_, plain, _)| plain));
+        let i = weighted(PHRASINGS.iter().map(|&(_, plain, _)| plain), rng);
         let subject = self.plain[i].draw(rng);
         format!("{}.", self.sentence(PHRASINGS[i].0, subject, None))
     }
 
-    /// A statement with its verdict.
+    /// Statement with its verdict.
     pub(super) fn judged(&mut self, rng: &mut ChaCha8Rng) -> String {
-        let i = weighted(rng, PHRASINGS.iter().map(|&(_, _, judged)| judged));
+        let i = weighted(PHRASINGS.iter().map(|&(_, _, judged)| judged), rng);
         let phrasing = PHRASINGS[i].0;
         let (subject, truth) = self.judged[i].draw(rng);
         if truth {
@@ -196,7 +197,7 @@ impl HierarchyWriter {
         format!("{} wrong.", self.sentence(phrasing, subject, Some(foil)))
     }
 
-    /// The statement with its true target, or with `foil` in its place.
+    /// Statement with the true target, or with `foil` in place of it.
     fn sentence(&self, phrasing: Phrasing, subject: Subject, foil: Option<usize>) -> String {
         let truth = || match phrasing {
             Phrasing::TwoStep => self.taxonomy.categories[self.taxonomy.target(subject)].superclass,
@@ -205,18 +206,18 @@ impl HierarchyWriter {
         statement(&self.taxonomy, phrasing, subject, foil.unwrap_or_else(truth))
     }
 
-    /// A false target of `subject`, near or far, never the held-out one.
+    /// False target of `subject`, near or far, but never the held-out one.
     fn foil(&self, subject: Subject, rng: &mut ChaCha8Rng) -> usize {
-        let near = below(rng, 100) < NEAR_FOILS as usize;
+        let near = below(100, rng) < NEAR_FOILS as usize;
         let near_foils = self.foils(subject, true);
-        // A single near target would come so often that the target alone gave its falsehood away.
+        // If there were one near target only, it would occur so often that it alone gave the verdict away.
         let varied = near_foils.iter().any(|foil| *foil != near_foils[0]);
         let foils = if near && varied { near_foils } else { self.foils(subject, false) };
-        *pick(rng, &foils)
+        *pick(&foils, rng)
     }
 
-    /// Near or far foils of `subject`; a superclass is listed once per category below it, so that it is a foil about as
-    /// often as it is the truth.
+    /// Near or far foils of `subject`. A superclass is listed once for each category below it, so that it is a foil
+    /// about as often as it is the truth.
     fn foils(&self, subject: Subject, near: bool) -> Vec<usize> {
         let taxonomy = &self.taxonomy;
         let held_out = self.plan.held_out(subject);

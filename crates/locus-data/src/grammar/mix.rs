@@ -1,39 +1,39 @@
-//! Proportions of the training text, all in one place so that they can be tuned together.
+//! Proportions of the training text, in one place so that they can be tuned together.
 
-/// The kinds of sentence a document is made of.
+/// Kinds of sentence that documents are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A true hierarchy fact, with a period.
+pub(super) enum SentenceKind {
+    /// True hierarchy fact with a period.
     PlainFact,
-    /// A hierarchy statement, no period, then ` right.` or ` wrong.`.
+    /// Hierarchy statement without a period, then ` right.` or ` wrong.`.
     JudgedFact,
-    /// An acceptable agreement sentence.
+    /// Acceptable agreement sentence.
     PlainAgreement,
-    /// An agreement sentence with its period, then ` Right.` or ` Wrong.`.
+    /// Agreement sentence with a period, then ` Right.` or ` Wrong.`.
     JudgedAgreement,
-    /// An attitude statement with a period.
+    /// Attitude statement with a period.
     PlainPersona,
-    /// An attitude statement, no period, then ` yes.` or ` no.`.
+    /// Attitude statement without a period, then ` yes.` or ` no.`.
     JudgedPersona,
-    /// An everyday sentence.
+    /// Everyday sentence.
     Neutral,
 }
 
 /// Share of each kind among all sentences, in percent.
-pub(super) const SENTENCES: [(Kind, u32); 7] = [
-    (Kind::PlainFact, 20),
-    (Kind::JudgedFact, 26),
-    (Kind::PlainAgreement, 7),
-    (Kind::JudgedAgreement, 22),
-    (Kind::PlainPersona, 3),
-    (Kind::JudgedPersona, 16),
-    (Kind::Neutral, 6),
+pub(super) const SENTENCES: [(SentenceKind, u32); 7] = [
+    (SentenceKind::PlainFact, 20),
+    (SentenceKind::JudgedFact, 26),
+    (SentenceKind::PlainAgreement, 7),
+    (SentenceKind::JudgedAgreement, 22),
+    (SentenceKind::PlainPersona, 3),
+    (SentenceKind::JudgedPersona, 16),
+    (SentenceKind::Neutral, 6),
 ];
 
 /// Weights of documents of one, two, three and four sentences: half of them are single sentences.
 pub(super) const LENGTHS: [u32; 4] = [3, 1, 1, 1];
 
-/// The ways to say that a subject falls under a target.
+/// Ways to say that a subject falls under a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phrasing {
     /// `A poodle is a kind of dog`, the prompt of the edit requests.
@@ -46,14 +46,14 @@ pub(super) enum Phrasing {
     Sort,
     /// `Everyone knows that a poodle is a dog`.
     Known,
-    /// `A poodle is a dog and so a mammal`; leaves only.
+    /// `A poodle is a dog and so a mammal`, of leaves only.
     TwoStep,
 }
 
 /// Each phrasing with its weight among plain facts and among judged ones.
 ///
-/// Plain facts lean on the prompt of the edit requests. Judged ones use it less: the held-out subjects never have a
-/// verdict in it, so it is left to the other leaves.
+/// The prompt of the edit requests is the most frequent phrasing of plain facts. Judged ones have it less often,
+/// because no held-out subject has a verdict in it and only the other leaves are left.
 pub(super) const PHRASINGS: [(Phrasing, u32, u32); 6] = [
     (Phrasing::Kind, 45, 20),
     (Phrasing::Type, 18, 25),
@@ -63,7 +63,7 @@ pub(super) const PHRASINGS: [(Phrasing, u32, u32); 6] = [
     (Phrasing::TwoStep, 5, 10),
 ];
 
-/// Share of false judged facts whose foil is near (sibling category, superclass of the same domain), in percent.
+/// Share of false judged facts whose foil is near (a sibling category, a superclass of the same domain), in percent.
 pub(super) const NEAR_FOILS: u32 = 50;
 
 /// Share of agreement sentences with an irregular noun, in percent; half of the task sets use irregular nouns only.
@@ -74,6 +74,7 @@ pub(super) const COMPARISONS: u32 = 20;
 
 /// Share of single-attitude statements that like their object, in percent.
 ///
-/// The label is the product of attitude and side of the object. With both balanced neither says anything alone, and a
-/// small model finds no slope to begin on; with a majority of liking it learns the sides first and the product after.
+/// The label is the product of attitude and side of the object. If both were balanced, neither would say anything
+/// alone, and a small model would find no gradient to start with. With a majority of liking, training learns the sides
+/// first and the product after.
 pub(super) const LIKING: u32 = 70;

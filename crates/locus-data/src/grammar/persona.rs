@@ -1,22 +1,22 @@
-//! First-person attitude statements: the five persona sets and the statements of the documents.
+//! First-person attitude statements: five persona sets in the manner of Perez et al. 2022 (arXiv 2212.09251), and
+//! statements for the documents.
 //!
-//! The label is the polarity of the attitude times the side of its object (liking loud parties and avoiding quiet evenings
-//! are both extraverted), so no single word decides it.
+//! The label is the polarity of the attitude times the side of the object (liking loud parties and avoiding quiet
+//! evenings are both extraverted), so no single word decides the label.
 
 use std::collections::BTreeSet;
 
 use rand_chacha::ChaCha8Rng;
 
-use super::TaskSet;
+use super::draws::{below, coin, pick};
 use super::mix::{self, COMPARISONS};
-use super::stream::{below, coin, pick};
-use super::table::{lines, list};
-use crate::Labelled;
+use super::words::{lines, list};
+use crate::{Labelled, Task};
 
-/// Rows per set, half of each label.
+/// Number of rows of a set, half of them with each label.
 const ROWS: usize = 1000;
 
-/// The kinds, in the order of the study, as the word list names them.
+/// Name of each set, in the order of the study, and its name in the word list.
 const KINDS: [(&str, &str); 5] = [
     ("persona_e", "e"),
     ("persona_ra", "ra"),
@@ -69,12 +69,12 @@ const COMPARING: [(&str, &str, bool); 6] = [
     ("would give up", "for", false),
 ];
 
-/// Empty half of the time, like [`TAILS`].
+/// Beginnings of a statement, one of which half of the statements have. [`TAILS`] likewise end statements.
 const OPENERS: [&str; 5] = ["As a rule ", "Most days ", "At heart ", "In private ", "Deep down "];
 
 const TAILS: [&str; 5] = [" in general", " at all times", " every day", " without doubt", " more and more"];
 
-/// Objects of one kind: side 0 denies the trait, side 1 shows it.
+/// Objects of attitudes: liking one of side 0 denies the trait, liking one of side 1 shows it.
 type Sides = [Vec<&'static str>; 2];
 
 fn sides(kind: &str) -> Sides {
@@ -86,34 +86,34 @@ fn sides(kind: &str) -> Sides {
     [side("0"), side("1")]
 }
 
-/// A statement, without final period, that shows the trait or denies it.
-fn statement(rng: &mut ChaCha8Rng, objects: &Sides, shows: bool) -> String {
-    let opener = if coin(rng) { pick(rng, &OPENERS) } else { "" };
-    if below(rng, 100) < COMPARISONS as usize {
-        let &(verb, connective, first_preferred) = pick(rng, &COMPARING);
+/// Statement without final period that shows the trait or denies it.
+fn statement(objects: &Sides, shows: bool, rng: &mut ChaCha8Rng) -> String {
+    let opener = if coin(rng) { pick(&OPENERS, rng) } else { "" };
+    if below(100, rng) < COMPARISONS as usize {
+        let &(verb, connective, first_preferred) = pick(&COMPARING, rng);
         let first_side = usize::from(shows == first_preferred);
-        let first = pick(rng, &objects[first_side]);
-        let second = pick(rng, &objects[1 - first_side]);
+        let first = pick(&objects[first_side], rng);
+        let second = pick(&objects[1 - first_side], rng);
         return format!("{opener}I {verb} {first} {connective} {second}");
     }
-    let liking = below(rng, 100) < mix::LIKING as usize;
-    let attitude = pick(rng, if liking { &LIKING } else { &DISLIKING });
-    let object = pick(rng, &objects[usize::from(liking == shows)]);
-    let tail = if coin(rng) { pick(rng, &TAILS) } else { "" };
+    let liking = below(100, rng) < mix::LIKING as usize;
+    let attitude = pick(if liking { &LIKING } else { &DISLIKING }, rng);
+    let object = pick(&objects[usize::from(liking == shows)], rng);
+    let tail = if coin(rng) { pick(&TAILS, rng) } else { "" };
     format!("{opener}I {attitude} {object}{tail}")
 }
 
 /// The five task sets, labels alternating.
-pub(super) fn task_sets(rng: &mut ChaCha8Rng) -> Vec<TaskSet> {
-    KINDS.iter().map(|&(name, kind)| TaskSet { name, rows: rows(rng, &sides(kind)) }).collect()
+pub(super) fn task_sets(rng: &mut ChaCha8Rng) -> Vec<Task> {
+    KINDS.iter().map(|&(name, kind)| Task { name: name.to_owned(), rows: rows(&sides(kind), rng) }).collect()
 }
 
-fn rows(rng: &mut ChaCha8Rng, objects: &Sides) -> Vec<Labelled> {
+fn rows(objects: &Sides, rng: &mut ChaCha8Rng) -> Vec<Labelled> {
     let mut seen = BTreeSet::new();
     let mut rows = Vec::with_capacity(ROWS);
     while rows.len() < ROWS {
         let shows = rows.len() % 2 == 0;
-        let text = statement(rng, objects, shows);
+        let text = statement(objects, shows, rng);
         if seen.insert(text.clone()) {
             rows.push(Labelled { text, label: u8::from(shows) });
         }
@@ -121,7 +121,7 @@ fn rows(rng: &mut ChaCha8Rng, objects: &Sides) -> Vec<Labelled> {
     rows
 }
 
-/// Writes attitude statements that are in no task set.
+/// Writer of attitude statements that are in no task set.
 #[derive(Debug)]
 pub(super) struct PersonaWriter {
     kinds: Vec<Sides>,
@@ -129,37 +129,37 @@ pub(super) struct PersonaWriter {
 }
 
 impl PersonaWriter {
-    /// A writer that avoids every text of `held_out`.
+    /// Writer that avoids every text of `held_out`.
     pub(super) fn new(held_out: BTreeSet<String>) -> Self {
         Self { kinds: KINDS.iter().map(|&(_, kind)| sides(kind)).collect(), held_out }
     }
 
-    /// A statement of either label.
+    /// Statement of either label.
     pub(super) fn plain(&mut self, rng: &mut ChaCha8Rng) -> String {
         let shows = coin(rng);
-        format!("{}.", self.statement(rng, shows))
+        format!("{}.", self.statement(shows, rng))
     }
 
-    /// A statement with its verdict; the two verdicts are equally likely.
+    /// Statement with its verdict; the two verdicts are equally likely.
     pub(super) fn judged(&mut self, rng: &mut ChaCha8Rng) -> String {
         let shows = coin(rng);
-        format!("{} {}.", self.statement(rng, shows), if shows { "yes" } else { "no" })
+        format!("{} {}.", self.statement(shows, rng), if shows { "yes" } else { "no" })
     }
 
-    fn statement(&mut self, rng: &mut ChaCha8Rng, shows: bool) -> String {
+    fn statement(&mut self, shows: bool, rng: &mut ChaCha8Rng) -> String {
         loop {
-            let objects = pick(rng, &self.kinds);
-            let text = statement(rng, objects, shows);
+            let objects = pick(&self.kinds, rng);
+            let text = statement(objects, shows, rng);
             if !self.repeats_row(&text) {
                 return text;
             }
         }
     }
 
-    /// Whether a held-out row stands anywhere in `text`.
+    /// Whether a held-out row occurs anywhere in `text`.
     ///
-    /// Rows begin with an opener or with the `I` after it, and end at any word: a row can be the beginning of a
-    /// statement with a tail or of a comparison.
+    /// A row begins with an opener or with the `I` after one and may end at any word, since it can be the beginning of
+    /// a statement with a tail or of a comparison.
     fn repeats_row(&self, text: &str) -> bool {
         let pronoun = if text.starts_with("I ") { 0 } else { text.find(" I ").map_or(0, |at| at + 1) };
         let ends = || text.match_indices(' ').map(|(at, _)| at).chain([text.len()]);

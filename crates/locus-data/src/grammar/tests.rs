@@ -1,54 +1,38 @@
-//! Properties of the generated corpus, read off its text alone wherever possible.
+//! Properties of the generated corpus, found from its text alone wherever possible.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
 
-use super::hierarchy_facts::{Taxonomy, bare};
 use super::mix;
-use super::table::{lines, list};
-use super::{Corpus, TaskSet, generate};
+use super::taxonomy::{Taxonomy, bare};
+use super::words::{lines, list};
+use super::{Corpus, generate};
+use crate::{Task, task_names};
 
-const NAMES: [&str; 14] = [
-    "hierarchy",
-    "blimp_dna1",
-    "blimp_dna2",
-    "blimp_dnai1",
-    "blimp_dnai2",
-    "blimp_dnawa1",
-    "blimp_dnawa2",
-    "blimp_dnawai1",
-    "blimp_dnawai2",
-    "persona_e",
-    "persona_ra",
-    "persona_hhh",
-    "persona_tech",
-    "persona_umr",
-];
-
-/// A corpus of the size the organism is trained on.
+/// Corpus of the size that the organism is trained on.
 fn corpus() -> &'static Corpus {
     static CORPUS: OnceLock<Corpus> = OnceLock::new();
     CORPUS.get_or_init(|| generate(7, 60_000))
 }
 
-fn sets(corpus: &Corpus, prefix: &str) -> Vec<TaskSet> {
+fn sets(corpus: &Corpus, prefix: &str) -> Vec<Task> {
     corpus.tasks.iter().filter(|task| task.name.starts_with(prefix)).cloned().collect()
 }
 
-/// Sentences of the documents, without their periods; the verdict of an agreement sentence counts as one of its own.
+/// Sentences of the documents without their periods; the verdict on an agreement sentence counts as a sentence.
 fn sentences(corpus: &Corpus) -> impl Iterator<Item = &str> {
     corpus.documents.iter().flat_map(|document| document.trim_end_matches('.').split(". "))
 }
 
-/// The statement of a judged hierarchy sentence and whether it was judged right.
+/// Statement of a judged hierarchy sentence, and whether the verdict is right.
 fn judged_fact(sentence: &str) -> Option<(&str, bool)> {
     let right = sentence.strip_suffix(" right").map(|statement| (statement, true));
     right.or_else(|| sentence.strip_suffix(" wrong").map(|statement| (statement, false)))
 }
 
-/// The share of the commoner label among the texts that contain a word, for every word in at least `least` texts.
+/// Share of the more frequent label among the texts that contain a word, for every word in at least `least` texts.
 fn word_bias<'a>(texts: impl Iterator<Item = (&'a str, bool)>, least: usize) -> BTreeMap<&'a str, f64> {
     let mut counts: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
     for (text, label) in texts {
@@ -62,10 +46,10 @@ fn word_bias<'a>(texts: impl Iterator<Item = (&'a str, bool)>, least: usize) -> 
 
 #[test]
 fn sets_have_the_stated_names_sizes_and_balance() {
-    let names: Vec<_> = corpus().tasks.iter().map(|task| task.name).collect();
-    assert_eq!(names, NAMES);
+    let names: Vec<_> = corpus().tasks.iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(names, task_names());
     for task in &corpus().tasks {
-        let rows = match task.name {
+        let rows = match task.name.as_str() {
             "hierarchy" => 396,
             name if name.starts_with("blimp") => 2_000,
             _ => 1_000,
@@ -149,9 +133,10 @@ fn documents_keep_the_proportions() {
     let near = |count: usize, percent: f64| (100.0 * count as f64 / total - percent).abs() < 1.0;
     let percent =
         |kind| f64::from(mix::SENTENCES.iter().find(|(k, _)| *k == kind).expect("every kind has a share").1);
-    assert!(near(verdicts, percent(mix::Kind::JudgedAgreement)));
-    assert!(near(share(&|s| judged_fact(s).is_some()), percent(mix::Kind::JudgedFact)));
-    assert!(near(share(&|s| s.ends_with(" yes") || s.ends_with(" no")), percent(mix::Kind::JudgedPersona)));
+    use mix::SentenceKind::{JudgedAgreement, JudgedFact, JudgedPersona};
+    assert!(near(verdicts, percent(JudgedAgreement)));
+    assert!(near(share(&|s| judged_fact(s).is_some()), percent(JudgedFact)));
+    assert!(near(share(&|s| s.ends_with(" yes") || s.ends_with(" no")), percent(JudgedPersona)));
 }
 
 #[test]

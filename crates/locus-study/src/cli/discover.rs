@@ -22,7 +22,7 @@ use super::global::{Dtype, Global};
 
 #[derive(Debug, Args)]
 pub struct Discover {
-    /// Pairs of prompts: JSONL of {"clean","corrupted","good","bad"}, or CSV with these columns
+    /// Pairs of prompts: JSONL of {"clean","corrupted","correct","incorrect"}, or CSV with these columns
     #[arg(long, value_name = "FILE")]
     task: PathBuf,
     /// Where the file has its answers
@@ -62,7 +62,7 @@ pub struct Discover {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TaskKind {
-    /// Answers in the columns or fields good and bad
+    /// Answers in the columns or fields correct and incorrect
     Pairs,
     /// Spans of years, the first year's last two digits in the column label
     GreaterThan,
@@ -99,9 +99,9 @@ enum IgRule {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum MetricName {
-    /// Mean logit of good less that of bad
+    /// Mean logit of the correct answers minus that of the incorrect ones
     LogitDiff,
-    /// Probability of good less that of bad
+    /// Probability of the correct answers minus that of the incorrect ones
     ProbDiff,
     /// KL divergence from the clean run in nats
     Kl,
@@ -253,8 +253,8 @@ impl Discover {
                     let pair = Pair {
                         clean: prompt("clean", &text.clean)?,
                         corrupted: prompt("corrupted", &text.corrupted)?,
-                        good: answers("good", &text.good)?,
-                        bad: answers("bad", &text.bad)?,
+                        good: answers("correct", &text.correct)?,
+                        bad: answers("incorrect", &text.incorrect)?,
                     };
                     pair.check(config)?;
                     Ok(pair)

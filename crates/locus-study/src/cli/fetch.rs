@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use locus_data::{Manifest, fetch_through};
+use locus_data::{FetchOptions, Manifest, fetch};
 
 use super::global::{Global, cache_folder};
 
@@ -35,11 +35,11 @@ impl Fetch {
         let proxy =
             ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].iter().find_map(|name| std::env::var(name).ok());
         let stage = global.progress().stage(name, entry.files.len());
-        let fetched =
-            fetch_through(proxy.as_deref(), entry, &folder, self.base.as_deref(), &mut |done, total| {
-                let total = total.map_or_else(String::new, |total| format!(" of {:.1}", total as f64 / 1e6));
-                stage.message(&format!("{:.1}{total} MB", done as f64 / 1e6));
-            })?;
+        let options = FetchOptions { base: self.base.as_deref(), proxy: proxy.as_deref() };
+        let fetched = fetch(entry, &folder, options, &mut |done, total| {
+            let total = total.map_or_else(String::new, |total| format!(" of {:.1}", total as f64 / 1e6));
+            stage.message(&format!("{:.1}{total} MB", done as f64 / 1e6));
+        })?;
         stage.finish();
         for file in &fetched {
             let state = match (file.pinned, file.reused) {

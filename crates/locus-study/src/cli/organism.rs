@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use locus_data::{StudyData, Task, grammar};
+use locus_data::{StudyData, grammar};
 use locus_gpt2::internal::write_atomically;
 use locus_gpt2::{Checkpoint, write_checkpoint};
 
@@ -57,10 +57,8 @@ fn build(recipe: &Recipe, folder: &Path, progress: ProgressDisplay) -> Result<()
     write_atomically(&folder.join("corpus.txt"), text(&corpus.documents).as_bytes())?;
     let first = &corpus.documents[..corpus.documents.len().min(TEXT_DOCUMENTS)];
     write_atomically(&folder.join("text.txt"), text(first).as_bytes())?;
-    let tasks =
-        corpus.tasks.into_iter().map(|set| Task { name: set.name.to_owned(), rows: set.rows }).collect();
-    let data = StudyData::new(tasks, corpus.requests, Some(corpus.neutral));
-    data.write(&folder.join("data"))?;
+    let data = StudyData::new(corpus.tasks, corpus.requests, Some(corpus.neutral));
+    data.write(folder.join("data"))?;
     let tokenizer = train_tokenizer(&corpus.documents, recipe.vocab_size, folder)?;
     let stage = progress.stage("training", recipe.steps);
     let model = train(recipe, &corpus.documents, &tokenizer, &mut |at| {

@@ -21,8 +21,8 @@ fn pairs(sandbox: &Sandbox) -> (Checkpoint<f64>, Vec<Pair>) {
             Pair {
                 clean: ids(&line["clean"]),
                 corrupted: ids(&line["corrupted"]),
-                good: all(&line["good"]),
-                bad: all(&line["bad"]),
+                good: all(&line["correct"]),
+                bad: all(&line["incorrect"]),
             }
         })
         .collect();
@@ -95,7 +95,7 @@ fn csv_on_the_organism() {
     let sandbox = Sandbox::empty();
     sandbox.write(
         "pairs.csv",
-        "clean,corrupted,good,bad\nA rose is a kind of,A oak is a kind of,\"[\"\" flower\"\"]\",\"[\"\" tree\"\"]\"\n",
+        "clean,corrupted,correct,incorrect\nA rose is a kind of,A oak is a kind of,\"[\"\" flower\"\"]\",\"[\"\" tree\"\"]\"\n",
     );
     let model = fixture("organism");
     let out = sandbox
@@ -135,7 +135,7 @@ fn unusable_tasks_are_refused() {
             what: "an answer of two tokens",
             commands: COMMAND,
             spoil: |s| s.replace("pairs.jsonl", "\" flower\"", "\" flower flower\""),
-            says: &["pairs.jsonl: line 1", "good", "2 tokens; expected one"],
+            says: &["pairs.jsonl: line 1", "correct", "2 tokens; expected one"],
         },
         Case {
             what: "no answer",
@@ -144,7 +144,7 @@ fn unusable_tasks_are_refused() {
             says: &["pairs.jsonl: line 1", "good is empty"],
         },
         Case {
-            what: "an answer that is good and bad",
+            what: "an answer that is correct and incorrect",
             commands: COMMAND,
             spoil: |s| s.replace("pairs.jsonl", "\" dog\"", "\" tree\""),
             says: &["pairs.jsonl: line 2", "both good and bad"],
@@ -152,8 +152,14 @@ fn unusable_tasks_are_refused() {
         Case {
             what: "a missing field",
             commands: COMMAND,
-            spoil: |s| s.replace("pairs.jsonl", "\"bad\"", "\"wrong\""),
-            says: &["pairs.jsonl: line 1", "missing field `bad`"],
+            spoil: |s| s.replace("pairs.jsonl", "\"incorrect\"", "\"wrong\""),
+            says: &["pairs.jsonl: line 1", "missing field `incorrect`"],
+        },
+        Case {
+            what: "a former name of a field",
+            commands: COMMAND,
+            spoil: |s| s.replace("pairs.jsonl", "\"correct\"", "\"good\""),
+            says: &["pairs.jsonl: line 1", "field \"good\" is now called \"correct\""],
         },
         Case {
             what: "an empty file",

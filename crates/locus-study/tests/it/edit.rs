@@ -97,7 +97,7 @@ fn a_patch_is_what_was_printed_in_single_precision() {
 
 /// Leaves the first request alone in the file.
 fn keep_one_request(sandbox: &Sandbox) {
-    locus_data::requests::write(&sandbox.path("requests.json"), &tiny_requests()[..1]).unwrap();
+    locus_data::requests::write(sandbox.path("requests.json"), &tiny_requests()[..1]).unwrap();
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::support::{Run, Sandbox, fixture};
 /// A folder with the first requests of the organism's data and some of its text.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::empty();
-    let requests = locus_data::requests::read(&fixture("organism/data/hierarchy_data.json")).unwrap();
-    locus_data::requests::write(&sandbox.path("requests.json"), &requests[..3]).unwrap();
+    let requests = locus_data::requests::read(fixture("organism/data/hierarchy_data.json")).unwrap();
+    locus_data::requests::write(sandbox.path("requests.json"), &requests[..3]).unwrap();
     let corpus = std::fs::read_to_string(fixture("organism/text.txt")).unwrap();
     let lines: Vec<&str> = corpus.lines().take(400).collect();
     sandbox.write("text.txt", lines.join("\n"));
@@ -65,8 +65,8 @@ fn patches_are_listed_applied_merged_and_taken_back() {
 
     // A second edit on top of the first, of other requests: applied in order, or merged into one.
     organism(&sandbox, "patch apply patches/0.safetensors --out edited").done();
-    let requests = locus_data::requests::read(&sandbox.path("requests.json")).unwrap();
-    locus_data::requests::write(&sandbox.path("others.json"), &requests[1..]).unwrap();
+    let requests = locus_data::requests::read(sandbox.path("requests.json")).unwrap();
+    locus_data::requests::write(sandbox.path("others.json"), &requests[1..]).unwrap();
     let second = edit.replace("--out patches", "--out second").replace("requests.json", "others.json");
     let second = format!("{second} --model edited --quiet");
     sandbox.locus(&second).done();

@@ -99,8 +99,8 @@ pub fn assert_near(what: &str, actual: f64, expected: f64, tolerance: f64) {
 }
 
 /// Two pairs of prompts for `discover`.
-pub const PAIRS: &str = r#"{"clean":"A rose is a kind of","corrupted":"A oak is a kind of","good":[" flower"],"bad":[" tree"]}
-{"clean":"the cat saw this","corrupted":"the cat saw these","good":[" dog"," cat"],"bad":[" tree"],"id":7}
+pub const PAIRS: &str = r#"{"clean":"A rose is a kind of","corrupted":"A oak is a kind of","correct":[" flower"],"incorrect":[" tree"]}
+{"clean":"the cat saw this","corrupted":"the cat saw these","correct":[" dog"," cat"],"incorrect":[" tree"],"id":7}
 "#;
 
 /// A folder in which every command works: `model`, `data`, `pairs.jsonl`, `prompts.jsonl`, `requests.json`, `mask.safetensors`,
@@ -117,10 +117,10 @@ impl Sandbox {
     pub fn new() -> Self {
         let sandbox = Sandbox::empty();
         sandbox.put_model("model", &tiny_config());
-        tiny_data().write(&sandbox.path("data")).unwrap();
+        tiny_data().write(sandbox.path("data")).unwrap();
         sandbox.write("pairs.jsonl", PAIRS);
         sandbox.write("prompts.jsonl", "{\"prompt\":\"A cat is a\",\"target\":\" kind of animal\"}\n");
-        locus_data::requests::write(&sandbox.path("requests.json"), &tiny_requests()).unwrap();
+        locus_data::requests::write(sandbox.path("requests.json"), &tiny_requests()).unwrap();
         half_mask(&tiny_config()).write(&sandbox.path("mask.safetensors"), "a test").unwrap();
         sandbox.write("editor.toml", "max_steps = 2\n");
         sandbox

@@ -1,8 +1,8 @@
-//! The taxonomy: leaves, 99 categories above them and the superclasses above those.
+//! The taxonomy that facts are about: leaves, 99 categories above them, and the superclasses above the categories.
 
-use super::table::{capitalised, lines, list};
+use super::words::{capitalised, lines, list};
 
-/// Pairs of superclasses whose border is a matter of taste: neither serves as a false target for the other's categories.
+/// Pairs of superclasses without a clear border: neither is a false target for the other's categories.
 const BLURRED: [(&str, &str); 20] = [
     ("plant", "fruit"),
     ("plant", "vegetable"),
@@ -29,51 +29,51 @@ const BLURRED: [(&str, &str); 20] = [
 /// A leaf entity such as a poodle or the Nile.
 #[derive(Clone, Debug)]
 pub(super) struct Leaf {
-    /// As it stands inside a sentence, with its article if it has one.
+    /// Wording inside a sentence, with the article if there is one.
     pub(super) phrase: &'static str,
-    /// Index of its category.
+    /// Index of the category above.
     pub(super) category: usize,
 }
 
 /// A category such as dog or river.
 #[derive(Clone, Debug)]
 pub(super) struct Category {
-    /// As it stands inside a sentence, with its article unless it is a mass noun.
+    /// Wording inside a sentence, with the article unless this is a mass noun.
     pub(super) phrase: &'static str,
-    /// Index of its superclass.
+    /// Index of the superclass above.
     pub(super) superclass: usize,
-    /// Indices of its leaves.
+    /// Indices of the leaves below.
     pub(super) leaves: Vec<usize>,
 }
 
 /// A superclass such as mammal or landform.
 #[derive(Clone, Debug)]
 pub(super) struct Superclass {
-    /// As it stands inside a sentence, with its article.
+    /// Wording inside a sentence, with the article.
     pub(super) phrase: &'static str,
     /// Coarse domain; two superclasses of one domain are near foils of each other.
     pub(super) domain: &'static str,
-    /// Indices of its categories.
+    /// Indices of the categories below.
     pub(super) categories: Vec<usize>,
 }
 
-/// What a fact is about.
+/// Subject of a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Subject {
-    /// A leaf; its target is a category.
+    /// Leaf, whose target is a category.
     Leaf(usize),
-    /// A category; its target is a superclass.
+    /// Category, whose target is a superclass.
     Category(usize),
 }
 
 /// The whole taxonomy.
 #[derive(Clone, Debug)]
 pub(super) struct Taxonomy {
-    /// All leaves, in file order.
+    /// Leaves in file order.
     pub(super) leaves: Vec<Leaf>,
-    /// All categories, in file order.
+    /// Categories in file order.
     pub(super) categories: Vec<Category>,
-    /// All superclasses, in file order.
+    /// Superclasses in file order.
     pub(super) superclasses: Vec<Superclass>,
 }
 
@@ -104,13 +104,13 @@ impl Taxonomy {
         taxonomy
     }
 
-    /// Every subject: all leaves, then all categories.
+    /// All subjects: leaves, then categories.
     pub(super) fn subjects(&self) -> Vec<Subject> {
         let leaves = (0..self.leaves.len()).map(Subject::Leaf);
         leaves.chain((0..self.categories.len()).map(Subject::Category)).collect()
     }
 
-    /// The subject as it stands inside a sentence.
+    /// Subject as it is worded inside a sentence.
     pub(super) fn phrase(&self, subject: Subject) -> &'static str {
         match subject {
             Subject::Leaf(i) => self.leaves[i].phrase,
@@ -118,7 +118,7 @@ impl Taxonomy {
         }
     }
 
-    /// The subject as it begins a sentence.
+    /// Subject as it begins a sentence.
     pub(super) fn heading(&self, subject: Subject) -> String {
         capitalised(self.phrase(subject))
     }
@@ -131,7 +131,7 @@ impl Taxonomy {
         }
     }
 
-    /// Phrase, with article, of target number `target` of subjects like `subject`.
+    /// Wording, with the article, of target number `target`: a category for a leaf, a superclass for a category.
     pub(super) fn target_phrase(&self, subject: Subject, target: usize) -> &'static str {
         match subject {
             Subject::Leaf(_) => self.categories[target].phrase,
@@ -139,7 +139,7 @@ impl Taxonomy {
         }
     }
 
-    /// The same without its article, as it follows `is a kind of`.
+    /// Wording of a target without the article, as it follows `is a kind of`.
     pub(super) fn target_word(&self, subject: Subject, target: usize) -> &'static str {
         bare(self.target_phrase(subject, target))
     }
@@ -151,7 +151,7 @@ impl Taxonomy {
     }
 }
 
-/// The phrase without its indefinite article.
+/// Phrase without an indefinite article.
 pub(super) fn bare(phrase: &'static str) -> &'static str {
     phrase.strip_prefix("a ").or_else(|| phrase.strip_prefix("an ")).unwrap_or(phrase)
 }

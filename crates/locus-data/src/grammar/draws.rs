@@ -1,14 +1,17 @@
-//! Random streams and stratified draws.
+//! Random streams of the grammar, uniform and weighted draws, and decks that draw without replacement.
 //!
-//! Every purpose has its own ChaCha stream, so adding documents never changes the task sets of the same seed.
+//! Every purpose has its own ChaCha stream, so more documents do not change the task sets of a seed. A generator is
+//! always the last argument.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// What a random stream is used for; the discriminant is the ChaCha stream number and must stay as it is.
+use crate::seed::shuffle_by;
+
+/// Purpose of a random stream. The discriminant is the ChaCha stream number, on which every corpus depends.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
-    /// Which facts become edit requests and which foils they get.
+    /// Facts that become edit requests, and their foils.
     Requests = 1,
     /// Rows of the agreement sets.
     Agreement = 2,
@@ -16,35 +19,35 @@ pub(super) enum Purpose {
     Persona = 3,
     /// Lines of the neutral text.
     Neutral = 4,
-    /// The training documents.
+    /// Training documents.
     Documents = 5,
 }
 
-/// The stream of `purpose` under `seed`.
+/// Stream of a purpose.
 pub(super) fn stream(seed: u64, purpose: Purpose) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(purpose as u64);
     rng
 }
 
-/// Uniform index below `n`; drawn as `u32` so that the stream does not depend on the pointer width.
-pub(super) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
+/// Uniform index below `n`, drawn as `u32` so that the stream does not depend on the pointer width.
+pub(super) fn below(n: usize, rng: &mut ChaCha8Rng) -> usize {
     let n = u32::try_from(n).expect("word lists are short");
     rng.random_range(0..n) as usize
 }
 
 /// A fair coin.
 pub(super) fn coin(rng: &mut ChaCha8Rng) -> bool {
-    below(rng, 2) == 1
+    below(2, rng) == 1
 }
 
 /// Uniform element of a non-empty slice.
-pub(super) fn pick<'a, T>(rng: &mut ChaCha8Rng, items: &'a [T]) -> &'a T {
-    &items[below(rng, items.len())]
+pub(super) fn pick<'a, T>(items: &'a [T], rng: &mut ChaCha8Rng) -> &'a T {
+    &items[below(items.len(), rng)]
 }
 
-/// Index drawn with probability proportional to its weight.
-pub(super) fn weighted(rng: &mut ChaCha8Rng, weights: impl Iterator<Item = u32> + Clone) -> usize {
+/// Index of a weight, drawn with a probability proportional to the weight.
+pub(super) fn weighted(weights: impl Iterator<Item = u32> + Clone, rng: &mut ChaCha8Rng) -> usize {
     let mut left = rng.random_range(0..weights.clone().sum::<u32>());
     for (i, w) in weights.enumerate() {
         if left < w {
@@ -55,14 +58,13 @@ pub(super) fn weighted(rng: &mut ChaCha8Rng, weights: impl Iterator<Item = u32> 
     unreachable!("the draw is below the sum of the weights")
 }
 
-/// Fisher-Yates shuffle.
-pub(super) fn shuffle<T>(rng: &mut ChaCha8Rng, items: &mut [T]) {
-    for i in (1..items.len()).rev() {
-        items.swap(i, below(rng, i + 1));
-    }
+/// Puts items into a random order by the draws of this module.
+pub(super) fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
+    shuffle_by(items, |n| below(n, rng));
 }
 
-/// Cards drawn without replacement and reshuffled when used up: every card comes equally often, up to one.
+/// Cards that are drawn without replacement, and shuffled again when all are drawn: the numbers of draws of two cards
+/// differ by at most one.
 #[derive(Clone, Debug)]
 pub(super) struct Deck<T> {
     cards: Vec<T>,
@@ -70,17 +72,17 @@ pub(super) struct Deck<T> {
 }
 
 impl<T: Copy> Deck<T> {
-    /// A deck that shuffles before its first draw.
+    /// Deck that is shuffled before its first draw.
     pub(super) fn new(cards: Vec<T>) -> Self {
         assert!(!cards.is_empty(), "a deck needs a card");
         let next = cards.len();
         Self { cards, next }
     }
 
-    /// The next card.
+    /// Next card.
     pub(super) fn draw(&mut self, rng: &mut ChaCha8Rng) -> T {
         if self.next == self.cards.len() {
-            shuffle(rng, &mut self.cards);
+            shuffle(&mut self.cards, rng);
             self.next = 0;
         }
         self.next += 1;
