@@ -154,7 +154,10 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
             println!("{HELP}");
             return Ok(());
         }
-        return cargo(root, &[&["bench", "--package", "locus-benches", "--"], &strs(args)[..]].concat());
+        return crate::cargo(
+            root,
+            &[&["bench", "--package", "locus-benches", "--"], &strs(args)[..]].concat(),
+        );
     }
     let (mut python, mut rounds, mut chosen) = (root.join("benches/peers/.venv/bin/python"), 7, Vec::new());
     let mut rest = args.iter();
@@ -179,12 +182,11 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
         WORKS.iter().map(|work| work.ours).collect::<Vec<_>>()
     );
     ensure!(python.exists(), "{} is not there\n{HELP}", python.display());
-    cargo(root, &["build", "--release", "--quiet", "--package", "locus-benches", "--bin", "peer"])?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    crate::cargo(root, &["build", "--release", "--package", "locus-benches", "--bin", "peer"])?;
     let mut measured = Vec::new();
     for work in WORKS.iter().filter(|work| is_chosen(work)) {
         eprintln!("{} ...", work.ours);
-        let mut ours = Side::start(&mut Command::new(target.join("release/peer")))?;
+        let mut ours = Side::start(&mut Command::new(crate::target(root).join("release/peer")))?;
         let mut theirs = Side::start(Command::new(&python).arg(root.join("benches/peers/theirs.py")))?;
         if work.warm {
             ours.run(work.ours)?;
@@ -206,14 +208,6 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
 
 fn strs(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
-}
-
-fn cargo(root: &Path, args: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status =
-        Command::new(cargo).args(args).current_dir(root).status().context("cargo cannot be started")?;
-    ensure!(status.success(), "cargo {} failed", args[0]);
-    Ok(())
 }
 
 /// A number and whether it meets its goal.

@@ -1,16 +1,16 @@
-//! Development commands. Thin: every real command is a run of the `locus` binary in release mode.
+//! Development commands.
 //!
-//! `cargo xtask setup` installs what is missing (OpenBLAS); `cargo xtask tidy` checks the tree;
-//! `cargo xtask bench` measures; anything else is handed
-//! to `locus` (`cargo xtask reproduce`, `cargo xtask organism`, ...).
+//! `cargo xtask setup` installs OpenBLAS where it is missing, `tidy` checks the tree, `examples` runs all examples and
+//! `bench` measures. Any other command is handed to the `locus` binary, built in release mode.
 
 mod bench;
+mod examples;
 mod tidy;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND [OPTIONS]
@@ -18,11 +18,15 @@ usage: cargo xtask COMMAND [OPTIONS]
   setup      install libopenblas-dev with apt-get when it is missing
   bench      criterion benches; with --peers, a comparison with PyTorch
   tidy       check house rules that no compiler knows
+  examples   run the examples of all crates
   reproduce  rebuild every table of the study (= locus reproduce)
   organism   rebuild the embedded model and its data (= locus organism)
   fetch      download models and data (= locus fetch)
   discover   find a circuit of edges (= locus discover)
   ...        any other command of locus, with its options";
+
+/// Said before the one build that takes long.
+const FIRST_BUILD: &str = "xtask: the first build of locus takes about three minutes on two cores; later ones only compile what changed";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
         Some("setup") => setup(),
         Some("bench") => bench::run(&root(), &args[1..]),
         Some("tidy") => tidy::check(&root()),
+        Some("examples") => examples::run(&root()),
         Some(_) => locus(&args).map(|status| {
             if !status.success() {
                 std::process::exit(status.code().unwrap_or(1));
@@ -54,23 +59,31 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
 }
 
+/// Folder of what cargo builds.
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
+/// Runs cargo in the workspace and lets its output through.
+fn cargo(root: &Path, args: &[&str]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status =
+        Command::new(cargo).args(args).current_dir(root).status().context("cargo cannot be started")?;
+    ensure!(status.success(), "cargo {} failed", args[0]);
+    Ok(())
+}
+
 /// Builds `locus` in release mode and hands it the arguments.
 fn locus(args: &[String]) -> Result<ExitStatus> {
     if !has_openblas() {
         bail!("OpenBLAS is missing; install it with: cargo xtask setup");
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = root();
-    let build = Command::new(&cargo)
-        .args(["build", "--release", "--quiet", "--package", "locus-study", "--bin", "locus"])
-        .current_dir(&root)
-        .status()
-        .context("cargo cannot be started")?;
-    if !build.success() {
-        bail!("locus does not build");
+    let locus = target(&root).join("release/locus");
+    if !locus.exists() {
+        eprintln!("{FIRST_BUILD}");
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let locus = target.join("release/locus");
+    cargo(&root, &["build", "--release", "--package", "locus-study", "--bin", "locus"])?;
     Command::new(&locus).args(args).status().with_context(|| format!("{} cannot be started", locus.display()))
 }
 
@@ -101,7 +114,7 @@ fn setup() -> Result<()> {
     Ok(())
 }
 
-/// Whether the linker will find OpenBLAS; the same places as locus-gpt2's build script.
+/// Whether the linker will find OpenBLAS, looking in the places that locus-gpt2's build script looks in.
 fn has_openblas() -> bool {
     let library =
         |folder: &Path| folder.join("libopenblas.so").exists() || folder.join("libopenblas.a").exists();
