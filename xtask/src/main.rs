@@ -90,7 +90,7 @@ fn locus(args: &[String]) -> Result<ExitStatus> {
 /// Debian and Ubuntu only: elsewhere the message says what to install.
 fn setup() -> Result<()> {
     if has_openblas() {
-        println!("OpenBLAS is there");
+        println!("OpenBLAS is installed");
         return Ok(());
     }
     let apt = |args: &[&str]| -> Result<bool> {
@@ -106,7 +106,7 @@ fn setup() -> Result<()> {
             .success())
     };
     let install = ["install", "-y", "--no-install-recommends", "libopenblas-dev"];
-    // A fresh container has no package lists; one that has them need not fetch them again.
+    // A fresh container has no package lists; where they exist there is no need to fetch them again.
     let installed = apt(&install)? || (apt(&["update"])? && apt(&install)?);
     if !installed {
         bail!("libopenblas-dev could not be installed");
