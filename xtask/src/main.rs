@@ -26,7 +26,8 @@ usage: cargo xtask COMMAND [OPTIONS]
   ...        any other command of locus, with its options";
 
 /// Said before the one build that takes long.
-const FIRST_BUILD: &str = "xtask: the first build of locus takes about three minutes on two cores; later ones only compile what changed";
+const FIRST_BUILD: &str = "\
+xtask: the first build of locus takes about three minutes on two cores; later ones compile only what has changed";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -66,9 +67,15 @@ fn target(root: &Path) -> PathBuf {
 
 /// Runs cargo in the workspace and lets its output through.
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status =
-        Command::new(cargo).args(args).current_dir(root).status().context("cargo cannot be started")?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo says about xtask to xtask would make build scripts that read it, and all that is built on them, run anew.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(name.as_ref());
+        }
+    }
+    let status = cargo.args(args).current_dir(root).status().context("cargo cannot be started")?;
     ensure!(status.success(), "cargo {} failed", args[0]);
     Ok(())
 }
