@@ -67,17 +67,21 @@ fn target(root: &Path) -> PathBuf {
 
 /// Runs cargo in the workspace and lets its output through.
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // What cargo says about xtask to xtask would make build scripts that read it, and all that is built on them, run anew.
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(name.as_ref());
-        }
-    }
-    let status = cargo.args(args).current_dir(root).status().context("cargo cannot be started")?;
+    let status = cargo_command().args(args).current_dir(root).status().context("cargo cannot be started")?;
     ensure!(status.success(), "cargo {} failed", args[0]);
     Ok(())
+}
+
+/// Cargo without what it has told xtask about xtask: build scripts that read it (ring's does) would run again, and all that
+/// depends on them would be compiled again.
+fn cargo_command() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_")) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// Builds `locus` in release mode and hands it the arguments.
@@ -129,4 +133,18 @@ fn has_openblas() -> bool {
         let below = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
         library(folder) || below.filter(|path| path.is_dir()).any(|path| library(&path))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_told_nothing_about_xtask() {
+        let cargo = cargo_command();
+        for name in ["CARGO_PKG_NAME", "CARGO_PKG_VERSION_MAJOR", "CARGO_MANIFEST_DIR"] {
+            assert!(std::env::var_os(name).is_some(), "cargo sets {name} for a test");
+            assert!(cargo.get_envs().any(|change| change == (name.as_ref(), None)), "{name} is passed on");
+        }
+    }
 }
