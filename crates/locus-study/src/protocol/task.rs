@@ -1,7 +1,7 @@
 //! A classification task made ready: split, tokenised, with a trained score head and the full model's choices.
 
 use anyhow::{Context, Result};
-use locus_circuits::{Objective, ReadOut};
+use locus_circuits::{ReadOut, TaskObjective};
 use locus_data::seed::stream;
 use locus_data::{Labelled, Split, split};
 use locus_gpt2::{Checkpoint, Gpt2, HeadTraining, Scalar, ScoreHead, argmax, last_hidden_of};
@@ -57,13 +57,17 @@ impl<F: Scalar> PreparedTask<F> {
     }
 
     /// What mask training is given: the training rows with the full model's choices.
-    pub fn objective<'a>(&'a self, model: &'a Gpt2<F>) -> Objective<'a, F> {
+    pub fn objective<'a>(&'a self, model: &'a Gpt2<F>) -> TaskObjective<'a, F> {
         self.objective_for(model, &self.train.choices)
     }
 
     /// The same with other classes.
-    pub fn objective_for<'a>(&'a self, model: &'a Gpt2<F>, classes: &'a [usize]) -> Objective<'a, F> {
-        Objective { model, read_out: ReadOut::Head(&self.head, classes), sequences: &self.train.sequences }
+    pub fn objective_for<'a>(&'a self, model: &'a Gpt2<F>, classes: &'a [usize]) -> TaskObjective<'a, F> {
+        TaskObjective {
+            model,
+            read_out: ReadOut::Head(&self.head, classes),
+            sequences: &self.train.sequences,
+        }
     }
 
     /// Accuracy of the full model on the held-out rows.
