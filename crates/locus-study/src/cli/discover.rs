@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use locus_circuits::export::{Conventions, to_csv, to_dot, to_json};
 use locus_circuits::{
@@ -17,7 +18,7 @@ use locus_gpt2::{Checkpoint, Config, Gpt2, Scalar, Tokenizer};
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 
 #[derive(Debug, Args)]
@@ -35,18 +36,18 @@ pub struct Discover {
     #[arg(long, default_value_t = 5, value_name = "N")]
     ig_steps: usize,
     /// Quadrature of the eap-ig methods; the public library runs left, its paper right
-    #[arg(long, value_enum, default_value_t = IgRule::Midpoint)]
-    ig_rule: IgRule,
+    #[arg(long, default_value = "midpoint", value_parser = named(RULES, Rule::name))]
+    ig_rule: Rule,
     /// What is measured at the last token [default: logit-diff; prob-diff for greater-than]
-    #[arg(long, value_enum)]
-    metric: Option<MetricName>,
+    #[arg(long, value_parser = named(METRICS, Metric::name))]
+    metric: Option<Metric>,
     /// What a dropped edge carries
-    #[arg(long, value_enum, default_value_t = ReferenceName::Corrupted)]
-    reference: ReferenceName,
+    #[arg(long, default_value = "corrupted", value_parser = named(REFERENCES, Reference::name))]
+    reference: Reference,
     /// Put the end-of-text token before every prompt
     #[arg(long)]
     bos: bool,
-    /// Edges of the circuit before dead ends are taken away [default: a tenth of the graph]
+    /// Edges of the circuit before dead ends are pruned [default: a tenth of the graph]
     #[arg(long, value_name = "N")]
     edges: Option<usize>,
     /// How the circuit is cut from the scores
@@ -88,31 +89,37 @@ enum MethodName {
     Random,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum IgRule {
-    Left,
-    Right,
-    Midpoint,
-    Trapezoid,
-    GaussLegendre,
-}
+const RULES: &[(Rule, &str)] = &[
+    (Rule::Left, "left ends, as in the public library"),
+    (Rule::Right, "right ends, as in the paper"),
+    (Rule::Midpoint, "middles"),
+    (Rule::Trapezoid, "both ends, half each"),
+    (Rule::GaussLegendre, "Gauss-Legendre points"),
+];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum MetricName {
-    /// Mean logit of the correct answers minus that of the incorrect ones
-    LogitDiff,
-    /// Probability of the correct answers minus that of the incorrect ones
-    ProbDiff,
-    /// KL divergence from the clean run in nats
-    Kl,
-}
+const METRICS: &[(Metric, &str)] = &[
+    (Metric::LogitDiff, "Mean logit of the correct answers minus that of the incorrect ones"),
+    (Metric::ProbDiff, "Probability of the correct answers minus that of the incorrect ones"),
+    (Metric::Kl, "KL divergence from the clean run in nats"),
+];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ReferenceName {
-    Corrupted,
-    Zero,
-    Mean,
-    MeanPerPosition,
+const REFERENCES: &[(Reference, &str)] = &[
+    (Reference::Corrupted, "what it carries in the corrupted run"),
+    (Reference::Zero, "zero"),
+    (Reference::Mean, "its mean over all tokens of the clean prompts"),
+    (Reference::MeanPerPosition, "its mean at each position of the clean prompts"),
+];
+
+/// A value of the library by the library's own name for it.
+fn named<T: Copy + Send + Sync + 'static>(
+    values: &'static [(T, &'static str)],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let names = values.iter().map(|&(value, help)| PossibleValue::new(name(value)).help(help));
+    PossibleValuesParser::new(names).map(move |given| {
+        let found = values.iter().find(|(value, _)| name(*value) == given);
+        found.expect("clap lets no other name through").0
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -135,7 +142,7 @@ impl Discover {
         if self.ig_steps == 0 {
             return Err(Unusable("--ig-steps is 0; expected at least 1".into()).into());
         }
-        let reference = self.reference();
+        let reference = self.reference;
         let needs_run = matches!(self.method, MethodName::CleanCorrupted | MethodName::EapIgInputs);
         if needs_run && reference != Reference::Corrupted {
             let why = "this --method interpolates to the corrupted run; expected --reference corrupted";
@@ -165,7 +172,7 @@ impl Discover {
         let circuit = cut.pruned();
         if 2 * circuit.count() < wanted {
             eprintln!(
-                "locus: only {} of {wanted} edges are left after taking away dead ends; try --select greedy or more --edges",
+                "locus: only {} of {wanted} edges are left after pruning dead ends; try --select greedy or more --edges",
                 circuit.count()
             );
         }
@@ -197,13 +204,7 @@ impl Discover {
         reference: Reference,
         seed: u64,
     ) -> Result<EdgeScores> {
-        let rule = match self.ig_rule {
-            IgRule::Left => Rule::Left,
-            IgRule::Right => Rule::Right,
-            IgRule::Midpoint => Rule::Midpoint,
-            IgRule::Trapezoid => Rule::Trapezoid,
-            IgRule::GaussLegendre => Rule::GaussLegendre,
-        };
+        let rule = self.ig_rule;
         let attribute = |method| Ok(attribute_edges(model, pairs, metric, method, reference)?);
         let graph = Graph::new(model.config());
         match self.method {
@@ -266,13 +267,11 @@ impl Discover {
 
     fn conventions(&self, metric: Metric, reference: Reference, pairs: usize) -> Conventions {
         let integrated = matches!(self.method, MethodName::EapIgInputs | MethodName::EapIgActivations);
-        let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
-            value().map_or_else(String::new, |value| value.get_name().to_owned())
-        };
+        let method = self.method.to_possible_value().expect("no method is hidden");
         Conventions {
             sign: "delta_loss_when_corrupted".into(),
-            method: name(&|| self.method.to_possible_value()),
-            ig_rule: integrated.then(|| name(&|| self.ig_rule.to_possible_value())),
+            method: method.get_name().to_owned(),
+            ig_rule: integrated.then(|| self.ig_rule.name().into()),
             ig_steps: integrated.then_some(self.ig_steps),
             metric: metric.name().into(),
             reference: reference.name().into(),
@@ -292,21 +291,9 @@ impl Discover {
     }
 
     fn metric(&self) -> Metric {
-        match (self.metric, self.task_kind) {
-            (Some(MetricName::LogitDiff), _) => Metric::LogitDiff,
-            (Some(MetricName::ProbDiff), _) | (None, TaskKind::GreaterThan) => Metric::ProbDiff,
-            (Some(MetricName::Kl), _) => Metric::Kl,
-            (None, _) => Metric::LogitDiff,
-        }
-    }
-
-    fn reference(&self) -> Reference {
-        match self.reference {
-            ReferenceName::Corrupted => Reference::Corrupted,
-            ReferenceName::Zero => Reference::Zero,
-            ReferenceName::Mean => Reference::Mean,
-            ReferenceName::MeanPerPosition => Reference::MeanPerPosition,
-        }
+        let usual =
+            if self.task_kind == TaskKind::GreaterThan { Metric::ProbDiff } else { Metric::LogitDiff };
+        self.metric.unwrap_or(usual)
     }
 }
 
@@ -335,7 +322,11 @@ fn print(
         writeln!(out, "{:<24} {:>+12.5}", graph.name(edge), scores.get(edge))?;
     }
     let of_all = graph.n_edges();
-    writeln!(out, "circuit: {} of {of_all} edges ({wanted} before taking away dead ends)", circuit.count())?;
+    writeln!(
+        out,
+        "circuit: {} of {of_all} edges after pruning dead ends ({wanted} selected)",
+        circuit.count()
+    )?;
     let faithfulness = measured
         .normalised()
         .map_or_else(|| "undefined: the metric does not depend on the edges".into(), |f| format!("{f:.3}"));

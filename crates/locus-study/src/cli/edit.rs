@@ -10,8 +10,8 @@ use locus_gpt2::{Checkpoint, ParamMask, Scalar};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::Unusable;
-use super::editors::{Chosen, EditorArgs};
+use super::editors::{ChosenEditor, EditorArgs};
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 use crate::protocol::PreparedRequest;
 
@@ -63,7 +63,7 @@ struct Outcome {
     post_new: f64,
     post_true: f64,
     steps: usize,
-    /// The new target is not more probable than before.
+    /// The new target is no likelier than before.
     failed: bool,
     /// Norms, denominators and residuals of the method.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
@@ -83,7 +83,7 @@ impl EditArgs {
         }
     }
 
-    fn run_as<F: Scalar>(&self, global: &Global, chosen: &Chosen) -> Result<()> {
+    fn run_as<F: Scalar>(&self, global: &Global, chosen: &ChosenEditor) -> Result<()> {
         let path = self.requests.as_deref().expect("clap asks for it");
         let requests = locus_data::requests::read(path)?;
         let checkpoint = global.checkpoint::<F>()?;
@@ -91,7 +91,7 @@ impl EditArgs {
         let place = || path.display().to_string();
         let prepared: Vec<PreparedRequest> = requests
             .iter()
-            .map(|request| PreparedRequest::new(&checkpoint, request))
+            .map(|request| PreparedRequest::new(&checkpoint.tokenizer, request))
             .collect::<Result<_>>()
             .with_context(place)?;
         for request in &prepared {

@@ -8,7 +8,7 @@ use locus_editors::{Delta, Ledger, Patch};
 use locus_gpt2::{Checkpoint, Gpt2, Scalar, write_checkpoint};
 use serde_json::json;
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ pub struct PatchArgs {
 enum Verb {
     /// What patches change and which weights they belong to
     List(Files),
-    /// Write --model with the patches, in the order given, as a checkpoint folder; leaving one out at the end takes it back
+    /// Write --model with the patches, in the order given, as a checkpoint folder. To undo the last patch, apply all but the last
     Apply(Files),
     /// Write one patch that does what several do one after the other
     Merge(Files),

@@ -8,7 +8,7 @@ use locus_data::StudyData;
 use locus_data::hash::sha256;
 use locus_gpt2::Scalar;
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 use crate::protocol::{Preset, SWEEP, SWEEP_TASK, Settings, Store, run};
 use crate::records::SCHEDULED_TOP_K;

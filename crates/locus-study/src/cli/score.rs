@@ -9,12 +9,12 @@ use locus_gpt2::{Checkpoint, PromptTargets, Scalar};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 
 #[derive(Debug, Args)]
 pub struct Score {
-    /// JSONL file of {"prompt","target"}; `-` is stdin
+    /// JSONL file of {"prompt","target"}; `-` is stdin. Start the target with a space: prompt and target are tokenised separately, exactly as written
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::discovery::PAIR_TASKS;
+use crate::discovery::PAIR_TASKS;
 use crate::records::{HIERARCHY, PUBLISHED, SCHEDULED_TOP_K, renamed_preset};
 use locus_circuits::{BinaryConcrete, ScheduledTopK};
 use serde::Serialize;
