@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use locus_editors::{
     Editor, FineTuning, KeyCovariance, Lora, Memit, PREFIXES, Rome, StudyFineTuning, Variant,
 };
-use locus_gpt2::{Config, Scalar};
+use locus_gpt2::{Config, Scalar, compiled};
 use serde::Serialize;
 
 /// Eigenvalue of the keys' second moment from which AlphaEdit counts a direction as used.
@@ -156,20 +156,28 @@ impl Constants {
     /// When the statistics of a layer are missing or cannot be used.
     pub fn editor<F: Scalar>(
         self,
-        mut covariances: BTreeMap<usize, Arc<KeyCovariance>>,
+        covariances: BTreeMap<usize, Arc<KeyCovariance>>,
     ) -> Result<Box<dyn Editor<F>>> {
-        Ok(match self {
-            Constants::StudyFt(constants) => Box::new(constants),
-            Constants::Ft(constants) => Box::new(constants),
-            Constants::Lora(constants) => Box::new(constants),
-            Constants::Rome(constants) => {
-                let covariance = covariances.remove(&constants.layer);
-                let missing = || format!("no key statistics of layer {}", constants.layer);
-                Box::new(constants.with(covariance.with_context(missing)?))
-            }
-            Constants::Memit(constants) => Box::new(constants.with(covariances)?),
-        })
+        F::run::<EditorJob>((self, covariances))
     }
+}
+
+type EditorIn = (Constants, BTreeMap<usize, Arc<KeyCovariance>>);
+
+compiled!(EditorJob: <F> EditorIn => Result<Box<dyn Editor<F>>>, build);
+
+fn build<F: Scalar>((constants, mut covariances): EditorIn) -> Result<Box<dyn Editor<F>>> {
+    Ok(match constants {
+        Constants::StudyFt(constants) => Box::new(constants),
+        Constants::Ft(constants) => Box::new(constants),
+        Constants::Lora(constants) => Box::new(constants),
+        Constants::Rome(constants) => {
+            let covariance = covariances.remove(&constants.layer);
+            let missing = || format!("no key statistics of layer {}", constants.layer);
+            Box::new(constants.with(covariance.with_context(missing)?))
+        }
+        Constants::Memit(constants) => Box::new(constants.with(covariances)?),
+    })
 }
 
 #[cfg(test)]

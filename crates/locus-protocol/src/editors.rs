@@ -10,7 +10,7 @@ use locus_editors::{
     Editor, Error, Fact, KeyCovariance, KeyStatistics, MemitEditor, PREFIXES, Patch, RomeEditor, Value,
     sample_prefixes,
 };
-use locus_gpt2::{Checkpoint, Config, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer};
+use locus_gpt2::{Checkpoint, Config, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer, compiled};
 use rayon::prelude::*;
 
 use crate::editor_table::{Constants, NamedEditor};
@@ -27,12 +27,18 @@ const STATISTICS_TOKENS: usize = 100_000;
 /// Minimum number of tokens of neutral text behind the drift.
 const DRIFT_TOKENS: usize = 1000;
 
-/// What stands before prompts when keys and values are found: written down for GPT-2's tokenizer, else drawn from the
-/// model by the seed.
+/// Prefixes put before prompts when keys and values are found: [`PREFIXES`] for GPT-2's tokenizer, else texts that the
+/// model generates from the seed.
 ///
 /// # Errors
 /// When the tokenizer has no end-of-text token to begin with.
 pub fn prefixes<F: Scalar>(checkpoint: &Checkpoint<F>, seed: u64) -> Result<Vec<String>> {
+    F::run::<PrefixesJob>((checkpoint, seed))
+}
+
+compiled!(PrefixesJob<'a>: <F> (&'a Checkpoint<F>, u64) => Result<Vec<String>>, find_prefixes);
+
+fn find_prefixes<F: Scalar>((checkpoint, seed): (&Checkpoint<F>, u64)) -> Result<Vec<String>> {
     let Checkpoint { model, tokenizer } = checkpoint;
     if tokenizer.vocab_size() >= GPT2_VOCABULARY {
         return Ok(PREFIXES.map(str::to_owned).to_vec());
@@ -268,7 +274,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .collect()
     }
 
-    /// By how much the NLL of the neutral text grew; none after a refused edit.
+    /// Increase of the NLL of the neutral text, in nats per token; 0 after a refused edit.
     fn drift(&self, edited: Option<&Gpt2<F>>) -> f64 {
         edited.map_or(0.0, |edited| mean_nll(edited, &self.neutral) - self.neutral_before)
     }

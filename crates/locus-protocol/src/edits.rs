@@ -76,7 +76,7 @@ impl PreparedRequest {
         &self.target_true
     }
 
-    /// What the editor is asked to write.
+    /// The request as an editor takes it.
     pub fn token_request(&self) -> TokenRequest {
         TokenRequest { prompt: self.prompt.clone(), target: self.target_new.clone() }
     }

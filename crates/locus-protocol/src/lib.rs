@@ -15,9 +15,11 @@ mod overlaps;
 pub mod progress;
 pub mod records;
 mod run;
+mod score;
 mod settings;
 mod store;
 mod tracing;
+mod write;
 
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use editor_table::{Constants, EDITORS, NamedEditor};
@@ -26,6 +28,13 @@ pub use edits::{IsolatedScope, PreparedRequest, edit_all};
 pub use extract::{Extracted, extract};
 pub use masks::compare_masks;
 pub use run::run;
+pub use score::{Scored, score};
 pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, SWEEP, SWEEP_TASK, Settings};
 pub use store::Store;
 pub use tracing::{facts_of_requests, known_fact, trace_all};
+pub use write::{Group, Outcome, Written, write_groups};
+
+/// The README, whose examples are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -98,8 +98,8 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     })
 }
 
-/// What each unit of work gives, in order. Units of large models take turns; those of small ones are too small for more
-/// than a thread, and run side by side.
+/// Results of units of work, in order. Units of large models run in turn, each on all threads; units of small models
+/// cannot fill more than one thread and run side by side.
 fn each<T: Send, R: Send>(
     config: &Config,
     units: Vec<T>,

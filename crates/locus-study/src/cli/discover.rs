@@ -26,10 +26,10 @@ pub struct Discover {
     /// Pairs of prompts: JSONL of {"clean","corrupted","correct","incorrect"}, or CSV with these columns
     #[arg(long, value_name = "FILE")]
     task: PathBuf,
-    /// Where the file has its answers
+    /// Layout of the answers in the file
     #[arg(long, value_enum, default_value_t = TaskKind::Pairs)]
     task_kind: TaskKind,
-    /// How edges are scored
+    /// Method that scores the edges
     #[arg(long, value_enum, default_value_t = MethodName::EapIgInputs)]
     method: MethodName,
     /// Steps of the eap-ig methods
@@ -38,10 +38,10 @@ pub struct Discover {
     /// Quadrature of the eap-ig methods; the public library runs left, its paper right
     #[arg(long, default_value = "midpoint", value_parser = named(RULES, Rule::name))]
     ig_rule: Rule,
-    /// What is measured at the last token [default: logit-diff; prob-diff for greater-than]
+    /// Metric at the last token [default: logit-diff; prob-diff for greater-than]
     #[arg(long, value_parser = named(METRICS, Metric::name))]
     metric: Option<Metric>,
-    /// What a dropped edge carries
+    /// Ablation: what an edge outside the circuit carries
     #[arg(long, default_value = "corrupted", value_parser = named(REFERENCES, Reference::name))]
     reference: Reference,
     /// Put the end-of-text token before every prompt
@@ -50,10 +50,10 @@ pub struct Discover {
     /// Edges of the circuit before dead ends are pruned [default: a tenth of the graph]
     #[arg(long, value_name = "N")]
     edges: Option<usize>,
-    /// How the circuit is cut from the scores
+    /// Selection of the circuit from the scores
     #[arg(long, value_enum, default_value_t = Select::TopN)]
     select: Select,
-    /// Rank by the score instead of its size
+    /// Rank by the signed score instead of its absolute value
     #[arg(long)]
     signed: bool,
     /// Also write the circuit's parameters as a mask for `edit` (safetensors)
@@ -81,7 +81,7 @@ enum MethodName {
     EapIgInputs,
     /// Gradients integrated along the path of each component's output
     EapIgActivations,
-    /// Every edge patched and measured
+    /// Exact activation patching, edge by edge
     Exact,
     /// Size of the difference a source writes: a control
     ActivationMagnitude,
@@ -126,7 +126,7 @@ fn named<T: Copy + Send + Sync + 'static>(
 enum Select {
     /// The best edges
     TopN,
-    /// The best edges reachable backwards from the logits
+    /// The best edges that can be reached backwards from the logits
     Greedy,
 }
 
@@ -221,7 +221,7 @@ impl Discover {
         }
     }
 
-    /// Texts to tokens; every answer must be one token, and both prompts of a pair must have the same number.
+    /// Tokenises the pairs; every answer must be one token, and both prompts of a pair must have the same number.
     fn tokenise(&self, texts: &[PromptPair], tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Pair>> {
         const END_OF_TEXT: &str = "<|endoftext|>";
         let before: Vec<u32> = if self.bos {

@@ -20,7 +20,7 @@ use crate::protocol::{Constants, EDITORS, NamedEditor, PreparedRequest, prefixes
 
 #[derive(Debug, Args)]
 pub struct EditorArgs {
-    /// How the edit is made
+    /// Editor
     #[arg(long, value_parser = editor_names())]
     editor: &'static NamedEditor,
     /// The editor's constants, TOML or JSON; see --print-config
@@ -29,7 +29,7 @@ pub struct EditorArgs {
     /// Key statistics for ROME and MEMIT: a file of `locus stats`, or a published .npz for an editor of one layer
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     stats: Option<PathBuf>,
-    /// Text to collect key statistics from, line by line, instead of --stats
+    /// Text to collect key statistics from, line by line, when there is no --stats file
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Minimum number of tokens to read from --text

@@ -23,7 +23,7 @@ pub struct Global {
     /// Threads; results do not depend on it [default: all cores]
     #[arg(long, global = true)]
     pub threads: Option<usize>,
-    /// Where results are written
+    /// File or folder for the results
     #[arg(long, global = true, value_name = "PATH")]
     pub out: Option<PathBuf>,
     /// Machine-readable output on stdout

@@ -26,7 +26,7 @@ use self::global::Global;
 
 /// Where in GPT-2 does knowledge sit, and what happens when you edit it there?
 #[derive(Debug, Parser)]
-#[command(name = "locus", version, about, max_term_width = 110)]
+#[command(name = "locus", version, max_term_width = 110)]
 struct Args {
     #[command(flatten)]
     global: Global,
@@ -44,7 +44,7 @@ enum Command {
     Discover(discover::Discover),
     /// Edit facts and compare the model's answers before and after
     Edit(edit::EditArgs),
-    /// Look at patches, merge them, write patched models
+    /// List and merge patches, write patched models
     Patch(patch::PatchArgs),
     /// Collect the statistics of MLP keys that ROME and MEMIT need
     Stats(stats::Stats),

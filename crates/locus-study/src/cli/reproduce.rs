@@ -35,7 +35,7 @@ pub struct Reproduce {
     /// Smaller samples, same code, still all tables
     #[arg(long)]
     quick: bool,
-    /// Take up the finished parts of an identical earlier run in the same --out
+    /// Reuse the finished parts of an identical earlier run in the same --out
     #[arg(long)]
     resume: bool,
 }

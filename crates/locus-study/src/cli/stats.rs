@@ -1,4 +1,4 @@
-//! `locus stats`: what keys the MLPs see in a text.
+//! `locus stats`: second moments of the MLP keys of a text.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

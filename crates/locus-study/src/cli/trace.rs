@@ -1,4 +1,4 @@
-//! `locus trace`: which states carry a fact.
+//! `locus trace`: causal tracing of known facts.
 
 use std::path::PathBuf;
 
