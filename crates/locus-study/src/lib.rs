@@ -1,16 +1,15 @@
-//! The study end to end: protocol, records, tables, claims and report.
+//! The study end to end: tables, claims and report from the protocol's records, and the command line tool `locus`.
 //!
 //! Data flows one way: [`protocol`] turns a model and data into [`records`]; [`tables`], [`claims`] and [`figures`] are pure
-//! functions of those; [`report`] writes files. The binary `locus` (module [`cli`]) is the only part that prints, shows
-//! progress or reads the environment.
+//! functions of those; [`report`] writes files. The binary `locus` (module [`cli`]) is the only part that prints or reads
+//! the environment.
 
 pub mod claims;
 pub mod cli;
 pub mod figures;
-pub mod organism;
-mod progress;
-pub mod protocol;
-pub mod records;
 pub mod report;
 pub mod results;
 pub mod tables;
+
+pub use locus_protocol as protocol;
+pub use locus_protocol::{organism, records};

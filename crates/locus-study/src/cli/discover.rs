@@ -19,7 +19,7 @@ use locus_gpt2::{Checkpoint, Config, Gpt2, Scalar, Tokenizer};
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 
 #[derive(Debug, Args)]
@@ -27,10 +27,10 @@ pub struct Discover {
     /// Pairs of prompts: JSONL of {"clean","corrupted","correct","incorrect"}, or CSV with these columns
     #[arg(long, value_name = "FILE")]
     task: PathBuf,
-    /// Where the file has its answers
+    /// Layout of the answers in the file
     #[arg(long, value_enum, default_value_t = TaskKind::Pairs)]
     task_kind: TaskKind,
-    /// How edges are scored
+    /// Method that scores the edges
     #[arg(long, value_enum, default_value_t = MethodName::EapIgInputs)]
     method: MethodName,
     /// Steps of the eap-ig methods
@@ -58,7 +58,7 @@ pub struct Discover {
     /// Edges of the circuit before dead ends are pruned [default: a tenth of the graph]
     #[arg(long, value_name = "N")]
     edges: Option<usize>,
-    /// How the circuit is cut from the scores
+    /// Selection of the circuit from the scores
     #[arg(long, value_enum, default_value_t = Select::TopN)]
     select: Select,
     /// Rank edges by score instead of its absolute value
@@ -89,7 +89,7 @@ enum MethodName {
     EapIgInputs,
     /// Gradients integrated along the path of each component's output
     EapIgActivations,
-    /// Every edge patched and measured
+    /// Exact activation patching, edge by edge
     Exact,
     /// Size of the difference a source writes: a control
     ActivationMagnitude,
@@ -101,7 +101,7 @@ enum MethodName {
 enum Select {
     /// The best edges
     TopN,
-    /// The best edges reachable backwards from the logits
+    /// The best edges that can be reached backwards from the logits
     Greedy,
 }
 
@@ -206,7 +206,7 @@ impl Discover {
         }
     }
 
-    /// Texts to tokens; every answer must be one token, and both prompts of a pair must have the same number.
+    /// Tokenises the pairs; every answer must be one token, and both prompts of a pair must have the same number.
     fn tokenise(&self, texts: &[PromptPair], tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Pair>> {
         const END_OF_TEXT: &str = "<|endoftext|>";
         let missing = || Unusable(format!("--bos: the tokenizer has no token {END_OF_TEXT}"));

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use locus_data::seed::stream;
-use locus_editors::{Edit, Error, Patch, Report};
+use locus_editors::Patch;
 use locus_gpt2::{Checkpoint, ParamMask, Scalar};
-use rayon::prelude::*;
 use serde::Serialize;
 
-use super::Unusable;
-use super::editors::{Chosen, EditorArgs};
+use super::editors::{ChosenEditor, EditorArgs};
+use super::error::Unusable;
 use super::global::{Dtype, Global};
-use crate::protocol::PreparedRequest;
+use crate::protocol::{self, Group, PreparedRequest, Written, write_groups};
 
 #[derive(Debug, Args)]
 pub struct EditArgs {
@@ -25,16 +24,16 @@ pub struct EditArgs {
     /// Parameter mask of a circuit (safetensors)
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
-    /// Which parameters may change
+    /// Parameters that may change
     #[arg(long, value_enum, default_value_t = ScopeName::Full)]
     scope: ScopeName,
     /// Set every block parameter outside the scope to zero first, as the study does
     #[arg(long)]
     isolate: bool,
-    /// Write all requests into one model and one patch: at once (MEMIT, fine-tuning) or one after the other (ROME, study-ft)
+    /// Write all requests into one model and one patch: together (MEMIT, fine-tuning) or in turn (ROME, study-ft)
     #[arg(long)]
     together: bool,
-    /// Write patches entry by entry instead of in factors of low rank
+    /// Write patches as dense tensors instead of low-rank factors
     #[arg(long)]
     dense: bool,
     /// Print the editor's constants with their defaults and stop
@@ -63,11 +62,20 @@ struct Outcome {
     post_new: f64,
     post_true: f64,
     steps: usize,
-    /// The new target is not more probable than before.
+    /// The new target is no likelier than before.
     failed: bool,
     /// Norms, denominators and residuals of the method.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     measures: serde_json::Map<String, serde_json::Value>,
+}
+
+impl From<Written> for Outcome {
+    fn from(written: Written) -> Self {
+        let Written { case_id, pre_new, pre_true, post_new, post_true, steps, measures } = written;
+        let failed = post_new.is_nan() || post_new >= pre_new;
+        let measures = measures.into_iter().map(|(name, value)| (name, value.into())).collect();
+        Outcome { case_id, pre_new, pre_true, post_new, post_true, steps, failed, measures }
+    }
 }
 
 impl EditArgs {
@@ -83,7 +91,7 @@ impl EditArgs {
         }
     }
 
-    fn run_as<F: Scalar>(&self, global: &Global, chosen: &Chosen) -> Result<()> {
+    fn run_as<F: Scalar>(&self, global: &Global, chosen: &ChosenEditor) -> Result<()> {
         let path = self.requests.as_deref().expect("clap asks for it");
         let requests = locus_data::requests::read(path)?;
         let checkpoint = global.checkpoint::<F>()?;
@@ -91,7 +99,7 @@ impl EditArgs {
         let place = || path.display().to_string();
         let prepared: Vec<PreparedRequest> = requests
             .iter()
-            .map(|request| PreparedRequest::new(&checkpoint, request))
+            .map(|request| PreparedRequest::new(&checkpoint.tokenizer, request))
             .collect::<Result<_>>()
             .with_context(place)?;
         for request in &prepared {
@@ -104,68 +112,42 @@ impl EditArgs {
             _ => checkpoint.model.clone(),
         };
         let together = self.together || chosen.writes_many();
-        let groups: Vec<(&[PreparedRequest], &[_])> = if together {
+        let groups: Vec<Group> = if together {
             vec![(prepared.as_slice(), facts.as_slice())]
         } else {
             prepared.chunks(1).zip(facts.chunks(1)).collect()
         };
         let provenance = chosen.provenance()?;
         let stage = global.progress().stage("edits", groups.len());
-        let outcomes: Vec<Vec<Outcome>> = groups
-            .par_iter()
-            .map(|(requests, facts)| {
-                let place = || format!("request {}", requests[0].case_id);
-                let (patch, report) = match editor.edit(&start, facts, mask.as_ref()) {
-                    Ok(Edit { patch, report }) => (patch, report),
-                    // Refused: the model stays as it was, which the table shows as a failure.
-                    Err(why @ Error::Unstable(_)) => {
-                        eprintln!("locus: {}: {why}", place());
-                        (Patch::between(&start, &start), Report::default())
-                    }
-                    Err(error) => return Err(anyhow::Error::from(error).context(place())),
-                };
-                let edited = patch.apply(&start)?;
-                if let Some(out) = global.out.as_ref().filter(|_| patch.deltas().next().is_some()) {
+        let mask = mask.as_ref();
+        let done = |requests: &[PreparedRequest], outcome: protocol::Outcome<F>| -> Result<()> {
+            match (outcome, &global.out) {
+                (Err(why), _) => eprintln!("locus: request {}: {why}", requests[0].case_id),
+                (Ok((patch, edited)), Some(out)) if patch.deltas().next().is_some() => {
                     let path = patch_path(out, groups.len(), requests[0].case_id);
                     let provenance = serde_json::json!({
                         "editor": editor.name(), "constants": provenance,
                         "case_ids": requests.iter().map(|request| request.case_id).collect::<Vec<_>>(),
-                        "isolated": self.isolate, "mask_sha256": mask.as_ref().map(ParamMask::sha256),
+                        "isolated": self.isolate, "mask_sha256": mask.map(ParamMask::sha256),
                         "seed": global.seed, "version": env!("CARGO_PKG_VERSION"),
                     });
-                    let patch = if self.dense { Patch::between(&start, &edited) } else { patch };
+                    let patch = if self.dense { Patch::between(&start, edited) } else { patch };
                     patch.write(&path, start.config(), &provenance)?;
                 }
-                stage.inc();
-                let measures: serde_json::Map<_, _> =
-                    report.measures.into_iter().map(|(name, value)| (name, value.into())).collect();
-                requests
-                    .iter()
-                    .map(|request| {
-                        let (pre_new, pre_true) = request.nll(&start)?;
-                        let (post_new, post_true) = request.nll(&edited)?;
-                        Ok(Outcome {
-                            case_id: request.case_id,
-                            pre_new,
-                            pre_true,
-                            post_new,
-                            post_true,
-                            steps: report.steps,
-                            failed: post_new.is_nan() || post_new >= pre_new,
-                            measures: measures.clone(),
-                        })
-                    })
-                    .collect()
-            })
-            .collect::<Result<_>>()?;
+                _ => {}
+            }
+            stage.inc();
+            Ok(())
+        };
+        let written = write_groups(&start, editor.as_ref(), &groups, mask, &done)?;
         stage.finish();
-        let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect();
+        let outcomes: Vec<Outcome> = written.into_iter().map(Outcome::from).collect();
         print_outcomes(&outcomes, global.json)?;
         let failed: Vec<String> =
             outcomes.iter().filter(|o| o.failed).map(|o| o.case_id.to_string()).collect();
         anyhow::ensure!(
             failed.is_empty(),
-            "{} of {} edits failed, their new target is not more probable than before: {}",
+            "{} of {} edits failed; their new target is no likelier than before: {}",
             failed.len(),
             outcomes.len(),
             failed.join(", ")

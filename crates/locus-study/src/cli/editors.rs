@@ -5,140 +5,105 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
-use locus_editors::{
-    Editor, Fact, FineTuning, KeyCovariance, KeyMoments, KeyStatistics, Lora, Memit, PREFIXES, Rome, Row,
-    StudyFineTuning, Variant,
-};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use locus_editors::{Editor, Fact, KeyCovariance, KeyMoments, KeyStatistics, PREFIXES, Row};
 use locus_gpt2::{Checkpoint, Config, Scalar};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::Global;
 use super::stats::tokenise;
-use crate::protocol::{PreparedRequest, prefixes};
-
-/// Eigenvalue of the keys' second moment from which AlphaEdit counts a direction as used.
-const ALPHA_EDIT_THRESHOLD: f64 = 2e-2;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum EditorName {
-    /// The study's fine-tuning: SGD with every parameter clamped near its start
-    StudyFt,
-    /// Adam on one MLP's output, target tokens scored after the prompt alone, as published
-    Ft,
-    /// The same, each entry held near its start
-    FtL,
-    /// Adam on one MLP's output, target tokens scored in their places
-    FtM,
-    /// Low-rank change of all attention inputs, merged
-    Lora,
-    /// ROME with the mean key throughout
-    RRome,
-    /// ROME as released, with two keys
-    Rome,
-    /// ROME with the bare prompt's key throughout
-    PRome,
-    /// MEMIT: several layers, many facts at once
-    Memit,
-    /// MEMIT's values, written where keys seldom lie
-    AlphaEdit,
-}
+use crate::protocol::{Constants, EDITORS, NamedEditor, PreparedRequest, prefixes};
 
 #[derive(Debug, Args)]
 pub struct EditorArgs {
-    /// How the edit is made
-    #[arg(long, value_enum)]
-    pub editor: EditorName,
+    /// Editor
+    #[arg(long, value_parser = editor_names())]
+    editor: &'static NamedEditor,
     /// The editor's constants, TOML or JSON; see --print-config
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Key statistics for ROME and MEMIT: a file of `locus stats`, or a published .npz for an editor of one layer
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     stats: Option<PathBuf>,
-    /// Text to collect key statistics from, line by line, instead of --stats
+    /// Text to collect key statistics from, line by line, when there is no --stats file
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Tokens of --text that are used, at least
+    /// Minimum number of tokens to read from --text
     #[arg(long, value_name = "N", default_value_t = 100_000, requires = "text")]
     tokens: usize,
 }
 
-/// An editor's constants, read and checked.
-pub enum Chosen {
-    StudyFt(StudyFineTuning),
-    Ft(FineTuning),
-    Lora(Lora),
-    Rome(Rome, Option<Vec<String>>),
-    Memit(Memit, Option<Vec<String>>),
+/// The names of the table of editors, as values of `--editor`.
+fn editor_names() -> impl TypedValueParser<Value = &'static NamedEditor> {
+    let names = EDITORS.iter().map(|editor| PossibleValue::new(editor.name).help(editor.about));
+    PossibleValuesParser::new(names).try_map(|name| NamedEditor::find(&name).map_err(|e| e.to_string()))
+}
+
+/// The editor that was asked for, with its constants read and checked.
+pub struct ChosenEditor {
+    constants: Constants,
+    /// Prefixes that the file of `--config` gives beside the constants.
+    prefixes: Option<Vec<String>>,
 }
 
 impl EditorArgs {
     /// The constants of `--config`, or the editor's for the model.
-    pub fn chosen(&self, global: &Global) -> Result<Chosen> {
-        let config = || -> Result<Config> { Ok(Config::read(&global.model_folder()?.join("config.json"))?) };
-        let rome = |variant| -> Result<Chosen> {
-            let config = config()?;
-            let (constants, prefixes) = self.located(Rome { variant, ..Rome::for_model(&config) })?;
-            if constants.variant != variant {
-                let (given, named) = (constants.variant.name(), variant.name());
-                return Err(Unusable(format!("the constants are for {given}; --editor is {named}")).into());
+    pub fn chosen(&self, global: &Global) -> Result<ChosenEditor> {
+        let config = Config::read(&global.model_folder()?.join("config.json"))?;
+        let chosen = || -> Result<ChosenEditor> {
+            let chosen = self.read((self.editor.constants)(&config, global.seed))?;
+            if let Constants::Rome(constants) = &chosen.constants {
+                let (given, named) = (constants.variant.name(), self.editor.name);
+                if given != named {
+                    return Err(
+                        Unusable(format!("the constants are for {given}; --editor is {named}")).into()
+                    );
+                }
             }
-            constants.check(&config)?;
-            Ok(Chosen::Rome(constants, prefixes))
+            chosen.constants.check(&config)?;
+            Ok(chosen)
         };
-        let memit = |null_space| -> Result<Chosen> {
-            let config = config()?;
-            let (constants, prefixes) = self.located(Memit { null_space, ..Memit::for_model(&config) })?;
-            constants.check(&config)?;
-            Ok(Chosen::Memit(constants, prefixes))
-        };
-        let ft = |default: fn(&Config) -> FineTuning| -> Result<Chosen> {
-            let config = config()?;
-            let constants = self.constants(default(&config))?;
-            constants.check(&config)?;
-            Ok(Chosen::Ft(constants))
-        };
-        let place = || self.config.as_deref().map_or_else(String::new, |path| path.display().to_string());
-        let chosen = match self.editor {
-            EditorName::StudyFt => {
-                let constants: StudyFineTuning = self.parse()?.unwrap_or_default();
-                constants.check().map(|()| Chosen::StudyFt(constants)).map_err(anyhow::Error::from)
-            }
-            EditorName::Ft => ft(FineTuning::unconstrained),
-            EditorName::FtL => ft(FineTuning::constrained),
-            EditorName::FtM => ft(|_| FineTuning::default()),
-            EditorName::Lora => {
-                let constants = self.constants(Lora { seed: global.seed, ..Lora::default() })?;
-                Ok(Chosen::Lora(constants))
-            }
-            EditorName::RRome => rome(Variant::RRome),
-            EditorName::Rome => rome(Variant::Rome),
-            EditorName::PRome => rome(Variant::PRome),
-            EditorName::Memit => memit(None),
-            EditorName::AlphaEdit => memit(Some(ALPHA_EDIT_THRESHOLD)),
-        };
-        if self.config.is_some() { chosen.with_context(place) } else { chosen }
+        match &self.config {
+            Some(path) => chosen().with_context(|| path.display().to_string()),
+            None => chosen(),
+        }
     }
 
-    /// `default` with what `--config` says laid over it.
-    fn constants<T: Serialize + DeserializeOwned>(&self, default: T) -> Result<T> {
-        let given = self.given()?;
-        self.overlay(default, given)
+    /// Constants with what `--config` says laid over them.
+    fn read(&self, default: Constants) -> Result<ChosenEditor> {
+        let mut prefixes = None;
+        let constants = match default {
+            // A table of its own fields, all with defaults: the file's parser can say in which line an unknown one is.
+            Constants::StudyFt(default) => Constants::StudyFt(self.parse()?.unwrap_or(default)),
+            Constants::Ft(default) => Constants::Ft(self.overlay(default, self.given()?)?),
+            Constants::Lora(default) => Constants::Lora(self.overlay(default, self.given()?)?),
+            Constants::Rome(default) => {
+                let given = self.split_prefixes(&mut prefixes)?;
+                Constants::Rome(self.overlay(default, given)?)
+            }
+            Constants::Memit(default) => {
+                let given = self.split_prefixes(&mut prefixes)?;
+                Constants::Memit(self.overlay(default, given)?)
+            }
+        };
+        Ok(ChosenEditor { constants, prefixes })
     }
 
-    /// The same, with the prefixes that the file may have beside the constants.
-    fn located<T: Serialize + DeserializeOwned>(&self, default: T) -> Result<(T, Option<Vec<String>>)> {
+    /// The table of `--config` without the prefixes, which may stand beside the constants.
+    fn split_prefixes(&self, prefixes: &mut Option<Vec<String>>) -> Result<Value> {
         let mut given = self.given()?;
-        let prefixes = given.as_object_mut().and_then(|given| given.remove("prefixes"));
-        let prefixes = prefixes
-            .map(|value| serde_json::from_value(value).map_err(|e| self.wrong(&format!("prefixes: {e}"))))
-            .transpose()?;
-        Ok((self.overlay(default, given)?, prefixes))
+        if let Some(value) = given.as_object_mut().and_then(|given| given.remove("prefixes")) {
+            let read = serde_json::from_value(value).map_err(|e| self.wrong(&format!("prefixes: {e}")))?;
+            *prefixes = Some(read);
+        }
+        Ok(given)
     }
 
+    /// `default` with what the table `given` says laid over it.
     fn overlay<T: Serialize + DeserializeOwned>(&self, default: T, given: Value) -> Result<T> {
         let mut all = serde_json::to_value(default)?;
         merge(&mut all, given);
@@ -228,40 +193,29 @@ impl EditorArgs {
     }
 }
 
-impl Chosen {
+impl ChosenEditor {
     /// The constants as a file for `--config`.
     pub fn print(&self) -> Result<String> {
-        let located = |constants: String| {
-            let list: Vec<String> = PREFIXES.iter().map(|prefix| format!("  {prefix:?},")).collect();
-            format!(
-                "# Texts put before the prompt when keys and values are found. Without the list: these for GPT-2's\n\
-                 # tokenizer, drawn from the model by --seed for others.\n# prefixes = [\n# {}\n# ]\n{constants}",
-                list.join("\n# ")
-            )
-        };
-        Ok(match self {
-            Chosen::StudyFt(constants) => toml::to_string(constants)?,
-            Chosen::Ft(constants) => toml::to_string(constants)?,
-            Chosen::Lora(constants) => toml::to_string(constants)?,
-            Chosen::Rome(constants, _) => located(toml::to_string(constants)?),
-            Chosen::Memit(constants, _) => located(toml::to_string(constants)?),
-        })
+        let constants = toml::to_string(&self.constants)?;
+        if self.constants.prefixes() == 0 {
+            return Ok(constants);
+        }
+        let list: Vec<String> = PREFIXES.iter().map(|prefix| format!("  {prefix:?},")).collect();
+        Ok(format!(
+            "# Texts put before the prompt when keys and values are found. Without the list: these for GPT-2's\n\
+             # tokenizer, drawn from the model by --seed for others.\n# prefixes = [\n# {}\n# ]\n{constants}",
+            list.join("\n# ")
+        ))
     }
 
     /// The constants, for the provenance of a patch.
     pub fn provenance(&self) -> Result<Value> {
-        Ok(match self {
-            Chosen::StudyFt(constants) => serde_json::to_value(constants)?,
-            Chosen::Ft(constants) => serde_json::to_value(constants)?,
-            Chosen::Lora(constants) => serde_json::to_value(constants)?,
-            Chosen::Rome(constants, _) => serde_json::to_value(constants)?,
-            Chosen::Memit(constants, _) => serde_json::to_value(constants)?,
-        })
+        Ok(serde_json::to_value(&self.constants)?)
     }
 
     /// Whether many facts are meant to be written at once.
     pub fn writes_many(&self) -> bool {
-        matches!(self, Chosen::Memit(..))
+        matches!(self.constants, Constants::Memit(_))
     }
 
     /// The editor, with its statistics.
@@ -271,20 +225,13 @@ impl Chosen {
         global: &Global,
         checkpoint: &Checkpoint<F>,
     ) -> Result<Box<dyn Editor<F>>> {
-        Ok(match self {
-            Chosen::StudyFt(constants) => Box::new(*constants),
-            Chosen::Ft(constants) => Box::new(*constants),
-            Chosen::Lora(constants) => Box::new(*constants),
-            Chosen::Rome(constants, _) => {
-                let layers = [constants.layer];
-                let mut found = args.covariances(global, checkpoint, &layers, constants.ridge)?;
-                Box::new(constants.with(found.remove(&constants.layer).expect("was asked for")))
-            }
-            Chosen::Memit(constants, _) => {
-                let found = args.covariances(global, checkpoint, &constants.layers, constants.ridge)?;
-                Box::new(constants.clone().with(found)?)
-            }
-        })
+        let (layers, ridge) = self.constants.statistics();
+        let covariances = if layers.is_empty() {
+            BTreeMap::new()
+        } else {
+            args.covariances(global, checkpoint, &layers, ridge)?
+        };
+        self.constants.clone().editor(covariances)
     }
 
     /// Requests as this editor needs them: with subject and prefixes, or prompt and target alone.
@@ -295,18 +242,19 @@ impl Chosen {
         prepared: &[PreparedRequest],
         seed: u64,
     ) -> Result<Vec<Fact>> {
-        let (Chosen::Rome(_, given) | Chosen::Memit(_, given)) = self else {
+        let most = self.constants.prefixes();
+        if most == 0 {
             let bare = |request: &PreparedRequest| {
                 let request = request.token_request();
                 let row = Row { lookup: request.prompt.len() - 1, tokens: request.prompt };
                 Fact { rows: vec![row.clone()], essence: row, target: request.target }
             };
             return Ok(prepared.iter().map(bare).collect());
-        };
-        let mut list = given.clone().map_or_else(|| prefixes(checkpoint, seed), Ok)?;
-        if matches!(self, Chosen::Memit(..)) && given.is_none() {
-            list.truncate(crate::protocol::MEMIT_PREFIXES);
         }
+        let list = match &self.prefixes {
+            Some(given) => given.clone(),
+            None => prefixes(checkpoint, seed)?.into_iter().take(most).collect(),
+        };
         requests
             .iter()
             .map(|request| {

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use locus_gpt2::{Checkpoint, Scalar};
 
-use super::Unusable;
-use crate::progress::ProgressDisplay;
+use super::error::Unusable;
+use crate::protocol::progress::ProgressDisplay;
 
 /// Models that `locus fetch` knows by name.
 pub const HUB_MODELS: [&str; 4] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"];
@@ -23,7 +23,7 @@ pub struct Global {
     /// Threads; results do not depend on it [default: all cores]
     #[arg(long, global = true)]
     pub threads: Option<usize>,
-    /// Where results are written
+    /// File or folder for the results
     #[arg(long, global = true, value_name = "PATH")]
     pub out: Option<PathBuf>,
     /// Machine-readable output on stdout
@@ -81,10 +81,8 @@ pub fn organism_folder() -> Result<PathBuf> {
         .map(|folder| folder.join("fixtures/organism"))
         .find(|folder| folder.join("config.json").exists())
         .ok_or_else(|| {
-            Unusable(
-                "fixtures/organism is not above the current folder; name a model with --model DIR".into(),
-            )
-            .into()
+            Unusable("The bundled model was not found; run inside the repository or give --model DIR".into())
+                .into()
         })
 }
 

@@ -5,6 +5,7 @@
 mod discover;
 mod edit;
 mod editors;
+mod error;
 mod fetch;
 mod global;
 mod organism;
@@ -15,17 +16,17 @@ mod selftest;
 mod stats;
 mod trace;
 
-use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use self::error::{Unusable, exit_code, is_broken_pipe};
 use self::global::Global;
 
 /// Where in GPT-2 does knowledge sit, and what happens when you edit it there?
 #[derive(Debug, Parser)]
-#[command(name = "locus", version, about, max_term_width = 110)]
+#[command(name = "locus", version, max_term_width = 110)]
 struct Args {
     #[command(flatten)]
     global: Global,
@@ -41,9 +42,9 @@ enum Command {
     Score(score::Score),
     /// Find a circuit of edges: attribution patching, exact patching, controls
     Discover(discover::Discover),
-    /// Edit facts and show what they were before and after
+    /// Edit facts and compare the model's answers before and after
     Edit(edit::EditArgs),
-    /// Look at patches, merge them, write patched models
+    /// List and merge patches, write patched models
     Patch(patch::PatchArgs),
     /// Collect the statistics of MLP keys that ROME and MEMIT need
     Stats(stats::Stats),
@@ -56,11 +57,6 @@ enum Command {
     /// Download a model or data set by the manifest and verify it
     Fetch(fetch::Fetch),
 }
-
-/// Input that a command cannot use: exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Unusable(pub String);
 
 /// Parses the arguments, runs the command and reports its outcome.
 pub fn main() -> ExitCode {
@@ -101,8 +97,9 @@ fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// A process that was started without the settings of its libraries, which read them from the environment when the
-/// program is loaded, replaces itself by one that has them. What the caller chose of kernels and memory stays.
+/// Libraries read their settings from the environment when the program is loaded. A process that was started without them
+/// starts itself once more with them, waits for that child and returns its exit code; `None` when nothing was missing.
+/// What the caller chose of kernels and memory stays.
 fn restart_with_library_settings() -> Option<ExitCode> {
     let mut settings = locus_gpt2::blas_environment();
     // mimalloc: freed memory stays with the process, so that the next pass need not have its pages cleared anew.
@@ -119,41 +116,4 @@ fn restart_with_library_settings() -> Option<ExitCode> {
     command.args(std::env::args_os().skip(1)).envs(settings);
     let status = command.status().ok()?;
     Some(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
-}
-
-fn exit_code(error: &anyhow::Error) -> u8 {
-    let unusable = error.chain().any(|cause| {
-        if let Some(error) = cause.downcast_ref::<locus_gpt2::Error>() {
-            return match error {
-                locus_gpt2::Error::Io { cause, .. } => is_absent(cause.kind()),
-                _ => true,
-            };
-        }
-        if let Some(error) = cause.downcast_ref::<locus_data::DataError>() {
-            return match error {
-                locus_data::DataError::Io { cause, .. } => is_absent(cause.kind()),
-                locus_data::DataError::Transfer { .. } | locus_data::DataError::Hash { .. } => false,
-                _ => true,
-            };
-        }
-        cause.is::<locus_editors::Error>() || cause.is::<Unusable>()
-    });
-    if unusable { 2 } else { 1 }
-}
-
-/// A file that was named and cannot be had is the caller's mistake; a full disk is not.
-fn is_absent(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::NotFound
-            | ErrorKind::PermissionDenied
-            | ErrorKind::NotADirectory
-            | ErrorKind::IsADirectory
-    )
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
-    })
 }

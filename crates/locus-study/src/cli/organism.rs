@@ -10,7 +10,7 @@ use locus_gpt2::{Checkpoint, write_checkpoint};
 
 use super::global::{Global, organism_folder};
 use crate::organism::{Card, Recipe, train, train_tokenizer};
-use crate::progress::ProgressDisplay;
+use crate::protocol::progress::ProgressDisplay;
 
 #[derive(Debug, Args)]
 pub struct Organism {

@@ -8,7 +8,7 @@ use locus_editors::{Delta, Ledger, Patch};
 use locus_gpt2::{Checkpoint, Gpt2, Scalar, write_checkpoint};
 use serde_json::json;
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 
 #[derive(Debug, Args)]
@@ -19,11 +19,11 @@ pub struct PatchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// What patches change and which weights they belong to
+    /// List what patches change and which weights they were made for
     List(Files),
-    /// Write --model with the patches, in the order given, as a checkpoint folder; leaving one out at the end takes it back
+    /// Write --model with the patches, in the order given, as a checkpoint folder. To undo the last patch, apply all but the last
     Apply(Files),
-    /// Write one patch that does what several do one after the other
+    /// Write one patch that equals several applied in order
     Merge(Files),
 }
 

@@ -8,7 +8,7 @@ use locus_data::StudyData;
 use locus_files::sha256;
 use locus_gpt2::Scalar;
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 use crate::protocol::{Preset, SWEEP, SWEEP_TASK, Settings, Store, run};
 use crate::records::SCHEDULED_TOP_K;
@@ -35,7 +35,7 @@ pub struct Reproduce {
     /// Smaller samples, same code, still all tables
     #[arg(long)]
     quick: bool,
-    /// Take up the finished parts of an identical earlier run in the same --out
+    /// Reuse the finished parts of an identical earlier run in the same --out
     #[arg(long)]
     resume: bool,
 }

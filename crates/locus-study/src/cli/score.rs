@@ -3,30 +3,30 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use locus_gpt2::{Checkpoint, PromptTargets, Scalar};
-use rayon::prelude::*;
+use locus_gpt2::Scalar;
 use serde::{Deserialize, Serialize};
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::{Dtype, Global};
+use crate::protocol::{Scored, score};
 
 #[derive(Debug, Args)]
 pub struct Score {
-    /// JSONL file of {"prompt","target"}; `-` is stdin
+    /// JSONL file of {"prompt","target"}; `-` is stdin. Start the target with a space: prompt and target are tokenised separately, exactly as written
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct Given {
     prompt: String,
     target: String,
 }
 
 #[derive(Serialize)]
-struct Scored<'a> {
+struct Line<'a> {
     prompt: &'a str,
     target: &'a str,
     tokens: usize,
@@ -44,34 +44,21 @@ impl Score {
     /// Everything is read and checked before the first line is printed.
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
         let lines = self.read()?;
-        let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
-        let prepared: Vec<PromptTargets<F>> = lines
-            .par_iter()
-            .map(|(number, line)| {
-                let lay_out = || {
-                    let prompt = tokenizer.encode_some("prompt", &line.prompt)?;
-                    let target = tokenizer.encode_some("target", &line.target)?;
-                    PromptTargets::new(model.config(), &[(prompt, target)])
-                };
-                lay_out().with_context(|| format!("{}: line {number}", self.input.display()))
-            })
-            .collect::<Result<_>>()?;
-        let scores: Vec<f64> = prepared.par_iter().map(|laid| laid.nll_per_token(&model)[0]).collect();
+        let checkpoint = global.checkpoint::<F>()?;
+        let pairs: Vec<[&str; 2]> = lines.iter().map(|(_, line)| [&*line.prompt, &*line.target]).collect();
+        let place = |i: usize| format!("{}: line {}", self.input.display(), lines[i].0);
+        let scores = score(&checkpoint, &pairs, &place)?;
         let mut out = std::io::stdout().lock();
-        for ((line, laid), nll_per_token) in lines.iter().map(|(_, line)| line).zip(&prepared).zip(scores) {
-            let scored = Scored {
-                prompt: &line.prompt,
-                target: &line.target,
-                tokens: laid.targets.len(),
-                nll_per_token,
-            };
+        for ([prompt, target], score) in pairs.into_iter().zip(scores) {
+            let Scored { tokens, nll_per_token } = score;
+            let scored = Line { prompt, target, tokens, nll_per_token };
             writeln!(out, "{}", serde_json::to_string(&scored)?)?;
         }
         Ok(())
     }
 
     /// The lines that are not blank, with their numbers from 1.
-    fn read(&self) -> Result<Vec<(usize, Line)>> {
+    fn read(&self) -> Result<Vec<(usize, Given)>> {
         let name = self.input.display();
         let text = if self.input.as_os_str() == "-" {
             std::io::read_to_string(std::io::stdin())

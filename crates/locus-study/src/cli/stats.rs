@@ -1,4 +1,4 @@
-//! `locus stats`: what keys the MLPs see in a text.
+//! `locus stats`: second moments of the MLP keys of a text.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use locus_files::sha256;
 use locus_gpt2::{Checkpoint, Scalar};
 use serde_json::json;
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 use crate::protocol::lines;
 
@@ -25,10 +25,10 @@ pub struct Stats {
     /// Layers, counted from 0, all in one pass
     #[arg(long, value_delimiter = ',', required = true, value_name = "N,...")]
     layers: Vec<usize>,
-    /// Tokens that are used, at least (the text may have fewer)
+    /// Minimum number of tokens to read from --text (the text may have fewer)
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     tokens: usize,
-    /// Go on with the file of --out
+    /// Resume an earlier run from the file of --out
     #[arg(long)]
     resume: bool,
 }
@@ -56,8 +56,10 @@ impl Stats {
         if self.resume && out.exists() {
             let (found, of) = KeyStatistics::read(out)?;
             if of != provenance || !found.layers.keys().eq(statistics.layers.keys()) {
-                let why =
-                    format!("{}: of another model, text or layers; expected to go on with it", out.display());
+                let why = format!(
+                    "{}: was collected with another model, text or set of layers; cannot resume it",
+                    out.display()
+                );
                 return Err(Unusable(why).into());
             }
             statistics = found;
@@ -86,7 +88,7 @@ impl Stats {
 /// Lines of a text as tokens, cut to the model's context, up to the line that reaches `tokens` of them.
 pub fn tokenise<F: Scalar>(checkpoint: &Checkpoint<F>, path: &Path, tokens: usize) -> Result<Vec<Vec<u32>>> {
     let text = std::fs::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
-    let lines = lines(checkpoint, &text, tokens)?;
+    let lines = lines(&checkpoint.tokenizer, checkpoint.model.config(), &text, tokens)?;
     if lines.is_empty() {
         return Err(Unusable(format!("{}: has no text; expected lines of it", path.display())).into());
     }

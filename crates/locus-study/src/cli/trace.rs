@@ -1,4 +1,4 @@
-//! `locus trace`: which states carry a fact.
+//! `locus trace`: causal tracing of known facts.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use locus_gpt2::{Checkpoint, Scalar};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Unusable;
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 use crate::protocol::{known_fact, trace_all};
 use crate::records::TracingRecord;
@@ -85,11 +85,11 @@ impl TraceArgs {
                 ..published
             }
         };
-        let found = trace_all(&model, &facts, how, &mut || stage.inc())?;
+        let found = trace_all(&model, &facts, &how, &mut || stage.inc())?;
         stage.finish();
         let Some(record) = found else {
             anyhow::bail!(
-                "the model answers none of the {} facts right, so there is nothing to trace",
+                "the model answers all {} facts wrongly, so there is nothing to trace",
                 facts.len()
             );
         };
@@ -142,7 +142,7 @@ fn print(record: &TracingRecord, json: bool) -> Result<()> {
     }
     writeln!(
         out,
-        "{} facts traced, {} that the model does not answer right left out",
+        "{} facts traced; {} skipped because the model answers them wrongly",
         record.facts, record.unknown
     )?;
     let total = record.clean - record.corrupted;

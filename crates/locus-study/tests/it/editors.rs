@@ -231,7 +231,7 @@ fn facts_are_traced() {
         (
             r#"[{"prompt": "A tuba is a kind of", "subject": "A tuba", "attribute": "carpet"}]"#,
             "",
-            "answers none",
+            "answers all 1 facts wrongly",
             1,
         ),
     ] {

@@ -29,7 +29,7 @@ pub fn renamed_preset(name: &str) -> Option<&'static str> {
 
 /// What the purposes of random streams call a preset: its former name. Streams are derived from these strings, so the new
 /// spelling would draw other noise and other resamples, and move every number.
-pub(crate) fn stream_name(preset: &str) -> &str {
+pub fn stream_name(preset: &str) -> &str {
     RENAMED.iter().find(|(_, present)| *present == preset).map_or(preset, |(former, _)| former)
 }
 

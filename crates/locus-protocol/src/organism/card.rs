@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use locus_data::{EditRequest, StudyData};
-use locus_gpt2::{Checkpoint, PromptTargets, Scalar};
+use locus_gpt2::{Checkpoint, PromptTargets};
 
 use super::recipe::Recipe;
-use crate::protocol::PreparedTask;
+use locus_tasks::{SplitOptions, Task};
 
 /// Measurements of a trained organism.
 #[derive(Clone, Debug)]
@@ -35,11 +35,12 @@ impl Card {
     ///
     /// # Errors
     /// When a text cannot be tokenised or does not fit the model.
-    pub fn measure<F: Scalar>(checkpoint: &Checkpoint<F>, data: &StudyData, seed: u64) -> Result<Card> {
+    pub fn measure(checkpoint: &Checkpoint<f32>, data: &StudyData, seed: u64) -> Result<Card> {
         let requests = &data.requests;
         let of = |request: &EditRequest| vec![request.full_prompt()];
         let all: Vec<&EditRequest> = requests.iter().collect();
         let level = |odd: u64| requests.iter().filter(|r| r.case_id % 2 == odd).collect::<Vec<_>>();
+        let options = SplitOptions { seed, ..SplitOptions::default() };
         let (prompts, p_true, p_new) = share_true(checkpoint, &all, of)?;
         Ok(Card {
             prompts,
@@ -53,7 +54,7 @@ impl Card {
                 .tasks
                 .iter()
                 .map(|task| {
-                    let prepared = PreparedTask::new(checkpoint, &task.name, &task.rows, seed)?;
+                    let prepared = Task::from_rows(checkpoint, &task.name, &task.rows, options)?;
                     Ok((task.name.clone(), prepared.accuracy_full(), prepared.held_out.labels.len()))
                 })
                 .collect::<Result<_>>()?,
@@ -106,8 +107,8 @@ impl Card {
 }
 
 /// Share of prompts with the true target likelier, and the geometric mean probabilities of both targets.
-fn share_true<F: Scalar>(
-    checkpoint: &Checkpoint<F>,
+fn share_true(
+    checkpoint: &Checkpoint<f32>,
     requests: &[&EditRequest],
     prompts: impl Fn(&EditRequest) -> Vec<String>,
 ) -> Result<(f64, f64, f64)> {

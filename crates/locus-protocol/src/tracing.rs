@@ -5,7 +5,7 @@ use locus_circuits::tracing::{
     KnownFact, MeanEffects, PatchedState, TokenPosition, Tracing, average_effects, trace_fact,
 };
 use locus_data::EditRequest;
-use locus_gpt2::{Gpt2, Scalar, Tokenizer};
+use locus_gpt2::{Gpt2, Scalar, Tokenizer, compiled};
 
 use crate::records::{TracedEffect, TracingRecord};
 
@@ -42,9 +42,18 @@ pub fn facts_of_requests(tokenizer: &Tokenizer, requests: &[EditRequest]) -> Res
 pub fn trace_all<F: Scalar>(
     model: &Gpt2<F>,
     facts: &[KnownFact],
-    how: impl FnOnce(&[KnownFact]) -> Tracing,
+    how: &dyn Fn(&[KnownFact]) -> Tracing,
     done: &mut dyn FnMut(),
 ) -> Result<Option<TracingRecord>> {
+    F::run::<TraceJob>((model, facts, how, done))
+}
+
+type TraceIn<'a, F> =
+    (&'a Gpt2<F>, &'a [KnownFact], &'a dyn Fn(&[KnownFact]) -> Tracing, &'a mut dyn FnMut());
+
+compiled!(TraceJob<'a>: <F> TraceIn<'a, F> => Result<Option<TracingRecord>>, trace_known);
+
+fn trace_known<F: Scalar>((model, facts, how, done): TraceIn<F>) -> Result<Option<TracingRecord>> {
     let mut known = Vec::new();
     for fact in facts {
         if fact.is_known(model)? {

@@ -1,31 +1,28 @@
 //! The whole protocol: tasks, circuits, edits, overlaps. Data in, records out.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result};
 use locus_circuits::internal::MANY_PARAMETERS;
 use locus_circuits::{Pair, Tracing};
 use locus_data::StudyData;
 use locus_data::seed::stream;
 use locus_editors::StudyFineTuning;
-use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar};
+use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar, compiled};
+use locus_tasks::{SplitOptions, Task};
 use rayon::prelude::*;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use super::discovery::{agreement_pairs, discover, hierarchy_pairs};
-use super::editors::{Comparison, WritableScope};
-use super::edits::{IsolatedScope, PreparedRequest, edit_all};
-use super::extract::{Extracted, extract};
-use super::masks::compare_masks;
-use super::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
-use super::task::PreparedTask;
-use super::tracing::{facts_of_requests, trace_all};
+use crate::discovery::{agreement_pairs, discover, hierarchy_pairs};
+use crate::editors::{Comparison, WritableScope};
+use crate::edits::{IsolatedScope, PreparedRequest, edit_all};
+use crate::extract::{Extracted, extract};
+use crate::masks::compare_masks;
+use crate::overlaps::overlaps;
 use crate::progress::ProgressDisplay;
 use crate::records::{
-    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, NO_TASK, Overlap, Records, Scope,
-    TracingRecord,
+    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, NO_TASK, Records, Scope, TracingRecord,
 };
+use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
+use crate::store::Store;
+use crate::tracing::{facts_of_requests, trace_all};
 
 /// Runs the protocol. Finished units of work (a trajectory, a scope's edits) are kept in `folder/work`, the masks in
 /// `folder/masks`; with `resume` those of an identical earlier run are taken from there.
@@ -39,27 +36,36 @@ pub fn run<F: Scalar>(
     store: &Store,
     progress: &ProgressDisplay,
 ) -> Result<Records> {
+    F::run::<StudyJob>((checkpoint, data, settings, store, progress))
+}
+
+type StudyIn<'a, F> = (&'a Checkpoint<F>, &'a StudyData, &'a Settings, &'a Store, &'a ProgressDisplay);
+
+compiled!(StudyJob<'a>: <F> StudyIn<'a, F> => Result<Records>, run_study);
+
+fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F>) -> Result<Records> {
     let model = &checkpoint.model;
     // Requests first: a target that tokenises to nothing must not come to light after minutes of mask training.
     let requests: Vec<PreparedRequest> = data
         .requests
         .iter()
         .take(settings.max_requests)
-        .map(|request| PreparedRequest::new(checkpoint, request))
+        .map(|request| PreparedRequest::new(&checkpoint.tokenizer, request))
         .collect::<Result<_>>()
         .context("hierarchy_data.json")?;
     for request in &requests {
         request.nll(model).context("hierarchy_data.json")?;
     }
 
+    let options = SplitOptions { seed: settings.seed, ..SplitOptions::default() };
     let stage = progress.stage("score heads", settings.tasks.len());
-    let tasks: Vec<PreparedTask<F>> = settings
+    let tasks: Vec<Task<F>> = settings
         .tasks
         .par_iter()
         .map(|name| {
             let task = data.task(name).with_context(|| format!("task {name} is not in the data"))?;
             let rows = &task.rows[..task.rows.len().min(settings.max_rows)];
-            let prepared = PreparedTask::new(checkpoint, name, rows, settings.seed)?;
+            let prepared = Task::from_rows(checkpoint, name, rows, options)?;
             stage.inc();
             Ok(prepared)
         })
@@ -93,8 +99,8 @@ pub fn run<F: Scalar>(
     })
 }
 
-/// What each unit of work gives, in order. Units of large models take turns; those of small ones are too small for more
-/// than a thread, and run side by side.
+/// Results of units of work, in order. Units of large models run in turn, each on all threads; units of small models
+/// cannot fill more than one thread and run side by side.
 fn each<T: Send, R: Send>(
     config: &Config,
     units: Vec<T>,
@@ -123,7 +129,7 @@ fn trace<F: Scalar>(
     let stage = progress.stage("tracing", facts.len());
     let model = &checkpoint.model;
     let how = |known: &[_]| Tracing::new(model, known, settings.seed);
-    let record = store.unit("tracing", || trace_all(model, &facts, how, &mut || stage.inc()))?;
+    let record = store.unit("tracing", || trace_all(model, &facts, &how, &mut || stage.inc()))?;
     stage.finish();
     Ok(record)
 }
@@ -203,14 +209,15 @@ fn discover_all<F: Scalar>(
     let mut all = Vec::new();
     for task in &settings.pair_tasks {
         let pairs = if task == SWEEP_TASK {
-            hierarchy_pairs(checkpoint, &data.requests, settings.max_pairs)?
+            hierarchy_pairs(&checkpoint.tokenizer, &data.requests, settings.max_pairs)?
         } else {
             let rows = &data.task(task).with_context(|| format!("task {task} is not in the data"))?.rows;
             agreement_pairs(&checkpoint.tokenizer, rows, settings.max_pairs)?
         };
         if pairs.len() >= FEWEST {
             all.extend(store.unit(&format!("edges-{task}"), || {
-                discover(checkpoint, task, &pairs, settings.seed).with_context(|| format!("task {task}"))
+                discover(&checkpoint.model, task, &pairs, settings.seed)
+                    .with_context(|| format!("task {task}"))
             })?);
             tasks.push((task.clone(), pairs));
         }
@@ -228,12 +235,12 @@ fn discover_all<F: Scalar>(
 /// Every trajectory: the published recipe first, then the main preset, tasks in order.
 fn extract_all<F: Scalar>(
     checkpoint: &Checkpoint<F>,
-    tasks: &[PreparedTask<F>],
+    tasks: &[Task<F>],
     settings: &Settings,
     store: &Store,
     progress: &ProgressDisplay,
 ) -> Result<Vec<Extracted>> {
-    let of = |preset: Preset, names: &[String]| -> Vec<(Preset, &PreparedTask<F>)> {
+    let of = |preset: Preset, names: &[String]| -> Vec<(Preset, &Task<F>)> {
         tasks.iter().filter(|task| names.contains(&task.name)).map(|task| (preset, task)).collect()
     };
     let mut units = of(Preset::Published, &settings.published_tasks);
@@ -244,11 +251,11 @@ fn extract_all<F: Scalar>(
         let mask_path = |target: f64| store.mask_path(preset, &task.name, target);
         let mut fresh = None;
         let records: Vec<Extraction> = store.unit(&key, || {
-            let found = extract(&checkpoint.model, task, preset, settings, &mut |at| {
+            let found = extract(task, preset, settings, &mut |at| {
                 stage.message(&format!("{} {:.1} %", task.name, 100.0 * at.density));
             })?;
             for extracted in &found {
-                extracted.mask.write(&mask_path(extracted.record.target_density), &store.fingerprint)?;
+                extracted.mask.write(&mask_path(extracted.record.target_density), store.fingerprint())?;
             }
             let records = found.iter().map(|extracted| extracted.record.clone()).collect();
             fresh = Some(found);
@@ -306,85 +313,6 @@ fn scopes(config: &Config, extracted: &[Extracted], settings: &Settings) -> Vec<
             )
         });
     std::iter::once(full).chain(random).chain(circuits).collect()
-}
-
-/// Overlap of every pair of tasks at both main densities.
-fn overlaps(extracted: &[Extracted], preset: Preset) -> Vec<Overlap> {
-    let mut overlaps = Vec::new();
-    for density in MAIN_DENSITIES {
-        let circuits: Vec<&Extracted> = extracted
-            .iter()
-            .filter(|e| e.record.preset == preset.name() && e.record.target_density == density)
-            .collect();
-        for (i, a) in circuits.iter().enumerate() {
-            for b in &circuits[i + 1..] {
-                overlaps.push(overlap(a, b));
-            }
-        }
-    }
-    overlaps
-}
-
-fn overlap(a: &Extracted, b: &Extracted) -> Overlap {
-    let (counts_a, counts_b) = (a.mask.counts(), b.mask.counts());
-    let expected =
-        counts_a.iter().zip(&counts_b).map(|(&(_, a, size), &(_, b, _))| a as f64 * b as f64 / size as f64);
-    Overlap {
-        preset: a.record.preset.clone(),
-        target_density: a.record.target_density,
-        task_a: a.record.task.clone(),
-        task_b: b.record.task.clone(),
-        intersection: a.mask.intersection_counts(&b.mask).iter().sum(),
-        size_a: a.mask.count(),
-        size_b: b.mask.count(),
-        population: ParamMask::n_maskable(a.mask.config()),
-        expected_intersection_stratified: expected.sum(),
-    }
-}
-
-/// Finished units of work on disk.
-#[derive(Clone, Debug)]
-pub struct Store {
-    folder: PathBuf,
-    resume: bool,
-    /// Names everything a unit's result depends on; units with another fingerprint are not taken up.
-    fingerprint: String,
-}
-
-#[derive(Serialize, serde::Deserialize)]
-struct Unit<T> {
-    fingerprint: String,
-    result: T,
-}
-
-impl Store {
-    /// A store in the run's output folder. The fingerprint covers settings, model, data and version.
-    pub fn new(folder: &Path, resume: bool, fingerprint: String) -> Self {
-        Store { folder: folder.to_owned(), resume, fingerprint }
-    }
-
-    fn mask_path(&self, preset: Preset, task: &str, density: f64) -> PathBuf {
-        self.folder.join("masks").join(preset.name()).join(format!("{task}-{density}.safetensors"))
-    }
-
-    /// The result of a unit: from an identical earlier run when resuming, else computed and kept.
-    fn unit<T: Serialize + DeserializeOwned>(
-        &self,
-        key: &str,
-        compute: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        let path = self.folder.join("work").join(format!("{key}.json"));
-        if self.resume
-            && let Ok(bytes) = std::fs::read(&path)
-            && let Ok(unit) = serde_json::from_slice::<Unit<T>>(&bytes)
-            && unit.fingerprint == self.fingerprint
-        {
-            return Ok(unit.result);
-        }
-        let unit = Unit { fingerprint: self.fingerprint.clone(), result: compute()? };
-        locus_gpt2::internal::write_atomically(&path, &serde_json::to_vec(&unit)?)?;
-        Ok(unit.result)
-    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use anyhow::Result;
 use locus_circuits::masks::{Circuit, MaskProgress, MaskTrainer};
 use locus_data::seed::stream;
 use locus_gpt2::internal::shuffle;
-use locus_gpt2::{Gpt2, ParamId, ParamMask, Scalar};
+use locus_gpt2::{ParamId, ParamMask, Scalar};
 use locus_metrics::classify::{accuracy, agreement, balanced_agreement};
 
-use super::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
-use super::task::PreparedTask;
 use crate::records::{Extraction, TensorCount, stream_name};
+use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
+use locus_tasks::Task;
 
 /// A circuit with its measurements.
 #[derive(Clone, Debug)]
@@ -26,18 +26,17 @@ pub struct Extracted {
 /// # Errors
 /// When a row does not fit the model.
 pub fn extract<F: Scalar>(
-    model: &Gpt2<F>,
-    task: &PreparedTask<F>,
+    task: &Task<F>,
     preset: Preset,
     settings: &Settings,
     progress: &mut dyn FnMut(MaskProgress),
 ) -> Result<Vec<Extracted>> {
     let shown = |density: &f64| task.name == SWEEP_TASK || MAIN_DENSITIES.contains(density);
-    let circuits = train(model, task, &task.train.choices, preset, settings, progress)?;
+    let circuits = train(task, &task.train.choices, preset, settings, progress)?;
     let shuffled = if preset == settings.main_preset && settings.shuffled_tasks.contains(&task.name) {
         let mut classes = task.train.choices.clone();
         shuffle(&mut classes, &mut stream(settings.seed, &format!("shuffled labels/{}", task.name), 0));
-        train(model, task, &classes, preset, settings, &mut |_| {})?.into_iter().map(Some).collect()
+        train(task, &classes, preset, settings, &mut |_| {})?.into_iter().map(Some).collect()
     } else {
         vec![None; circuits.len()]
     };
@@ -45,19 +44,18 @@ pub fn extract<F: Scalar>(
         .into_iter()
         .zip(shuffled)
         .filter(|(circuit, _)| shown(&circuit.target_density))
-        .map(|(circuit, shuffled)| measure(model, task, preset, settings, circuit, shuffled.as_ref()))
+        .map(|(circuit, shuffled)| measure(task, preset, settings, circuit, shuffled.as_ref()))
         .collect()
 }
 
 fn train<F: Scalar>(
-    model: &Gpt2<F>,
-    task: &PreparedTask<F>,
+    task: &Task<F>,
     classes: &[usize],
     preset: Preset,
     settings: &Settings,
     progress: &mut dyn FnMut(MaskProgress),
 ) -> Result<Vec<Circuit>> {
-    let objective = task.objective_for(model, classes);
+    let objective = task.objective_for(classes);
     // One draw from a named stream, so that tasks and presets do not share noise. The purpose keeps the preset's former
     // name: another string would be another stream, and every mask a different one.
     let purpose = format!("mask/{}/{}", stream_name(preset.name()), task.name);
@@ -71,16 +69,14 @@ fn train<F: Scalar>(
 }
 
 fn measure<F: Scalar>(
-    model: &Gpt2<F>,
-    task: &PreparedTask<F>,
+    task: &Task<F>,
     preset: Preset,
     settings: &Settings,
     circuit: Circuit,
     shuffled: Option<&Circuit>,
 ) -> Result<Extracted> {
     let (labels, choices) = (&task.held_out.labels, &task.held_out.choices);
-    let predict =
-        |mask: &ParamMask| task.head.predict(&mask.ablate_complement(model), &task.held_out.sequences);
+    let predict = |mask: &ParamMask| task.predict(&mask.ablate_complement(&task.model));
     // A task with a single held-out class would leave these undefined; shares of nothing are reported as 0.
     let accuracy_of = |predicted: &[usize]| accuracy(predicted, labels).unwrap_or(0.0);
     let agreement_of = |predicted: &[usize]| agreement(predicted, choices).unwrap_or(0.0);
@@ -91,7 +87,7 @@ fn measure<F: Scalar>(
     for draw in 0..settings.random_draws {
         let purpose = format!("random mask/{}/{}", task.name, circuit.target_density);
         let rng = &mut stream(settings.seed, &purpose, draw as u64);
-        let predicted = predict(&ParamMask::random(model.config(), mask.count(), rng))?;
+        let predicted = predict(&ParamMask::random(task.model.config(), mask.count(), rng))?;
         let balanced = balanced_agreement(&predicted, choices).unwrap_or(0.0);
         for (sum, share) in
             random.iter_mut().zip([accuracy_of(&predicted), agreement_of(&predicted), balanced])

@@ -7,9 +7,9 @@ use locus_circuits::edges::{
 };
 use locus_data::seed::stream;
 use locus_data::{EditRequest, Labelled};
-use locus_gpt2::{Checkpoint, Scalar, Tokenizer};
+use locus_gpt2::{Gpt2, Scalar, Tokenizer};
 
-use super::edits::PreparedRequest;
+use crate::edits::PreparedRequest;
 use crate::records::{CurvePoint, Discovery, HIERARCHY, Level};
 
 /// Random rankings behind the control's mean.
@@ -67,13 +67,9 @@ fn other_number(determiner: &str) -> Option<&'static str> {
 
 /// Pairs of requests of one level whose prompts have equally many tokens and whose answers begin with other ones: the
 /// corrupted prompt is about another subject, whose answer is the incorrect one.
-pub fn hierarchy_pairs<F: Scalar>(
-    checkpoint: &Checkpoint<F>,
-    requests: &[EditRequest],
-    most: usize,
-) -> Result<Vec<Pair>> {
+pub fn hierarchy_pairs(tokenizer: &Tokenizer, requests: &[EditRequest], most: usize) -> Result<Vec<Pair>> {
     let prepared: Vec<PreparedRequest> =
-        requests.iter().map(|request| PreparedRequest::new(checkpoint, request)).collect::<Result<_>>()?;
+        requests.iter().map(|request| PreparedRequest::new(tokenizer, request)).collect::<Result<_>>()?;
     let mut pairs = Vec::new();
     for (i, request) in prepared.iter().enumerate() {
         let others = prepared[i + 1..].iter().chain(&prepared[..i]);
@@ -102,15 +98,9 @@ fn is_partner(request: &PreparedRequest, other: &PreparedRequest) -> bool {
 /// # Errors
 /// When a pair does not fit the model or there are fewer than two. A task whose metric does not depend on the edges has
 /// no records.
-pub fn discover<F: Scalar>(
-    checkpoint: &Checkpoint<F>,
-    task: &str,
-    pairs: &[Pair],
-    seed: u64,
-) -> Result<Vec<Discovery>> {
+pub fn discover<F: Scalar>(model: &Gpt2<F>, task: &str, pairs: &[Pair], seed: u64) -> Result<Vec<Discovery>> {
     const METRIC: &LogitDiff = &LogitDiff;
     const ABLATION: &StandardAblation = &StandardAblation::Corrupted;
-    let model = &checkpoint.model;
     let graph = Graph::new(model.config());
     let (train, held_out) = pairs.split_at(pairs.len() / 2);
     let attribute = |method| attribute_edges(model, train, METRIC, method, ABLATION);

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use locus_data::EditRequest;
 use locus_editors::{StudyFineTuning, TokenRequest};
-use locus_gpt2::{Checkpoint, Config, Gpt2, ParamMask, PromptTargets, Scalar};
+use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer, compiled};
 use rayon::prelude::*;
 
 use crate::records::{EditOutcome, Level, Scope};
@@ -20,17 +20,20 @@ pub struct PreparedRequest {
     target_true: Vec<u32>,
 }
 
+compiled!(NllJob<'a>: <F> (&'a PreparedRequest, &'a Gpt2<F>) => Result<Vec<f64>>, nll);
+
+fn nll<F: Scalar>((request, model): (&PreparedRequest, &Gpt2<F>)) -> Result<Vec<f64>> {
+    Ok(request.targets::<F>(model.config())?.nll_per_token(model))
+}
+
 impl PreparedRequest {
     /// Tokenises a request; targets get the space that separates them from the prompt.
     ///
     /// # Errors
     /// When a prompt or target gives no token.
-    pub fn new<F: Scalar>(checkpoint: &Checkpoint<F>, request: &EditRequest) -> Result<Self> {
+    pub fn new(tokenizer: &Tokenizer, request: &EditRequest) -> Result<Self> {
         let tokens = |field: &str, text: &str| {
-            checkpoint
-                .tokenizer
-                .encode_some(field, text)
-                .with_context(|| format!("request {}", request.case_id))
+            tokenizer.encode_some(field, text).with_context(|| format!("request {}", request.case_id))
         };
         let target = |field: &str, text: &str| {
             let text = text.trim();
@@ -53,12 +56,12 @@ impl PreparedRequest {
     /// # Errors
     /// When the request does not fit the model's context.
     pub fn nll<F: Scalar>(&self, model: &Gpt2<F>) -> Result<(f64, f64)> {
-        let nll = self.laid::<F>(model.config())?.nll_per_token(model);
+        let nll = F::run::<NllJob>((self, model))?;
         Ok((nll[0], nll[1]))
     }
 
     /// The prompt with the new target, and with the true one.
-    fn laid<F: Scalar>(&self, config: &Config) -> Result<PromptTargets<F>> {
+    fn targets<F: Scalar>(&self, config: &Config) -> Result<PromptTargets<F>> {
         let pairs = [(&self.prompt, &self.target_new), (&self.prompt, &self.target_true)];
         PromptTargets::new(config, &pairs).with_context(|| format!("request {}", self.case_id))
     }
@@ -73,7 +76,7 @@ impl PreparedRequest {
         &self.target_true
     }
 
-    /// What the editor is asked to write.
+    /// The request as an editor takes it.
     pub fn token_request(&self) -> TokenRequest {
         TokenRequest { prompt: self.prompt.clone(), target: self.target_new.clone() }
     }
@@ -119,7 +122,7 @@ pub fn edit_all<F: Scalar>(
     editor.fine_tune_each(&start, &to_write, scope.mask.as_ref(), |i, edited, report| {
         let request = &requests[i];
         let (pre_new, pre_true) = before[i];
-        let nll = edited.nll_per_token(&request.laid(model.config())?);
+        let nll = edited.nll_per_token(&request.targets(model.config())?);
         Ok(EditOutcome {
             preset: scope.preset.clone(),
             task: scope.task.clone(),

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::recipe::Recipe;
 use super::tokenizer::END_OF_TEXT;
 
-/// What the trainer reports after each step.
+/// The trainer's report after each step.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingProgress {
     /// Steps taken.

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::discovery::PAIR_TASKS;
+use crate::discovery::PAIR_TASKS;
 use crate::records::{HIERARCHY, PUBLISHED, SCHEDULED_TOP_K, renamed_preset};
 use locus_circuits::{BinaryConcrete, ScheduledTopK};
 use serde::Serialize;
@@ -121,7 +121,7 @@ impl Settings {
         }
     }
 
-    /// The same code on one task per family, fewer rows, fewer requests and shorter schedules. The published recipe
+    /// A smoke test of the whole study: one task per family, fewer rows, fewer requests and shorter schedules. The published recipe
     /// cannot finish in so few epochs; its rows then say that the target was not reached.
     pub fn quick(seed: u64, main_preset: Preset) -> Self {
         let mut settings = Settings::full(seed, main_preset);

@@ -7,31 +7,38 @@ use anyhow::{Context, Result};
 use locus_data::EditRequest;
 use locus_data::seed::stream;
 use locus_editors::{
-    Editor, Error, Fact, FineTuning, KeyCovariance, KeyStatistics, Memit, MemitEditor, PREFIXES, Patch, Rome,
-    RomeEditor, StudyFineTuning, Value, sample_prefixes,
+    Editor, Error, Fact, KeyCovariance, KeyStatistics, MemitEditor, PREFIXES, Patch, RomeEditor, Value,
+    sample_prefixes,
 };
-use locus_gpt2::{Checkpoint, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer};
+use locus_gpt2::{Checkpoint, Config, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer, compiled};
 use rayon::prelude::*;
 
+use crate::editor_table::{Constants, NamedEditor};
 use crate::records::{EditorOutcome, Scope, UNEDITED};
 
 /// Lengths of the prefixes that are drawn from a model with a tokenizer of its own.
 const PREFIX_LENGTHS: [usize; 5] = [4, 4, 9, 9, 9];
 /// Vocabulary of GPT-2's tokenizer, for which prefixes are written down.
 const GPT2_VOCABULARY: usize = 50_257;
-/// Prefixes that MEMIT is given: its code uses five.
-pub(crate) const MEMIT_PREFIXES: usize = 5;
-/// Tokens of text behind the key statistics, at least.
+/// What follows the name of an editor that writes all requests at once.
+const AT_ONCE: &str = ", all at once";
+/// Minimum number of tokens of text behind the key statistics.
 const STATISTICS_TOKENS: usize = 100_000;
-/// Tokens of neutral text behind the drift, at least.
+/// Minimum number of tokens of neutral text behind the drift.
 const DRIFT_TOKENS: usize = 1000;
 
-/// What stands before prompts when keys and values are found: written down for GPT-2's tokenizer, else drawn from the
-/// model by the seed.
+/// Prefixes put before prompts when keys and values are found: [`PREFIXES`] for GPT-2's tokenizer, else texts that the
+/// model generates from the seed.
 ///
 /// # Errors
 /// When the tokenizer has no end-of-text token to begin with.
 pub fn prefixes<F: Scalar>(checkpoint: &Checkpoint<F>, seed: u64) -> Result<Vec<String>> {
+    F::run::<PrefixesJob>((checkpoint, seed))
+}
+
+compiled!(PrefixesJob<'a>: <F> (&'a Checkpoint<F>, u64) => Result<Vec<String>>, find_prefixes);
+
+fn find_prefixes<F: Scalar>((checkpoint, seed): (&Checkpoint<F>, u64)) -> Result<Vec<String>> {
     let Checkpoint { model, tokenizer } = checkpoint;
     if tokenizer.vocab_size() >= GPT2_VOCABULARY {
         return Ok(PREFIXES.map(str::to_owned).to_vec());
@@ -134,8 +141,6 @@ pub struct Comparison<'a, F> {
     model: &'a Gpt2<F>,
     requests: Vec<Prepared>,
     covariances: BTreeMap<usize, Arc<KeyCovariance>>,
-    rome: Rome,
-    memit: Memit,
     /// Text on which drift is measured, and its NLL per token before.
     neutral: PromptTargets<F>,
     neutral_before: f64,
@@ -159,26 +164,33 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .iter()
             .map(|request| Prepared::new(tokenizer, request, &prefixes))
             .collect::<Result<Vec<_>>>()?;
-        let neutral = lines(checkpoint, neutral, DRIFT_TOKENS)?;
+        let neutral = lines(tokenizer, model.config(), neutral, DRIFT_TOKENS)?;
         // A line's first token is given, all others are predicted.
         let neutral: Vec<_> =
             neutral.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
         anyhow::ensure!(!neutral.is_empty(), "the neutral text has no line of two tokens or more");
         let neutral = PromptTargets::prefix_sharing(model.config(), &neutral)?;
-        let (rome, memit) = (Rome::for_model(model.config()), Memit::for_model(model.config()));
-        let mut layers = memit.layers.clone();
-        layers.push(rome.layer);
-        layers.sort_unstable();
-        layers.dedup();
+        let mut ridges = BTreeMap::new();
+        for name in Self::editors() {
+            let (layers, ridge) = constants(name, model.config())?.0.statistics();
+            ridges.extend(layers.into_iter().map(|layer| (layer, ridge)));
+        }
+        let layers: Vec<usize> = ridges.keys().copied().collect();
         let mut statistics = KeyStatistics::empty(model, &layers)?;
-        statistics.collect(model, &lines(checkpoint, text, STATISTICS_TOKENS)?, &mut |_| true)?;
+        statistics.collect(
+            model,
+            &lines(tokenizer, model.config(), text, STATISTICS_TOKENS)?,
+            &mut |_| true,
+        )?;
         let covariances = statistics
             .layers
             .iter()
-            .map(|(&layer, moments)| Ok((layer, Arc::new(KeyCovariance::new(moments.mean(), rome.ridge)?))))
+            .map(|(layer, moments)| {
+                Ok((*layer, Arc::new(KeyCovariance::new(moments.mean(), ridges[layer])?)))
+            })
             .collect::<Result<_>>()?;
         let neutral_before = mean_nll(model, &neutral);
-        Ok(Comparison { model, requests, covariances, rome, memit, neutral, neutral_before })
+        Ok(Comparison { model, requests, covariances, neutral, neutral_before })
     }
 
     /// Names of the editors, in the order of the table.
@@ -196,33 +208,29 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         self.requests.par_iter().map(measure).collect()
     }
 
-    /// Makes one of [`Comparison::editors`] ready. ROME's and MEMIT's values do not depend on the scope and are found
-    /// when they are first needed.
+    /// Makes an editor ready: a name of the table of editors whose key statistics are here, MEMIT's also followed by
+    /// ", all at once". ROME's and MEMIT's values do not depend on the scope and are found when they are first needed.
     ///
     /// # Errors
-    /// When the statistics cannot be used.
+    /// When the name is unknown (the message lists the known ones), or the statistics are missing or cannot be used.
     pub fn prepare(&self, name: &str) -> Result<Ready<F>> {
-        let facts = |rows: usize| {
-            let fact = |request: &Prepared| {
-                let mut fact = request.fact.clone();
-                fact.rows.truncate(rows);
-                fact
-            };
-            self.requests.iter().map(fact).collect()
+        let (constants, at_once) = constants(name, self.model.config())?;
+        let rows = 1 + constants.prefixes();
+        let fact = |request: &Prepared| {
+            let mut fact = request.fact.clone();
+            fact.rows.truncate(rows);
+            fact
         };
-        let memit = || self.memit.clone().with(self.covariances.clone());
-        // MEMIT's code uses fewer prefixes than ROME's.
-        let (writer, facts) = match name {
-            "study-ft" => {
-                (Writer::Tuning(Box::new(StudyFineTuning::default()) as Box<dyn Editor<F>>), facts(1))
+        let facts = self.requests.iter().map(fact).collect();
+        let covariances = self.covariances.clone();
+        let writer = match constants {
+            Constants::Rome(rome) => {
+                let missing = || format!("no key statistics of layer {}", rome.layer);
+                Writer::Rome(rome.with(covariances.get(&rome.layer).with_context(missing)?.clone()))
             }
-            "ft-m" => (Writer::Tuning(Box::new(FineTuning::default())), facts(1)),
-            "r-rome" => {
-                let rome = self.rome.with(self.covariances[&self.rome.layer].clone());
-                (Writer::Rome(rome), facts(usize::MAX))
-            }
-            "memit" => (Writer::Memit(memit()?), facts(1 + MEMIT_PREFIXES)),
-            _ => (Writer::MemitAtOnce(memit()?), facts(1 + MEMIT_PREFIXES)),
+            Constants::Memit(memit) if at_once => Writer::MemitAtOnce(memit.with(covariances)?),
+            Constants::Memit(memit) => Writer::Memit(memit.with(covariances)?),
+            tuning => Writer::Tuning(tuning.editor(covariances)?),
         };
         Ok(Ready { name: name.to_owned(), writer, facts, values: OnceLock::new() })
     }
@@ -266,7 +274,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .collect()
     }
 
-    /// By how much the NLL of the neutral text grew; none after a refused edit.
+    /// Increase of the NLL of the neutral text, in nats per token; 0 after a refused edit.
     fn drift(&self, edited: Option<&Gpt2<F>>) -> f64 {
         edited.map_or(0.0, |edited| mean_nll(edited, &self.neutral) - self.neutral_before)
     }
@@ -297,19 +305,32 @@ impl<'a, F: Scalar> Comparison<'a, F> {
     }
 }
 
+/// Constants of an editor of the comparison, and whether it writes all requests at once.
+fn constants(name: &str, config: &Config) -> Result<(Constants, bool)> {
+    let (editor, at_once) = name.strip_suffix(AT_ONCE).map_or((name, false), |editor| (editor, true));
+    // None of the editors here draws, so the seed does not matter.
+    let constants = (NamedEditor::find(editor)?.constants)(config, 0);
+    let many = matches!(constants, Constants::Memit(_));
+    anyhow::ensure!(
+        many || !at_once,
+        "{editor} cannot write all requests at once; expected memit or alpha-edit"
+    );
+    Ok((constants, at_once))
+}
+
 /// Lines of a text as tokens, cut to the model's context, up to the one that reaches `most` tokens.
 ///
 /// # Errors
 /// When a line cannot be tokenised.
-pub fn lines<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str, most: usize) -> Result<Vec<Vec<u32>>> {
+pub fn lines(tokenizer: &Tokenizer, config: &Config, text: &str, most: usize) -> Result<Vec<Vec<u32>>> {
     let mut lines = Vec::new();
     let mut n = 0;
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         if n >= most {
             break;
         }
-        let mut line = checkpoint.tokenizer.encode(line)?;
-        line.truncate(checkpoint.model.config().n_positions);
+        let mut line = tokenizer.encode(line)?;
+        line.truncate(config.n_positions);
         n += line.len();
         lines.push(line);
     }
@@ -320,4 +341,23 @@ pub fn lines<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str, most: usize) -> 
 fn mean_nll<F: Scalar>(model: &Gpt2<F>, laid: &PromptTargets<F>) -> f64 {
     let nll = model.nll(model.run(&laid.batch).hidden().view(), &laid.targets);
     nll.iter().sum::<f64>() / nll.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_editors_are_refused_with_the_known_names() {
+        let config = Config::new(2, 2, 8, 16, 32);
+        for name in Comparison::<f32>::editors() {
+            assert_eq!(constants(name, &config).unwrap().1, name.ends_with(AT_ONCE));
+        }
+        for unknown in ["memitt", "memit, one by one", ", all at once"] {
+            let why = constants(unknown, &config).unwrap_err().to_string();
+            assert!(why.contains("is no editor; expected one of study-ft, ft, "), "{why}");
+        }
+        let why = constants("r-rome, all at once", &config).unwrap_err().to_string();
+        assert_eq!(why, "r-rome cannot write all requests at once; expected memit or alpha-edit");
+    }
 }

@@ -1,0 +1,203 @@
+//! The editors by name: one table that the command line and the comparison of editors (X2) both read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use locus_editors::{
+    Editor, FineTuning, KeyCovariance, Lora, Memit, PREFIXES, Rome, StudyFineTuning, Variant,
+};
+use locus_gpt2::{Config, Scalar, compiled};
+use serde::Serialize;
+
+/// Eigenvalue of the keys' second moment from which AlphaEdit counts a direction as used.
+const ALPHA_EDIT_THRESHOLD: f64 = 2e-2;
+/// Prefixes that MEMIT is given: its code uses five.
+const MEMIT_PREFIXES: usize = 5;
+
+/// An editor's constants.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Constants {
+    /// The study's fine-tuning.
+    StudyFt(StudyFineTuning),
+    /// Fine-tuning of one MLP's output.
+    Ft(FineTuning),
+    /// A low-rank change of the attention inputs.
+    Lora(Lora),
+    /// ROME and its variants.
+    Rome(Rome),
+    /// MEMIT and AlphaEdit.
+    Memit(Memit),
+}
+
+/// One line of [`EDITORS`].
+#[derive(Clone, Copy, Debug)]
+pub struct NamedEditor {
+    /// Name in files and on the command line.
+    pub name: &'static str,
+    /// What the editor does, in a line of help.
+    pub about: &'static str,
+    /// Default constants for a model and a seed.
+    pub constants: fn(&Config, u64) -> Constants,
+}
+
+/// Every editor.
+pub static EDITORS: [NamedEditor; 10] = [
+    NamedEditor {
+        name: "study-ft",
+        about: "The study's fine-tuning: SGD with every parameter clamped near its start",
+        constants: |_, _| Constants::StudyFt(StudyFineTuning::default()),
+    },
+    NamedEditor {
+        name: "ft",
+        about: "Adam on one MLP's output, target tokens scored after the prompt alone, as published",
+        constants: |config, _| Constants::Ft(FineTuning::unconstrained(config)),
+    },
+    NamedEditor {
+        name: "ft-l",
+        about: "ft with each entry held near its start",
+        constants: |config, _| Constants::Ft(FineTuning::constrained(config)),
+    },
+    NamedEditor {
+        name: "ft-m",
+        about: "Adam on one MLP's output, target tokens scored in their places",
+        constants: |_, _| Constants::Ft(FineTuning::default()),
+    },
+    NamedEditor {
+        name: "lora",
+        about: "Low-rank change of all attention inputs, merged",
+        constants: |_, seed| Constants::Lora(Lora { seed, ..Lora::default() }),
+    },
+    NamedEditor {
+        name: "r-rome",
+        about: "ROME with the mean key throughout",
+        constants: |config, _| rome(Variant::RRome, config),
+    },
+    NamedEditor {
+        name: "rome",
+        about: "ROME as released, with two keys",
+        constants: |config, _| rome(Variant::Rome, config),
+    },
+    NamedEditor {
+        name: "p-rome",
+        about: "ROME with the bare prompt's key throughout",
+        constants: |config, _| rome(Variant::PRome, config),
+    },
+    NamedEditor {
+        name: "memit",
+        about: "MEMIT: several layers, many facts at once",
+        constants: |config, _| memit(None, config),
+    },
+    NamedEditor {
+        name: "alpha-edit",
+        about: "MEMIT's values, written where keys seldom lie",
+        constants: |config, _| memit(Some(ALPHA_EDIT_THRESHOLD), config),
+    },
+];
+
+fn rome(variant: Variant, config: &Config) -> Constants {
+    Constants::Rome(Rome { variant, ..Rome::for_model(config) })
+}
+
+fn memit(null_space: Option<f64>, config: &Config) -> Constants {
+    Constants::Memit(Memit { null_space, ..Memit::for_model(config) })
+}
+
+impl NamedEditor {
+    /// The editor of a name.
+    ///
+    /// # Errors
+    /// When there is none; the message lists the known names.
+    pub fn find(name: &str) -> Result<&'static NamedEditor> {
+        EDITORS.iter().find(|editor| editor.name == name).with_context(|| {
+            let known: Vec<&str> = EDITORS.iter().map(|editor| editor.name).collect();
+            format!("{name:?} is no editor; expected one of {}", known.join(", "))
+        })
+    }
+}
+
+impl Constants {
+    /// Checks every constant against a model.
+    ///
+    /// # Errors
+    /// When one is out of its range.
+    pub fn check(&self, config: &Config) -> locus_editors::Result<()> {
+        match self {
+            Constants::StudyFt(constants) => constants.check(),
+            Constants::Ft(constants) => constants.check(config),
+            Constants::Lora(constants) => constants.check(config),
+            Constants::Rome(constants) => constants.check(config),
+            Constants::Memit(constants) => constants.check(config),
+        }
+    }
+
+    /// The layers whose key statistics the editor needs, and the ridge that they are inverted with.
+    pub fn statistics(&self) -> (Vec<usize>, f64) {
+        match self {
+            Constants::Rome(constants) => (vec![constants.layer], constants.ridge),
+            Constants::Memit(constants) => (constants.layers.clone(), constants.ridge),
+            _ => (Vec::new(), 0.0),
+        }
+    }
+
+    /// How many prefixes the editor puts before prompts, at most; those that need no subject put none.
+    pub fn prefixes(&self) -> usize {
+        match self {
+            Constants::Rome(_) => PREFIXES.len(),
+            Constants::Memit(_) => MEMIT_PREFIXES,
+            _ => 0,
+        }
+    }
+
+    /// The editor, with the key statistics of [`Constants::statistics`].
+    ///
+    /// # Errors
+    /// When the statistics of a layer are missing or cannot be used.
+    pub fn editor<F: Scalar>(
+        self,
+        covariances: BTreeMap<usize, Arc<KeyCovariance>>,
+    ) -> Result<Box<dyn Editor<F>>> {
+        F::run::<EditorJob>((self, covariances))
+    }
+}
+
+type EditorIn = (Constants, BTreeMap<usize, Arc<KeyCovariance>>);
+
+compiled!(EditorJob: <F> EditorIn => Result<Box<dyn Editor<F>>>, build);
+
+fn build<F: Scalar>((constants, mut covariances): EditorIn) -> Result<Box<dyn Editor<F>>> {
+    Ok(match constants {
+        Constants::StudyFt(constants) => Box::new(constants),
+        Constants::Ft(constants) => Box::new(constants),
+        Constants::Lora(constants) => Box::new(constants),
+        Constants::Rome(constants) => {
+            let covariance = covariances.remove(&constants.layer);
+            let missing = || format!("no key statistics of layer {}", constants.layer);
+            Box::new(constants.with(covariance.with_context(missing)?))
+        }
+        Constants::Memit(constants) => Box::new(constants.with(covariances)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_and_others_are_refused_with_the_list() {
+        let config = Config::new(2, 2, 8, 16, 32);
+        for editor in &EDITORS {
+            let found = NamedEditor::find(editor.name).unwrap();
+            assert_eq!((found.constants)(&config, 3), (editor.constants)(&config, 3));
+        }
+        for unknown in ["", "Memit", "memit-all", "mend"] {
+            let why = NamedEditor::find(unknown).unwrap_err().to_string();
+            assert!(
+                why.starts_with(&format!("{unknown:?} is no editor; expected one of study-ft, ft, ")),
+                "{why}"
+            );
+            assert!(why.ends_with("memit, alpha-edit"), "{why}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The protocol of the study (arXiv 2406.17241 and what we add to it): a model and data in, [`records`] of measurements out.
+//!
+//! Everything that runs a model for the study is here and is compiled once for each number type, so that tables, claims and
+//! the command line above it build without it. [`run()`] does the whole study; the other functions are its parts.
+//! Tasks are prepared by `locus-tasks`, [`EDITORS`] names the editors, [`organism`] makes the bundled model.
+
+mod discovery;
+mod editor_table;
+mod editors;
+mod edits;
+mod extract;
+mod masks;
+pub mod organism;
+mod overlaps;
+pub mod progress;
+pub mod records;
+mod run;
+mod score;
+mod settings;
+mod store;
+mod tracing;
+mod write;
+
+pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
+pub use editor_table::{Constants, EDITORS, NamedEditor};
+pub use editors::{Comparison, WritableScope, lines, prefixes};
+pub use edits::{IsolatedScope, PreparedRequest, edit_all};
+pub use extract::{Extracted, extract};
+pub use masks::compare_masks;
+pub use run::run;
+pub use score::{Scored, score};
+pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, SWEEP, SWEEP_TASK, Settings};
+pub use store::Store;
+pub use tracing::{facts_of_requests, known_fact, trace_all};
+pub use write::{Group, Outcome, Written, write_groups};
+
+/// The README, whose examples are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,52 @@
+//! Targets scored after prompts: `NLL = -1/n sum_t log p(target_t | prompt, target_<t)` in nats, for any number of pairs.
+
+use anyhow::{Context, Result};
+use locus_gpt2::{Checkpoint, PromptTargets, Scalar, compiled};
+use rayon::prelude::*;
+
+/// A target scored after its prompt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// Tokens of the target.
+    pub tokens: usize,
+    /// Mean NLL per token, in nats.
+    pub nll_per_token: f64,
+}
+
+/// Scores `[prompt, target]` texts, each tokenised exactly as given. Every pair is checked before the first is run; `place`
+/// says in an error where the pair came from.
+///
+/// # Errors
+/// When a text gives no token or a pair does not fit the model.
+pub fn score<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    pairs: &[[&str; 2]],
+    place: &(dyn Fn(usize) -> String + Sync),
+) -> Result<Vec<Scored>> {
+    F::run::<ScoreJob>((checkpoint, pairs, place))
+}
+
+type ScoreIn<'a, F> = (&'a Checkpoint<F>, &'a [[&'a str; 2]], &'a (dyn Fn(usize) -> String + Sync));
+
+compiled!(ScoreJob<'a>: <F> ScoreIn<'a, F> => Result<Vec<Scored>>, score_pairs);
+
+fn score_pairs<F: Scalar>((checkpoint, pairs, place): ScoreIn<F>) -> Result<Vec<Scored>> {
+    let Checkpoint { model, tokenizer } = checkpoint;
+    let prepared: Vec<PromptTargets<F>> = pairs
+        .par_iter()
+        .enumerate()
+        .map(|(i, [prompt, target])| {
+            let tokens = || {
+                let prompt = tokenizer.encode_some("prompt", prompt)?;
+                let target = tokenizer.encode_some("target", target)?;
+                PromptTargets::new(model.config(), &[(prompt, target)])
+            };
+            tokens().with_context(|| place(i))
+        })
+        .collect::<Result<_>>()?;
+    let scored = |pair: &PromptTargets<F>| Scored {
+        tokens: pair.targets.len(),
+        nll_per_token: pair.nll_per_token(model)[0],
+    };
+    Ok(prepared.par_iter().map(scored).collect())
+}

@@ -1,0 +1,84 @@
+//! Requests written by any editor, alone or in groups, and measured before and after (`locus edit`).
+
+use anyhow::Result;
+use locus_editors::{Edit, Editor, Error, Fact, Patch, Report};
+use locus_gpt2::{Gpt2, ParamMask, Scalar, compiled};
+use rayon::prelude::*;
+
+use crate::edits::PreparedRequest;
+
+/// Requests that are written into one model together, with the facts that the editor is given for them.
+pub type Group<'a> = (&'a [PreparedRequest], &'a [Fact]);
+
+/// One request before and after. NLLs are per token, in nats.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// Number of the request.
+    pub case_id: u64,
+    /// NLL of the new target before.
+    pub pre_new: f64,
+    /// NLL of the true target before.
+    pub pre_true: f64,
+    /// NLL of the new target after.
+    pub post_new: f64,
+    /// NLL of the true target after.
+    pub post_true: f64,
+    /// Optimiser steps taken.
+    pub steps: usize,
+    /// Norms, denominators and residuals of the method, by name.
+    pub measures: Vec<(String, f64)>,
+}
+
+/// What an editor made of a group: its patch with the model as patched, or why it refused.
+pub type Outcome<'a, F> = Result<(Patch<F>, &'a Gpt2<F>), Error>;
+
+type Done<'a, F> = &'a (dyn Fn(&[PreparedRequest], Outcome<F>) -> Result<()> + Sync);
+
+/// Writes every group into `start`, each on its own, and measures its requests; `done` is told of each group as it is
+/// finished. After an edit that was refused as unstable the model stays as it was, which the NLLs then show.
+///
+/// # Errors
+/// When a request does not fit the model, the editor fails otherwise, or `done` does.
+pub fn write_groups<F: Scalar>(
+    start: &Gpt2<F>,
+    editor: &dyn Editor<F>,
+    groups: &[Group],
+    mask: Option<&ParamMask>,
+    done: Done<F>,
+) -> Result<Vec<Written>> {
+    F::run::<WriteJob>((start, editor, groups, mask, done))
+}
+
+type WriteIn<'a, F> = (&'a Gpt2<F>, &'a dyn Editor<F>, &'a [Group<'a>], Option<&'a ParamMask>, Done<'a, F>);
+
+compiled!(WriteJob<'a>: <F> WriteIn<'a, F> => Result<Vec<Written>>, write_all);
+
+fn write_all<F: Scalar>((start, editor, groups, mask, done): WriteIn<F>) -> Result<Vec<Written>> {
+    let write = |&(requests, facts): &Group| -> Result<Vec<Written>> {
+        let (edited, report) = match editor.edit(start, facts, mask) {
+            Ok(Edit { patch, report }) => {
+                let edited = patch.apply(start)?;
+                done(requests, Ok((patch, &edited)))?;
+                (edited, report)
+            }
+            Err(why @ Error::Unstable(_)) => {
+                done(requests, Err(why))?;
+                (start.clone(), Report::default())
+            }
+            Err(error) => {
+                return Err(anyhow::Error::from(error).context(format!("request {}", requests[0].case_id)));
+            }
+        };
+        requests
+            .iter()
+            .map(|request| {
+                let ((pre_new, pre_true), (post_new, post_true)) =
+                    (request.nll(start)?, request.nll(&edited)?);
+                let (case_id, steps, measures) = (request.case_id, report.steps, report.measures.clone());
+                Ok(Written { case_id, pre_new, pre_true, post_new, post_true, steps, measures })
+            })
+            .collect()
+    };
+    let written: Vec<Vec<Written>> = groups.par_iter().map(write).collect::<Result<_>>()?;
+    Ok(written.into_iter().flatten().collect())
+}

@@ -1,0 +1,262 @@
+//! [`Task`]: labelled texts prepared on one model.
+//!
+//! With `h_i [d]` the state of row `i`'s last token after the final LayerNorm and `W [classes, d]` the head trained on the
+//! training rows (frozen model, mean cross-entropy against the labels), the full model chooses `c_i = argmax W h_i`.
+//! Agreement of a mask is the share of held-out rows on which `argmax W h_i(masked model) = c_i`; accuracy compares with the
+//! labels instead. Source: arXiv 2406.17241, section 3.
+
+use std::path::Path;
+
+use locus_circuits::masks::{ReadOut, TaskObjective};
+use locus_data::seed::stream;
+use locus_data::{Labelled, Split, labelled, split};
+use locus_gpt2::{
+    Checkpoint, Gpt2, HeadTraining, ParamMask, Scalar, ScoreHead, argmax, compiled, last_hidden_of,
+};
+use locus_metrics::classify;
+
+use crate::error::{Error, Result};
+
+/// How rows are divided between training and measuring.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SplitOptions {
+    /// Share of the rows that head and masks are trained on, in [0, 1].
+    pub train_share: f64,
+    /// Seed of the split and of the head's batches.
+    pub seed: u64,
+}
+
+impl Default for SplitOptions {
+    /// The study's: 80/20.
+    fn default() -> Self {
+        SplitOptions { train_share: 0.8, seed: 1 }
+    }
+}
+
+/// One side of the split: tokenised rows, their classes and what the full model says of them.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// Tokens of each row.
+    pub sequences: Vec<Vec<u32>>,
+    /// Label of each row.
+    pub labels: Vec<usize>,
+    /// Class that the full model chooses for each row.
+    pub choices: Vec<usize>,
+}
+
+/// Labelled texts prepared on a model.
+#[derive(Clone, Debug)]
+pub struct Task<F> {
+    /// Name; random streams are derived from it.
+    pub name: String,
+    /// The full model. Weights are shared with the checkpoint, not copied.
+    pub model: Gpt2<F>,
+    /// Rows that heads and masks are trained on.
+    pub train: Rows,
+    /// Rows that everything is measured on.
+    pub held_out: Rows,
+    /// The score head `[classes, d]`, trained on the full model's states of the training rows.
+    pub head: ScoreHead<F>,
+}
+
+compiled!(TaskJob<'a>: <F> (&'a Checkpoint<F>, &'a str, &'a [&'a str], &'a [usize], SplitOptions) => Result<Task<F>>, prepare);
+compiled!(PredictJob<'a>: <F> (&'a Task<F>, &'a Gpt2<F>) => Result<Vec<usize>>, predict);
+
+impl<F: Scalar> Task<F> {
+    /// Prepares a CSV file with the columns `text` and `label` (0 or 1); the file's stem is the task's name.
+    ///
+    /// # Errors
+    /// When the file cannot be parsed, a text does not fit the model, or there are too few rows for the split.
+    pub fn from_csv(
+        checkpoint: &Checkpoint<F>,
+        path: impl AsRef<Path>,
+        options: SplitOptions,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        Task::from_rows(checkpoint, &name, &labelled::read(path)?, options)
+    }
+
+    /// Prepares rows that were read or made elsewhere.
+    ///
+    /// # Errors
+    /// When a text does not fit the model, or there are too few rows for the split.
+    pub fn from_rows(
+        checkpoint: &Checkpoint<F>,
+        name: &str,
+        rows: &[Labelled],
+        options: SplitOptions,
+    ) -> Result<Self> {
+        let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+        let labels: Vec<usize> = rows.iter().map(|row| usize::from(row.label)).collect();
+        Task::new(checkpoint, name, &texts, &labels, options)
+    }
+
+    /// Splits the texts, trains the score head on one side and records the full model's choices on both. Classes are
+    /// counted from 0; there are as many as the largest label says, and at least two.
+    ///
+    /// # Errors
+    /// When a text cannot be tokenised or does not fit the model, or there are too few rows for the split.
+    ///
+    /// # Panics
+    /// When there is not one label per text, or the share of the split is not in [0, 1].
+    pub fn new(
+        checkpoint: &Checkpoint<F>,
+        name: &str,
+        texts: &[&str],
+        labels: &[usize],
+        options: SplitOptions,
+    ) -> Result<Self> {
+        assert_eq!(texts.len(), labels.len(), "one label per text");
+        F::run::<TaskJob>((checkpoint, name, texts, labels, options))
+    }
+
+    /// What a circuit must still do: choose what the full model chooses on the training rows.
+    pub fn objective(&self) -> TaskObjective<'_, F> {
+        self.objective_for(&self.train.choices)
+    }
+
+    /// An objective on the training rows with other classes than the full model's choices, for example shuffled ones.
+    pub fn objective_for<'a>(&'a self, classes: &'a [usize]) -> TaskObjective<'a, F> {
+        TaskObjective {
+            model: &self.model,
+            read_out: ReadOut::Head(&self.head, classes),
+            sequences: &self.train.sequences,
+        }
+    }
+
+    /// The class that another model (an edited or masked one) chooses with this task's head for each held-out row.
+    ///
+    /// # Errors
+    /// When a row does not fit that model.
+    pub fn predict(&self, model: &Gpt2<F>) -> Result<Vec<usize>> {
+        F::run::<PredictJob>((self, model))
+    }
+
+    /// Share of held-out rows on which the parameters of a mask alone choose what the full model chooses, in [0, 1].
+    ///
+    /// # Errors
+    /// When a row does not fit the model.
+    ///
+    /// # Panics
+    /// When the mask belongs to a model of another shape.
+    pub fn agreement(&self, mask: &ParamMask) -> Result<f64> {
+        let predicted = self.predict(&mask.ablate_complement(&self.model))?;
+        Ok(classify::agreement(&predicted, &self.held_out.choices).expect("there are held-out rows"))
+    }
+
+    /// Share of held-out rows whose label the parameters of a mask alone choose, in [0, 1].
+    ///
+    /// # Errors
+    /// When a row does not fit the model.
+    ///
+    /// # Panics
+    /// When the mask belongs to a model of another shape.
+    pub fn accuracy(&self, mask: &ParamMask) -> Result<f64> {
+        let predicted = self.predict(&mask.ablate_complement(&self.model))?;
+        Ok(classify::accuracy(&predicted, &self.held_out.labels).expect("there are held-out rows"))
+    }
+
+    /// Share of held-out rows whose label the full model chooses, in [0, 1].
+    pub fn accuracy_full(&self) -> f64 {
+        classify::accuracy(&self.held_out.choices, &self.held_out.labels).expect("there are held-out rows")
+    }
+}
+
+fn prepare<F: Scalar>(
+    (checkpoint, name, texts, labels, options): (&Checkpoint<F>, &str, &[&str], &[usize], SplitOptions),
+) -> Result<Task<F>> {
+    let Checkpoint { model, tokenizer } = checkpoint;
+    let wrong = |cause| Error::Text { task: name.to_owned(), cause };
+    let Split { train, held_out } = split(texts.len(), options.train_share, options.seed, name);
+    for (side, rows) in [("train on", &train), ("measure on", &held_out)] {
+        if rows.is_empty() {
+            return Err(Error::Rows { task: name.to_owned(), rows: texts.len(), side });
+        }
+    }
+    let tokens: Vec<Vec<u32>> = texts
+        .iter()
+        .map(|text| tokenizer.encode_some("text", text))
+        .collect::<locus_gpt2::Result<_>>()
+        .map_err(wrong)?;
+    let features = last_hidden_of(model, &tokens).map_err(wrong)?;
+    let labels_of = |side: &[usize]| side.iter().map(|&i| labels[i]).collect::<Vec<_>>();
+    let n_classes = labels.iter().map(|label| label + 1).max().unwrap_or(0).max(2);
+    let train_features = features.select(ndarray::Axis(0), &train);
+    let rng = &mut stream(options.seed, &format!("head/{name}"), 0);
+    let head =
+        ScoreHead::train(train_features.view(), &labels_of(&train), n_classes, &HeadTraining::default(), rng);
+    let choices = argmax(head.read_out(features.view()).view());
+    let side = |side: &[usize]| Rows {
+        sequences: side.iter().map(|&i| tokens[i].clone()).collect(),
+        labels: labels_of(side),
+        choices: side.iter().map(|&i| choices[i]).collect(),
+    };
+    Ok(Task {
+        name: name.to_owned(),
+        model: model.clone(),
+        train: side(&train),
+        held_out: side(&held_out),
+        head,
+    })
+}
+
+fn predict<F: Scalar>((task, model): (&Task<F>, &Gpt2<F>)) -> Result<Vec<usize>> {
+    let wrong = |cause| Error::Text { task: task.name.clone(), cause };
+    task.head.predict(model, &task.held_out.sequences).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn organism() -> Checkpoint<f32> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/organism");
+        Checkpoint::from_pretrained(folder).unwrap()
+    }
+
+    #[test]
+    fn any_number_of_classes_can_be_told_apart() {
+        let texts: Vec<String> = ["cat", "rose", "bus"]
+            .iter()
+            .cycle()
+            .take(60)
+            .enumerate()
+            .map(|(i, word)| format!("{} {word} is", ["a", "the", "this", "that"][i / 3 % 4]))
+            .collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let labels: Vec<usize> = (0..60).map(|i| i % 3).collect();
+        let task = Task::new(&organism(), "words", &texts, &labels, SplitOptions::default()).unwrap();
+        assert_eq!(
+            (task.train.labels.len(), task.held_out.labels.len(), task.head.weight.nrows()),
+            (48, 12, 3)
+        );
+        assert_eq!(task.accuracy_full(), 1.0);
+        let all = ParamMask::full(task.model.config());
+        assert_eq!(task.agreement(&all).unwrap(), 1.0);
+        assert_eq!(task.accuracy(&all).unwrap(), task.accuracy_full());
+        // Without blocks the last token sees nothing of the word before it.
+        assert!(task.agreement(&all.complement()).unwrap() < 1.0);
+    }
+
+    #[test]
+    fn tasks_that_cannot_be_prepared_are_refused_by_name() {
+        let checkpoint = organism();
+        let refused = |texts: &[&str], train_share| {
+            let options = SplitOptions { train_share, seed: 1 };
+            Task::new(&checkpoint, "mine", texts, &vec![0; texts.len()], options).unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(&["a cat", "a dog"], 1.0),
+            "task mine: 2 rows leave none to measure on; expected more rows or another share"
+        );
+        assert!(refused(&[], 0.8).starts_with("task mine: 0 rows leave none to train on"));
+        assert!(refused(&["a cat", ""], 0.5).starts_with("task mine: text"));
+    }
+
+    #[test]
+    #[should_panic(expected = "one label per text")]
+    fn every_text_has_a_label() {
+        let _ = Task::new(&organism(), "mine", &["a cat"], &[], SplitOptions::default());
+    }
+}
