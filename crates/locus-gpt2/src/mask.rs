@@ -148,7 +148,7 @@ impl ParamMask {
     /// # Panics
     /// When the masks belong to models of different shape.
     pub fn intersection_counts(&self, other: &ParamMask) -> Vec<usize> {
-        assert_eq!(self.config, other.config, "masks of different models");
+        self.assert_fits(&other.config);
         self.tensors()
             .zip(other.tensors())
             .map(|((_, a), (_, b))| a.iter().zip(b).map(|(a, b)| usize::from(a & b)).sum())

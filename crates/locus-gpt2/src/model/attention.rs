@@ -357,6 +357,7 @@ pub(crate) fn attention<F: Number>(
     reads: Option<&[usize]>,
 ) -> (Array2<F>, Vec<F>) {
     let (d, width) = (config.n_embd, config.d_head());
+    assert_eq!(qkv.dim(), (batch.n_rows(), 3 * d), "queries, keys and values, and the batch");
     let prefixes = prefixes(batch, layer, qkv);
     let reading = reading(batch, reads);
     let heads = Head::all(config, batch, slice(prefixes.view()), slice(qkv), &reading);

@@ -28,6 +28,7 @@ pub(crate) fn backward<F: Number>(
     grads: &mut ParamSet<F>,
     hook: &mut dyn Hook<F>,
 ) -> Array2<F> {
+    assert_eq!(d_hidden.dim(), tape.hidden.dim(), "gradient and hidden states of the tape");
     let mut d_x = norm_backward(model, Norm::Final, (tape.resid.view(), &tape.ln_f), d_hidden, grads);
     if let Some(rows) = &tape.reads {
         let mut of_all = Array2::zeros((tape.batch.n_rows(), d_x.ncols()));

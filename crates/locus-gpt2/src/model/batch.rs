@@ -49,10 +49,10 @@ impl<F: Number> Batch<F> {
     /// When a suffix is empty, has an unknown token or does not fit the context behind its beginning.
     ///
     /// # Panics
-    /// When there are not as many suffixes as beginnings, or the cache belongs to a model of other layers.
+    /// When there are not as many suffixes as beginnings, or the cache belongs to a model of other layers or width.
     pub fn after<S: AsRef<[u32]>>(config: &Config, prefix: KvCache<F>, suffixes: &[S]) -> Result<Self> {
         assert_eq!(suffixes.len(), prefix.lengths().len(), "one suffix for each beginning");
-        assert_eq!(prefix.n_layers(), config.n_layer, "layers of the KV cache and of the model");
+        prefix.assert_fits(config);
         let mut batch = Batch::empty();
         batch.starts = prefix.lengths().to_vec();
         for (i, suffix) in suffixes.iter().enumerate() {
@@ -132,6 +132,12 @@ impl<F: Number> Batch<F> {
     /// none or they are rows of the batch.
     pub(crate) fn prefix(&self, layer: usize) -> Option<ArrayView2<'_, F>> {
         self.prefix.as_ref().map(|prefix| prefix.layer(layer))
+    }
+
+    /// # Panics
+    /// When the batch's KV cache belongs to a model of other layers or width.
+    pub(crate) fn assert_fits(&self, config: &Config) {
+        self.prefix.iter().for_each(|prefix| prefix.assert_fits(config));
     }
 
     /// Rows that each sequence does not share with an earlier one, in order.

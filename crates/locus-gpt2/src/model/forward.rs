@@ -158,6 +158,7 @@ pub(crate) fn logits<F: Number>(model: &Gpt2<F>, hidden: ArrayView2<F>) -> Array
 /// `x W + b` with `x [n, in]`, `W [in, out]`, `b [out]`.
 fn linear<F: Number>(model: &Gpt2<F>, x: ArrayView2<F>, weight: ParamId, bias: ParamId) -> Array2<F> {
     let bias = model.get(bias);
+    assert_eq!(x.ncols(), weight.shape(model.config()).0, "columns of the rows and inputs of {weight}");
     if let Some(sparse) = model.sparse(weight) {
         return sparse.apply(x, bias);
     }
@@ -178,6 +179,7 @@ pub(crate) fn layer_norm<F: Number>(
     let inv_d = F::one() / F::from_f64(d as f64);
     let (gain, bias) = norm.params();
     let (gain, bias) = (model.get(gain), model.get(bias));
+    assert_eq!(d, gain.len(), "width of the rows and of {norm:?}");
     let mut out = written_zeros(n, d);
     let mut stats = NormStats { mean: vec![F::zero(); n], rstd: vec![F::zero(); n] };
     let rows = rows_in_piece(d);

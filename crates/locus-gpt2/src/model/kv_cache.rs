@@ -29,8 +29,10 @@ impl<F: Number> KvCache<F> {
     /// queries, keys and values ([`HookPoint::Qkv`](crate::HookPoint::Qkv)) `[rows, 3d]` per layer.
     ///
     /// # Panics
-    /// When a beginning is longer than its sequence, or the states have other rows.
+    /// When there are not as many starts as lengths, a beginning is longer than its sequence, or the states have other
+    /// rows.
     pub fn prefixes(qkv: &[Array2<F>], lengths: &[usize], starts: &[usize]) -> Self {
+        assert_eq!(lengths.len(), starts.len(), "one start per sequence");
         let mut rows = Vec::with_capacity(starts.iter().sum());
         let mut first = 0;
         for (&length, &start) in lengths.iter().zip(starts) {
@@ -50,6 +52,19 @@ impl<F: Number> KvCache<F> {
     pub(crate) fn with_lengths(self, lengths: Vec<usize>) -> Self {
         assert_eq!(lengths.iter().sum::<usize>(), self.lengths.iter().sum::<usize>(), "tokens in all");
         KvCache { lengths, ..self }
+    }
+
+    /// # Panics
+    /// When the cache belongs to a model of other layers or width.
+    pub(crate) fn assert_fits(&self, config: &Config) {
+        assert_eq!(self.n_layers(), config.n_layer, "layers of the KV cache and of the model");
+        for kv in &self.layers {
+            assert_eq!(
+                kv.ncols(),
+                2 * config.n_embd,
+                "columns of the KV cache and of the model's keys and values"
+            );
+        }
     }
 
     /// Number of tokens of each beginning.

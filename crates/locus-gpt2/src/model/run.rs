@@ -15,7 +15,8 @@ use crate::scalar::{Pass, Scalar};
 
 /// A forward pass that is being described; see [`Gpt2::run`].
 ///
-/// Ends: [`Run::resid`], [`Run::hidden`], [`Run::logits`], [`Run::cache`], [`Run::tape`]. Dimension letters: `n` rows of the
+/// Ends: [`Run::resid`], [`Run::hidden`], [`Run::logits`], [`Run::cache`], [`Run::tape`]; each panics when the run would end
+/// at a layer below the one it begins at. Dimension letters: `n` rows of the
 /// batch (or the rows read), `d` width, `V` vocabulary, `L` layers.
 #[must_use = "a run does nothing until it ends in what is wanted"]
 pub struct Run<'a, F> {
@@ -108,6 +109,7 @@ impl<'a, F: Scalar> Run<'a, F> {
 
     fn with_pass<T>(self, end: impl FnOnce(&Gpt2<F>, Pass<'_, F>, &mut dyn Hook<F>) -> T) -> T {
         let Run { model, batch, resid, layers, reads, hook } = self;
+        assert!(layers.start <= layers.end, "a run from layer {} until layer {}", layers.start, layers.end);
         let resid = resid.unwrap_or_else(|| model.embed(batch));
         let pass = Pass { batch, resid, layers, reads };
         match hook {
@@ -120,6 +122,9 @@ impl<'a, F: Scalar> Run<'a, F> {
 /// GPT-2: weights in, states, logits and gradients out. The weights carry the configuration.
 impl<F: Scalar> Gpt2<F> {
     /// Describes a forward pass over a batch.
+    ///
+    /// # Panics
+    /// When the batch's KV cache belongs to a model of other layers or width.
     ///
     /// ```
     /// use locus_gpt2::{Batch, Config, Gpt2, HookPoint};
@@ -135,6 +140,7 @@ impl<F: Scalar> Gpt2<F> {
     /// # Ok::<(), locus_gpt2::Error>(())
     /// ```
     pub fn run<'a>(&'a self, batch: &'a Batch<F>) -> Run<'a, F> {
+        batch.assert_fits(self.config());
         Run { model: self, batch, resid: None, layers: 0..self.config().n_layer, reads: None, hook: None }
     }
 
@@ -144,21 +150,33 @@ impl<F: Scalar> Gpt2<F> {
     }
 
     /// One of the model's LayerNorms on any rows `x [n, d]`.
+    ///
+    /// # Panics
+    /// When there is no such layer or the rows have another width.
     pub fn layer_norm(&self, norm: Norm, x: ArrayView2<F>) -> Array2<F> {
         F::layer_norm(self, norm, x)
     }
 
     /// Logits `[rows, V]` of the given hidden states `[rows, d]`.
+    ///
+    /// # Panics
+    /// When the states have another width.
     pub fn logits(&self, hidden: ArrayView2<F>) -> Array2<F> {
         F::logits(self, hidden)
     }
 
     /// Attention of one layer on queries, keys and values `qkv [n, 3d]`: the weighted values, heads side by side `[n, d]`.
+    ///
+    /// # Panics
+    /// When `qkv` has another shape than the batch and the model say.
     pub fn attend(&self, batch: &Batch<F>, layer: usize, qkv: ArrayView2<F>) -> Array2<F> {
         F::attend(self, batch, layer, qkv)
     }
 
     /// What the MLP of a layer adds to the residual stream, from the output of its LayerNorm `[n, d]`.
+    ///
+    /// # Panics
+    /// When there is no such layer or the rows have another width.
     pub fn mlp(&self, layer: usize, ln_out: ArrayView2<F>) -> Array2<F> {
         F::mlp(self, layer, ln_out)
     }
@@ -207,6 +225,9 @@ impl<F: Scalar> Gpt2<F> {
     /// Adds to the parameters present in `grads` and returns the gradient of the residual stream entering the tape's
     /// first layer `[n, d]`. When the tape begins at the embeddings and `grads` holds them, they receive their share. The
     /// hook sees the gradients of the named states.
+    ///
+    /// # Panics
+    /// When `d_hidden` has another shape than the tape's hidden states.
     pub fn backward(
         &self,
         tape: &Tape<F>,

@@ -84,16 +84,18 @@ impl<F: Number> ParamSet<F> {
 
     /// Whether the parameter is present.
     pub fn has(&self, id: ParamId) -> bool {
-        self.tensors[id.index(self.config.n_layer)].is_some()
+        id.index(self.config.n_layer).is_some_and(|i| self.tensors[i].is_some())
     }
 
     /// Sets a parameter.
     ///
     /// # Panics
-    /// When the length is not the parameter's.
+    /// When the length is not the parameter's, or the model has no such block.
     pub fn insert(&mut self, id: ParamId, tensor: Vec<F>) {
         assert_eq!(tensor.len(), id.len(&self.config), "length of {id}");
-        self.tensors[id.index(self.config.n_layer)] = Some(Tensor::new(tensor));
+        let i = id.index(self.config.n_layer);
+        let i = i.unwrap_or_else(|| panic!("{id} of a model of {} layers", self.config.n_layer));
+        self.tensors[i] = Some(Tensor::new(tensor));
     }
 
     /// The scalars of a parameter, row-major.
@@ -109,7 +111,8 @@ impl<F: Number> ParamSet<F> {
     /// # Panics
     /// When the parameter is absent.
     pub fn get_mut(&mut self, id: ParamId) -> &mut [F] {
-        let tensor = self.tensors[id.index(self.config.n_layer)].as_mut();
+        let i = id.index(self.config.n_layer);
+        let tensor = i.and_then(|i| self.tensors[i].as_mut());
         Tensor::make_mut(tensor.unwrap_or_else(|| panic!("{id} is absent")))
     }
 
@@ -133,7 +136,7 @@ impl<F: Number> ParamSet<F> {
     /// gradient container is not computed.
     pub fn matrix_mut(&mut self, id: ParamId) -> Option<ArrayViewMut2<'_, F>> {
         let shape = id.shape(&self.config);
-        let tensor = Tensor::make_mut(self.tensors[id.index(self.config.n_layer)].as_mut()?);
+        let tensor = Tensor::make_mut(self.tensors[id.index(self.config.n_layer)?].as_mut()?);
         Some(ArrayViewMut2::from_shape(shape, tensor).expect("lengths are checked on insertion"))
     }
 
@@ -146,7 +149,7 @@ impl<F: Number> ParamSet<F> {
     }
 
     fn tensor(&self, id: ParamId) -> &Tensor<F> {
-        let tensor = self.tensors[id.index(self.config.n_layer)].as_ref();
+        let tensor = id.index(self.config.n_layer).and_then(|i| self.tensors[i].as_ref());
         tensor.unwrap_or_else(|| panic!("{id} is absent"))
     }
 

@@ -44,7 +44,8 @@ impl AdamW {
         (mean, square): (&mut [F], &mut [F]),
     ) {
         let n = params.len();
-        assert!(n == grads.len() && n == mean.len() && n == square.len(), "lengths differ");
+        let lengths = [grads.len(), mean.len(), square.len()];
+        assert!(lengths == [n; 3], "{n} parameters; gradients, means and mean squares: {lengths:?}");
         let one = F::one();
         let (b1, b2) = (F::from_f64(self.beta1), F::from_f64(self.beta2));
         let keep = F::from_f64(1.0 - self.lr * self.weight_decay);
