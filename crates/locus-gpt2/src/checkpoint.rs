@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::compiled;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::io::tokenizer::Tokenizer;
@@ -20,6 +21,24 @@ pub struct Checkpoint<F> {
     pub model: Gpt2<F>,
     /// The tokenizer that the model was trained with.
     pub tokenizer: Tokenizer,
+}
+
+compiled!(
+    TopKJob<'a>: <F> (&'a Checkpoint<F>, &'a str, usize) => Result<Vec<NextToken>>,
+    |(checkpoint, text, k)| top_k(checkpoint, text, k)
+);
+
+fn top_k<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str, k: usize) -> Result<Vec<NextToken>> {
+    let Checkpoint { model, tokenizer } = checkpoint;
+    let batch = checkpoint.encode(&[text])?;
+    let logits = model.run(&batch).reading(&batch.last_rows()).logits();
+    let logits = logits.as_slice().expect("fresh arrays are contiguous");
+    let log_p = log_softmax(logits);
+    let next = |token: usize| {
+        let text = tokenizer.decode(&[token as u32])?;
+        Ok(NextToken { token: token as u32, text, probability: log_p[token].exp() })
+    };
+    ranked(logits).into_iter().take(k).map(next).collect()
 }
 
 impl<F: Scalar> Checkpoint<F> {
@@ -62,15 +81,7 @@ impl<F: Scalar> Checkpoint<F> {
     /// # Errors
     /// As [`Checkpoint::encode`].
     pub fn top_k(&self, text: &str, k: usize) -> Result<Vec<NextToken>> {
-        let batch = self.encode(&[text])?;
-        let logits = self.model.run(&batch).reading(&batch.last_rows()).logits();
-        let logits = logits.as_slice().expect("fresh arrays are contiguous");
-        let log_p = log_softmax(logits);
-        let next = |token: usize| {
-            let text = self.tokenizer.decode(&[token as u32])?;
-            Ok(NextToken { token: token as u32, text, probability: log_p[token].exp() })
-        };
-        ranked(logits).into_iter().take(k).map(next).collect()
+        F::run::<TopKJob>((self, text, k))
     }
 
     /// Mean NLL per token of a target after a prompt, in nats. The two are tokenised separately, exactly as given: begin

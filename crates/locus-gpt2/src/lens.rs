@@ -13,7 +13,8 @@
 
 use ndarray::{Array3, ArrayView1, Axis, s};
 
-use crate::kernels::Number;
+use crate::compiled;
+use crate::kernels::number::Number;
 use crate::model::cache::ActivationCache;
 use crate::model::forward::Norm;
 use crate::model::hooks::HookPoint;
@@ -21,12 +22,26 @@ use crate::model::ids::{BlockParam, ParamId};
 use crate::model::weights::Gpt2;
 use crate::scalar::Scalar;
 
+compiled!(
+    LogitLensJob<'a>: <F> (&'a Gpt2<F>, &'a ActivationCache<F>, &'a [usize]) => Array3<F>,
+    |(model, cache, rows)| logits_by_layer(model, cache, rows)
+);
+compiled!(
+    AttributionJob<'a>: <F>
+        (&'a Gpt2<F>, &'a ActivationCache<F>, usize, [u32; 2]) => Vec<(Component, f64)>,
+    |(model, cache, row, answers)| attribution(model, cache, row, answers)
+);
+
 /// Logits `[L, rows, V]` that the residual stream leaving each layer gives when it goes through the final LayerNorm and the
 /// unembedding at once. Those of the last layer are the model's own.
 ///
 /// # Panics
 /// When the cache lacks [`HookPoint::ResidPost`] of a layer or one of the rows.
 pub fn logit_lens<F: Scalar>(model: &Gpt2<F>, cache: &ActivationCache<F>, rows: &[usize]) -> Array3<F> {
+    F::run::<LogitLensJob>((model, cache, rows))
+}
+
+fn logits_by_layer<F: Scalar>(model: &Gpt2<F>, cache: &ActivationCache<F>, rows: &[usize]) -> Array3<F> {
     let config = model.config();
     let mut lens = Array3::zeros((config.n_layer, rows.len(), config.vocab_size));
     for (layer, mut logits) in lens.axis_iter_mut(Axis(0)).enumerate() {
@@ -56,13 +71,22 @@ pub enum Component {
 /// Hook points whose states [`direct_logit_attribution`] needs.
 pub const ATTRIBUTION_POINTS: [HookPoint; 3] = [HookPoint::Z, HookPoint::MlpOut, HookPoint::ResidPost];
 
-/// What each component adds to the logit difference `correct - incorrect` at a row, in the order of the forward pass. The
+/// What each component adds to the logit difference of two tokens, `[correct, incorrect]`, at a row, in the order of the forward pass. The
 /// parts sum to the logit difference.
 ///
 /// # Panics
 /// When the cache lacks one of [`ATTRIBUTION_POINTS`] or is of some rows alone, there is no such row, or a token is outside
 /// the vocabulary.
 pub fn direct_logit_attribution<F: Scalar>(
+    model: &Gpt2<F>,
+    cache: &ActivationCache<F>,
+    row: usize,
+    answers: [u32; 2],
+) -> Vec<(Component, f64)> {
+    F::run::<AttributionJob>((model, cache, row, answers))
+}
+
+fn attribution<F: Scalar>(
     model: &Gpt2<F>,
     cache: &ActivationCache<F>,
     row: usize,

@@ -6,14 +6,15 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 
+use crate::compiled;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hash::hex;
 use crate::io::safetensors::{file_shape, read_safetensors, write_safetensors};
-use crate::kernels::Number;
 use crate::model::ids::ParamId;
 use crate::model::weights::{Gpt2, ParamSet};
 use crate::random::shuffle;
+use crate::scalar::Scalar;
 
 /// A subset of the block parameters, scalar by scalar.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,29 +161,16 @@ impl ParamMask {
     ///
     /// # Panics
     /// When the mask belongs to a model of another shape.
-    pub fn ablate_complement<F: Number>(&self, model: &Gpt2<F>) -> Gpt2<F> {
-        self.assert_fits(model.config());
-        let mut masked = model.clone();
-        for (id, bytes) in self.tensors() {
-            let weights = model.get(id).iter().zip(bytes);
-            masked.insert(id, weights.map(|(&w, &kept)| if kept == 1 { w } else { F::zero() }).collect());
-        }
-        masked
+    pub fn ablate_complement<F: Scalar>(&self, model: &Gpt2<F>) -> Gpt2<F> {
+        F::run::<AblateJob>((self, model))
     }
 
     /// Sets the gradient of every parameter outside the mask to zero.
     ///
     /// # Panics
     /// When the mask belongs to a model of another shape.
-    pub fn mask_gradients<F: Number>(&self, grads: &mut ParamSet<F>) {
-        self.assert_fits(grads.config());
-        for (id, bytes) in self.tensors().filter(|(id, _)| grads.has(*id)).collect::<Vec<_>>() {
-            for (grad, &kept) in grads.get_mut(id).iter_mut().zip(bytes) {
-                if kept == 0 {
-                    *grad = F::zero();
-                }
-            }
-        }
+    pub fn mask_gradients<F: Scalar>(&self, grads: &mut ParamSet<F>) {
+        F::run::<MaskGradientsJob>((self, grads));
     }
 
     /// Whether the mask belongs to a model of this shape.
@@ -254,6 +242,39 @@ impl ParamMask {
             }
             Ok(mask)
         })
+    }
+}
+
+compiled!(
+    AblateJob<'a>: <F> (&'a ParamMask, &'a Gpt2<F>) => Gpt2<F>,
+    |(mask, model)| ablate_complement(mask, model)
+);
+compiled!(
+    MaskGradientsJob<'a>: <F> (&'a ParamMask, &'a mut ParamSet<F>) => (),
+    |(mask, grads)| mask_gradients(mask, grads)
+);
+
+fn ablate_complement<F: Scalar>(mask: &ParamMask, model: &Gpt2<F>) -> Gpt2<F> {
+    mask.assert_fits(model.config());
+    let mut masked = model.clone();
+    for (id, bytes) in mask.tensors() {
+        let weights = model.get(id).iter().zip(bytes);
+        masked.insert(id, weights.map(|(&w, &kept)| if kept == 1 { w } else { F::zero() }).collect());
+    }
+    masked
+}
+
+fn mask_gradients<F: Scalar>(mask: &ParamMask, grads: &mut ParamSet<F>) {
+    mask.assert_fits(grads.config());
+    for (id, bytes) in mask.tensors() {
+        if !grads.has(id) {
+            continue;
+        }
+        for (grad, &kept) in grads.get_mut(id).iter_mut().zip(bytes) {
+            if kept == 0 {
+                *grad = F::zero();
+            }
+        }
     }
 }
 

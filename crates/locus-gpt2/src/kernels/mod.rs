@@ -24,5 +24,3 @@ pub(crate) mod sparse;
 pub(crate) mod split;
 pub(crate) mod transposed;
 pub(crate) mod vector;
-
-pub use number::Number;

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use super::batch::Batch;
 use super::hooks::Hook;
 use crate::config::Config;
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 use crate::kernels::softmax::softmax;
 use crate::kernels::split::{column_chunks, split_lengths, split_rows};
 use crate::kernels::vector::{dot, written_zeros};

@@ -14,8 +14,8 @@ use super::hooks::{Hook, HookPoint};
 use super::ids::{BlockParam, ParamId};
 use super::tape::{BlockTape, NormStats, Tape};
 use super::weights::{Gpt2, ParamSet};
-use crate::kernels::Number;
 use crate::kernels::gemm::gemm;
+use crate::kernels::number::Number;
 use crate::kernels::vector::{add_column_sums, axpy, dot, rows_in_piece, sum};
 
 /// Gradient of a loss whose gradient with respect to the tape's hidden states is `d_hidden [n, d]` (or of the rows that

@@ -8,7 +8,7 @@ use ndarray::ArrayView2;
 use super::kv_cache::KvCache;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 
 /// Sequences of token ids laid end to end. Row `i` of every activation belongs to token `i`.
 ///
@@ -16,15 +16,81 @@ use crate::kernels::Number;
 /// share rows ([`Batch::prefix_sharing`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch<F> {
+    rows: Rows,
+    /// Keys and values of the tokens before each sequence's rows, when those are not rows of the batch.
+    prefix: Option<KvCache<F>>,
+}
+
+/// Which token stands in which row.
+#[derive(Clone, Debug, PartialEq)]
+struct Rows {
     tokens: Vec<u32>,
     /// Start of each sequence, and the number of rows at the end.
     offsets: Vec<usize>,
     /// Position of each sequence's first row: the number of its tokens that have no rows of their own.
     starts: Vec<usize>,
-    /// The rows in which those tokens stand, sequence by sequence, when they are in the batch.
+    /// Rows of earlier sequences in which those tokens stand, sequence by sequence; empty when they are in no row.
     shared: Vec<usize>,
-    /// The keys and values of those tokens, when they are not.
-    prefix: Option<KvCache<F>>,
+}
+
+impl Rows {
+    fn empty() -> Self {
+        Rows { tokens: Vec::new(), offsets: vec![0], starts: Vec::new(), shared: Vec::new() }
+    }
+
+    /// A row for each token of each sequence, behind `starts[i]` tokens that have none.
+    fn packed(config: &Config, starts: Vec<usize>, sequences: &[&[u32]]) -> Result<Self> {
+        let mut rows = Rows::empty();
+        for (i, (sequence, &start)) in sequences.iter().zip(&starts).enumerate() {
+            check(config, i, start, sequence)?;
+            rows.tokens.extend_from_slice(sequence);
+            rows.offsets.push(rows.tokens.len());
+        }
+        Ok(Rows { starts, ..rows })
+    }
+
+    /// A row for each token that does not come after the same tokens as in an earlier sequence.
+    fn prefix_sharing(config: &Config, sequences: &[&[u32]]) -> Result<Self> {
+        let mut rows = Rows::empty();
+        // A trie of rows: the row of a token that follows the one of another row, or that begins a sequence.
+        let mut next: HashMap<(Option<usize>, u32), usize> = HashMap::new();
+        for (i, sequence) in sequences.iter().enumerate() {
+            check(config, i, 0, sequence)?;
+            let (mut last, mut start) = (None, 0);
+            for &token in *sequence {
+                let new = rows.tokens.len();
+                let row = *next.entry((last, token)).or_insert(new);
+                if row == new {
+                    rows.tokens.push(token);
+                } else {
+                    rows.shared.push(row);
+                    start += 1;
+                }
+                last = Some(row);
+            }
+            rows.starts.push(start);
+            rows.offsets.push(rows.tokens.len());
+        }
+        Ok(rows)
+    }
+
+    fn sequences(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.offsets.windows(2).map(|pair| pair[0]..pair[1])
+    }
+
+    fn of_sequences(&self) -> Vec<Vec<usize>> {
+        let mut rest = self.shared.as_slice();
+        let rows = |(own, &start): (Range<usize>, &usize)| {
+            let (shared, tail) = rest.split_at(start.min(rest.len()));
+            rest = tail;
+            shared.iter().copied().chain(own).collect()
+        };
+        self.sequences().zip(&self.starts).map(rows).collect()
+    }
+}
+
+fn slices<S: AsRef<[u32]>>(sequences: &[S]) -> Vec<&[u32]> {
+    sequences.iter().map(AsRef::as_ref).collect()
 }
 
 impl<F: Number> Batch<F> {
@@ -33,14 +99,8 @@ impl<F: Number> Batch<F> {
     /// # Errors
     /// When a sequence is empty, longer than the model's context or has a token outside its vocabulary.
     pub fn new<S: AsRef<[u32]>>(config: &Config, sequences: &[S]) -> Result<Self> {
-        let mut batch = Batch::empty();
-        batch.starts = vec![0; sequences.len()];
-        for (i, sequence) in sequences.iter().enumerate() {
-            check(config, i, 0, sequence.as_ref())?;
-            batch.tokens.extend_from_slice(sequence.as_ref());
-            batch.offsets.push(batch.tokens.len());
-        }
-        Ok(batch)
+        let rows = Rows::packed(config, vec![0; sequences.len()], &slices(sequences))?;
+        Ok(Batch { rows, prefix: None })
     }
 
     /// Packs what follows the beginnings in a KV cache, one for each. Gradients do not flow into the cache.
@@ -53,79 +113,48 @@ impl<F: Number> Batch<F> {
     pub fn after<S: AsRef<[u32]>>(config: &Config, prefix: KvCache<F>, suffixes: &[S]) -> Result<Self> {
         assert_eq!(suffixes.len(), prefix.lengths().len(), "one suffix for each beginning");
         prefix.assert_fits(config);
-        let mut batch = Batch::empty();
-        batch.starts = prefix.lengths().to_vec();
-        for (i, suffix) in suffixes.iter().enumerate() {
-            check(config, i, batch.starts[i], suffix.as_ref())?;
-            batch.tokens.extend_from_slice(suffix.as_ref());
-            batch.offsets.push(batch.tokens.len());
-        }
-        batch.prefix = batch.starts.iter().any(|&start| start > 0).then_some(prefix);
-        Ok(batch)
+        let rows = Rows::packed(config, prefix.lengths().to_vec(), &slices(suffixes))?;
+        let prefix = rows.starts.iter().any(|&start| start > 0).then_some(prefix);
+        Ok(Batch { rows, prefix })
     }
 
-    /// Packs sequences so that what is the same is worked out once: a token that comes after the same tokens as in an
-    /// earlier sequence has its row there, since nothing after it bears on it.
+    /// Packs sequences so that what they share is computed once: a token that comes after the same tokens as in an earlier
+    /// sequence has its row there, since nothing after it bears on it.
     ///
     /// # Errors
     /// As [`Batch::new`].
     pub fn prefix_sharing<S: AsRef<[u32]>>(config: &Config, sequences: &[S]) -> Result<Self> {
-        let mut batch = Batch::empty();
-        // A trie of rows: the row of a token that follows the one of another row, or that begins a sequence.
-        let mut next: HashMap<(Option<usize>, u32), usize> = HashMap::new();
-        for (i, sequence) in sequences.iter().enumerate() {
-            let sequence = sequence.as_ref();
-            check(config, i, 0, sequence)?;
-            let (mut last, mut start) = (None, 0);
-            for &token in sequence {
-                let new = batch.tokens.len();
-                let row = *next.entry((last, token)).or_insert(new);
-                if row == new {
-                    batch.tokens.push(token);
-                } else {
-                    batch.shared.push(row);
-                    start += 1;
-                }
-                last = Some(row);
-            }
-            batch.starts.push(start);
-            batch.offsets.push(batch.tokens.len());
-        }
-        Ok(batch)
-    }
-
-    fn empty() -> Self {
-        Batch { tokens: Vec::new(), offsets: vec![0], starts: Vec::new(), shared: Vec::new(), prefix: None }
+        Ok(Batch { rows: Rows::prefix_sharing(config, &slices(sequences))?, prefix: None })
     }
 
     /// Number of rows, over all sequences.
     pub fn n_rows(&self) -> usize {
-        self.tokens.len()
+        self.rows.tokens.len()
     }
 
     /// Number of sequences.
     pub fn n_sequences(&self) -> usize {
-        self.offsets.len() - 1
+        self.rows.offsets.len() - 1
     }
 
     /// The token of every row.
     pub fn tokens(&self) -> &[u32] {
-        &self.tokens
+        &self.rows.tokens
     }
 
     /// Position of each sequence's first row.
     pub fn starts(&self) -> &[usize] {
-        &self.starts
+        &self.rows.starts
     }
 
     /// Position of every row's token in its sequence.
     pub fn positions(&self) -> Vec<usize> {
-        self.sequences().zip(&self.starts).flat_map(|(rows, &start)| (start..).take(rows.len())).collect()
+        self.sequences().zip(self.starts()).flat_map(|(rows, &start)| (start..).take(rows.len())).collect()
     }
 
     /// Rows of other sequences in which the tokens before each sequence's rows stand, sequence by sequence.
     pub(crate) fn shared(&self) -> &[usize] {
-        &self.shared
+        &self.rows.shared
     }
 
     /// Keys and values of a layer of the tokens before each sequence's rows, packed `[rows, 2d]`; `None` when there are
@@ -142,18 +171,12 @@ impl<F: Number> Batch<F> {
 
     /// Rows that each sequence does not share with an earlier one, in order.
     pub fn sequences(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        self.offsets.windows(2).map(|pair| pair[0]..pair[1])
+        self.rows.sequences()
     }
 
-    /// Rows of each sequence's tokens that are in the batch: shared ones first, then its own.
+    /// Rows of each sequence's tokens that are in the batch: shared ones first, then those of its own.
     pub fn rows(&self) -> Vec<Vec<usize>> {
-        let mut rest = self.shared.as_slice();
-        let rows = |(own, &start): (Range<usize>, &usize)| {
-            let (shared, tail) = rest.split_at(start.min(rest.len()));
-            rest = tail;
-            shared.iter().copied().chain(own).collect()
-        };
-        self.sequences().zip(&self.starts).map(rows).collect()
+        self.rows.of_sequences()
     }
 
     /// Row of each sequence's last token, in ascending order unless sequences share rows.
@@ -188,7 +211,7 @@ pub fn unique_inverse(rows: &[usize]) -> (Vec<usize>, Vec<usize>) {
     let mut unique = rows.to_vec();
     unique.sort_unstable();
     unique.dedup();
-    let inverse = rows.iter().map(|row| unique.partition_point(|own| own < row)).collect();
+    let inverse = rows.iter().map(|row| unique.partition_point(|value| value < row)).collect();
     (unique, inverse)
 }
 

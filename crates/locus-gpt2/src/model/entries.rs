@@ -8,7 +8,7 @@ use super::ids::{BlockParam, ParamId};
 use super::tape::Tape;
 use super::weights::{Gpt2, ParamSet};
 use crate::config::Config;
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 use crate::kernels::sparse::add_gradient_at;
 use crate::kernels::transposed::Transposed;
 

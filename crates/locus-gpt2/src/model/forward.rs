@@ -20,11 +20,11 @@ use super::attention::{attention, hook_patterns};
 use super::batch::Batch;
 use super::hooks::{Hook, HookPoint};
 use super::ids::{BlockParam, ParamId};
-use super::tape::{BlockTape, NormStats};
+use super::tape::{BlockTape, NormStats, Tape};
 use super::weights::Gpt2;
-use crate::kernels::Number;
 use crate::kernels::activation::{gelu, gelu_with_slope};
 use crate::kernels::gemm::gemm;
+use crate::kernels::number::Number;
 use crate::kernels::vector::{axpy, dot, rows_in_piece, sum, written_zeros};
 
 /// One of the model's LayerNorms.
@@ -72,7 +72,7 @@ pub(crate) fn embed<F: Number>(model: &Gpt2<F>, batch: &Batch<F>) -> Array2<F> {
 
 /// One block on the residual stream `[n, d]` that enters it: the one that leaves it (of the rows in `reads` alone where they
 /// are given) and, with `taped`, what its backward pass needs.
-pub(crate) fn block<F: Number>(
+fn block<F: Number>(
     model: &Gpt2<F>,
     batch: &Batch<F>,
     layer: usize,
@@ -139,6 +139,16 @@ pub(crate) fn block<F: Number>(
     (resid_post, tape)
 }
 
+/// Attention of one layer on queries, keys and values `qkv [n, 3d]`: the weighted values, heads side by side `[n, d]`.
+pub(crate) fn attend<F: Number>(
+    model: &Gpt2<F>,
+    batch: &Batch<F>,
+    layer: usize,
+    qkv: ArrayView2<F>,
+) -> Array2<F> {
+    attention(model.config(), batch, layer, qkv, None).0
+}
+
 /// What the MLP of a layer adds to the residual stream, from the output of its LayerNorm `[n, d]`.
 pub(crate) fn mlp<F: Number>(model: &Gpt2<F>, layer: usize, ln_out: ArrayView2<F>) -> Array2<F> {
     let id = |param| ParamId::Block(layer, param);
@@ -203,16 +213,21 @@ pub(crate) fn layer_norm<F: Number>(
     (out, stats)
 }
 
-/// Some blocks one after the other: the residual stream that leaves the last of them and, with `taped`, what their backward
-/// passes need. With no block to run, the rows in `reads` are picked out.
-pub(crate) fn blocks<F: Number>(
-    model: &Gpt2<F>,
-    batch: &Batch<F>,
-    (layers, resid): (Range<usize>, Array2<F>),
-    reads: Option<&[usize]>,
-    hook: &mut dyn Hook<F>,
-    taped: bool,
-) -> (Array2<F>, Vec<BlockTape<F>>) {
+/// A forward pass over some layers.
+pub(crate) struct Pass<'a, F> {
+    pub model: &'a Gpt2<F>,
+    pub batch: &'a Batch<F>,
+    /// Residual stream that enters the first of the layers, `[n, d]`.
+    pub resid: Array2<F>,
+    pub layers: Range<usize>,
+    /// Rows with which the last block goes on, ascending; `None` is all.
+    pub reads: Option<&'a [usize]>,
+}
+
+/// The blocks of a pass one after the other: the residual stream that leaves the last of them and, with `taped`, what their
+/// backward passes need. With no block to run, the rows in `reads` are picked out.
+fn blocks<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>, taped: bool) -> (Array2<F>, Vec<BlockTape<F>>) {
+    let Pass { model, batch, resid, layers, reads } = pass;
     if let Some(rows) = reads.filter(|_| layers.is_empty()) {
         return (resid.select(Axis(0), rows), Vec::new());
     }
@@ -225,4 +240,34 @@ pub(crate) fn blocks<F: Number>(
         tapes.extend(tape);
     }
     (x, tapes)
+}
+
+/// The residual stream that leaves the last layer of a pass, `[n, d]`.
+pub(crate) fn resid<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>) -> Array2<F> {
+    blocks(pass, hook, false).0
+}
+
+/// Hidden states after the final LayerNorm, `[n, d]`.
+pub(crate) fn hidden<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>) -> Array2<F> {
+    let model = pass.model;
+    final_norm(model, resid(pass, hook).view(), hook).0
+}
+
+/// A pass with everything that its backward pass needs.
+pub(crate) fn tape<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>) -> Tape<F> {
+    let (model, batch, first_layer) = (pass.model, pass.batch.clone(), pass.layers.start);
+    let reads = pass.reads.filter(|_| pass.layers.is_empty()).map(<[usize]>::to_vec);
+    let (resid, blocks) = blocks(pass, hook, true);
+    let (hidden, ln_f) = final_norm(model, resid.view(), hook);
+    Tape { batch, first_layer, blocks, reads, resid, ln_f, hidden }
+}
+
+fn final_norm<F: Number>(
+    model: &Gpt2<F>,
+    resid: ArrayView2<F>,
+    hook: &mut dyn Hook<F>,
+) -> (Array2<F>, NormStats<F>) {
+    let (mut hidden, stats) = layer_norm(model, Norm::Final, resid);
+    hook.call(model.config().n_layer, HookPoint::LnFinal, hidden.view_mut());
+    (hidden, stats)
 }

@@ -3,7 +3,7 @@
 use ndarray::{ArcArray2, Array2, ArrayView2, Axis, concatenate, s};
 
 use crate::config::Config;
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 
 /// Keys and values of the beginning of each of some sequences, layer by layer. Clones share them.
 ///

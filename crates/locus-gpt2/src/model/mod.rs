@@ -17,6 +17,7 @@ pub(crate) mod generate;
 pub(crate) mod hooks;
 pub(crate) mod ids;
 pub(crate) mod kv_cache;
+pub(crate) mod prefix;
 pub(crate) mod run;
 pub(crate) mod tape;
 pub(crate) mod weights;

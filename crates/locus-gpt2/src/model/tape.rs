@@ -5,7 +5,7 @@ use ndarray::Array2;
 use super::attention::n_weights;
 use super::batch::Batch;
 use crate::config::Config;
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 
 /// Mean and reciprocal standard deviation of each row that a LayerNorm saw.
 #[derive(Clone, Debug)]

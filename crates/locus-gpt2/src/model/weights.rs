@@ -10,13 +10,15 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::ids::{BlockParam, ParamId};
+use crate::compiled;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hash::hex;
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 use crate::kernels::sparse::SparseMatrix;
 use crate::kernels::vector::axpy;
 use crate::random::normal;
+use crate::scalar::Scalar;
 
 /// Row-major tensors by [`ParamId`], all of them or some. Cloning shares the tensors; writing to one copies it first,
 /// so a masked or edited model costs only what it changes.
@@ -157,18 +159,72 @@ impl<F: Number> ParamSet<F> {
     pub fn fill_zero(&mut self) {
         self.tensors.iter_mut().flatten().for_each(|tensor| Tensor::make_mut(tensor).fill(F::zero()));
     }
+}
 
+compiled!(
+    AddScaledJob<'a>: <F> (&'a mut ParamSet<F>, F, &'a ParamSet<F>) => (),
+    |(params, alpha, other)| add_scaled(params, alpha, other)
+);
+compiled!(Sha256Job<'a>: <F> &'a ParamSet<F> => String, sha256);
+compiled!(InitJob<'a>: <F> (&'a Config, &'a mut ChaCha8Rng) => Gpt2<F>, |(config, rng)| init(config, rng));
+
+fn add_scaled<F: Scalar>(params: &mut ParamSet<F>, alpha: F, other: &ParamSet<F>) {
+    assert_eq!(*params.config, *other.config, "parameters of different models");
+    for id in ParamId::all(&other.config) {
+        if params.has(id) && other.has(id) {
+            axpy(alpha, other.get(id), params.get_mut(id));
+        }
+    }
+}
+
+fn sha256<F: Scalar>(params: &ParamSet<F>) -> String {
+    let present: Vec<(ParamId, &Tensor<F>)> = params.ids().map(|id| (id, params.tensor(id))).collect();
+    let digests: Vec<[u8; 32]> = present
+        .par_iter()
+        .map(|(_, tensor)| {
+            *tensor.digest.get_or_init(|| {
+                let mut bytes = Vec::with_capacity(size_of_val(tensor.values.as_slice()));
+                tensor.values.iter().for_each(|x| x.put_le(&mut bytes));
+                Sha256::digest(&bytes).into()
+            })
+        })
+        .collect();
+    let mut hash = Sha256::new();
+    for ((id, _), digest) in present.into_iter().zip(digests) {
+        hash.update(id.to_string());
+        hash.update([0]);
+        hash.update(digest);
+    }
+    hex(&hash.finalize())
+}
+
+fn init<F: Scalar>(config: &Config, rng: &mut ChaCha8Rng) -> Gpt2<F> {
+    let mut model = Gpt2::zeros(config);
+    for id in ParamId::all(config) {
+        let tensor = model.get_mut(id);
+        let scale = match id {
+            ParamId::FinalNormWeight | ParamId::Block(_, BlockParam::Ln1Weight | BlockParam::Ln2Weight) => {
+                tensor.fill(F::one());
+                continue;
+            }
+            ParamId::Block(_, BlockParam::AttnOutWeight | BlockParam::MlpOutWeight) => {
+                config.initializer_range / (2.0 * config.n_layer as f64).sqrt()
+            }
+            id if id.is_vector() => continue,
+            _ => config.initializer_range,
+        };
+        tensor.iter_mut().for_each(|w| *w = F::from_f64(scale * normal(rng)));
+    }
+    model
+}
+
+impl<F: Scalar> ParamSet<F> {
     /// Adds `alpha other` to the parameters both have.
     ///
     /// # Panics
     /// When the sets belong to models of different shape.
     pub fn add_scaled(&mut self, alpha: F, other: &ParamSet<F>) {
-        assert_eq!(*self.config, *other.config, "parameters of different models");
-        for id in ParamId::all(&self.config.clone()) {
-            if self.has(id) && other.has(id) {
-                axpy(alpha, other.get(id), self.get_mut(id));
-            }
-        }
+        F::run::<AddScaledJob>((self, alpha, other));
     }
 
     /// Converts every scalar.
@@ -181,28 +237,12 @@ impl<F: Number> ParamSet<F> {
     }
 
     /// SHA-256 over the names of the parameters present and the SHA-256 of each one's values (little endian), as lowercase
-    /// hex: what a patch and a result refer to. Independent of the file layout, so a checkpoint hashes alike whether its
-    /// names carry the `transformer.` prefix or not. Hashes of values are kept, so that of an edited model costs what the
-    /// edit changed.
+    /// hex: what a patch and a result refer to.
+    ///
+    /// Independent of the file layout, so a checkpoint hashes alike whether its names carry the `transformer.` prefix or
+    /// not. Hashes of values are kept, so that of an edited model costs what the edit changed.
     pub fn sha256(&self) -> String {
-        let present: Vec<(ParamId, &Tensor<F>)> = self.ids().map(|id| (id, self.tensor(id))).collect();
-        let digests: Vec<[u8; 32]> = present
-            .par_iter()
-            .map(|(_, tensor)| {
-                *tensor.digest.get_or_init(|| {
-                    let mut bytes = Vec::with_capacity(size_of_val(tensor.values.as_slice()));
-                    tensor.values.iter().for_each(|x| x.put_le(&mut bytes));
-                    Sha256::digest(&bytes).into()
-                })
-            })
-            .collect();
-        let mut hash = Sha256::new();
-        for ((id, _), digest) in present.into_iter().zip(digests) {
-            hash.update(id.to_string());
-            hash.update([0]);
-            hash.update(digest);
-        }
-        hex(&hash.finalize())
+        F::run::<Sha256Job>(self)
     }
 }
 
@@ -223,7 +263,7 @@ impl<F> Deref for Gpt2<F> {
     }
 }
 
-impl<F: Number> Gpt2<F> {
+impl<F: Scalar> Gpt2<F> {
     /// A model of the given parameters.
     ///
     /// # Errors
@@ -243,24 +283,7 @@ impl<F: Number> Gpt2<F> {
     /// Fresh GPT-2 weights: N(0, `initializer_range`), the two projections into the residual stream divided by
     /// `sqrt(2 L)`, biases 0, LayerNorm gains 1.
     pub fn init(config: &Config, rng: &mut ChaCha8Rng) -> Self {
-        let mut model = Gpt2::zeros(config);
-        for id in ParamId::all(config) {
-            let tensor = model.get_mut(id);
-            let scale = match id {
-                ParamId::FinalNormWeight
-                | ParamId::Block(_, BlockParam::Ln1Weight | BlockParam::Ln2Weight) => {
-                    tensor.fill(F::one());
-                    continue;
-                }
-                ParamId::Block(_, BlockParam::AttnOutWeight | BlockParam::MlpOutWeight) => {
-                    config.initializer_range / (2.0 * config.n_layer as f64).sqrt()
-                }
-                id if id.is_vector() => continue,
-                _ => config.initializer_range,
-            };
-            tensor.iter_mut().for_each(|w| *w = F::from_f64(scale * normal(rng)));
-        }
-        model
+        F::run::<InitJob>((config, rng))
     }
 
     /// The weights as a set of parameters.

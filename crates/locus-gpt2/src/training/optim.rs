@@ -1,6 +1,8 @@
 //! AdamW on flat slices.
 
-use crate::kernels::Number;
+use crate::compiled;
+use crate::kernels::number::Number;
+use crate::scalar::Scalar;
 
 /// Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), as in PyTorch: the decay is multiplied by
 /// the learning rate, moments start at zero and are corrected for it.
@@ -18,6 +20,11 @@ pub struct AdamW {
     pub weight_decay: f64,
 }
 
+compiled!(
+    StepJob<'a>: <F> (&'a AdamW, usize, &'a mut [F], &'a [F], (&'a mut [F], &'a mut [F])) => (),
+    |(adam, t, params, grads, moments)| AdamW::update(adam, t, params, grads, moments)
+);
+
 impl AdamW {
     /// PyTorch's defaults (betas 0.9 and 0.999, epsilon 1e-8, weight decay 0.01) at a learning rate.
     pub fn new(lr: f64) -> Self {
@@ -28,7 +35,7 @@ impl AdamW {
     ///
     /// # Panics
     /// When the lengths differ.
-    pub fn step<F: Number>(&self, t: usize, params: &mut [F], grads: &[F], moments: &mut Moments<F>) {
+    pub fn step<F: Scalar>(&self, t: usize, params: &mut [F], grads: &[F], moments: &mut Moments<F>) {
         self.step_part(t, params, grads, moments.parts_mut());
     }
 
@@ -36,7 +43,17 @@ impl AdamW {
     ///
     /// # Panics
     /// When the lengths differ.
-    pub fn step_part<F: Number>(
+    pub fn step_part<F: Scalar>(
+        &self,
+        t: usize,
+        params: &mut [F],
+        grads: &[F],
+        moments: (&mut [F], &mut [F]),
+    ) {
+        F::run::<StepJob>((self, t, params, grads, moments));
+    }
+
+    fn update<F: Scalar>(
         &self,
         t: usize,
         params: &mut [F],

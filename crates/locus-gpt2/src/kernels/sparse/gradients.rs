@@ -10,8 +10,8 @@ use ndarray::{Array2, ArrayView2, Axis};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::Number;
 use crate::kernels::gemm::gemm;
+use crate::kernels::number::Number;
 use crate::kernels::transposed::{TOGETHER, Transposed};
 
 /// Rows that are transposed at a time: with as many, 3072 features of them stay in a second-level cache of 2 MB or nearly so.

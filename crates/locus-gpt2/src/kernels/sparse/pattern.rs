@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 
 /// Positions of the entries of a matrix of at most 65,535 columns, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::pattern::Pattern;
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 use crate::kernels::split::column_chunks;
 use crate::kernels::transposed::{Aligned, TOGETHER, Transposed, transpose};
 use crate::kernels::vector::written_zeros;
