@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use crate::compiled;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::io::tokenizer::Tokenizer;
@@ -11,7 +10,7 @@ use crate::io::write::write_atomically;
 use crate::model::batch::Batch;
 use crate::model::generate::ranked;
 use crate::model::weights::Gpt2;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 use crate::training::loss::{PromptTargets, log_softmax};
 
 /// A language model ready to use.

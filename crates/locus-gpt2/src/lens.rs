@@ -13,14 +13,13 @@
 
 use ndarray::{Array3, ArrayView1, Axis, s};
 
-use crate::compiled;
 use crate::kernels::number::Number;
 use crate::model::cache::ActivationCache;
 use crate::model::forward::Norm;
 use crate::model::hooks::HookPoint;
 use crate::model::ids::{BlockParam, ParamId};
 use crate::model::weights::Gpt2;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 compiled!(
     LogitLensJob<'a>: <F> (&'a Gpt2<F>, &'a ActivationCache<F>, &'a [usize]) => Array3<F>,

@@ -6,7 +6,6 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 
-use crate::compiled;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hash::hex;
@@ -14,7 +13,7 @@ use crate::io::safetensors::{file_shape, read_safetensors, write_safetensors};
 use crate::model::ids::ParamId;
 use crate::model::weights::{Gpt2, ParamSet};
 use crate::random::shuffle;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 /// A subset of the block parameters, scalar by scalar.
 #[derive(Clone, Debug, PartialEq)]

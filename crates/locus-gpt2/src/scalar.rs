@@ -65,6 +65,8 @@ macro_rules! compiled {
     };
 }
 
+pub(crate) use compiled;
+
 /// `f32` (the default everywhere) or `f64` (for checks against finite differences and golden values), and no other type:
 /// [`Number`] cannot be implemented outside of this crate.
 pub trait Scalar: Number {

@@ -8,12 +8,11 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::write::write_atomically;
-use crate::compiled;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::ids::ParamId;
 use crate::model::weights::{Gpt2, ParamSet, by_name};
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 /// Opens a safetensors file and hands its tensors and its `provenance` metadata to `read`.
 ///

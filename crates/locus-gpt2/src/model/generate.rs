@@ -8,10 +8,9 @@ use super::batch::Batch;
 use super::hooks::HookPoint;
 use super::kv_cache::KvCache;
 use super::weights::Gpt2;
-use crate::compiled;
 use crate::error::Result;
 use crate::kernels::softmax::softmax;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 /// How the next token is chosen.
 #[derive(Debug)]

@@ -6,9 +6,8 @@ use super::batch::Batch;
 use super::hooks::HookPoint;
 use super::kv_cache::KvCache;
 use super::weights::Gpt2;
-use crate::compiled;
 use crate::error::Result;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 compiled!(
     KvCacheJob<'a>: <F> (&'a Gpt2<F>, &'a [&'a [u32]]) => Result<KvCache<F>>,

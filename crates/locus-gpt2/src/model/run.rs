@@ -11,8 +11,7 @@ use super::forward::{self, Norm, Pass};
 use super::hooks::{Hook, HookPoint};
 use super::tape::Tape;
 use super::weights::{Gpt2, ParamSet};
-use crate::compiled;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 // The heavy work behind the methods below.
 compiled!(EmbedJob<'a>: <F> (&'a Gpt2<F>, &'a Batch<F>) => Array2<F>, |(model, batch)| forward::embed(model, batch));

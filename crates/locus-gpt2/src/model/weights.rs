@@ -10,7 +10,6 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::ids::{BlockParam, ParamId};
-use crate::compiled;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hash::hex;
@@ -18,7 +17,7 @@ use crate::kernels::number::Number;
 use crate::kernels::sparse::SparseMatrix;
 use crate::kernels::vector::axpy;
 use crate::random::normal;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 /// Row-major tensors by [`ParamId`], all of them or some. Cloning shares the tensors; writing to one copies it first,
 /// so a masked or edited model costs only what it changes.

@@ -3,14 +3,13 @@
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::compiled;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::softmax;
 use crate::model::batch::{Batch, unique_inverse};
 use crate::model::tape::Tape;
 use crate::model::weights::{Gpt2, ParamSet};
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 /// One token to predict: the logits of `row` are scored against `token`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,7 @@
 //! AdamW on flat slices.
 
-use crate::compiled;
 use crate::kernels::number::Number;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 /// Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), as in PyTorch: the decay is multiplied by
 /// the learning rate, moments start at zero and are corrected for it.

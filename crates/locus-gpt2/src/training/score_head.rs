@@ -5,14 +5,13 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::optim::{AdamW, Moments};
-use crate::compiled;
 use crate::error::Result;
 use crate::kernels::gemm::gemm;
 use crate::kernels::softmax::softmax;
 use crate::model::batch::{Batch, chunk_by_tokens, unique_inverse};
 use crate::model::weights::Gpt2;
 use crate::random::shuffle;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 /// `logits = hidden W^T` with `W [classes, d]` and no bias.
 #[derive(Clone, Debug, PartialEq)]
