@@ -76,3 +76,8 @@ pub mod internal {
     pub use crate::random::{box_muller, shuffle};
     pub use crate::training::loss::nll_of_row;
 }
+
+/// The README, whose examples are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
