@@ -1,6 +1,6 @@
 //! What all editors have in common.
 
-use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar};
+use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar};
 
 use crate::error::Result;
 use crate::fact::Fact;
@@ -15,7 +15,7 @@ pub trait Editor<F: Scalar>: Sync {
     /// editor that writes one fact at a time writes each into what the one before left.
     ///
     /// # Errors
-    /// When a constant is out of its range, a fact does not fit the model or the edit would damage it.
+    /// When a constant is out of its range, a fact or the mask does not fit the model or the edit would damage it.
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>>;
 }
 
@@ -31,15 +31,16 @@ pub struct Edit<F> {
 /// How an edit came about.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Loss at the start of each step, in nats, mean over facts; a fact that was done earlier counts with its last loss.
+    /// Loss at the start of each step, in nats. Where facts are written together: the mean over them, in which a fact that
+    /// was done earlier counts with its last loss. Where they are written one by one: that of the last fact.
     pub losses: Vec<f64>,
     /// Optimiser steps taken, the most of any fact.
     pub steps: usize,
     /// Mean NLL per target token after the bare prompts, in nats, before the edit.
     pub nll_before: f64,
-    /// The same after it.
+    /// Mean NLL per target token after the bare prompts, in nats, after the edit.
     pub nll_after: f64,
-    /// Norms, denominators and residuals of the method, by name.
+    /// Norms, denominators and residuals of the method, by name; of the last fact where facts are written one by one.
     pub measures: Vec<(String, f64)>,
 }
 
@@ -69,6 +70,11 @@ impl Report {
         let at = |step: usize| curves.iter().map(|curve| curve[step.min(curve.len() - 1)]).sum::<f64>();
         (0..longest).map(|step| at(step) / curves.len() as f64).collect()
     }
+}
+
+/// That a mask, if there is one, belongs to a model of this shape.
+pub(crate) fn check_mask(mask: Option<&ParamMask>, config: &Config) -> Result<()> {
+    mask.map_or(Ok(()), |mask| Ok(mask.check(config)?))
 }
 
 /// Writes facts one after the other and merges the patches. Curves and measures are those of the last fact alone.

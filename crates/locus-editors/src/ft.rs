@@ -18,7 +18,7 @@ use locus_gpt2::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report};
+use crate::editor::{Edit, Editor, Report, check_mask};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 use crate::patch::Patch;
@@ -123,6 +123,7 @@ impl<F: Scalar> Editor<F> for FineTuning {
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
         self.check(model.config())?;
+        check_mask(mask, model.config())?;
         facts.iter().try_for_each(|fact| fact.check(model.config()))?;
         let tuned = [BlockParam::MlpOutWeight, BlockParam::MlpOutBias].map(|p| ParamId::Block(self.layer, p));
         let mut moments: Vec<Moments<F>> =

@@ -24,7 +24,10 @@ use crate::statistics::KeyCovariance;
 /// `U [f, n]` for the keys `K [f, n]`.
 ///
 /// # Errors
-/// When the keys do not let themselves be told apart: equal or linearly dependent ones without `lambda`.
+/// When the keys are linearly dependent and `lambda` is 0.
+///
+/// # Panics
+/// When the keys have another width than the covariance.
 pub fn regularised(covariance: &KeyCovariance, keys: ArrayView2<f64>, lambda: f64) -> Result<Array2<f64>> {
     let solved = covariance.solve(keys);
     let mut gram = keys.t().dot(&solved);
@@ -61,15 +64,24 @@ impl NullSpace {
     }
 
     /// `P M`.
+    ///
+    /// # Panics
+    /// When the keys have another width than the second moment that the space was split by.
     pub fn project(&self, keys: ArrayView2<f64>) -> Array2<f64> {
+        assert_eq!(keys.nrows(), self.used.nrows(), "widths of the keys and of key space");
         &keys - &self.used.dot(&self.used.t().dot(&keys))
     }
 
     /// `U [f, n]` for new keys `[f, n]` beside earlier ones `[f, p]`, whose answers stay.
     ///
     /// # Errors
-    /// When `l2` is 0 and the keys are linearly dependent there.
+    /// When `l2` is 0 and the projected keys are linearly dependent.
+    ///
+    /// # Panics
+    /// When keys have another width than the second moment that the space was split by.
     pub fn insert(&self, keys: ArrayView2<f64>, earlier: ArrayView2<f64>, l2: f64) -> Result<Array2<f64>> {
+        let f = self.used.nrows();
+        assert_eq!((keys.nrows(), earlier.nrows()), (f, f), "widths of the keys and of key space");
         let all = concatenate![Axis(1), keys, earlier];
         let projected = self.project(all.view());
         let mut gram = projected.t().dot(&projected);

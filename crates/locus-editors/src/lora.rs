@@ -12,7 +12,7 @@ use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report};
+use crate::editor::{Edit, Editor, Report, check_mask};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 use crate::patch::Patch;
@@ -87,6 +87,7 @@ impl<F: Scalar> Editor<F> for Lora {
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
         let config = model.config();
         self.check(config)?;
+        check_mask(mask, config)?;
         facts.iter().try_for_each(|fact| fact.check(config))?;
         let pairs: Vec<_> = facts.iter().map(|fact| (&fact.rows[0].tokens, &fact.target)).collect();
         let laid = PromptTargets::new(config, &pairs)?;

@@ -22,7 +22,7 @@ use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar
 use ndarray::{Array2, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report};
+use crate::editor::{Edit, Editor, Report, check_mask};
 use crate::error::{Error, Result};
 use crate::fact::{Fact, Row};
 use crate::insertion::{NullSpace, regularised};
@@ -160,8 +160,8 @@ impl MemitEditor {
     /// Writes values that were found for these facts and this model.
     ///
     /// # Errors
-    /// When there is no fact, the statistics are of another width, keys cannot be told apart or the edit would damage the
-    /// model.
+    /// When there is no fact, values or mask belong to another model, the statistics are of another width, keys are linearly
+    /// dependent or the edit would damage the model.
     pub fn insert<F: Scalar>(
         &self,
         model: &Gpt2<F>,
@@ -171,9 +171,17 @@ impl MemitEditor {
     ) -> Result<Edit<F>> {
         let config = model.config();
         self.constants.check(config)?;
+        check_mask(mask, config)?;
         if facts.is_empty() {
             return Err(Error::Request("there is no fact to write; expected at least one".into()));
         }
+        if values.len() != facts.len() {
+            let (has, wants) = (values.len(), facts.len());
+            return Err(Error::Request(format!(
+                "there are {has} values for {wants} facts; expected one for each"
+            )));
+        }
+        values.iter().try_for_each(|value| value.check(config))?;
         let last = *self.constants.layers.last().expect("checked");
         let mut wanted = Array2::<f64>::zeros((facts.len(), config.n_embd));
         for (mut z, value) in wanted.rows_mut().into_iter().zip(values) {

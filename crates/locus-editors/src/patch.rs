@@ -38,7 +38,10 @@ impl<F: Scalar> Delta<F> {
 
     fn add_to(&self, weights: &mut [F]) {
         match self {
-            Delta::Dense(delta) => weights.iter_mut().zip(delta).for_each(|(w, &d)| *w += d),
+            Delta::Dense(delta) => {
+                assert_eq!(weights.len(), delta.len(), "entries of a parameter and of its change");
+                weights.iter_mut().zip(delta).for_each(|(w, &d)| *w += d);
+            }
             Delta::LowRank { u, r } => {
                 let weights = ArrayViewMut2::from_shape((u.nrows(), r.nrows()), weights);
                 gemm(F::one(), u.view(), r.t(), F::one(), weights.expect("factors fit the parameter"));
@@ -47,21 +50,37 @@ impl<F: Scalar> Delta<F> {
     }
 }
 
+/// What the shapes of all parameters depend on: layers, width, MLP width, context and vocabulary.
+fn shape(config: &Config) -> [usize; 5] {
+    [config.n_layer, config.n_embd, config.d_mlp(), config.n_positions, config.vocab_size]
+}
+
 /// Changes of some parameters of one particular model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patch<F> {
     base_sha256: String,
+    /// Shape of the base.
+    config: Config,
     deltas: BTreeMap<ParamId, Delta<F>>,
 }
 
 impl<F: Scalar> Patch<F> {
     /// The change from `base` to `edited`; parameters that did not change are left out.
+    ///
+    /// # Panics
+    /// When the two have different shapes.
     pub fn between(base: &Gpt2<F>, edited: &Gpt2<F>) -> Self {
+        let shapes = |model: &Gpt2<F>| shape(model.config());
+        assert_eq!(
+            shapes(base),
+            shapes(edited),
+            "layers, width, MLP width, context and vocabulary of two models"
+        );
         let dense =
             |id| Delta::Dense(base.get(id).iter().zip(edited.get(id)).map(|(&b, &e)| e - b).collect());
         let deltas =
             base.ids().filter(|&id| base.get(id) != edited.get(id)).map(|id| (id, dense(id))).collect();
-        Patch { base_sha256: base.sha256(), deltas }
+        Patch { base_sha256: base.sha256(), config: base.config().clone(), deltas }
     }
 
     /// Changes `U R^T` of matrices, `U [f, n]` and `R [d, n]`.
@@ -77,11 +96,15 @@ impl<F: Scalar> Patch<F> {
             assert_eq!(u.ncols(), r.ncols(), "factors of {id}");
             (id, Delta::LowRank { u, r })
         });
-        Patch { base_sha256: base.sha256(), deltas: deltas.collect() }
+        Patch { base_sha256: base.sha256(), config: base.config().clone(), deltas: deltas.collect() }
     }
 
-    /// The same with every entry outside the mask zero. Parameters that no mask covers stay.
+    /// This patch with every entry outside the mask zero. Parameters that no mask covers stay.
+    ///
+    /// # Panics
+    /// When the mask belongs to a model of another shape than the patch's base.
     pub fn masked(&self, mask: &ParamMask) -> Self {
+        mask.check(&self.config).unwrap_or_else(|why| panic!("{why}"));
         let mut patch = self.clone();
         for (id, inside) in mask.tensors() {
             if let Some(delta) = patch.deltas.get_mut(&id) {
@@ -234,7 +257,7 @@ impl<F: Scalar> Patch<F> {
             };
             deltas.insert(id, delta);
         }
-        Ok(Patch { base_sha256, deltas })
+        Ok(Patch { base_sha256, config: config.clone(), deltas })
     }
 }
 

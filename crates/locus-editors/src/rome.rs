@@ -22,7 +22,7 @@ use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar
 use ndarray::{Array1, Array2, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report, one_by_one};
+use crate::editor::{Edit, Editor, Report, check_mask, one_by_one};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 use crate::patch::{Patch, residual};
@@ -149,6 +149,8 @@ impl<F: Scalar> Editor<F> for RomeEditor {
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+        self.constants.check(model.config())?;
+        check_mask(mask, model.config())?;
         one_by_one(model, facts, |model, fact| {
             let [value] =
                 self.values(model, std::slice::from_ref(fact))?.try_into().expect("a value per fact");
@@ -170,7 +172,7 @@ impl RomeEditor {
     /// Writes a value that was found for this model.
     ///
     /// # Errors
-    /// When the statistics are of another width or the edit would damage the model.
+    /// When value or mask belong to another model, the statistics are of another width or the edit would damage the model.
     pub fn insert<F: Scalar>(
         &self,
         model: &Gpt2<F>,
@@ -178,6 +180,9 @@ impl RomeEditor {
         mask: Option<&ParamMask>,
     ) -> Result<(Patch<F>, Report)> {
         let Rome { layer, variant, max_update, .. } = self.constants;
+        self.constants.check(model.config())?;
+        check_mask(mask, model.config())?;
+        value.check(model.config())?;
         if self.covariance.matrix().nrows() != model.config().d_mlp() {
             let (has, wants) = (self.covariance.matrix().nrows(), model.config().d_mlp());
             return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));

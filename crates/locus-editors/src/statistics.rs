@@ -144,7 +144,7 @@ impl KeyStatistics {
     /// tokens count, first positions included, as in the released code.
     ///
     /// # Errors
-    /// When a sequence does not fit the model.
+    /// When the statistics or a sequence do not fit the model.
     pub fn collect<F: Scalar>(
         &mut self,
         model: &Gpt2<F>,
@@ -153,6 +153,13 @@ impl KeyStatistics {
     ) -> Result<()> {
         let layers: Vec<usize> = self.layers.keys().copied().collect();
         let Some(&deepest) = layers.last() else { return Ok(()) };
+        let (has, wants) = (self.layers[&deepest].sums[0].nrows(), model.config().d_mlp());
+        if deepest >= model.config().n_layer {
+            return Err(Error::Layer { layer: deepest, layers: model.config().n_layer });
+        }
+        if has != wants {
+            return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
+        }
         let first = self.sequences;
         let runs = chunk_by_tokens(&text[first..], PIECE_ROWS);
         for runs in runs.chunks(PIECES_AT_ONCE) {

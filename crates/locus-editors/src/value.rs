@@ -21,7 +21,7 @@
 use std::ops::Range;
 
 use locus_gpt2::internal::nll_of_row;
-use locus_gpt2::{AdamW, Batch, Gpt2, HookPoint, Moments, ParamSet, Scalar, Tape, axpy, log_softmax};
+use locus_gpt2::{AdamW, Batch, Config, Gpt2, HookPoint, Moments, ParamSet, Scalar, Tape, axpy, log_softmax};
 use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -127,6 +127,20 @@ pub struct Value<F> {
     pub losses: Vec<f64>,
     /// The part of it that is the mean NLL per target token, in nats.
     pub nlls: Vec<f64>,
+}
+
+impl<F: Scalar> Value<F> {
+    /// That it was found for a model of this shape.
+    pub(crate) fn check(&self, config: &Config) -> Result<()> {
+        let found = [self.start.len(), self.delta.len(), self.keys.ncols()];
+        let expected = [config.n_embd, config.n_embd, config.d_mlp()];
+        if found == expected && self.keys.nrows() > 0 {
+            return Ok(());
+        }
+        Err(Error::Request(format!(
+            "the value has a start, a delta and keys of widths {found:?}; the model has {expected:?}"
+        )))
+    }
 }
 
 /// A logit row that is read: which fact's, and for what.

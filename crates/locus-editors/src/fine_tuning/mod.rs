@@ -14,7 +14,7 @@ use locus_gpt2::{Gpt2, ParamId, ParamMask, ParamSet, PromptTargets, Scalar};
 
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report, one_by_one};
+use crate::editor::{Edit, Editor, Report, check_mask, one_by_one};
 use crate::error::{Error, Result};
 use crate::fact::{Fact, TokenRequest};
 use crate::patch::Patch;
@@ -90,7 +90,7 @@ impl StudyFineTuning {
     /// not move; without a mask all do. Gives the edited weights themselves.
     ///
     /// # Errors
-    /// When a constant is out of range or the request does not fit the model.
+    /// When a constant is out of range, or the request or the mask does not fit the model.
     pub fn fine_tune<F: Scalar>(
         &self,
         model: &Gpt2<F>,
@@ -99,6 +99,7 @@ impl StudyFineTuning {
     ) -> Result<(Gpt2<F>, Report)> {
         self.check()?;
         let config = model.config();
+        check_mask(mask, config)?;
         let laid = PromptTargets::new(config, &[(&request.prompt, &request.target)])?;
         let mean = vec![F::one() / F::from_f64(laid.targets.len() as f64); laid.targets.len()];
         let mut edited = model.clone();

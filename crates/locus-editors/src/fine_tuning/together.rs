@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::StudyFineTuning;
 use super::matrix::Descent;
 use super::pass::{Change, Scope};
-use crate::editor::Report;
+use crate::editor::{Report, check_mask};
 use crate::error::Result;
 use crate::fact::TokenRequest;
 
@@ -69,7 +69,7 @@ impl StudyFineTuning {
     /// what the mask lets move, or, where it lets move most, some 300 MB for the steps of all of them.
     ///
     /// # Errors
-    /// When a constant is out of range, a request does not fit the model (before any is edited) or `finish` fails.
+    /// When a constant is out of range, the mask or a request does not fit the model (before any is edited) or `finish` fails.
     pub fn fine_tune_each<F: Scalar, T, E: From<crate::Error>>(
         &self,
         start: &Gpt2<F>,
@@ -90,6 +90,7 @@ impl StudyFineTuning {
         mut finish: impl FnMut(usize, &Tuned<'_, F>, &Report) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
         self.check()?;
+        check_mask(mask, start.config())?;
         for request in requests {
             PromptTargets::<F>::new(start.config(), &[(&request.prompt, &request.target)])
                 .map_err(crate::Error::from)?;

@@ -4,6 +4,7 @@ mod golden;
 mod insertion;
 mod patches;
 mod rome;
+mod shapes;
 mod study;
 mod support;
 mod text;
