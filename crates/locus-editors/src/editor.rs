@@ -4,7 +4,7 @@ use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar};
 
 use crate::error::Result;
 use crate::fact::Fact;
-use crate::patch::{Ledger, Patch};
+use crate::patch::{EditHistory, Patch};
 
 /// Writes facts into a model.
 pub trait Editor<F: Scalar>: Sync {
@@ -53,10 +53,10 @@ impl Report {
         facts: &[Fact],
     ) -> Result<Edit<F>> {
         let pairs: Vec<_> =
-            facts.iter().map(|fact| (fact.rows[0].tokens.as_slice(), fact.target.as_slice())).collect();
-        let laid = PromptTargets::new(model.config(), &pairs)?;
+            facts.iter().map(|fact| (fact.contexts[0].tokens.as_slice(), fact.target.as_slice())).collect();
+        let packed = PromptTargets::new(model.config(), &pairs)?;
         let mean = |model: &Gpt2<F>| {
-            let nll = laid.nll_per_token(model);
+            let nll = packed.nll_per_token(model);
             nll.iter().sum::<f64>() / nll.len() as f64
         };
         self.nll_before = mean(model);
@@ -83,14 +83,14 @@ pub(crate) fn one_by_one<F: Scalar>(
     facts: &[Fact],
     mut write: impl FnMut(&Gpt2<F>, &Fact) -> Result<(Patch<F>, Report)>,
 ) -> Result<Edit<F>> {
-    let mut ledger = Ledger::new(model.clone());
+    let mut history = EditHistory::new(model.clone());
     let mut report = Report::default();
     for fact in facts {
         fact.check(model.config())?;
-        let (patch, of_fact) = write(ledger.model(), fact)?;
-        ledger.apply(patch)?;
-        report = Report { steps: report.steps.max(of_fact.steps), ..of_fact };
+        let (patch, fact_of) = write(history.model(), fact)?;
+        history.apply(patch)?;
+        report = Report { steps: report.steps.max(fact_of.steps), ..fact_of };
     }
-    let patch = ledger.merged().unwrap_or_else(|| Patch::between(model, model));
+    let patch = history.merged().unwrap_or_else(|| Patch::between(model, model));
     report.finish(model, patch, facts)
 }

@@ -29,7 +29,7 @@ const BATCH: usize = 64;
 /// Where target tokens are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Scored {
+pub enum ScoredAt {
     /// All of them after the prompt alone.
     AfterPrompt,
     /// Each after the ones before it.
@@ -52,7 +52,7 @@ pub struct FineTuning {
     /// The MLP that is tuned, counted from 0.
     pub layer: usize,
     /// Where target tokens are scored.
-    pub scored: Scored,
+    pub scored: ScoredAt,
     /// Learning rate of Adam.
     pub lr: f64,
     /// Most passes over the facts.
@@ -66,7 +66,7 @@ pub struct FineTuning {
 impl Default for FineTuning {
     /// `ft-m` at the first layer.
     fn default() -> Self {
-        FineTuning { layer: 0, scored: Scored::InPlace, lr: 5e-4, steps: 25, loss_stop: 1e-2, clamp: None }
+        FineTuning { layer: 0, scored: ScoredAt::InPlace, lr: 5e-4, steps: 25, loss_stop: 1e-2, clamp: None }
     }
 }
 
@@ -74,7 +74,7 @@ impl FineTuning {
     /// `ft`: layer 1 for GPT-2 XL as published, the first one otherwise.
     pub fn unconstrained(config: &Config) -> Self {
         let layer = usize::from(config.n_layer == 48);
-        FineTuning { layer, scored: Scored::AfterPrompt, ..Default::default() }
+        FineTuning { layer, scored: ScoredAt::AfterPrompt, ..Default::default() }
     }
 
     /// `ft-l`: bounds as published for medium, large and XL; small and others in the same progression.
@@ -85,7 +85,7 @@ impl FineTuning {
             48 => 5e-4,
             _ => 4e-3,
         };
-        FineTuning { scored: Scored::AfterPrompt, clamp: Some(clamp), ..Default::default() }
+        FineTuning { scored: ScoredAt::AfterPrompt, clamp: Some(clamp), ..Default::default() }
     }
 
     /// Checks every constant against the model.
@@ -115,9 +115,9 @@ impl FineTuning {
 impl<F: Scalar> Editor<F> for FineTuning {
     fn name(&self) -> &'static str {
         match (self.scored, self.clamp) {
-            (Scored::InPlace, _) => "ft-m",
-            (Scored::AfterPrompt, None) => "ft",
-            (Scored::AfterPrompt, Some(_)) => "ft-l",
+            (ScoredAt::InPlace, _) => "ft-m",
+            (ScoredAt::AfterPrompt, None) => "ft",
+            (ScoredAt::AfterPrompt, Some(_)) => "ft-l",
         }
     }
 
@@ -129,19 +129,20 @@ impl<F: Scalar> Editor<F> for FineTuning {
         let mut moments: Vec<Moments<F>> =
             tuned.iter().map(|id| Moments::zeros(id.len(model.config()))).collect();
         let adam = AdamW { weight_decay: 0.0, ..AdamW::new(self.lr) };
-        let batches: Vec<Laid<F>> =
-            facts.chunks(BATCH).map(|facts| Laid::new(self, model, facts)).collect::<Result<_>>()?;
+        let batches: Vec<FactBatch<F>> =
+            facts.chunks(BATCH).map(|facts| FactBatch::new(self, model, facts)).collect::<Result<_>>()?;
         let mut edited = model.clone();
         let mut report = Report::default();
         for _ in 0..self.steps {
             let mut total = 0.0;
-            for laid in &batches {
+            for packed in &batches {
                 let mut grads = ParamSet::zeros(model.config(), tuned);
-                let trace = edited.run(&laid.batch).from_layer(self.layer, laid.resid.clone()).tape();
-                let (nll, d_hidden) = edited.nll_backward(&trace, &laid.targets, &laid.weights, &mut grads);
+                let trace = edited.run(&packed.batch).from_layer(self.layer, packed.resid.clone()).tape();
+                let (nll, d_hidden) =
+                    edited.nll_backward(&trace, &packed.targets, &packed.weights, &mut grads);
                 let loss: f64 =
-                    nll.iter().zip(&laid.weights).map(|(nll, weight)| nll * weight.as_f64()).sum();
-                total += loss * laid.facts as f64 / facts.len() as f64;
+                    nll.iter().zip(&packed.weights).map(|(nll, weight)| nll * weight.as_f64()).sum();
+                total += loss * packed.facts as f64 / facts.len() as f64;
                 if loss < self.loss_stop {
                     continue;
                 }
@@ -174,7 +175,7 @@ fn keep_near<F: Scalar>(weights: &mut [F], start: &[F], clamp: F) {
 }
 
 /// A batch of facts with what does not change while the layer is tuned.
-struct Laid<F> {
+struct FactBatch<F> {
     batch: Batch<F>,
     targets: Vec<Target>,
     /// Of each target's NLL in the mean over facts.
@@ -184,17 +185,19 @@ struct Laid<F> {
     facts: usize,
 }
 
-impl<F: Scalar> Laid<F> {
+impl<F: Scalar> FactBatch<F> {
     fn new(editor: &FineTuning, model: &Gpt2<F>, facts: &[Fact]) -> Result<Self> {
         let config = model.config();
         let (batch, targets) = match editor.scored {
-            Scored::InPlace => {
-                let pairs: Vec<_> = facts.iter().map(|fact| (&fact.rows[0].tokens, &fact.target)).collect();
-                let laid = PromptTargets::new(config, &pairs)?;
-                (laid.batch, laid.targets)
+            ScoredAt::InPlace => {
+                let pairs: Vec<_> =
+                    facts.iter().map(|fact| (&fact.contexts[0].tokens, &fact.target)).collect();
+                let packed = PromptTargets::new(config, &pairs)?;
+                (packed.batch, packed.targets)
             }
-            Scored::AfterPrompt => {
-                let prompts: Vec<&[u32]> = facts.iter().map(|fact| fact.rows[0].tokens.as_slice()).collect();
+            ScoredAt::AfterPrompt => {
+                let prompts: Vec<&[u32]> =
+                    facts.iter().map(|fact| fact.contexts[0].tokens.as_slice()).collect();
                 let batch = Batch::new(config, &prompts)?;
                 let targets = facts
                     .iter()
@@ -204,12 +207,12 @@ impl<F: Scalar> Laid<F> {
                 (batch, targets)
             }
         };
-        let of_fact = |fact: &Fact| {
+        let fact_of = |fact: &Fact| {
             let n = fact.target.len();
             vec![F::from_f64(1.0 / (facts.len() * n) as f64); n]
         };
-        let weights = facts.iter().flat_map(of_fact).collect();
+        let weights = facts.iter().flat_map(fact_of).collect();
         let resid = model.run(&batch).until_layer(editor.layer).resid();
-        Ok(Laid { batch, targets, weights, resid, facts: facts.len() })
+        Ok(FactBatch { batch, targets, weights, resid, facts: facts.len() })
     }
 }

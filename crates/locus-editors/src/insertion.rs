@@ -28,7 +28,7 @@ use crate::statistics::KeyCovariance;
 ///
 /// # Panics
 /// When the keys have another width than the covariance.
-pub fn regularised(covariance: &KeyCovariance, keys: ArrayView2<f64>, lambda: f64) -> Result<Array2<f64>> {
+pub fn memit_update(covariance: &KeyCovariance, keys: ArrayView2<f64>, lambda: f64) -> Result<Array2<f64>> {
     let solved = covariance.solve(keys);
     let mut gram = keys.t().dot(&solved);
     gram.diag_mut().iter_mut().for_each(|x| *x += lambda);
@@ -49,7 +49,7 @@ impl NullSpace {
     ///
     /// # Errors
     /// When the eigenvalues cannot be computed.
-    pub fn of(covariance: ArrayView2<f64>, threshold: f64) -> Result<Self> {
+    pub fn new(covariance: ArrayView2<f64>, threshold: f64) -> Result<Self> {
         let (values, vectors) = covariance
             .to_owned()
             .eigh(UPLO::Lower)
@@ -79,7 +79,12 @@ impl NullSpace {
     ///
     /// # Panics
     /// When keys have another width than the second moment that the space was split by.
-    pub fn insert(&self, keys: ArrayView2<f64>, earlier: ArrayView2<f64>, l2: f64) -> Result<Array2<f64>> {
+    pub fn alphaedit_update(
+        &self,
+        keys: ArrayView2<f64>,
+        earlier: ArrayView2<f64>,
+        l2: f64,
+    ) -> Result<Array2<f64>> {
         let f = self.used.nrows();
         assert_eq!((keys.nrows(), earlier.nrows()), (f, f), "widths of the keys and of key space");
         let all = concatenate![Axis(1), keys, earlier];

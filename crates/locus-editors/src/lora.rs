@@ -89,9 +89,9 @@ impl<F: Scalar> Editor<F> for Lora {
         self.check(config)?;
         check_mask(mask, config)?;
         facts.iter().try_for_each(|fact| fact.check(config))?;
-        let pairs: Vec<_> = facts.iter().map(|fact| (&fact.rows[0].tokens, &fact.target)).collect();
-        let laid = PromptTargets::new(config, &pairs)?;
-        let weights: Vec<F> = laid
+        let pairs: Vec<_> = facts.iter().map(|fact| (&fact.contexts[0].tokens, &fact.target)).collect();
+        let packed = PromptTargets::new(config, &pairs)?;
+        let weights: Vec<F> = packed
             .n_targets
             .iter()
             .flat_map(|&n| vec![F::from_f64(1.0 / (facts.len() * n) as f64); n])
@@ -104,8 +104,8 @@ impl<F: Scalar> Editor<F> for Lora {
         for step in 1..=self.steps {
             let edited = self.patch(model, &adapters, mask).apply(model)?;
             let mut grads = ParamSet::zeros(config, adapters.iter().map(|adapter| adapter.id));
-            let trace = edited.run(&laid.batch).tape();
-            let (nll, d_hidden) = edited.nll_backward(&trace, &laid.targets, &weights, &mut grads);
+            let trace = edited.run(&packed.batch).tape();
+            let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &weights, &mut grads);
             report.losses.push(nll.iter().zip(&weights).map(|(nll, weight)| nll * weight.as_f64()).sum());
             edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
             if let Some(mask) = mask {

@@ -1,7 +1,7 @@
 //! MEMIT: many facts at once, spread over several layers.
 //!
 //! For every fact a residual stream `z` leaving the last of `layers` is found that makes the model say the target
-//! ([`ValueSearch`]). Then, layer by layer on the model as edited so far, with keys `K [f, n]` (half the bare row's, half
+//! ([`TargetOptimisation`]). Then, layer by layer on the model as edited so far, with keys `K [f, n]` (half the bare row's, half
 //! the mean of the prefixed ones), the residual streams `H` of the bare rows and `R = (Z - H) / layers left`:
 //!
 //! ```text
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! With `null_space` the change is projected onto what keys seldom use (AlphaEdit). See
-//! [`insertion`](crate::regularised) for the algebra.
+//! [`insertion`](crate::memit_update) for the algebra.
 //!
 //! Sources: Meng et al. 2023 (arXiv 2210.07229) and its code; Fang et al. 2024 (arXiv 2410.02355) for AlphaEdit.
 //!
@@ -24,12 +24,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::editor::{Edit, Editor, Report, check_mask};
 use crate::error::{Error, Result};
-use crate::fact::{Fact, Row};
-use crate::insertion::{NullSpace, regularised};
+use crate::fact::{Context, Fact};
+use crate::insertion::{NullSpace, memit_update};
+use crate::optimisation::{TargetOptimisation, TargetVector};
 use crate::patch::Patch;
-use crate::states::at_lookups;
+use crate::states::at_subjects;
 use crate::statistics::KeyCovariance;
-use crate::value::{Value, ValueSearch};
 
 /// Constants of MEMIT.
 ///
@@ -40,7 +40,7 @@ use crate::value::{Value, ValueSearch};
 /// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
 /// | `null_space` | none | above 0 | AlphaEdit: eigenvalue of `C` from which a direction counts as used |
 /// | `l2` | 10 | at least 0 | AlphaEdit's damping |
-/// | `value` | clamp 0.75 | | [`ValueSearch`] |
+/// | `optimisation` | clamp 0.75 | | [`TargetOptimisation`] |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Memit {
@@ -54,8 +54,8 @@ pub struct Memit {
     pub null_space: Option<f64>,
     /// AlphaEdit's damping.
     pub l2: f64,
-    /// How the values are found.
-    pub value: ValueSearch,
+    /// How the targets are found.
+    pub optimisation: TargetOptimisation,
 }
 
 impl Default for Memit {
@@ -67,7 +67,7 @@ impl Default for Memit {
             ridge: 1e-5,
             null_space: None,
             l2: 10.0,
-            value: ValueSearch { clamp: 0.75, ..Default::default() },
+            optimisation: TargetOptimisation { clamp: 0.75, ..Default::default() },
         }
     }
 }
@@ -108,7 +108,7 @@ impl Memit {
         if let Some(threshold) = self.null_space.filter(|x| !x.is_finite() || *x <= 0.0) {
             return wrong("null_space", threshold, "a number above 0");
         }
-        self.value.check(NAME)
+        self.optimisation.check(NAME)
     }
 
     /// With the statistics of its layers, ready to edit.
@@ -121,8 +121,10 @@ impl Memit {
             let covariance = covariances.get(&layer).ok_or_else(|| {
                 Error::Statistics(format!("have no layer {layer}; expected {:?}", self.layers))
             })?;
-            let null_space =
-                self.null_space.map(|threshold| NullSpace::of(covariance.matrix(), threshold)).transpose()?;
+            let null_space = self
+                .null_space
+                .map(|threshold| NullSpace::new(covariance.matrix(), threshold))
+                .transpose()?;
             layers.push((layer, covariance.clone(), null_space));
         }
         Ok(MemitEditor { constants: self, layers })
@@ -142,7 +144,7 @@ impl<F: Scalar> Editor<F> for MemitEditor {
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
-        self.insert(model, facts, &self.values(model, facts)?, mask)
+        self.insert(model, facts, &self.target_vectors(model, facts)?, mask)
     }
 }
 
@@ -151,22 +153,22 @@ impl MemitEditor {
     ///
     /// # Errors
     /// When a constant is out of its range or a fact does not fit the model.
-    pub fn values<F: Scalar>(&self, model: &Gpt2<F>, facts: &[Fact]) -> Result<Vec<Value<F>>> {
+    pub fn target_vectors<F: Scalar>(&self, model: &Gpt2<F>, facts: &[Fact]) -> Result<Vec<TargetVector<F>>> {
         self.constants.check(model.config())?;
         let last = *self.constants.layers.last().expect("checked");
-        self.constants.value.find(model, last, HookPoint::ResidPost, facts, &|| {})
+        self.constants.optimisation.optimise(model, last, HookPoint::ResidPost, facts, &|| {})
     }
 
-    /// Writes values that were found for these facts and this model.
+    /// Writes targets that were found for these facts and this model.
     ///
     /// # Errors
-    /// When there is no fact, values or mask belong to another model, the statistics are of another width, keys are linearly
+    /// When there is no fact, targets or mask belong to another model, the statistics are of another width, keys are linearly
     /// dependent or the edit would damage the model.
     pub fn insert<F: Scalar>(
         &self,
         model: &Gpt2<F>,
         facts: &[Fact],
-        values: &[Value<F>],
+        targets: &[TargetVector<F>],
         mask: Option<&ParamMask>,
     ) -> Result<Edit<F>> {
         let config = model.config();
@@ -175,23 +177,23 @@ impl MemitEditor {
         if facts.is_empty() {
             return Err(Error::Request("there is no fact to write; expected at least one".into()));
         }
-        if values.len() != facts.len() {
-            let (has, wants) = (values.len(), facts.len());
+        if targets.len() != facts.len() {
+            let (has, wants) = (targets.len(), facts.len());
             return Err(Error::Request(format!(
-                "there are {has} values for {wants} facts; expected one for each"
+                "there are {has} targets for {wants} facts; expected one for each"
             )));
         }
-        values.iter().try_for_each(|value| value.check(config))?;
+        targets.iter().try_for_each(|target| target.check(config))?;
         let last = *self.constants.layers.last().expect("checked");
         let mut wanted = Array2::<f64>::zeros((facts.len(), config.n_embd));
-        for (mut z, value) in wanted.rows_mut().into_iter().zip(values) {
+        for (mut z, target) in wanted.rows_mut().into_iter().zip(targets) {
             let sums =
-                value.start.iter().zip(&value.delta).map(|(start, delta)| start.as_f64() + delta.as_f64());
+                target.start.iter().zip(&target.delta).map(|(start, delta)| start.as_f64() + delta.as_f64());
             z.iter_mut().zip(sums).for_each(|(z, sum)| *z = sum);
         }
-        let bare: Vec<&Row> = facts.iter().map(|fact| &fact.rows[0]).collect();
+        let bare: Vec<&Context> = facts.iter().map(|fact| &fact.contexts[0]).collect();
         let missing = |model: &Gpt2<F>| -> Result<Array2<f64>> {
-            let streams = at_lookups(model, bare.iter().copied(), last, HookPoint::ResidPost)?;
+            let streams = at_subjects(model, bare.iter().copied(), last, HookPoint::ResidPost)?;
             Ok(&wanted - &streams.mapv(|x| x.as_f64()))
         };
         let mut edited = model.clone();
@@ -209,10 +211,12 @@ impl MemitEditor {
                 )));
             }
             let u = match null_space {
-                None => regularised(covariance, keys.view(), self.constants.lambda)?,
-                Some(space) => {
-                    space.insert(keys.view(), Array2::zeros((keys.nrows(), 0)).view(), self.constants.l2)?
-                }
+                None => memit_update(covariance, keys.view(), self.constants.lambda)?,
+                Some(space) => space.alphaedit_update(
+                    keys.view(),
+                    Array2::zeros((keys.nrows(), 0)).view(),
+                    self.constants.l2,
+                )?,
             };
             let id = ParamId::Block(*layer, BlockParam::MlpOutWeight);
             let change = (id, u.mapv(F::from_f64), asked.t().mapv(F::from_f64));
@@ -229,7 +233,7 @@ impl MemitEditor {
         }
         let patch = Patch::low_rank(model, factors);
         let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
-        let curves: Vec<&[f64]> = values.iter().map(|value| value.losses.as_slice()).collect();
+        let curves: Vec<&[f64]> = targets.iter().map(|target| target.losses.as_slice()).collect();
         let losses = Report::mean_curve(&curves);
         let report = Report { steps: losses.len().saturating_sub(1), losses, measures, ..Report::default() };
         report.finish(model, patch, facts)
@@ -238,12 +242,12 @@ impl MemitEditor {
 
 /// Keys of every fact, `[f, n]`: half the bare row's, half the mean of the others.
 fn mean_keys<F: Scalar>(model: &Gpt2<F>, layer: usize, facts: &[Fact]) -> Result<Array2<f64>> {
-    let rows = facts.iter().flat_map(|fact| &fact.rows);
-    let all = at_lookups(model, rows, layer, HookPoint::MlpPost)?;
+    let rows = facts.iter().flat_map(|fact| &fact.contexts);
+    let all = at_subjects(model, rows, layer, HookPoint::MlpPost)?;
     let mut keys = Array2::zeros((all.ncols(), facts.len()));
     let mut first = 0;
     for (fact, mut key) in facts.iter().zip(keys.columns_mut()) {
-        let n = fact.rows.len();
+        let n = fact.contexts.len();
         let rows = all.slice(s![first..first + n, ..]).mapv(|x| x.as_f64());
         first += n;
         match rows.slice(s![1.., ..]).mean_axis(Axis(0)) {

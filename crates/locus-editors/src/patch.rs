@@ -245,9 +245,9 @@ impl<F: Scalar> Patch<F> {
             .ok_or_else(|| wrong("has no base_sha256 in its metadata; expected a patch".into()))?;
         let mut deltas = BTreeMap::new();
         while let Some(((id, part), (shape, values))) = parts.pop_first() {
-            let delta = match (part, parts.remove(&(id, Part::R))) {
-                (Part::Delta, None) => Delta::Dense(values),
-                (Part::U, Some((r_shape, r))) if shape[1] == r_shape[1] => {
+            let delta = match (part, parts.remove(&(id, DeltaPart::R))) {
+                (DeltaPart::Delta, None) => Delta::Dense(values),
+                (DeltaPart::U, Some((r_shape, r))) if shape[1] == r_shape[1] => {
                     let matrix = |shape: &[usize], x| {
                         Array2::from_shape_vec((shape[0], shape[1]), x).expect("as many as the shape says")
                     };
@@ -263,20 +263,20 @@ impl<F: Scalar> Patch<F> {
 
 /// What a tensor of a patch file is. In this order: a delta comes before factors, `u` before `r`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+enum DeltaPart {
     Delta,
     U,
     R,
 }
 
 /// Which part of which parameter's change a tensor of this name and shape is.
-fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(ParamId, Part), String> {
+fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(ParamId, DeltaPart), String> {
     let short = name.strip_prefix("transformer.").unwrap_or(name);
     let found = short.rsplit_once('.').and_then(|(parameter, part)| {
         let part = match part {
-            "delta" => Part::Delta,
-            "u" => Part::U,
-            "r" => Part::R,
+            "delta" => DeltaPart::Delta,
+            "u" => DeltaPart::U,
+            "r" => DeltaPart::R,
             _ => return None,
         };
         Some((ParamId::all(config).find(|id| id.to_string() == parameter)?, part))
@@ -286,17 +286,17 @@ fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(Pa
     };
     let (rows, columns) = id.shape(config);
     let fits = match part {
-        Part::Delta => shape == file_shape(id, config),
-        Part::U => shape.len() == 2 && shape[0] == rows && !id.is_vector(),
-        Part::R => shape.len() == 2 && shape[0] == columns && !id.is_vector(),
+        DeltaPart::Delta => shape == file_shape(id, config),
+        DeltaPart::U => shape.len() == 2 && shape[0] == rows && !id.is_vector(),
+        DeltaPart::R => shape.len() == 2 && shape[0] == columns && !id.is_vector(),
     };
     if fits {
         return Ok((id, part));
     }
     let expected = match part {
-        Part::Delta => format!("{:?}", file_shape(id, config)),
-        Part::U => format!("[{rows}, n]"),
-        Part::R => format!("[{columns}, n]"),
+        DeltaPart::Delta => format!("{:?}", file_shape(id, config)),
+        DeltaPart::U => format!("[{rows}, n]"),
+        DeltaPart::R => format!("[{columns}, n]"),
     };
     Err(format!("has shape {shape:?}; expected {expected}"))
 }
@@ -306,16 +306,16 @@ fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(Pa
 /// The base is kept and what is kept of an edit is its patch. Taking an edit back applies the earlier ones to the base
 /// again, so it gives the same bits as never having made it.
 #[derive(Clone, Debug)]
-pub struct Ledger<F> {
+pub struct EditHistory<F> {
     base: Gpt2<F>,
     patches: Vec<Patch<F>>,
     model: Gpt2<F>,
 }
 
-impl<F: Scalar> Ledger<F> {
+impl<F: Scalar> EditHistory<F> {
     /// No edits yet.
     pub fn new(base: Gpt2<F>) -> Self {
-        Ledger { model: base.clone(), base, patches: Vec::new() }
+        EditHistory { model: base.clone(), base, patches: Vec::new() }
     }
 
     /// The model with all edits.
@@ -362,5 +362,5 @@ pub(crate) fn residual<F: Scalar>(change: ArrayView2<F>, key: &[F], wanted: &[F]
     let key = ArrayView2::from_shape((1, key.len()), key).expect("one row");
     gemm(F::one(), key, change, F::zero(), answer.view_mut());
     let left: Vec<F> = wanted.iter().zip(&answer).map(|(&wanted, &got)| wanted - got).collect();
-    crate::value::length(&left) / crate::value::length(wanted)
+    crate::optimisation::length(&left) / crate::optimisation::length(wanted)
 }

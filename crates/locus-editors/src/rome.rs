@@ -1,7 +1,7 @@
 //! ROME: one fact, one layer, a change of rank one.
 //!
 //! With keys `k_j [f]` that the MLP of `layer` sees at the subject's last token of each row, `k` the bare row's, `k_bar`
-//! their mean, `v = start + delta` the value found for the bare row ([`ValueSearch`]) and `C` the keys' second moment:
+//! their mean, `v = start + delta` the target found for the bare row ([`TargetOptimisation`]) and `C` the keys' second moment:
 //!
 //! | variant | `u` | numerator | denominator |
 //! |---|---|---|---|
@@ -25,9 +25,9 @@ use serde::{Deserialize, Serialize};
 use crate::editor::{Edit, Editor, Report, check_mask, one_by_one};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
+use crate::optimisation::{TargetOptimisation, TargetVector, length};
 use crate::patch::{Patch, residual};
 use crate::statistics::KeyCovariance;
-use crate::value::{Value, ValueSearch, length};
 
 /// Least cosine between `u` and the key it is divided by: below, the update is noise divided by nothing.
 const LEAST_COSINE: f64 = 1e-4;
@@ -63,7 +63,7 @@ impl Variant {
 /// | `variant` | `r-rome` | | which keys are used where |
 /// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
 /// | `max_update` | 4 | above 0 | largest Frobenius norm of the change, in norms of `W` |
-/// | `value` | | | [`ValueSearch`] |
+/// | `optimisation` | | | [`TargetOptimisation`] |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rome {
@@ -75,8 +75,8 @@ pub struct Rome {
     pub ridge: f64,
     /// Largest Frobenius norm of the change, in norms of `W`.
     pub max_update: f64,
-    /// How the value is found.
-    pub value: ValueSearch,
+    /// How the target is found.
+    pub optimisation: TargetOptimisation,
 }
 
 impl Default for Rome {
@@ -87,7 +87,7 @@ impl Default for Rome {
             variant: Variant::RRome,
             ridge: 1e-5,
             max_update: 4.0,
-            value: ValueSearch::default(),
+            optimisation: TargetOptimisation::default(),
         }
     }
 }
@@ -97,16 +97,16 @@ impl Rome {
     /// ships, with `C`); for the organism's four layers the first one and smaller steps, which go less far than needed
     /// less often; for other depths the layer at a third.
     pub fn for_model(config: &Config) -> Self {
-        let value = ValueSearch::default();
-        let (layer, value) = match config.n_layer {
-            4 => (0, ValueSearch { lr: 0.05, steps: 150, loss_stop: 0.1, ..value }),
-            12 => (5, value),
-            24 => (8, ValueSearch { clamp: 3.0, ..value }),
-            36 => (12, value),
-            48 => (17, value),
-            layers => (layers / 3, value),
+        let target = TargetOptimisation::default();
+        let (layer, target) = match config.n_layer {
+            4 => (0, TargetOptimisation { lr: 0.05, steps: 150, loss_stop: 0.1, ..target }),
+            12 => (5, target),
+            24 => (8, TargetOptimisation { clamp: 3.0, ..target }),
+            36 => (12, target),
+            48 => (17, target),
+            layers => (layers / 3, target),
         };
-        Rome { layer, value, ..Default::default() }
+        Rome { layer, optimisation: target, ..Default::default() }
     }
 
     /// Checks every constant against the model.
@@ -125,7 +125,7 @@ impl Rome {
         if self.max_update.is_nan() || self.max_update <= 0.0 {
             return wrong("max_update", self.max_update, "a number above 0");
         }
-        self.value.check(NAME)
+        self.optimisation.check(NAME)
     }
 
     /// With the statistics of its layer, ready to edit.
@@ -152,9 +152,11 @@ impl<F: Scalar> Editor<F> for RomeEditor {
         self.constants.check(model.config())?;
         check_mask(mask, model.config())?;
         one_by_one(model, facts, |model, fact| {
-            let [value] =
-                self.values(model, std::slice::from_ref(fact))?.try_into().expect("a value per fact");
-            self.insert(model, &value, mask)
+            let [target] = self
+                .target_vectors(model, std::slice::from_ref(fact))?
+                .try_into()
+                .expect("a target per fact");
+            self.insert(model, &target, mask)
         })
     }
 }
@@ -164,44 +166,44 @@ impl RomeEditor {
     ///
     /// # Errors
     /// When a constant is out of its range or a fact does not fit the model.
-    pub fn values<F: Scalar>(&self, model: &Gpt2<F>, facts: &[Fact]) -> Result<Vec<Value<F>>> {
+    pub fn target_vectors<F: Scalar>(&self, model: &Gpt2<F>, facts: &[Fact]) -> Result<Vec<TargetVector<F>>> {
         self.constants.check(model.config())?;
-        self.constants.value.find(model, self.constants.layer, HookPoint::MlpOut, facts, &|| {})
+        self.constants.optimisation.optimise(model, self.constants.layer, HookPoint::MlpOut, facts, &|| {})
     }
 
-    /// Writes a value that was found for this model.
+    /// Writes a target that was found for this model.
     ///
     /// # Errors
-    /// When value or mask belong to another model, the statistics are of another width or the edit would damage the model.
+    /// When target or mask belong to another model, the statistics are of another width or the edit would damage the model.
     pub fn insert<F: Scalar>(
         &self,
         model: &Gpt2<F>,
-        value: &Value<F>,
+        target: &TargetVector<F>,
         mask: Option<&ParamMask>,
     ) -> Result<(Patch<F>, Report)> {
         let Rome { layer, variant, max_update, .. } = self.constants;
         self.constants.check(model.config())?;
         check_mask(mask, model.config())?;
-        value.check(model.config())?;
+        target.check(model.config())?;
         if self.covariance.matrix().nrows() != model.config().d_mlp() {
             let (has, wants) = (self.covariance.matrix().nrows(), model.config().d_mlp());
             return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
         }
-        let keys = value.keys.mapv(|x| x.as_f64());
+        let keys = target.keys.mapv(|x| x.as_f64());
         let clean = keys.row(0).to_owned();
         let mean = keys.mean_axis(Axis(0)).expect("a fact has rows");
 
         let id = ParamId::Block(layer, BlockParam::MlpOutWeight);
         let weights = model.matrix(id).mapv(|x| x.as_f64());
         let wide = |x: &[F]| x.iter().map(|x| x.as_f64()).collect::<Array1<f64>>();
-        let delta = wide(&value.delta);
+        let delta = wide(&target.delta);
         let (seen, divided, numerator) = match variant {
             Variant::Rome => (&mean, &clean, delta),
             Variant::PRome => (&clean, &clean, delta),
             Variant::RRome => {
                 let bias = wide(model.get(ParamId::Block(layer, BlockParam::MlpOutBias)));
                 let now = mean.dot(&weights) + bias;
-                (&mean, &mean, wide(&value.start) + delta - now)
+                (&mean, &mean, wide(&target.start) + delta - now)
             }
         };
         let u = self.covariance.solve(seen.view().insert_axis(Axis(1))).remove_axis(Axis(1));
@@ -227,15 +229,15 @@ impl RomeEditor {
         let [divided, numerator] =
             [divided, &numerator].map(|x| x.iter().map(|&x| F::from_f64(x)).collect::<Vec<F>>());
         let measures = [
-            ("length of delta / length of start", length(&value.delta) / length(&value.start)),
+            ("length of delta / length of start", length(&target.delta) / length(&target.start)),
             ("denominator", denominator),
             ("cosine of u and key", cosine),
             ("norm of change / norm of weights", update),
             ("residual on the edited key", residual(change.view(), &divided, &numerator)),
         ];
         let report = Report {
-            steps: value.losses.len() - 1,
-            losses: value.losses.clone(),
+            steps: target.losses.len() - 1,
+            losses: target.losses.clone(),
             measures: measures.map(|(name, value)| (name.to_owned(), value)).to_vec(),
             ..Report::default()
         };

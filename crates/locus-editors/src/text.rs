@@ -4,7 +4,7 @@ use locus_gpt2::{Gpt2, Sampling, Scalar, Tokenizer};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::error::{Error, Result};
-use crate::fact::{Fact, Row};
+use crate::fact::{Context, Fact};
 
 /// Where the subject goes in a prompt.
 const PLACE: &str = "{}";
@@ -59,18 +59,18 @@ impl Fact {
         if target.is_empty() {
             return Err(Error::Request("the target is empty; expected at least one word".into()));
         }
-        let row = |before: &str, after: &str| -> Result<Row> {
+        let context = |before: &str, after: &str| -> Result<Context> {
             let text = format!("{before}{subject}{after}");
             let (tokens, place) = tokenizer.locate(&text, before.len()..before.len() + subject.len())?;
-            Ok(Row { tokens, lookup: place.end - 1 })
+            Ok(Context { tokens, subject_last: place.end - 1 })
         };
-        let mut rows = vec![row(before, after)?];
+        let mut contexts = vec![context(before, after)?];
         for prefix in prefixes {
-            rows.push(row(&format!("{} {before}", prefix.as_ref()), after)?);
+            contexts.push(context(&format!("{} {before}", prefix.as_ref()), after)?);
         }
         Ok(Fact {
-            rows,
-            essence: row("", " is a")?,
+            contexts,
+            kl_prompt: context("", " is a")?,
             target: tokenizer.encode_some("target", &format!(" {target}"))?,
         })
     }

@@ -11,7 +11,7 @@
 use locus_gpt2::{Scalar, gemm};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
-use super::entries::{Entries, Lanes};
+use super::entries::{Entries, PackedRows};
 
 /// The bound is computed in rounded arithmetic, so it counts as reached a little early.
 const MARGIN: f64 = 0.999;
@@ -71,12 +71,12 @@ impl Editable {
 #[derive(Clone, Debug)]
 pub(super) struct Input<F> {
     rows: Array2<F>,
-    lanes: Lanes<F>,
+    lanes: PackedRows<F>,
 }
 
 impl<F: Scalar> Input<F> {
     pub fn new(x: ArrayView2<F>) -> Self {
-        Input { rows: x.to_owned(), lanes: Lanes::new(x) }
+        Input { rows: x.to_owned(), lanes: PackedRows::new(x) }
     }
 }
 
@@ -170,12 +170,12 @@ impl<F: Scalar> MatrixChange<F> {
     ) {
         match (&mut *self, editable) {
             (MatrixChange::Listed(change), Editable::Only(entries)) => {
-                let lanes = Lanes::new(d_y);
+                let lanes = PackedRows::new(d_y);
                 let own = entries.backward(change, &x.lanes, &lanes, |_, c, g| *c = descent.moved(*c, g));
                 own.add_to(F::one(), d_x);
             }
             (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
-                let lanes = Lanes::new(d_y);
+                let lanes = PackedRows::new(d_y);
                 let move_on = |_, c: &mut F, g| *c -= descent.lr * g;
                 entries
                     .backward(&mut change.fixed, &x.lanes, &lanes, move_on)
@@ -297,7 +297,7 @@ impl<F: Scalar> Factored<F> {
 
 impl<F: Scalar> Held<F> {
     /// What the corrections make of `d_y`, and one step of descent.
-    fn backward(&mut self, descent: Descent<F>, x: &Lanes<F>, d_y: &Lanes<F>) -> Lanes<F> {
+    fn backward(&mut self, descent: Descent<F>, x: &PackedRows<F>, d_y: &PackedRows<F>) -> PackedRows<F> {
         let changes = &mut self.changes;
         self.entries.backward(&mut self.corrections, x, d_y, |place, correction, g| {
             let change = &mut changes[place];

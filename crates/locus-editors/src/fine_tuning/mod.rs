@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::fact::{Fact, TokenRequest};
 use crate::patch::Patch;
 
-pub use together::Tuned;
+pub use together::LazyEdited;
 
 /// Constants of the edit.
 ///
@@ -31,7 +31,7 @@ pub use together::Tuned;
 /// | `clamp` | 5e-4 | above 0 | largest change of any parameter |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct StudyFineTuning {
+pub struct ClampedSgd {
     /// Learning rate of plain SGD.
     pub lr: f64,
     /// Most steps.
@@ -42,13 +42,13 @@ pub struct StudyFineTuning {
     pub clamp: f64,
 }
 
-impl Default for StudyFineTuning {
+impl Default for ClampedSgd {
     fn default() -> Self {
-        StudyFineTuning { lr: 5e-4, max_steps: 10, loss_stop: 0.01, clamp: 5e-4 }
+        ClampedSgd { lr: 5e-4, max_steps: 10, loss_stop: 0.01, clamp: 5e-4 }
     }
 }
 
-impl<F: Scalar> Editor<F> for StudyFineTuning {
+impl<F: Scalar> Editor<F> for ClampedSgd {
     fn name(&self) -> &'static str {
         Self::NAME
     }
@@ -61,7 +61,7 @@ impl<F: Scalar> Editor<F> for StudyFineTuning {
     }
 }
 
-impl StudyFineTuning {
+impl ClampedSgd {
     const NAME: &'static str = "study-ft";
 
     /// Checks every constant.
@@ -100,18 +100,18 @@ impl StudyFineTuning {
         self.check()?;
         let config = model.config();
         check_mask(mask, config)?;
-        let laid = PromptTargets::new(config, &[(&request.prompt, &request.target)])?;
-        let mean = vec![F::one() / F::from_f64(laid.targets.len() as f64); laid.targets.len()];
+        let packed = PromptTargets::new(config, &[(&request.prompt, &request.target)])?;
+        let mean = vec![F::one() / F::from_f64(packed.targets.len() as f64); packed.targets.len()];
         let mut edited = model.clone();
         let mut grads = ParamSet::zeros(config, ParamId::all(config));
         let mut report = Report::default();
         for step in 0..self.max_steps {
-            let trace = edited.run(&laid.batch).tape();
+            let trace = edited.run(&packed.batch).tape();
             if step > 0 {
                 grads.fill_zero();
             }
-            let (nll, d_hidden) = edited.nll_backward(&trace, &laid.targets, &mean, &mut grads);
-            let loss = laid.mean_per_sequence(&nll)[0];
+            let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &mean, &mut grads);
+            let loss = packed.mean_per_sequence(&nll)[0];
             report.losses.push(loss);
             if loss < self.loss_stop {
                 break;

@@ -16,7 +16,7 @@ use super::matrix::{Descent, Editable, Input, MatrixChange};
 use super::tokens::TokenChange;
 
 /// What all requests share.
-pub(super) struct Scope<'a, F> {
+pub(super) struct SharedStart<'a, F> {
     /// The weights that every edit starts from.
     pub start: &'a Gpt2<F>,
     /// The same without biases, all gains 1.
@@ -51,14 +51,14 @@ fn norm_at(layer: usize, point: HookPoint) -> Option<(ParamId, ParamId, usize)> 
 pub(super) struct Change<F> {
     /// Of all vectors.
     pub vectors: ParamSet<F>,
-    /// In the order of [`Scope::editable`].
+    /// In the order of [`SharedStart::editable`].
     pub matrices: Vec<MatrixChange<F>>,
     pub tokens: TokenChange<F>,
     /// Of the first positions `[n, d]`.
     pub positions: Array2<F>,
 }
 
-impl<'a, F: Scalar> Scope<'a, F> {
+impl<'a, F: Scalar> SharedStart<'a, F> {
     pub fn new(start: &'a Gpt2<F>, mask: Option<&'a ParamMask>, descent: Descent<F>) -> Self {
         let config = start.config();
         let mut plain = start.clone();
@@ -75,7 +75,7 @@ impl<'a, F: Scalar> Scope<'a, F> {
             .into_par_iter()
             .map(|id| Editable::new(masked.get(&id).copied(), id.shape(config)))
             .collect();
-        Scope { start, plain, descent, editable, masked }
+        SharedStart { start, plain, descent, editable, masked }
     }
 
     /// Bytes that a change keeps of each row of each step.
@@ -106,8 +106,8 @@ impl<'a, F: Scalar> Scope<'a, F> {
             axpy(F::one(), change.vectors.get(id), edited.get_mut(id));
         }
         let matrices = matrices(self.start.config().n_layer).into_iter().zip(&self.editable);
-        for ((id, editable), of_matrix) in matrices.zip(&change.matrices) {
-            of_matrix.apply(editable, self.descent.lr, edited.get_mut(id));
+        for ((id, editable), matrix_of) in matrices.zip(&change.matrices) {
+            matrix_of.apply(editable, self.descent.lr, edited.get_mut(id));
         }
         let table = edited.matrix_mut(ParamId::TokenEmbedding);
         change.tokens.apply(self.descent.lr, table);
@@ -117,17 +117,17 @@ impl<'a, F: Scalar> Scope<'a, F> {
         edited
     }
 
-    /// Runs sequences laid end to end, `sequences` of them with each change in turn.
-    pub fn forward(&self, laid: &PromptTargets<F>, changes: &[(&Change<F>, usize)]) -> Forward<F> {
-        let members = self.members(laid, changes);
-        let mut x = self.plain.embed(&laid.batch);
-        let mut starts = laid.batch.sequences();
+    /// Runs sequences packed end to end, `sequences` of them with each change in turn.
+    pub fn forward(&self, packed: &PromptTargets<F>, changes: &[(&Change<F>, usize)]) -> Forward<F> {
+        let members = self.members(packed, changes);
+        let mut x = self.plain.embed(&packed.batch);
+        let mut starts = packed.batch.sequences();
         for &(change, sequences) in changes {
             for rows in starts.by_ref().take(sequences) {
                 for (position, row) in rows.enumerate() {
                     let mut x = x.row_mut(row);
                     let x = x.as_slice_mut().expect("rows are contiguous");
-                    change.tokens.add_to_embedded(self.descent.lr, laid.batch.tokens()[row], x);
+                    change.tokens.add_to_embedded(self.descent.lr, packed.batch.tokens()[row], x);
                     if position < change.positions.nrows() {
                         let change = change.positions.row(position);
                         axpy(F::one(), change.to_slice().expect("rows are contiguous"), x);
@@ -135,10 +135,11 @@ impl<'a, F: Scalar> Scope<'a, F> {
                 }
             }
         }
-        let reads: Vec<usize> = laid.targets.iter().map(|target| target.row).collect();
+        let reads: Vec<usize> = packed.targets.iter().map(|target| target.row).collect();
         let mut hook = ForwardHook { scope: self, members };
-        let tape = self.plain.run(&laid.batch).from_layer(0, x).reading(&reads).with_hooks(&mut hook).tape();
-        let kept: Vec<Kept<F>> = hook.members.into_iter().map(|member| member.kept).collect();
+        let tape =
+            self.plain.run(&packed.batch).from_layer(0, x).reading(&reads).with_hooks(&mut hook).tape();
+        let kept: Vec<MemberStates<F>> = hook.members.into_iter().map(|member| member.kept).collect();
         let mut hidden = tape.hidden.clone();
         let mut logits = Array2::zeros((0, 0));
         let counts = || kept.iter().map(|kept| kept.read);
@@ -146,11 +147,11 @@ impl<'a, F: Scalar> Scope<'a, F> {
             self.scale(change, (ParamId::FinalNormWeight, ParamId::FinalNormBias), hidden);
         };
         changes.iter().zip(split_rows(hidden.view_mut(), counts())).for_each(scale);
-        if !laid.targets.is_empty() {
+        if !packed.targets.is_empty() {
             logits = self.plain.logits(hidden.view());
         }
-        let of_member = changes.par_iter().zip(split_rows_view(hidden.view(), counts()));
-        of_member.zip(split_rows(logits.view_mut(), counts())).for_each(|(((change, _), hidden), logits)| {
+        let member_of = changes.par_iter().zip(split_rows_view(hidden.view(), counts()));
+        member_of.zip(split_rows(logits.view_mut(), counts())).for_each(|(((change, _), hidden), logits)| {
             change.tokens.add_to_logits(self.descent.lr, hidden, logits);
         });
         Forward { tape, kept, hidden, logits }
@@ -171,10 +172,10 @@ impl<'a, F: Scalar> Scope<'a, F> {
             d_logits,
             &mut ParamSet::zeros(self.start.config(), []),
         );
-        let of_member = changes.par_iter_mut().zip(split_rows(d_hidden.view_mut(), counts.iter().copied()));
+        let member_of = changes.par_iter_mut().zip(split_rows(d_hidden.view_mut(), counts.iter().copied()));
         let given = split_rows_view(tape.hidden.view(), counts.iter().copied());
         let d_logits = split_rows_view(d_logits, counts.iter().copied());
-        of_member.zip(given).zip(d_logits).for_each(|(((change, mut d), xhat), d_logits)| {
+        member_of.zip(given).zip(d_logits).for_each(|(((change, mut d), xhat), d_logits)| {
             change.tokens.add_to_hidden(self.descent.lr, d_logits, d.view_mut());
             self.step_norm(change, (ParamId::FinalNormWeight, ParamId::FinalNormBias), xhat, d);
         });
@@ -184,15 +185,19 @@ impl<'a, F: Scalar> Scope<'a, F> {
         self.plain.backward(&tape, d_hidden.view(), &mut none, &mut hook)
     }
 
-    fn members<'m>(&self, laid: &PromptTargets<F>, changes: &[(&'m Change<F>, usize)]) -> Vec<Member<'m, F>> {
-        let (mut rows, mut read) = (laid.batch.sequences(), laid.n_targets.iter());
+    fn members<'m>(
+        &self,
+        packed: &PromptTargets<F>,
+        changes: &[(&'m Change<F>, usize)],
+    ) -> Vec<Member<'m, F>> {
+        let (mut rows, mut read) = (packed.batch.sequences(), packed.n_targets.iter());
         let layers = self.start.config().n_layer;
         changes
             .iter()
             .map(|&(change, sequences)| {
                 let all = rows.by_ref().take(sequences).map(|rows| rows.len()).sum();
                 let read = read.by_ref().take(sequences).sum();
-                let kept = Kept {
+                let kept = MemberStates {
                     all,
                     read,
                     normed: Vec::with_capacity(2 * layers),
@@ -206,8 +211,8 @@ impl<'a, F: Scalar> Scope<'a, F> {
     /// A LayerNorm's own gain and bias on normalised rows.
     fn scale(&self, change: &Change<F>, (gain, bias): (ParamId, ParamId), mut x: ArrayViewMut2<F>) {
         let own = |id| {
-            let of_start = self.start.get(id).iter();
-            of_start.zip(change.vectors.get(id)).map(|(&w, &c)| w + c).collect::<Vec<F>>()
+            let start_of = self.start.get(id).iter();
+            start_of.zip(change.vectors.get(id)).map(|(&w, &c)| w + c).collect::<Vec<F>>()
         };
         let (gain, bias) = (own(gain), own(bias));
         for mut row in x.rows_mut() {
@@ -261,14 +266,14 @@ impl<'a, F: Scalar> Scope<'a, F> {
 
 /// All matrices of the blocks in order.
 fn matrices(n_layer: usize) -> Vec<ParamId> {
-    let of_layer = |layer| MATRICES.iter().map(move |matrix| ParamId::Block(layer, matrix.0));
-    (0..n_layer).flat_map(of_layer).collect()
+    let layer_of = |layer| MATRICES.iter().map(move |matrix| ParamId::Block(layer, matrix.0));
+    (0..n_layer).flat_map(layer_of).collect()
 }
 
 /// What a forward pass leaves.
 pub(super) struct Forward<F> {
     tape: Tape<F>,
-    kept: Vec<Kept<F>>,
+    kept: Vec<MemberStates<F>>,
     /// Hidden states of the rows that predict a target `[reads, d]`.
     pub hidden: Array2<F>,
     /// Their logits `[reads, V]`.
@@ -276,7 +281,7 @@ pub(super) struct Forward<F> {
 }
 
 /// What the backward pass needs of the rows with one change.
-struct Kept<F> {
+struct MemberStates<F> {
     /// Number of rows, and of those that predict a target.
     all: usize,
     read: usize,
@@ -286,14 +291,14 @@ struct Kept<F> {
     inputs: Vec<Input<F>>,
 }
 
-impl<F: Scalar> Scope<'_, F> {
+impl<F: Scalar> SharedStart<'_, F> {
     /// Whether the pass goes on with the rows that are read alone.
     fn reduced(&self, layer: usize, point: HookPoint) -> bool {
         layer + 1 == self.start.config().n_layer && point >= HookPoint::Z
     }
 }
 
-impl<F> Kept<F> {
+impl<F> MemberStates<F> {
     fn rows(&self, reduced: bool) -> usize {
         if reduced { self.read } else { self.all }
     }
@@ -301,11 +306,11 @@ impl<F> Kept<F> {
 
 struct Member<'a, F> {
     change: &'a Change<F>,
-    kept: Kept<F>,
+    kept: MemberStates<F>,
 }
 
 struct ForwardHook<'s, 'a, F> {
-    scope: &'s Scope<'s, F>,
+    scope: &'s SharedStart<'s, F>,
     members: Vec<Member<'a, F>>,
 }
 
@@ -346,13 +351,13 @@ impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
 
 struct Learner<'a, F> {
     change: &'a mut Change<F>,
-    kept: Kept<F>,
+    kept: MemberStates<F>,
     /// Gradient of the output of the matrix whose input comes next.
     d_y: Option<Array2<F>>,
 }
 
 struct BackwardHook<'s, 'a, F> {
-    scope: &'s Scope<'s, F>,
+    scope: &'s SharedStart<'s, F>,
     members: Vec<Learner<'a, F>>,
 }
 

@@ -1,6 +1,6 @@
 //! Many requests at once, each edited on its own from the same weights.
 //!
-//! The slow twin is [`StudyFineTuning::fine_tune`]. What they share is the mathematics; here a request's change is never
+//! The slow twin is [`ClampedSgd::fine_tune`]. What they share is the mathematics; here a request's change is never
 //! added to the weights, so the weights are read once for all requests that are under way, and what moves for one request
 //! is as small as what it can move.
 
@@ -8,9 +8,9 @@ use locus_gpt2::internal::{nll_of_row, split_rows, split_rows_view};
 use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar};
 use rayon::prelude::*;
 
-use super::StudyFineTuning;
+use super::ClampedSgd;
 use super::matrix::Descent;
-use super::pass::{Change, Scope};
+use super::pass::{Change, SharedStart};
 use crate::editor::{Report, check_mask};
 use crate::error::Result;
 use crate::fact::TokenRequest;
@@ -21,26 +21,26 @@ const MOST_ROWS: usize = 192;
 const MOST_BYTES_OF_STEPS: usize = 300 << 20;
 
 /// An edited model that is not spelled out: the unedited weights, shared, and one request's change.
-pub struct Tuned<'a, F> {
-    scope: &'a Scope<'a, F>,
+pub struct LazyEdited<'a, F> {
+    scope: &'a SharedStart<'a, F>,
     change: &'a Change<F>,
 }
 
-impl<F: Scalar> Tuned<'_, F> {
+impl<F: Scalar> LazyEdited<'_, F> {
     /// Mean NLL per target token of each sequence, in nats, as [`PromptTargets::nll_per_token`] of the edited weights.
     ///
     /// # Panics
     /// When sequences share rows.
-    pub fn nll_per_token(&self, laid: &PromptTargets<F>) -> Vec<f64> {
-        assert!(laid.batch.starts().iter().all(|&start| start == 0), "sequences that share rows");
-        let mut logits = self.scope.forward(laid, &[(self.change, laid.n_targets.len())]).logits;
-        let rows = logits.rows_mut().into_iter().zip(&laid.targets);
+    pub fn nll_per_token(&self, packed: &PromptTargets<F>) -> Vec<f64> {
+        assert!(packed.batch.starts().iter().all(|&start| start == 0), "sequences that share rows");
+        let mut logits = self.scope.forward(packed, &[(self.change, packed.n_targets.len())]).logits;
+        let rows = logits.rows_mut().into_iter().zip(&packed.targets);
         let nll: Vec<f64> = rows
             .map(|(mut row, target)| {
                 nll_of_row(row.as_slice_mut().expect("rows are contiguous"), target.token)
             })
             .collect();
-        laid.mean_per_sequence(&nll)
+        packed.mean_per_sequence(&nll)
     }
 
     /// The edited weights.
@@ -60,8 +60,8 @@ struct Active<'a, F> {
     done: bool,
 }
 
-impl StudyFineTuning {
-    /// Edits each request on its own, starting each time from `start`, as [`StudyFineTuning::fine_tune`] does, many
+impl ClampedSgd {
+    /// Edits each request on its own, starting each time from `start`, as [`ClampedSgd::fine_tune`] does, many
     /// requests at a time. Hands each edited model to `finish` when it is done, with the request's number and report, and
     /// returns what that makes of them in the order of the requests.
     ///
@@ -75,7 +75,7 @@ impl StudyFineTuning {
         start: &Gpt2<F>,
         requests: &[TokenRequest],
         mask: Option<&ParamMask>,
-        finish: impl FnMut(usize, &Tuned<'_, F>, &Report) -> std::result::Result<T, E>,
+        finish: impl FnMut(usize, &LazyEdited<'_, F>, &Report) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
         self.fine_tune_within(MOST_BYTES_OF_STEPS, start, requests, mask, finish)
     }
@@ -87,7 +87,7 @@ impl StudyFineTuning {
         start: &Gpt2<F>,
         requests: &[TokenRequest],
         mask: Option<&ParamMask>,
-        mut finish: impl FnMut(usize, &Tuned<'_, F>, &Report) -> std::result::Result<T, E>,
+        mut finish: impl FnMut(usize, &LazyEdited<'_, F>, &Report) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
         self.check()?;
         check_mask(mask, start.config())?;
@@ -96,7 +96,7 @@ impl StudyFineTuning {
                 .map_err(crate::Error::from)?;
         }
         let descent = Descent { lr: F::from_f64(self.lr), clamp: F::from_f64(self.clamp) };
-        let scope = Scope::new(start, mask, descent);
+        let scope = SharedStart::new(start, mask, descent);
         let bytes_of_step = scope.bytes_of_step();
         let memory_is_scarce = MOST_ROWS * self.max_steps * bytes_of_step > most_bytes;
         let mut under_way: Vec<Active<F>> = Vec::new();
@@ -134,7 +134,7 @@ impl StudyFineTuning {
             }
             self.step(&scope, &mut under_way)?;
             for active in under_way.extract_if(.., |active| active.done) {
-                let tuned = Tuned { scope: &scope, change: &active.change };
+                let tuned = LazyEdited { scope: &scope, change: &active.change };
                 results[active.index] = Some(finish(active.index, &tuned, &active.report)?);
             }
         }
@@ -146,21 +146,21 @@ impl StudyFineTuning {
     fn most_steps_ahead(&self, rows: usize, others: &[(usize, usize)]) -> usize {
         let kept = |rows: usize, steps: usize| if steps <= self.max_steps { rows * steps } else { 0 };
         let at = |ahead: usize| {
-            let of_others = others.iter().map(|&(rows, steps)| kept(rows, steps + ahead));
-            kept(rows, ahead) + of_others.sum::<usize>()
+            let others_of = others.iter().map(|&(rows, steps)| kept(rows, steps + ahead));
+            kept(rows, ahead) + others_of.sum::<usize>()
         };
         (1..=self.max_steps).map(at).max().unwrap_or(0)
     }
 
     /// One step of every request under way.
-    fn step<F: Scalar>(&self, scope: &Scope<F>, under_way: &mut [Active<F>]) -> Result<()> {
+    fn step<F: Scalar>(&self, scope: &SharedStart<F>, under_way: &mut [Active<F>]) -> Result<()> {
         let pairs: Vec<_> =
             under_way.iter().map(|active| (&active.request.prompt, &active.request.target)).collect();
-        let laid = PromptTargets::new(scope.start.config(), &pairs)?;
+        let packed = PromptTargets::new(scope.start.config(), &pairs)?;
         let changes: Vec<_> = under_way.iter().map(|active| (&active.change, 1)).collect();
-        let mut forward = scope.forward(&laid, &changes);
+        let mut forward = scope.forward(&packed, &changes);
         let mut d_logits = std::mem::take(&mut forward.logits);
-        let counts = || laid.n_targets.iter().copied();
+        let counts = || packed.n_targets.iter().copied();
         let parts = split_rows(d_logits.view_mut(), counts());
         under_way.par_iter_mut().zip(parts).for_each(|(active, mut d_logits)| {
             let targets = &active.request.target;
@@ -184,7 +184,7 @@ impl StudyFineTuning {
         let hidden = std::mem::take(&mut forward.hidden);
         let mut changes: Vec<_> = under_way.iter_mut().map(|active| &mut active.change).collect();
         let d_embedded = scope.backward(forward, d_logits.view(), &mut changes);
-        let lengths: Vec<usize> = laid.batch.sequences().map(|rows| rows.len()).collect();
+        let lengths: Vec<usize> = packed.batch.sequences().map(|rows| rows.len()).collect();
         let parts = split_rows_view(hidden.view(), counts());
         let parts = parts.into_par_iter().zip(split_rows_view(d_logits.view(), counts()));
         let parts = parts.zip(split_rows_view(d_embedded.view(), lengths.into_iter()));
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn steps_ahead_are_counted_until_the_last() {
-        let editor = StudyFineTuning { max_steps: 4, ..Default::default() };
+        let editor = ClampedSgd { max_steps: 4, ..Default::default() };
         assert_eq!(editor.most_steps_ahead(3, &[]), 3 * 4);
         // After one step 5 + 2 * 4 + 3 * 2, after two 5 * 2 + 3 * 3, after three 5 * 3 + 3 * 4, after four 5 * 4.
         assert_eq!(editor.most_steps_ahead(5, &[(2, 3), (3, 1)]), 27);
@@ -220,15 +220,16 @@ mod tests {
         let start = Gpt2::<f64>::init(&Config::new(2, 2, 8, 16, 32), &mut ChaCha8Rng::seed_from_u64(1));
         let request = |i: u32| TokenRequest { prompt: vec![i, i + 3, 2 * i], target: vec![i + 9, 5] };
         let requests: Vec<TokenRequest> = (1..7).map(request).collect();
-        let editor = StudyFineTuning { lr: 0.05, clamp: 0.05, max_steps: 4, loss_stop: 0.0 };
+        let editor = ClampedSgd { lr: 0.05, clamp: 0.05, max_steps: 4, loss_stop: 0.0 };
         let descent = Descent { lr: editor.lr, clamp: editor.clamp };
-        let of_request = 4 * editor.max_steps * Scope::new(&start, None, descent).bytes_of_step();
+        let of_request = 4 * editor.max_steps * SharedStart::new(&start, None, descent).bytes_of_step();
         let edits = |most_bytes| {
             let mut order = Vec::new();
             let nll = editor.fine_tune_within(most_bytes, &start, &requests, None, |i, tuned, report| {
                 order.push((i, report.steps));
-                let laid = PromptTargets::new(start.config(), &[(&requests[i].prompt, &requests[i].target)])?;
-                Ok::<_, crate::Error>(tuned.nll_per_token(&laid)[0])
+                let packed =
+                    PromptTargets::new(start.config(), &[(&requests[i].prompt, &requests[i].target)])?;
+                Ok::<_, crate::Error>(tuned.nll_per_token(&packed)[0])
             });
             assert_eq!(order, (0..6).map(|i| (i, 4)).collect::<Vec<_>>());
             nll.unwrap()

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use locus_editors::{
-    Editor, FineTuning, KeyCovariance, KeyMoments, KeyStatistics, Lora, Memit, NullSpace, Patch, Rome,
-    StudyFineTuning, ValueSearch, regularised,
+    ClampedSgd, Editor, FineTuning, KeyCovariance, KeyMoments, KeyStatistics, Lora, Memit, NullSpace, Patch,
+    Rome, TargetOptimisation, memit_update,
 };
 use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask, PromptTargets};
 use ndarray::Array2;
@@ -24,7 +24,7 @@ fn every_editor_refuses_the_mask_of_another_model() {
     let rome = Rome { layer: 1, ..Rome::default() }.with(statistics.clone());
     let memit =
         Memit { layers: vec![1], ..Memit::default() }.with(BTreeMap::from([(1, statistics)])).unwrap();
-    let clamped = StudyFineTuning::default();
+    let clamped = ClampedSgd::default();
     let editors: [&dyn Editor<f64>; 5] = [&rome, &memit, &FineTuning::default(), &Lora::default(), &clamped];
     let mask = ParamMask::from_fn(other().config(), |_, _| false);
     let expected = "the mask belongs to a model of 4 layers, width 4 and MLP width 16; this one has 3 layers, width 8 and MLP width 32";
@@ -32,7 +32,7 @@ fn every_editor_refuses_the_mask_of_another_model() {
         let why = editor.edit(&model, &facts, Some(&mask)).unwrap_err().to_string();
         assert_eq!(why, expected, "{}", editor.name());
     }
-    let nothing = |_, _: &locus_editors::Tuned<'_, f64>, _: &_| -> Result<(), locus_editors::Error> {
+    let nothing = |_, _: &locus_editors::LazyEdited<'_, f64>, _: &_| -> Result<(), locus_editors::Error> {
         panic!("an edit was made")
     };
     let requests = [facts[0].request()];
@@ -44,17 +44,18 @@ fn every_editor_refuses_the_mask_of_another_model() {
 fn values_of_other_models_and_facts_are_refused() {
     let (model, facts) = (model(1), [fact(1, 1), fact(2, 1)]);
     let other = other();
-    let search = ValueSearch { steps: 2, ..Default::default() };
-    let foreign = search.find(&other, 1, HookPoint::MlpOut, &facts, &|| {}).unwrap();
+    let search = TargetOptimisation { steps: 2, ..Default::default() };
+    let foreign = search.optimise(&other, 1, HookPoint::MlpOut, &facts, &|| {}).unwrap();
     let statistics = covariance(&model, 1);
     let rome = Rome { layer: 1, ..Rome::default() }.with(statistics.clone());
     let why = rome.insert(&model, &foreign[0], None).unwrap_err().to_string();
-    let expected = "the value has a start, a delta and keys of widths [4, 4, 16]; the model has [8, 8, 32]";
+    let expected =
+        "the target vector has a start, a delta and keys of widths [4, 4, 16]; the model has [8, 8, 32]";
     assert_eq!(why, expected);
     let memit =
         Memit { layers: vec![1], ..Memit::default() }.with(BTreeMap::from([(1, statistics)])).unwrap();
     assert_eq!(memit.insert(&model, &facts, &foreign, None).unwrap_err().to_string(), expected);
-    let found = memit.values(&model, &facts).unwrap();
+    let found = memit.target_vectors(&model, &facts).unwrap();
     let why = memit.insert(&model, &facts, &found[..1], None).unwrap_err().to_string();
     assert_eq!(why, "there are 1 values for 2 facts; expected one for each");
     let mut of_other = KeyStatistics::empty(&other, &[1]).unwrap();
@@ -105,20 +106,20 @@ fn a_covariance_solves_for_keys_of_its_width() {
 #[test]
 #[should_panic(expected = "left: 4\n right: 5")]
 fn updates_are_for_keys_of_the_covariance() {
-    let _ = regularised(&KeyCovariance::identity(5), Array2::ones((4, 1)).view(), 1.0);
+    let _ = memit_update(&KeyCovariance::identity(5), Array2::ones((4, 1)).view(), 1.0);
 }
 
 #[test]
 #[should_panic(expected = "left: 4\n right: 5")]
 fn projections_are_of_keys_of_the_space() {
-    NullSpace::of(Array2::eye(5).view(), 2.0).unwrap().project(Array2::ones((4, 1)).view());
+    NullSpace::new(Array2::eye(5).view(), 2.0).unwrap().project(Array2::ones((4, 1)).view());
 }
 
 #[test]
 #[should_panic(expected = "left: (5, 4)\n right: (5, 5)")]
 fn earlier_keys_are_of_the_space() {
-    let space = NullSpace::of(Array2::eye(5).view(), 2.0).unwrap();
-    let _ = space.insert(Array2::ones((5, 1)).view(), Array2::ones((4, 1)).view(), 1.0);
+    let space = NullSpace::new(Array2::eye(5).view(), 2.0).unwrap();
+    let _ = space.alphaedit_update(Array2::ones((5, 1)).view(), Array2::ones((4, 1)).view(), 1.0);
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn lazy_edits_do_not_score_sequences_that_share_rows() {
     let shared =
         PromptTargets::prefix_sharing(model.config(), &[(vec![1, 2], vec![3]), (vec![1, 2], vec![4])]);
     let requests = [fact(1, 0).request()];
-    let _ = StudyFineTuning::default().fine_tune_each(&model, &requests, None, |_, edited, _| {
+    let _ = ClampedSgd::default().fine_tune_each(&model, &requests, None, |_, edited, _| {
         Ok::<_, locus_editors::Error>(edited.nll_per_token(shared.as_ref().unwrap()))
     });
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use locus_editors::{
-    Editor, Fact, FineTuning, KeyCovariance, KeyMoments, KeyStatistics, Lora, Memit, PREFIXES, Rome, Row,
-    StudyFineTuning, Variant,
+    ClampedSgd, Editor, Fact, FineTuning, KeyCovariance, KeyMoments, KeyStatistics, Lora, Memit, PREFIXES,
+    Rome, Variant,
 };
 use locus_gpt2::{Checkpoint, Config, Scalar};
 use serde::Serialize;
@@ -68,7 +68,7 @@ pub struct EditorArgs {
 
 /// An editor's constants, read and checked.
 pub enum Chosen {
-    StudyFt(StudyFineTuning),
+    StudyFt(ClampedSgd),
     Ft(FineTuning),
     Lora(Lora),
     Rome(Rome, Option<Vec<String>>),
@@ -104,7 +104,7 @@ impl EditorArgs {
         let place = || self.config.as_deref().map_or_else(String::new, |path| path.display().to_string());
         let chosen = match self.editor {
             EditorName::StudyFt => {
-                let constants: StudyFineTuning = self.parse()?.unwrap_or_default();
+                let constants: ClampedSgd = self.parse()?.unwrap_or_default();
                 constants.check().map(|()| Chosen::StudyFt(constants)).map_err(anyhow::Error::from)
             }
             EditorName::Ft => ft(FineTuning::unconstrained),
@@ -296,12 +296,7 @@ impl Chosen {
         seed: u64,
     ) -> Result<Vec<Fact>> {
         let (Chosen::Rome(_, given) | Chosen::Memit(_, given)) = self else {
-            let bare = |request: &PreparedRequest| {
-                let request = request.token_request();
-                let row = Row { lookup: request.prompt.len() - 1, tokens: request.prompt };
-                Fact { rows: vec![row.clone()], essence: row, target: request.target }
-            };
-            return Ok(prepared.iter().map(bare).collect());
+            return Ok(prepared.iter().map(|request| Fact::bare(request.token_request())).collect());
         };
         let mut list = given.clone().map_or_else(|| prefixes(checkpoint, seed), Ok)?;
         if matches!(self, Chosen::Memit(..)) && given.is_none() {

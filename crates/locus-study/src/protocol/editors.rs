@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use locus_data::EditRequest;
 use locus_data::seed::stream;
 use locus_editors::{
-    Editor, Error, Fact, FineTuning, KeyCovariance, KeyStatistics, Memit, MemitEditor, PREFIXES, Patch, Rome,
-    RomeEditor, StudyFineTuning, Value, sample_prefixes,
+    ClampedSgd, Editor, Error, Fact, FineTuning, KeyCovariance, KeyStatistics, Memit, MemitEditor, PREFIXES,
+    Patch, Rome, RomeEditor, TargetVector, sample_prefixes,
 };
 use locus_gpt2::{Checkpoint, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer};
 use rayon::prelude::*;
@@ -59,7 +59,7 @@ impl Prepared {
             request;
         let fact = Fact::from_text(tokenizer, prompt, subject, target_new, prefixes).with_context(at)?;
         let others = paraphrase_prompts.iter().chain(neighborhood_prompts);
-        let mut prompts = vec![fact.rows[0].tokens.clone()];
+        let mut prompts = vec![fact.contexts[0].tokens.clone()];
         for text in others {
             prompts.push(tokenizer.encode_some("prompt", text).with_context(at)?);
         }
@@ -100,16 +100,18 @@ pub struct Ready<F> {
     name: String,
     writer: Writer<F>,
     facts: Vec<Fact>,
-    values: OnceLock<Vec<Value<F>>>,
+    values: OnceLock<Vec<TargetVector<F>>>,
 }
 
 impl<F: Scalar> Ready<F> {
-    fn values(&self, model: &Gpt2<F>) -> Result<&[Value<F>]> {
+    fn values(&self, model: &Gpt2<F>) -> Result<&[TargetVector<F>]> {
         if self.values.get().is_none() {
             let values = match &self.writer {
                 Writer::Tuning(_) => Vec::new(),
-                Writer::Rome(rome) => rome.values(model, &self.facts)?,
-                Writer::Memit(memit) | Writer::MemitAtOnce(memit) => memit.values(model, &self.facts)?,
+                Writer::Rome(rome) => rome.target_vectors(model, &self.facts)?,
+                Writer::Memit(memit) | Writer::MemitAtOnce(memit) => {
+                    memit.target_vectors(model, &self.facts)?
+                }
             };
             // The same values, should another thread have been first.
             let _ = self.values.set(values);
@@ -205,7 +207,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         let facts = |rows: usize| {
             let fact = |request: &Prepared| {
                 let mut fact = request.fact.clone();
-                fact.rows.truncate(rows);
+                fact.contexts.truncate(rows);
                 fact
             };
             self.requests.iter().map(fact).collect()
@@ -213,9 +215,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         let memit = || self.memit.clone().with(self.covariances.clone());
         // MEMIT's code uses fewer prefixes than ROME's.
         let (writer, facts) = match name {
-            "study-ft" => {
-                (Writer::Tuning(Box::new(StudyFineTuning::default()) as Box<dyn Editor<F>>), facts(1))
-            }
+            "study-ft" => (Writer::Tuning(Box::new(ClampedSgd::default()) as Box<dyn Editor<F>>), facts(1)),
             "ft-m" => (Writer::Tuning(Box::new(FineTuning::default())), facts(1)),
             "r-rome" => {
                 let rome = self.rome.with(self.covariances[&self.rome.layer].clone());

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use locus_circuits::{MANY_PARAMETERS, Pair, Tracing};
 use locus_data::StudyData;
 use locus_data::seed::stream;
-use locus_editors::StudyFineTuning;
+use locus_editors::ClampedSgd;
 use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -70,8 +70,7 @@ pub fn run<F: Scalar>(
     let stage = progress.stage("edits", scopes.len());
     let edits: Vec<Vec<EditOutcome>> = each(model.config(), scopes, |scope| {
         let key = format!("edit-{}", scope.key());
-        let outcomes =
-            store.unit(&key, || edit_all(model, &requests, &scope, &StudyFineTuning::default()))?;
+        let outcomes = store.unit(&key, || edit_all(model, &requests, &scope, &ClampedSgd::default()))?;
         stage.inc();
         Ok(outcomes)
     })?;

@@ -3,20 +3,20 @@
 //! For a fact with rows `j` (the prompt, bare and prefixed) and target tokens `t`, find the `delta [d]` that minimises
 //!
 //! ```text
-//! mean_j mean_t -ln p(t | row j, delta) + kl_factor KL(p(. | essence, delta) || p(. | essence))
+//! mean_j mean_t -ln p(t | row j, delta) + kl_factor KL(p(. | kl_prompt, delta) || p(. | essence))
 //!     + weight_decay |delta| / |start|^2
 //! ```
 //!
-//! when it is added to the residual stream leaving `layer` at each row's own lookup (for a state of the MLP: added to
+//! when it is added to the residual stream leaving `layer` at each row's own subject_last (for a state of the MLP: added to
 //! what the MLP writes, which is the same). `start [d]` is the state of the bare row; the divergence is taken at the
-//! essence's lookup, where the released code takes it, not at its end, where the paper says. Adam; no step once the loss
+//! essence's subject_last, where the released code takes it, not at its end, where the paper says. Adam; no step once the loss
 //! is below `loss_stop` and none after the last evaluation; after a step `delta` is pulled back to `clamp |start|`.
 //!
 //! Source: Meng et al. 2022 (arXiv 2202.05262, eq. 4) and 2023 (arXiv 2210.07229, eq. 16), in the form of their code.
-//! What they recompute in every step is run once here: everything before the lookups in every layer, and every layer up
+//! What they recompute in every step is run once here: everything before the subject_lasts in every layer, and every layer up
 //! to the edited one. Steps run the rest alone, and logits are made only where they are read.
 //!
-//! Letters: `d` width, `m` rows at or after a lookup, `V` vocabulary.
+//! Letters: `d` width, `m` rows at or after a subject_last, `V` vocabulary.
 
 use std::ops::Range;
 
@@ -44,7 +44,7 @@ const FACTS_AT_ONCE: usize = 4;
 /// | `loss_stop` | 0.05 | at least 0 | loss below which the search ends |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ValueSearch {
+pub struct TargetOptimisation {
     /// Learning rate of Adam.
     pub lr: f64,
     /// Most evaluations.
@@ -59,13 +59,20 @@ pub struct ValueSearch {
     pub loss_stop: f64,
 }
 
-impl Default for ValueSearch {
+impl Default for TargetOptimisation {
     fn default() -> Self {
-        ValueSearch { lr: 0.5, steps: 20, weight_decay: 0.5, kl_factor: 0.0625, clamp: 4.0, loss_stop: 0.05 }
+        TargetOptimisation {
+            lr: 0.5,
+            steps: 20,
+            weight_decay: 0.5,
+            kl_factor: 0.0625,
+            clamp: 4.0,
+            loss_stop: 0.05,
+        }
     }
 }
 
-impl ValueSearch {
+impl TargetOptimisation {
     pub(crate) fn check(&self, editor: &'static str) -> Result<()> {
         let wrong = |name, value, expected| Err(Error::Parameter { editor, name, value, expected });
         for (name, value) in [("lr", self.lr), ("clamp", self.clamp)] {
@@ -93,19 +100,19 @@ impl ValueSearch {
     ///
     /// # Errors
     /// When a fact does not fit the model.
-    pub fn find<F: Scalar>(
+    pub fn optimise<F: Scalar>(
         &self,
         model: &Gpt2<F>,
         layer: usize,
         point: HookPoint,
         facts: &[Fact],
         progress: &(dyn Fn() + Sync),
-    ) -> Result<Vec<Value<F>>> {
+    ) -> Result<Vec<TargetVector<F>>> {
         facts.iter().try_for_each(|fact| fact.check(model.config()))?;
-        let groups: Vec<Vec<Value<F>>> = facts
+        let groups: Vec<Vec<TargetVector<F>>> = facts
             .par_chunks(FACTS_AT_ONCE)
             .map(|facts| {
-                let values = Search::new(model, layer, point, facts)?.run(self);
+                let values = Optimisation::new(model, layer, point, facts)?.run(self);
                 facts.iter().for_each(|_| progress());
                 Ok(values)
             })
@@ -116,8 +123,8 @@ impl ValueSearch {
 
 /// The outcome of a search.
 #[derive(Clone, Debug)]
-pub struct Value<F> {
-    /// Keys that the MLP of the layer sees at the lookups of the fact's rows, `[rows, f]`.
+pub struct TargetVector<F> {
+    /// Keys that the MLP of the layer sees at the subject_lasts of the fact's rows, `[rows, f]`.
     pub keys: Array2<F>,
     /// State of the bare row before the edit, `[d]`.
     pub start: Vec<F>,
@@ -129,7 +136,7 @@ pub struct Value<F> {
     pub nlls: Vec<f64>,
 }
 
-impl<F: Scalar> Value<F> {
+impl<F: Scalar> TargetVector<F> {
     /// That it was found for a model of this shape.
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
         let found = [self.start.len(), self.delta.len(), self.keys.ncols()];
@@ -138,7 +145,7 @@ impl<F: Scalar> Value<F> {
             return Ok(());
         }
         Err(Error::Request(format!(
-            "the value has a start, a delta and keys of widths {found:?}; the model has {expected:?}"
+            "the target vector has a start, a delta and keys of widths {found:?}; the model has {expected:?}"
         )))
     }
 }
@@ -148,15 +155,15 @@ impl<F: Scalar> Value<F> {
 enum Read {
     /// A target token, with the weight of its NLL.
     Target { token: u32, weight: f64 },
-    /// The essence, whose distribution should not move.
+    /// The kl_prompt, whose distribution should not move.
     Essence,
 }
 
 /// Everything that does not change while `delta` does.
-struct Search<'a, F> {
+struct Optimisation<'a, F> {
     model: &'a Gpt2<F>,
     layer: usize,
-    /// Rows at or after each sequence's lookup: every fact's prompts with their target, then its essence.
+    /// Rows at or after each sequence's subject_last: every fact's prompts with their target, then its essence.
     batch: Batch<F>,
     /// The residual stream leaving `layer`, `[m, d]`.
     resid: Array2<F>,
@@ -167,7 +174,7 @@ struct Search<'a, F> {
 
 struct Located<F> {
     /// First rows of its sequences.
-    lookups: Vec<usize>,
+    subject_lasts: Vec<usize>,
     /// What its part of the rows that are read is read for, and where that part begins.
     reads: Vec<Read>,
     first_read: usize,
@@ -177,21 +184,21 @@ struct Located<F> {
     start: Vec<F>,
 }
 
-impl<'a, F: Scalar> Search<'a, F> {
+impl<'a, F: Scalar> Optimisation<'a, F> {
     fn new(model: &'a Gpt2<F>, layer: usize, point: HookPoint, facts: &[Fact]) -> Result<Self> {
         let mut sequences: Vec<Vec<u32>> = Vec::new();
         let mut starts = Vec::new();
-        let mut of_fact: Vec<Range<usize>> = Vec::new();
+        let mut fact_of: Vec<Range<usize>> = Vec::new();
         for fact in facts {
             let first = sequences.len();
-            for row in &fact.rows {
+            for row in &fact.contexts {
                 sequences.push([&row.tokens, &fact.target[..fact.target.len() - 1]].concat());
-                starts.push(row.lookup);
+                starts.push(row.subject_last);
             }
-            // Nothing reads what follows the essence's lookup.
-            sequences.push(fact.essence.tokens[..=fact.essence.lookup].to_vec());
-            starts.push(fact.essence.lookup);
-            of_fact.push(first..sequences.len());
+            // Nothing reads what follows the essence's subject_last.
+            sequences.push(fact.kl_prompt.tokens[..=fact.kl_prompt.subject_last].to_vec());
+            starts.push(fact.kl_prompt.subject_last);
+            fact_of.push(first..sequences.len());
         }
         let batch = model.suffixes(&sequences, &starts)?;
         let rows: Vec<Range<usize>> = batch.sequences().collect();
@@ -211,11 +218,12 @@ impl<'a, F: Scalar> Search<'a, F> {
         let mut read_rows = Vec::new();
         let located = facts
             .iter()
-            .zip(of_fact)
+            .zip(fact_of)
             .map(|(fact, sequences)| {
                 let n = fact.target.len();
-                let weight = 1.0 / (fact.rows.len() * n) as f64;
-                let lookups: Vec<usize> = sequences.clone().map(|sequence| rows[sequence].start).collect();
+                let weight = 1.0 / (fact.contexts.len() * n) as f64;
+                let subject_lasts: Vec<usize> =
+                    sequences.clone().map(|sequence| rows[sequence].start).collect();
                 let mut reads = Vec::new();
                 let first_read = read_rows.len();
                 for sequence in sequences.start..sequences.end - 1 {
@@ -223,29 +231,29 @@ impl<'a, F: Scalar> Search<'a, F> {
                     read_rows.extend(rows[sequence].end - n..rows[sequence].end);
                     reads.extend(fact.target.iter().map(|&token| Read::Target { token, weight }));
                 }
-                read_rows.push(*lookups.last().expect("a fact has an essence"));
+                read_rows.push(*subject_lasts.last().expect("a fact has an essence"));
                 reads.push(Read::Essence);
                 Located {
                     before: Vec::new(),
-                    keys: keys.select(Axis(0), &lookups[..lookups.len() - 1]),
-                    start: start.row(lookups[0]).to_vec(),
-                    lookups,
+                    keys: keys.select(Axis(0), &subject_lasts[..subject_lasts.len() - 1]),
+                    start: start.row(subject_lasts[0]).to_vec(),
+                    subject_lasts,
                     reads,
                     first_read,
                 }
             })
             .collect();
-        Ok(Search { model, layer, batch, resid, rows: read_rows, facts: located })
+        Ok(Optimisation { model, layer, batch, resid, rows: read_rows, facts: located })
     }
 
-    fn run(mut self, constants: &ValueSearch) -> Vec<Value<F>> {
+    fn run(mut self, constants: &TargetOptimisation) -> Vec<TargetVector<F>> {
         let d = self.model.config().n_embd;
         let adam = AdamW { weight_decay: 0.0, ..AdamW::new(constants.lr) };
         let mut moments: Vec<Moments<F>> = self.facts.iter().map(|_| Moments::zeros(d)).collect();
-        let mut values: Vec<Value<F>> = self
+        let mut values: Vec<TargetVector<F>> = self
             .facts
             .iter()
-            .map(|fact| Value {
+            .map(|fact| TargetVector {
                 keys: fact.keys.clone(),
                 start: fact.start.clone(),
                 delta: vec![F::zero(); d],
@@ -257,7 +265,7 @@ impl<'a, F: Scalar> Search<'a, F> {
         for step in 1..=constants.steps {
             let mut resid = self.resid.clone();
             for (fact, value) in self.facts.iter().zip(&values) {
-                for &row in &fact.lookups {
+                for &row in &fact.subject_lasts {
                     let mut row = resid.row_mut(row);
                     axpy(F::one(), &value.delta, row.as_slice_mut().expect("rows are contiguous"));
                 }
@@ -280,9 +288,9 @@ impl<'a, F: Scalar> Search<'a, F> {
             let mut none = ParamSet::zeros(self.model.config(), []);
             let d_resid = self.model.backward(&tape, d_hidden.view(), &mut none, &mut ());
             for &i in &open {
-                let Value { start, delta, .. } = &mut values[i];
+                let TargetVector { start, delta, .. } = &mut values[i];
                 let mut gradient = vec![F::zero(); d];
-                for &row in &self.facts[i].lookups {
+                for &row in &self.facts[i].subject_lasts {
                     let row = d_resid.row(row);
                     axpy(F::one(), row.to_slice().expect("rows are contiguous"), &mut gradient);
                 }
@@ -313,7 +321,7 @@ impl<'a, F: Scalar> Search<'a, F> {
     fn losses(
         &mut self,
         fact: usize,
-        constants: &ValueSearch,
+        constants: &TargetOptimisation,
         hidden: &Array2<F>,
         d_hidden: &mut Array2<F>,
     ) -> (f64, f64) {
