@@ -9,7 +9,7 @@ use locus_circuits::{
     Attribution, BinaryConcrete, KnownFact, Metric, Objective, Pair, ReadOut, Reference, Rule, Tracing,
     attribute_edges, trace_fact,
 };
-use locus_editors::{ClampedSgd, Context, Editor, Fact, KeyCovariance, Memit, Rome, TokenRequest};
+use locus_editors::{ClampedSgd, Context, Editor, Fact, Hparams, KeyCovariance, Rome, TokenRequest};
 use locus_gpt2::{Batch, Config, Gpt2, ParamId, ParamMask, ParamSet, ScoreHead, gemm};
 use ndarray::Array2;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -114,10 +114,11 @@ fn editors(c: &mut Criterion) {
         .collect();
     let covariance =
         Arc::new(KeyCovariance::new(Array2::eye(config.d_mlp()), 1e-3).expect("is the identity"));
-    let rome = Rome { max_update: f64::INFINITY, ..Rome::for_model(config) }.with(covariance.clone());
+    let hparams = Hparams::for_model(config, None).expect("GPT-2 small is built in");
+    let rome = Rome { max_update: f64::INFINITY, ..hparams.rome }.with(covariance.clone());
     c.bench_function("one ROME edit", |b| b.iter(|| rome.edit(&model, &facts[..1], None).expect("fits")));
     let layers: BTreeMap<_, _> = (0..config.n_layer).map(|layer| (layer, covariance.clone())).collect();
-    let memit = Memit::for_model(config).with(layers).expect("every layer has statistics");
+    let memit = hparams.memit.with(layers).expect("every layer has statistics");
     c.bench_function("MEMIT of 8 facts", |b| b.iter(|| memit.edit(&model, &facts, None).expect("fit")));
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use locus_circuits::{
     Attribution, BinaryConcrete, Metric, Objective, Pair, ReadOut, Reference, Rule, attribute_edges,
 };
-use locus_editors::{ClampedSgd, Context, Editor, Fact, KeyCovariance, Rome, TokenRequest};
+use locus_editors::{ClampedSgd, Context, Editor, Fact, Hparams, KeyCovariance, TokenRequest};
 use locus_gpt2::{Batch, Config, Gpt2, ParamId, ParamMask, ParamSet, PromptTargets, ScoreHead, Target, gemm};
 use ndarray::Array2;
 use rand::RngExt;
@@ -171,7 +171,7 @@ fn covariance_of(config: &Config) -> Arc<KeyCovariance> {
 }
 
 fn rome(model: &Gpt2<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) -> f64 {
-    let mut constants = Rome::for_model(model.config());
+    let mut constants = Hparams::for_model(model.config(), None).expect("GPT-2 small is built in").rome;
     constants.optimisation.loss_stop = 0.0;
     constants.max_update = f64::INFINITY;
     let edit =

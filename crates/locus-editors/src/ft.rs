@@ -45,7 +45,7 @@ pub enum ScoredAt {
 /// | `lr` | 5e-4 | above 0 | learning rate of Adam |
 /// | `steps` | 25 | at least 1 | most passes over the facts |
 /// | `loss_stop` | 0.01 | at least 0 | loss below which a batch is left alone |
-/// | `clamp` | by editor and model | above 0 | largest change of an entry |
+/// | `clamp` | by model for `ft-l`, else none | above 0 | largest change of an entry |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FineTuning {
@@ -64,30 +64,13 @@ pub struct FineTuning {
 }
 
 impl Default for FineTuning {
-    /// `ft-m` at the first layer.
+    /// `ft-m` at the first layer; [`Hparams`](crate::Hparams) has the others.
     fn default() -> Self {
         FineTuning { layer: 0, scored: ScoredAt::InPlace, lr: 5e-4, steps: 25, loss_stop: 1e-2, clamp: None }
     }
 }
 
 impl FineTuning {
-    /// `ft`: layer 1 for GPT-2 XL as published, the first one otherwise.
-    pub fn unconstrained(config: &Config) -> Self {
-        let layer = usize::from(config.n_layer == 48);
-        FineTuning { layer, scored: ScoredAt::AfterPrompt, ..Default::default() }
-    }
-
-    /// `ft-l`: bounds as published for medium, large and XL; small and others in the same progression.
-    pub fn constrained(config: &Config) -> Self {
-        let clamp = match config.n_layer {
-            24 => 2e-3,
-            36 => 1e-3,
-            48 => 5e-4,
-            _ => 4e-3,
-        };
-        FineTuning { scored: ScoredAt::AfterPrompt, clamp: Some(clamp), ..Default::default() }
-    }
-
     /// Checks every constant against the model.
     ///
     /// # Errors

@@ -35,8 +35,8 @@ use crate::statistics::KeyCovariance;
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `layers` | by the model | ascending layers of it | the MLPs that are edited |
-/// | `lambda` | by the model | at least 0 | how many usual keys a new one weighs as much as |
+/// | `layers` | 3, 4, 5 | ascending layers of it | the MLPs that are edited |
+/// | `lambda` | 2000 | at least 0 | how many usual keys a new one weighs as much as |
 /// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
 /// | `null_space` | none | above 0 | AlphaEdit: eigenvalue of `C` from which a direction counts as used |
 /// | `l2` | 10 | at least 0 | AlphaEdit's damping |
@@ -59,7 +59,7 @@ pub struct Memit {
 }
 
 impl Default for Memit {
-    /// For GPT-2 small; no constants for it were published.
+    /// For GPT-2 small; [`Hparams`](crate::Hparams) has those of other models.
     fn default() -> Self {
         Memit {
             layers: vec![3, 4, 5],
@@ -73,20 +73,6 @@ impl Default for Memit {
 }
 
 impl Memit {
-    /// Constants by the number of layers: published for GPT-2 XL, at the same depths for the other sizes; for the
-    /// organism's four layers the first one.
-    pub fn for_model(config: &Config) -> Self {
-        let (layers, lambda) = match config.n_layer {
-            4 => (vec![0], 10.0),
-            12 => (vec![3, 4, 5], 2000.0),
-            24 => ((5..=9).collect(), 5000.0),
-            36 => ((8..=12).collect(), 10_000.0),
-            48 => ((13..=17).collect(), 20_000.0),
-            layers => ((0..=layers / 3).collect(), 100.0),
-        };
-        Memit { layers, lambda, ..Default::default() }
-    }
-
     /// Checks every constant against the model.
     ///
     /// # Errors
@@ -180,7 +166,7 @@ impl MemitEditor {
         if targets.len() != facts.len() {
             let (has, wants) = (targets.len(), facts.len());
             return Err(Error::Request(format!(
-                "there are {has} targets for {wants} facts; expected one for each"
+                "there are {has} target vectors for {wants} facts; expected one for each"
             )));
         }
         targets.iter().try_for_each(|target| target.check(config))?;

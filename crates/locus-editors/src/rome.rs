@@ -59,7 +59,7 @@ impl Variant {
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `layer` | by the model | a layer of it | the MLP that is edited, counted from 0 |
+/// | `layer` | 5 | a layer of it | the MLP that is edited, counted from 0 |
 /// | `variant` | `r-rome` | | which keys are used where |
 /// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
 /// | `max_update` | 4 | above 0 | largest Frobenius norm of the change, in norms of `W` |
@@ -80,7 +80,7 @@ pub struct Rome {
 }
 
 impl Default for Rome {
-    /// For GPT-2 small.
+    /// For GPT-2 small; [`Hparams`](crate::Hparams) has those of other models.
     fn default() -> Self {
         Rome {
             layer: 5,
@@ -93,22 +93,6 @@ impl Default for Rome {
 }
 
 impl Rome {
-    /// Constants by the number of layers: published for the four sizes of GPT-2 (small: the layer and clamp that EasyEdit
-    /// ships, with `C`); for the organism's four layers the first one and smaller steps, which go less far than needed
-    /// less often; for other depths the layer at a third.
-    pub fn for_model(config: &Config) -> Self {
-        let target = TargetOptimisation::default();
-        let (layer, target) = match config.n_layer {
-            4 => (0, TargetOptimisation { lr: 0.05, steps: 150, loss_stop: 0.1, ..target }),
-            12 => (5, target),
-            24 => (8, TargetOptimisation { clamp: 3.0, ..target }),
-            36 => (12, target),
-            48 => (17, target),
-            layers => (layers / 3, target),
-        };
-        Rome { layer, optimisation: target, ..Default::default() }
-    }
-
     /// Checks every constant against the model.
     ///
     /// # Errors

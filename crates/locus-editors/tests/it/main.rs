@@ -1,6 +1,7 @@
 //! Editors on small random models in f64: invariants, limits, golden values, files.
 
 mod golden;
+mod hparams;
 mod insertion;
 mod patches;
 mod rome;

@@ -57,7 +57,7 @@ fn values_of_other_models_and_facts_are_refused() {
     assert_eq!(memit.insert(&model, &facts, &foreign, None).unwrap_err().to_string(), expected);
     let found = memit.target_vectors(&model, &facts).unwrap();
     let why = memit.insert(&model, &facts, &found[..1], None).unwrap_err().to_string();
-    assert_eq!(why, "there are 1 values for 2 facts; expected one for each");
+    assert_eq!(why, "there are 1 target vectors for 2 facts; expected one for each");
     let mut of_other = KeyStatistics::empty(&other, &[1]).unwrap();
     let why = of_other.collect(&model, &text(1, 2), &mut |_| true).unwrap_err().to_string();
     assert_eq!(why, "key statistics: are of 16 neurons; the model's MLPs have 32");

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use locus_editors::{
-    ClampedSgd, Editor, Fact, FineTuning, KeyCovariance, KeyMoments, KeyStatistics, Lora, Memit, PREFIXES,
-    Rome, Variant,
+    ClampedSgd, Editor, Error, Fact, FineTuning, Hparams, KeyCovariance, KeyMoments, KeyStatistics, Lora,
+    Memit, PREFIXES, Rome, Variant, renamed,
 };
 use locus_gpt2::{Checkpoint, Config, Scalar};
 use serde::Serialize;
@@ -81,7 +81,8 @@ impl EditorArgs {
         let config = || -> Result<Config> { Ok(Config::read(&global.model_folder()?.join("config.json"))?) };
         let rome = |variant| -> Result<Chosen> {
             let config = config()?;
-            let (constants, prefixes) = self.located(Rome { variant, ..Rome::for_model(&config) })?;
+            let hparams = self.hparams(&config, global)?;
+            let (constants, prefixes) = self.located(Rome { variant, ..hparams.rome })?;
             if constants.variant != variant {
                 let (given, named) = (constants.variant.name(), variant.name());
                 return Err(Unusable(format!("the constants are for {given}; --editor is {named}")).into());
@@ -91,13 +92,14 @@ impl EditorArgs {
         };
         let memit = |null_space| -> Result<Chosen> {
             let config = config()?;
-            let (constants, prefixes) = self.located(Memit { null_space, ..Memit::for_model(&config) })?;
+            let hparams = self.hparams(&config, global)?;
+            let (constants, prefixes) = self.located(Memit { null_space, ..hparams.memit })?;
             constants.check(&config)?;
             Ok(Chosen::Memit(constants, prefixes))
         };
-        let ft = |default: fn(&Config) -> FineTuning| -> Result<Chosen> {
+        let ft = |of: fn(Hparams) -> FineTuning| -> Result<Chosen> {
             let config = config()?;
-            let constants = self.constants(default(&config))?;
+            let constants = self.constants(of(self.hparams(&config, global)?))?;
             constants.check(&config)?;
             Ok(Chosen::Ft(constants))
         };
@@ -107,9 +109,9 @@ impl EditorArgs {
                 let constants: ClampedSgd = self.parse()?.unwrap_or_default();
                 constants.check().map(|()| Chosen::StudyFt(constants)).map_err(anyhow::Error::from)
             }
-            EditorName::Ft => ft(FineTuning::unconstrained),
-            EditorName::FtL => ft(FineTuning::constrained),
-            EditorName::FtM => ft(|_| FineTuning::default()),
+            EditorName::Ft => ft(|hparams| hparams.ft),
+            EditorName::FtL => ft(|hparams| hparams.ft_l),
+            EditorName::FtM => ft(|hparams| hparams.ft_m),
             EditorName::Lora => {
                 let constants = self.constants(Lora { seed: global.seed, ..Lora::default() })?;
                 Ok(Chosen::Lora(constants))
@@ -121,6 +123,16 @@ impl EditorArgs {
             EditorName::AlphaEdit => memit(Some(ALPHA_EDIT_THRESHOLD)),
         };
         if self.config.is_some() { chosen.with_context(place) } else { chosen }
+    }
+
+    /// The model's hyper-parameters. Where none are known `--config` must name the layers.
+    fn hparams(&self, config: &Config, global: &Global) -> Result<Hparams> {
+        let given = self.given()?;
+        let named = given.get("layer").or(given.get("layers")).is_some();
+        match Hparams::for_model(config, Some(&global.model_folder()?)) {
+            Err(Error::UnknownModel { .. }) if named => Ok(Hparams::default()),
+            found => Ok(found?),
+        }
     }
 
     /// `default` with what `--config` says laid over it.
@@ -147,8 +159,11 @@ impl EditorArgs {
 
     fn given(&self) -> Result<Value> {
         let given = self.parse()?.unwrap_or_else(|| Value::Object(Default::default()));
-        if !given.is_object() {
+        let Some(names) = given.as_object() else {
             return Err(self.wrong("expected a table of constants"));
+        };
+        if let Some(why) = renamed(names.keys()) {
+            return Err(self.wrong(&why));
         }
         // JSON has no NaN: that is what a TOML one has become.
         match has_null(&given) {

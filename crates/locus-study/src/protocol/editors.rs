@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use locus_data::EditRequest;
 use locus_data::seed::stream;
 use locus_editors::{
-    ClampedSgd, Editor, Error, Fact, FineTuning, KeyCovariance, KeyStatistics, Memit, MemitEditor, PREFIXES,
-    Patch, Rome, RomeEditor, TargetVector, sample_prefixes,
+    ClampedSgd, Editor, Error, Fact, FineTuning, Hparams, KeyCovariance, KeyStatistics, Memit, MemitEditor,
+    PREFIXES, Patch, Rome, RomeEditor, TargetVector, sample_prefixes,
 };
 use locus_gpt2::{Checkpoint, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer};
 use rayon::prelude::*;
@@ -138,6 +138,7 @@ pub struct Comparison<'a, F> {
     covariances: BTreeMap<usize, Arc<KeyCovariance>>,
     rome: Rome,
     memit: Memit,
+    ft_m: FineTuning,
     /// Text on which drift is measured, and its NLL per token before.
     neutral: PromptTargets<F>,
     neutral_before: f64,
@@ -153,6 +154,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         requests: &[EditRequest],
         text: &str,
         neutral: &str,
+        hparams: &Hparams,
         seed: u64,
     ) -> Result<Self> {
         let Checkpoint { model, tokenizer } = checkpoint;
@@ -167,7 +169,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             neutral.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
         anyhow::ensure!(!neutral.is_empty(), "the neutral text has no line of two tokens or more");
         let neutral = PromptTargets::prefix_sharing(model.config(), &neutral)?;
-        let (rome, memit) = (Rome::for_model(model.config()), Memit::for_model(model.config()));
+        let (rome, memit, ft_m) = (hparams.rome, hparams.memit.clone(), hparams.ft_m);
         let mut layers = memit.layers.clone();
         layers.push(rome.layer);
         layers.sort_unstable();
@@ -180,7 +182,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .map(|(&layer, moments)| Ok((layer, Arc::new(KeyCovariance::new(moments.mean(), rome.ridge)?))))
             .collect::<Result<_>>()?;
         let neutral_before = mean_nll(model, &neutral);
-        Ok(Comparison { model, requests, covariances, rome, memit, neutral, neutral_before })
+        Ok(Comparison { model, requests, covariances, rome, memit, ft_m, neutral, neutral_before })
     }
 
     /// Names of the editors, in the order of the table.
@@ -216,7 +218,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         // MEMIT's code uses fewer prefixes than ROME's.
         let (writer, facts) = match name {
             "study-ft" => (Writer::Tuning(Box::new(ClampedSgd::default()) as Box<dyn Editor<F>>), facts(1)),
-            "ft-m" => (Writer::Tuning(Box::new(FineTuning::default())), facts(1)),
+            "ft-m" => (Writer::Tuning(Box::new(self.ft_m)), facts(1)),
             "r-rome" => {
                 let rome = self.rome.with(self.covariances[&self.rome.layer].clone());
                 (Writer::Rome(rome), facts(usize::MAX))

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use locus_circuits::{MANY_PARAMETERS, Pair, Tracing};
 use locus_data::StudyData;
 use locus_data::seed::stream;
-use locus_editors::ClampedSgd;
+use locus_editors::{ClampedSgd, Hparams};
 use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -140,7 +140,10 @@ fn compare_editors<F: Scalar>(
     };
     let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
     let text = settings.text.as_deref().unwrap_or(neutral);
-    let comparison = Comparison::new(checkpoint, requests, text, neutral, settings.seed).context("X2")?;
+    let built_in = || Hparams::for_model(checkpoint.model.config(), None);
+    let hparams = settings.hparams.clone().map_or_else(built_in, Ok).context("X2")?;
+    let comparison =
+        Comparison::new(checkpoint, requests, text, neutral, &hparams, settings.seed).context("X2")?;
     let mut scopes = vec![WritableScope { scope: Scope::Full, target_density: 1.0, mask: None }];
     for &density in &MAIN_DENSITIES {
         let circuit = extracted.iter().find(|found| {
