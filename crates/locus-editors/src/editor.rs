@@ -1,6 +1,6 @@
 //! What all editors have in common.
 
-use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar};
+use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar, compiled};
 
 use crate::error::Result;
 use crate::fact::Fact;
@@ -18,6 +18,9 @@ pub trait Editor<F: Scalar>: Sync {
     /// When a constant is out of its range, a fact or the mask does not fit the model or the edit would damage it.
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>>;
 }
+
+/// What the work of an editor `E` takes: editor, model, facts, mask.
+pub(crate) type EditInput<'a, E, F> = (&'a E, &'a Gpt2<F>, &'a [Fact], Option<&'a ParamMask>);
 
 /// What an editor returns.
 #[derive(Clone, Debug)]
@@ -45,23 +48,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds what the bare prompts say before and after.
-    pub(crate) fn finish<F: Scalar>(
-        mut self,
-        model: &Gpt2<F>,
-        patch: Patch<F>,
-        facts: &[Fact],
-    ) -> Result<Edit<F>> {
-        let pairs: Vec<_> =
-            facts.iter().map(|fact| (fact.contexts[0].tokens.as_slice(), fact.target.as_slice())).collect();
-        let packed = PromptTargets::new(model.config(), &pairs)?;
-        let mean = |model: &Gpt2<F>| {
-            let nll = packed.nll_per_token(model);
-            nll.iter().sum::<f64>() / nll.len() as f64
-        };
-        self.nll_before = mean(model);
-        self.nll_after = mean(&patch.apply(model)?);
-        Ok(Edit { patch, report: self })
+    /// The edit with this report and the NLLs of the bare prompts before and after: the last step of an editor.
+    ///
+    /// # Errors
+    /// When a fact does not fit the model or the patch does not belong to it.
+    pub fn into_edit<F: Scalar>(self, model: &Gpt2<F>, patch: Patch<F>, facts: &[Fact]) -> Result<Edit<F>> {
+        F::run::<IntoEditJob>((self, model, patch, facts))
     }
 
     /// Mean over facts of curves of different lengths.
@@ -72,25 +64,47 @@ impl Report {
     }
 }
 
+compiled!(IntoEditJob<'a>: <F> (Report, &'a Gpt2<F>, Patch<F>, &'a [Fact]) => Result<Edit<F>>, into_edit);
+
+fn into_edit<F: Scalar>(
+    (mut report, model, patch, facts): (Report, &Gpt2<F>, Patch<F>, &[Fact]),
+) -> Result<Edit<F>> {
+    facts.iter().try_for_each(|fact| fact.check(model.config()))?;
+    let pairs: Vec<_> =
+        facts.iter().map(|fact| (fact.contexts[0].tokens.as_slice(), fact.target.as_slice())).collect();
+    let packed = PromptTargets::new(model.config(), &pairs)?;
+    let mean = |model: &Gpt2<F>| {
+        let nll = packed.nll_per_token(model);
+        nll.iter().sum::<f64>() / nll.len() as f64
+    };
+    report.nll_before = mean(model);
+    report.nll_after = mean(&patch.apply(model)?);
+    Ok(Edit { patch, report })
+}
+
 /// That a mask, if there is one, belongs to a model of this shape.
 pub(crate) fn check_mask(mask: Option<&ParamMask>, config: &Config) -> Result<()> {
     mask.map_or(Ok(()), |mask| Ok(mask.check(config)?))
 }
 
-/// Writes facts one after the other and merges the patches. Curves and measures are those of the last fact alone.
-pub(crate) fn one_by_one<F: Scalar>(
+/// Writes facts one after the other, each into what the one before left, and merges the patches. Curves and measures are
+/// those of the last fact alone.
+///
+/// # Errors
+/// When a fact does not fit the model or `write` fails.
+pub fn edit_one_by_one<F: Scalar>(
     model: &Gpt2<F>,
     facts: &[Fact],
-    mut write: impl FnMut(&Gpt2<F>, &Fact) -> Result<(Patch<F>, Report)>,
+    write: &mut dyn FnMut(&Gpt2<F>, &Fact) -> Result<(Patch<F>, Report)>,
 ) -> Result<Edit<F>> {
     let mut history = EditHistory::new(model.clone());
     let mut report = Report::default();
     for fact in facts {
         fact.check(model.config())?;
-        let (patch, fact_of) = write(history.model(), fact)?;
+        let (patch, latest) = write(history.model(), fact)?;
         history.apply(patch)?;
-        report = Report { steps: report.steps.max(fact_of.steps), ..fact_of };
+        report = Report { steps: report.steps.max(latest.steps), ..latest };
     }
     let patch = history.merged().unwrap_or_else(|| Patch::between(model, model));
-    report.finish(model, patch, facts)
+    report.into_edit(model, patch, facts)
 }

@@ -14,11 +14,11 @@
 
 use locus_gpt2::{
     AdamW, Batch, BlockParam, Config, Gpt2, Moments, ParamId, ParamMask, ParamSet, PromptTargets, Scalar,
-    Target,
+    Target, compiled,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report, check_mask};
+use crate::editor::{Edit, EditInput, Editor, Report, check_mask};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 use crate::patch::Patch;
@@ -105,50 +105,54 @@ impl<F: Scalar> Editor<F> for FineTuning {
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
-        self.check(model.config())?;
-        check_mask(mask, model.config())?;
-        facts.iter().try_for_each(|fact| fact.check(model.config()))?;
-        let tuned = [BlockParam::MlpOutWeight, BlockParam::MlpOutBias].map(|p| ParamId::Block(self.layer, p));
-        let mut moments: Vec<Moments<F>> =
-            tuned.iter().map(|id| Moments::zeros(id.len(model.config()))).collect();
-        let adam = AdamW { weight_decay: 0.0, ..AdamW::new(self.lr) };
-        let batches: Vec<FactBatch<F>> =
-            facts.chunks(BATCH).map(|facts| FactBatch::new(self, model, facts)).collect::<Result<_>>()?;
-        let mut edited = model.clone();
-        let mut report = Report::default();
-        for _ in 0..self.steps {
-            let mut total = 0.0;
-            for packed in &batches {
-                let mut grads = ParamSet::zeros(model.config(), tuned);
-                let trace = edited.run(&packed.batch).from_layer(self.layer, packed.resid.clone()).tape();
-                let (nll, d_hidden) =
-                    edited.nll_backward(&trace, &packed.targets, &packed.weights, &mut grads);
-                let loss: f64 =
-                    nll.iter().zip(&packed.weights).map(|(nll, weight)| nll * weight.as_f64()).sum();
-                total += loss * packed.facts as f64 / facts.len() as f64;
-                if loss < self.loss_stop {
-                    continue;
-                }
-                edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
-                if let Some(mask) = mask {
-                    mask.mask_gradients(&mut grads);
-                }
-                report.steps += 1;
-                for (&id, moments) in tuned.iter().zip(&mut moments) {
-                    adam.step(report.steps, edited.get_mut(id), grads.get(id), moments);
-                    if let Some(clamp) = self.clamp {
-                        keep_near(edited.get_mut(id), model.get(id), F::from_f64(clamp));
-                    }
-                }
+        F::run::<EditJob>((self, model, facts, mask))
+    }
+}
+
+compiled!(EditJob<'a>: <F> EditInput<'a, FineTuning, F> => Result<Edit<F>>, edit);
+
+fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, FineTuning, F>) -> Result<Edit<F>> {
+    editor.check(model.config())?;
+    check_mask(mask, model.config())?;
+    facts.iter().try_for_each(|fact| fact.check(model.config()))?;
+    let tuned = [BlockParam::MlpOutWeight, BlockParam::MlpOutBias].map(|p| ParamId::Block(editor.layer, p));
+    let mut moments: Vec<Moments<F>> =
+        tuned.iter().map(|id| Moments::zeros(id.len(model.config()))).collect();
+    let adam = AdamW { weight_decay: 0.0, ..AdamW::new(editor.lr) };
+    let batches: Vec<FactBatch<F>> =
+        facts.chunks(BATCH).map(|facts| FactBatch::new(editor, model, facts)).collect::<Result<_>>()?;
+    let mut edited = model.clone();
+    let mut report = Report::default();
+    for _ in 0..editor.steps {
+        let mut total = 0.0;
+        for packed in &batches {
+            let mut grads = ParamSet::zeros(model.config(), tuned);
+            let trace = edited.run(&packed.batch).from_layer(editor.layer, packed.resid.clone()).tape();
+            let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &packed.weights, &mut grads);
+            let loss: f64 = nll.iter().zip(&packed.weights).map(|(nll, weight)| nll * weight.as_f64()).sum();
+            total += loss * packed.facts as f64 / facts.len() as f64;
+            if loss < editor.loss_stop {
+                continue;
             }
-            report.losses.push(total);
-            if total < self.loss_stop {
-                break;
+            edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+            if let Some(mask) = mask {
+                mask.mask_gradients(&mut grads);
+            }
+            report.steps += 1;
+            for (&id, moments) in tuned.iter().zip(&mut moments) {
+                adam.step(report.steps, edited.get_mut(id), grads.get(id), moments);
+                if let Some(clamp) = editor.clamp {
+                    keep_near(edited.get_mut(id), model.get(id), F::from_f64(clamp));
+                }
             }
         }
-        let patch = Patch::between(model, &edited);
-        report.finish(model, patch, facts)
+        report.losses.push(total);
+        if total < editor.loss_stop {
+            break;
+        }
     }
+    let patch = Patch::between(model, &edited);
+    report.into_edit(model, patch, facts)
 }
 
 fn keep_near<F: Scalar>(weights: &mut [F], start: &[F], clamp: F) {

@@ -35,6 +35,7 @@
 
 mod editor;
 mod error;
+mod evaluation;
 mod fact;
 mod fine_tuning;
 mod ft;
@@ -49,8 +50,9 @@ mod states;
 mod statistics;
 mod text;
 
-pub use editor::{Edit, Editor, Report};
+pub use editor::{Edit, Editor, Report, edit_one_by_one};
 pub use error::{Error, Result};
+pub use evaluation::{CaseNlls, EditCase, EditEvaluation, EditScores, evaluate_edit};
 pub use fact::{Context, Fact, TokenRequest};
 pub use fine_tuning::{ClampedSgd, LazyEdited};
 pub use ft::{FineTuning, ScoredAt};
@@ -62,4 +64,8 @@ pub use optimisation::{TargetOptimisation, TargetVector};
 pub use patch::{Delta, EditHistory, Patch};
 pub use rome::{Rome, RomeEditor, Variant};
 pub use statistics::{KeyCovariance, KeyMoments, KeyStatistics};
-pub use text::{PREFIXES, sample_prefixes};
+pub use text::{PREFIXES, prefixes, sample_prefixes, token_lines};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar};
+use locus_gpt2::{BlockParam, Checkpoint, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar, compiled};
 use ndarray::{Array2, Axis, s};
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ use crate::insertion::{NullSpace, memit_update};
 use crate::optimisation::{TargetOptimisation, TargetVector};
 use crate::patch::Patch;
 use crate::states::at_subjects;
-use crate::statistics::KeyCovariance;
+use crate::statistics::{KeyCovariance, KeyStatistics};
 
 /// Constants of MEMIT.
 ///
@@ -97,6 +97,16 @@ impl Memit {
         self.optimisation.check(NAME)
     }
 
+    /// With the statistics of the layers' keys over a text, ready to edit.
+    ///
+    /// # Errors
+    /// When a layer is not in the model, the text is too short or AlphaEdit's split of key space fails.
+    pub fn fit<F: Scalar>(self, checkpoint: &Checkpoint<F>, text: &str) -> Result<MemitEditor> {
+        let statistics = KeyStatistics::from_text(checkpoint, &self.layers, text)?;
+        let covariances = statistics.covariances(self.ridge)?;
+        self.with(covariances)
+    }
+
     /// With the statistics of its layers, ready to edit.
     ///
     /// # Errors
@@ -130,6 +140,7 @@ impl<F: Scalar> Editor<F> for MemitEditor {
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+        check_mask(mask, model.config())?;
         self.insert(model, facts, &self.target_vectors(model, facts)?, mask)
     }
 }
@@ -157,73 +168,80 @@ impl MemitEditor {
         targets: &[TargetVector<F>],
         mask: Option<&ParamMask>,
     ) -> Result<Edit<F>> {
-        let config = model.config();
-        self.constants.check(config)?;
-        check_mask(mask, config)?;
-        if facts.is_empty() {
-            return Err(Error::Request("there is no fact to write; expected at least one".into()));
-        }
-        if targets.len() != facts.len() {
-            let (has, wants) = (targets.len(), facts.len());
-            return Err(Error::Request(format!(
-                "there are {has} target vectors for {wants} facts; expected one for each"
-            )));
-        }
-        targets.iter().try_for_each(|target| target.check(config))?;
-        let last = *self.constants.layers.last().expect("checked");
-        let mut wanted = Array2::<f64>::zeros((facts.len(), config.n_embd));
-        for (mut z, target) in wanted.rows_mut().into_iter().zip(targets) {
-            let sums =
-                target.start.iter().zip(&target.delta).map(|(start, delta)| start.as_f64() + delta.as_f64());
-            z.iter_mut().zip(sums).for_each(|(z, sum)| *z = sum);
-        }
-        let bare: Vec<&Context> = facts.iter().map(|fact| &fact.contexts[0]).collect();
-        let missing = |model: &Gpt2<F>| -> Result<Array2<f64>> {
-            let streams = at_subjects(model, bare.iter().copied(), last, HookPoint::ResidPost)?;
-            Ok(&wanted - &streams.mapv(|x| x.as_f64()))
-        };
-        let mut edited = model.clone();
-        let mut factors = Vec::new();
-        let mut measures = Vec::new();
-        for (i, (layer, covariance, null_space)) in self.layers.iter().enumerate() {
-            let left = missing(&edited)?;
-            measures.push((format!("length of z - h before layer {layer}"), mean_length(&left)));
-            let asked = left / (self.layers.len() - i) as f64;
-            let keys = mean_keys(&edited, *layer, facts)?;
-            if keys.nrows() != covariance.matrix().nrows() {
-                let (has, wants) = (covariance.matrix().nrows(), keys.nrows());
-                return Err(Error::Statistics(format!(
-                    "are of {has} neurons; the model's MLPs have {wants}"
-                )));
-            }
-            let u = match null_space {
-                None => memit_update(covariance, keys.view(), self.constants.lambda)?,
-                Some(space) => space.alphaedit_update(
-                    keys.view(),
-                    Array2::zeros((keys.nrows(), 0)).view(),
-                    self.constants.l2,
-                )?,
-            };
-            let id = ParamId::Block(*layer, BlockParam::MlpOutWeight);
-            let change = (id, u.mapv(F::from_f64), asked.t().mapv(F::from_f64));
-            let step = Patch::low_rank(&edited, [change.clone()]);
-            let step = mask.map_or_else(|| step.clone(), |mask| step.masked(mask));
-            let size = edited.get(id).iter().map(|w| w.as_f64() * w.as_f64()).sum::<f64>().sqrt();
-            measures.push((format!("norm of change / norm of weights, layer {layer}"), step.norm() / size));
-            edited = step.apply(&edited)?;
-            factors.push(change);
-        }
-        measures.push(("length of z - h after".into(), mean_length(&missing(&edited)?)));
-        if edited.ids().any(|id| edited.get(id).iter().any(|w| !w.is_finite())) {
-            return Err(Error::Unstable("weights are no longer finite".into()));
-        }
-        let patch = Patch::low_rank(model, factors);
-        let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
-        let curves: Vec<&[f64]> = targets.iter().map(|target| target.losses.as_slice()).collect();
-        let losses = Report::mean_curve(&curves);
-        let report = Report { steps: losses.len().saturating_sub(1), losses, measures, ..Report::default() };
-        report.finish(model, patch, facts)
+        F::run::<InsertJob>((self, model, facts, targets, mask))
     }
+}
+
+type InsertInput<'a, F> =
+    (&'a MemitEditor, &'a Gpt2<F>, &'a [Fact], &'a [TargetVector<F>], Option<&'a ParamMask>);
+
+compiled!(InsertJob<'a>: <F> InsertInput<'a, F> => Result<Edit<F>>, insert);
+
+fn insert<F: Scalar>((editor, model, facts, targets, mask): InsertInput<'_, F>) -> Result<Edit<F>> {
+    let config = model.config();
+    editor.constants.check(config)?;
+    check_mask(mask, config)?;
+    if facts.is_empty() {
+        return Err(Error::Request("there is no fact to write; expected at least one".into()));
+    }
+    if targets.len() != facts.len() {
+        let (has, wants) = (targets.len(), facts.len());
+        return Err(Error::Request(format!(
+            "there are {has} target vectors for {wants} facts; expected one for each"
+        )));
+    }
+    targets.iter().try_for_each(|target| target.check(config))?;
+    let last = *editor.constants.layers.last().expect("checked");
+    let mut wanted = Array2::<f64>::zeros((facts.len(), config.n_embd));
+    for (mut z, target) in wanted.rows_mut().into_iter().zip(targets) {
+        let sums =
+            target.start.iter().zip(&target.delta).map(|(start, delta)| start.as_f64() + delta.as_f64());
+        z.iter_mut().zip(sums).for_each(|(z, sum)| *z = sum);
+    }
+    let bare: Vec<&Context> = facts.iter().map(|fact| &fact.contexts[0]).collect();
+    let missing = |model: &Gpt2<F>| -> Result<Array2<f64>> {
+        let streams = at_subjects(model, bare.iter().copied(), last, HookPoint::ResidPost)?;
+        Ok(&wanted - &streams.mapv(|x| x.as_f64()))
+    };
+    let mut edited = model.clone();
+    let mut factors = Vec::new();
+    let mut measures = Vec::new();
+    for (i, (layer, covariance, null_space)) in editor.layers.iter().enumerate() {
+        let left = missing(&edited)?;
+        measures.push((format!("length of z - h before layer {layer}"), mean_length(&left)));
+        let asked = left / (editor.layers.len() - i) as f64;
+        let keys = mean_keys(&edited, *layer, facts)?;
+        if keys.nrows() != covariance.matrix().nrows() {
+            let (has, wants) = (covariance.matrix().nrows(), keys.nrows());
+            return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
+        }
+        let u = match null_space {
+            None => memit_update(covariance, keys.view(), editor.constants.lambda)?,
+            Some(space) => space.alphaedit_update(
+                keys.view(),
+                Array2::zeros((keys.nrows(), 0)).view(),
+                editor.constants.l2,
+            )?,
+        };
+        let id = ParamId::Block(*layer, BlockParam::MlpOutWeight);
+        let change = (id, u.mapv(F::from_f64), asked.t().mapv(F::from_f64));
+        let step = Patch::low_rank(&edited, [change.clone()]);
+        let step = mask.map_or_else(|| step.clone(), |mask| step.masked(mask));
+        let size = edited.get(id).iter().map(|w| w.as_f64() * w.as_f64()).sum::<f64>().sqrt();
+        measures.push((format!("norm of change / norm of weights, layer {layer}"), step.norm() / size));
+        edited = step.apply(&edited)?;
+        factors.push(change);
+    }
+    measures.push(("length of z - h after".into(), mean_length(&missing(&edited)?)));
+    if edited.ids().any(|id| edited.get(id).iter().any(|w| !w.is_finite())) {
+        return Err(Error::Unstable("weights are no longer finite".into()));
+    }
+    let patch = Patch::low_rank(model, factors);
+    let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
+    let curves: Vec<&[f64]> = targets.iter().map(|target| target.losses.as_slice()).collect();
+    let losses = Report::mean_curve(&curves);
+    let report = Report { steps: losses.len().saturating_sub(1), losses, measures, ..Report::default() };
+    report.into_edit(model, patch, facts)
 }
 
 /// Keys of every fact, `[f, n]`: half the bare row's, half the mean of the others.

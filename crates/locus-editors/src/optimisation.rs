@@ -21,7 +21,9 @@
 use std::ops::Range;
 
 use locus_gpt2::internal::nll_of_row;
-use locus_gpt2::{AdamW, Batch, Config, Gpt2, HookPoint, Moments, ParamSet, Scalar, Tape, axpy, log_softmax};
+use locus_gpt2::{
+    AdamW, Batch, Config, Gpt2, HookPoint, Moments, ParamSet, Scalar, Tape, axpy, compiled, log_softmax,
+};
 use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -108,17 +110,28 @@ impl TargetOptimisation {
         facts: &[Fact],
         progress: &(dyn Fn() + Sync),
     ) -> Result<Vec<TargetVector<F>>> {
-        facts.iter().try_for_each(|fact| fact.check(model.config()))?;
-        let groups: Vec<Vec<TargetVector<F>>> = facts
-            .par_chunks(FACTS_AT_ONCE)
-            .map(|facts| {
-                let values = Optimisation::new(model, layer, point, facts)?.run(self);
-                facts.iter().for_each(|_| progress());
-                Ok(values)
-            })
-            .collect::<Result<_>>()?;
-        Ok(groups.into_iter().flatten().collect())
+        F::run::<OptimiseJob>((self, model, (layer, point), facts, progress))
     }
+}
+
+type OptimiseInput<'a, F> =
+    (&'a TargetOptimisation, &'a Gpt2<F>, (usize, HookPoint), &'a [Fact], &'a (dyn Fn() + Sync));
+
+compiled!(OptimiseJob<'a>: <F> OptimiseInput<'a, F> => Result<Vec<TargetVector<F>>>, optimise);
+
+fn optimise<F: Scalar>(
+    (constants, model, (layer, point), facts, progress): OptimiseInput<'_, F>,
+) -> Result<Vec<TargetVector<F>>> {
+    facts.iter().try_for_each(|fact| fact.check(model.config()))?;
+    let groups: Vec<Vec<TargetVector<F>>> = facts
+        .par_chunks(FACTS_AT_ONCE)
+        .map(|facts| {
+            let values = Optimisation::new(model, layer, point, facts)?.run(constants);
+            facts.iter().for_each(|_| progress());
+            Ok(values)
+        })
+        .collect::<Result<_>>()?;
+    Ok(groups.into_iter().flatten().collect())
 }
 
 /// The outcome of a search.

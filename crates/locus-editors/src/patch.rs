@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use locus_gpt2::internal::{decode, file_shape};
-use locus_gpt2::{Config, Gpt2, ParamId, ParamMask, Scalar, gemm, read_safetensors, write_safetensors};
+use locus_gpt2::{
+    Config, Gpt2, ParamId, ParamMask, Scalar, compiled, gemm, read_safetensors, write_safetensors,
+};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, concatenate};
 
 use crate::error::{Error, Result};
@@ -26,27 +28,11 @@ pub enum Delta<F> {
 impl<F: Scalar> Delta<F> {
     /// The change entry by entry.
     pub fn to_dense(&self) -> Vec<F> {
-        match self {
-            Delta::Dense(delta) => delta.clone(),
-            Delta::LowRank { u, r } => {
-                let mut delta = Array2::zeros((u.nrows(), r.nrows()));
-                gemm(F::one(), u.view(), r.t(), F::zero(), delta.view_mut());
-                delta.into_raw_vec_and_offset().0
-            }
-        }
+        F::run::<DenseJob>(self)
     }
 
     fn add_to(&self, weights: &mut [F]) {
-        match self {
-            Delta::Dense(delta) => {
-                assert_eq!(weights.len(), delta.len(), "entries of a parameter and of its change");
-                weights.iter_mut().zip(delta).for_each(|(w, &d)| *w += d);
-            }
-            Delta::LowRank { u, r } => {
-                let weights = ArrayViewMut2::from_shape((u.nrows(), r.nrows()), weights);
-                gemm(F::one(), u.view(), r.t(), F::one(), weights.expect("factors fit the parameter"));
-            }
-        }
+        F::run::<AddJob>((self, weights))
     }
 }
 
@@ -70,17 +56,7 @@ impl<F: Scalar> Patch<F> {
     /// # Panics
     /// When the two have different shapes.
     pub fn between(base: &Gpt2<F>, edited: &Gpt2<F>) -> Self {
-        let shapes = |model: &Gpt2<F>| shape(model.config());
-        assert_eq!(
-            shapes(base),
-            shapes(edited),
-            "layers, width, MLP width, context and vocabulary of two models"
-        );
-        let dense =
-            |id| Delta::Dense(base.get(id).iter().zip(edited.get(id)).map(|(&b, &e)| e - b).collect());
-        let deltas =
-            base.ids().filter(|&id| base.get(id) != edited.get(id)).map(|id| (id, dense(id))).collect();
-        Patch { base_sha256: base.sha256(), config: base.config().clone(), deltas }
+        F::run::<BetweenJob>((base, edited))
     }
 
     /// Changes `U R^T` of matrices, `U [f, n]` and `R [d, n]`.
@@ -104,20 +80,7 @@ impl<F: Scalar> Patch<F> {
     /// # Panics
     /// When the mask belongs to a model of another shape than the patch's base.
     pub fn masked(&self, mask: &ParamMask) -> Self {
-        mask.check(&self.config).unwrap_or_else(|why| panic!("{why}"));
-        let mut patch = self.clone();
-        for (id, inside) in mask.tensors() {
-            if let Some(delta) = patch.deltas.get_mut(&id) {
-                let mut dense = delta.to_dense();
-                for (d, &inside) in dense.iter_mut().zip(inside) {
-                    if inside == 0 {
-                        *d = F::zero();
-                    }
-                }
-                *delta = Delta::Dense(dense);
-            }
-        }
-        patch
+        F::run::<MaskedJob>((self, mask))
     }
 
     /// Hash of the weights the patch belongs to.
@@ -132,9 +95,7 @@ impl<F: Scalar> Patch<F> {
 
     /// Euclidean norm of the whole change.
     pub fn norm(&self) -> f64 {
-        let squares =
-            |delta: &Delta<F>| delta.to_dense().iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>();
-        self.deltas().map(|(_, delta)| squares(delta)).sum::<f64>().sqrt()
+        F::run::<NormJob>(self)
     }
 
     /// The edited model. The base stays as it is, so undoing an edit is dropping the result.
@@ -142,15 +103,7 @@ impl<F: Scalar> Patch<F> {
     /// # Errors
     /// When the model is not the patch's base.
     pub fn apply(&self, base: &Gpt2<F>) -> Result<Gpt2<F>> {
-        let actual = base.sha256();
-        if actual != self.base_sha256 {
-            return Err(Error::WrongBase { expected: self.base_sha256.clone(), actual });
-        }
-        let mut edited = base.clone();
-        for (&id, delta) in &self.deltas {
-            delta.add_to(edited.get_mut(id));
-        }
-        Ok(edited)
+        F::run::<ApplyJob>((self, base))
     }
 
     /// One patch of this one's base that does what this one and then `next` do, up to rounding: factors are put side by
@@ -167,23 +120,7 @@ impl<F: Scalar> Patch<F> {
     }
 
     fn followed_by(&self, next: &Patch<F>) -> Self {
-        let mut merged = self.clone();
-        for (&id, delta) in &next.deltas {
-            let sum = match (merged.deltas.remove(&id), delta) {
-                (None, delta) => delta.clone(),
-                (Some(Delta::LowRank { u, r }), Delta::LowRank { u: more_u, r: more_r }) => Delta::LowRank {
-                    u: concatenate![Axis(1), u, *more_u],
-                    r: concatenate![Axis(1), r, *more_r],
-                },
-                (Some(first), second) => {
-                    let (mut sum, second) = (first.to_dense(), second.to_dense());
-                    sum.iter_mut().zip(second).for_each(|(sum, x)| *sum += x);
-                    Delta::Dense(sum)
-                }
-            };
-            merged.deltas.insert(id, sum);
-        }
-        merged
+        F::run::<FollowedJob>((self, next))
     }
 
     /// Writes `NAME.delta`, or `NAME.u` and `NAME.r`, per changed parameter, with the base's hash in the metadata.
@@ -191,29 +128,7 @@ impl<F: Scalar> Patch<F> {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path, config: &Config, provenance: &serde_json::Value) -> Result<()> {
-        let bytes = |x: &mut dyn Iterator<Item = F>| {
-            let mut bytes = Vec::new();
-            x.for_each(|x| x.put_le(&mut bytes));
-            bytes
-        };
-        let mut tensors = Vec::new();
-        for (id, delta) in self.deltas() {
-            let name = |part: &str| format!("transformer.{id}.{part}");
-            match delta {
-                Delta::Dense(delta) => {
-                    let shape = file_shape(id, config);
-                    tensors.push((name("delta"), F::DTYPE, shape, bytes(&mut delta.iter().copied())));
-                }
-                Delta::LowRank { u, r } => {
-                    for (part, x) in [("u", u), ("r", r)] {
-                        let shape = vec![x.nrows(), x.ncols()];
-                        tensors.push((name(part), F::DTYPE, shape, bytes(&mut x.iter().copied())));
-                    }
-                }
-            }
-        }
-        let metadata = serde_json::json!({ "base_sha256": self.base_sha256, "provenance": provenance });
-        Ok(write_safetensors(path, &tensors, &metadata.to_string())?)
+        F::run::<WriteJob>((self, path, config, provenance))
     }
 
     /// Reads a patch file.
@@ -221,43 +136,182 @@ impl<F: Scalar> Patch<F> {
     /// # Errors
     /// When it is not a complete patch for a model of this shape.
     pub fn read(path: &Path, config: &Config) -> Result<Self> {
-        let wrong = |why: String| Error::Patch { path: path.to_owned(), why };
-        let (mut parts, metadata) = read_safetensors(path, |tensors, metadata| {
-            let mut parts = BTreeMap::new();
-            for (name, view) in tensors.iter() {
-                let problem = match part(name, view.shape(), config) {
-                    Err(problem) => problem,
-                    Ok(part) => match decode::<F>(&view) {
-                        Ok(values) => {
-                            parts.insert(part, (view.shape().to_vec(), values));
-                            continue;
-                        }
-                        Err(why) => why,
-                    },
-                };
-                return Err(locus_gpt2::Error::format(path, format!("tensor {name} {problem}")));
-            }
-            Ok((parts, metadata))
-        })?;
-        let base_sha256 = metadata
-            .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
-            .and_then(|json| json["base_sha256"].as_str().map(str::to_owned))
-            .ok_or_else(|| wrong("has no base_sha256 in its metadata; expected a patch".into()))?;
-        let mut deltas = BTreeMap::new();
-        while let Some(((id, part), (shape, values))) = parts.pop_first() {
-            let delta = match (part, parts.remove(&(id, DeltaPart::R))) {
-                (DeltaPart::Delta, None) => Delta::Dense(values),
-                (DeltaPart::U, Some((r_shape, r))) if shape[1] == r_shape[1] => {
-                    let matrix = |shape: &[usize], x| {
-                        Array2::from_shape_vec((shape[0], shape[1]), x).expect("as many as the shape says")
-                    };
-                    Delta::LowRank { u: matrix(&shape, values), r: matrix(&r_shape, r) }
+        F::run::<ReadJob>((path, config))
+    }
+}
+
+compiled!(BetweenJob<'a>: <F> (&'a Gpt2<F>, &'a Gpt2<F>) => Patch<F>, between);
+
+fn between<F: Scalar>((base, edited): (&Gpt2<F>, &Gpt2<F>)) -> Patch<F> {
+    let shapes = |model: &Gpt2<F>| shape(model.config());
+    assert_eq!(
+        shapes(base),
+        shapes(edited),
+        "layers, width, MLP width, context and vocabulary of two models"
+    );
+    let dense = |id| Delta::Dense(base.get(id).iter().zip(edited.get(id)).map(|(&b, &e)| e - b).collect());
+    let deltas = base.ids().filter(|&id| base.get(id) != edited.get(id)).map(|id| (id, dense(id))).collect();
+    Patch { base_sha256: base.sha256(), config: base.config().clone(), deltas }
+}
+
+compiled!(MaskedJob<'a>: <F> (&'a Patch<F>, &'a ParamMask) => Patch<F>, masked);
+
+fn masked<F: Scalar>((patch, mask): (&Patch<F>, &ParamMask)) -> Patch<F> {
+    mask.check(&patch.config).unwrap_or_else(|why| panic!("{why}"));
+    let mut patch = patch.clone();
+    for (id, inside) in mask.tensors() {
+        if let Some(delta) = patch.deltas.get_mut(&id) {
+            let mut dense = delta.to_dense();
+            for (d, &inside) in dense.iter_mut().zip(inside) {
+                if inside == 0 {
+                    *d = F::zero();
                 }
-                _ => return Err(wrong(format!("{id} has neither a delta nor factors u and r of one rank"))),
-            };
-            deltas.insert(id, delta);
+            }
+            *delta = Delta::Dense(dense);
         }
-        Ok(Patch { base_sha256, config: config.clone(), deltas })
+    }
+    patch
+}
+
+compiled!(NormJob<'a>: <F> &'a Patch<F> => f64, norm);
+
+fn norm<F: Scalar>(patch: &Patch<F>) -> f64 {
+    let squares = |delta: &Delta<F>| delta.to_dense().iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>();
+    patch.deltas().map(|(_, delta)| squares(delta)).sum::<f64>().sqrt()
+}
+
+compiled!(ApplyJob<'a>: <F> (&'a Patch<F>, &'a Gpt2<F>) => Result<Gpt2<F>>, apply);
+
+fn apply<F: Scalar>((patch, base): (&Patch<F>, &Gpt2<F>)) -> Result<Gpt2<F>> {
+    let actual = base.sha256();
+    if actual != patch.base_sha256 {
+        return Err(Error::WrongBase { expected: patch.base_sha256.clone(), actual });
+    }
+    let mut edited = base.clone();
+    for (&id, delta) in &patch.deltas {
+        delta.add_to(edited.get_mut(id));
+    }
+    Ok(edited)
+}
+
+compiled!(FollowedJob<'a>: <F> (&'a Patch<F>, &'a Patch<F>) => Patch<F>, followed_by);
+
+fn followed_by<F: Scalar>((first, next): (&Patch<F>, &Patch<F>)) -> Patch<F> {
+    let mut merged = first.clone();
+    for (&id, delta) in &next.deltas {
+        let sum = match (merged.deltas.remove(&id), delta) {
+            (None, delta) => delta.clone(),
+            (Some(Delta::LowRank { u, r }), Delta::LowRank { u: more_u, r: more_r }) => {
+                Delta::LowRank { u: concatenate![Axis(1), u, *more_u], r: concatenate![Axis(1), r, *more_r] }
+            }
+            (Some(first), second) => {
+                let (mut sum, second) = (first.to_dense(), second.to_dense());
+                sum.iter_mut().zip(second).for_each(|(sum, x)| *sum += x);
+                Delta::Dense(sum)
+            }
+        };
+        merged.deltas.insert(id, sum);
+    }
+    merged
+}
+
+compiled!(WriteJob<'a>: <F> (&'a Patch<F>, &'a Path, &'a Config, &'a serde_json::Value) => Result<()>, write);
+
+fn write<F: Scalar>(
+    (patch, path, config, provenance): (&Patch<F>, &Path, &Config, &serde_json::Value),
+) -> Result<()> {
+    let bytes = |x: &mut dyn Iterator<Item = F>| {
+        let mut bytes = Vec::new();
+        x.for_each(|x| x.put_le(&mut bytes));
+        bytes
+    };
+    let mut tensors = Vec::new();
+    for (id, delta) in patch.deltas() {
+        let name = |part: &str| format!("transformer.{id}.{part}");
+        match delta {
+            Delta::Dense(delta) => {
+                let shape = file_shape(id, config);
+                tensors.push((name("delta"), F::DTYPE, shape, bytes(&mut delta.iter().copied())));
+            }
+            Delta::LowRank { u, r } => {
+                for (part, x) in [("u", u), ("r", r)] {
+                    let shape = vec![x.nrows(), x.ncols()];
+                    tensors.push((name(part), F::DTYPE, shape, bytes(&mut x.iter().copied())));
+                }
+            }
+        }
+    }
+    let metadata = serde_json::json!({ "base_sha256": patch.base_sha256, "provenance": provenance });
+    Ok(write_safetensors(path, &tensors, &metadata.to_string())?)
+}
+
+compiled!(ReadJob<'a>: <F> (&'a Path, &'a Config) => Result<Patch<F>>, read);
+
+fn read<F: Scalar>((path, config): (&Path, &Config)) -> Result<Patch<F>> {
+    let wrong = |why: String| Error::Patch { path: path.to_owned(), why };
+    let (mut parts, metadata) = read_safetensors(path, |tensors, metadata| {
+        let mut parts = BTreeMap::new();
+        for (name, view) in tensors.iter() {
+            let problem = match part(name, view.shape(), config) {
+                Err(problem) => problem,
+                Ok(part) => match decode::<F>(&view) {
+                    Ok(values) => {
+                        parts.insert(part, (view.shape().to_vec(), values));
+                        continue;
+                    }
+                    Err(why) => why,
+                },
+            };
+            return Err(locus_gpt2::Error::format(path, format!("tensor {name} {problem}")));
+        }
+        Ok((parts, metadata))
+    })?;
+    let base_sha256 = metadata
+        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+        .and_then(|json| json["base_sha256"].as_str().map(str::to_owned))
+        .ok_or_else(|| wrong("has no base_sha256 in its metadata; expected a patch".into()))?;
+    let mut deltas = BTreeMap::new();
+    while let Some(((id, part), (shape, values))) = parts.pop_first() {
+        let delta = match (part, parts.remove(&(id, DeltaPart::R))) {
+            (DeltaPart::Delta, None) => Delta::Dense(values),
+            (DeltaPart::U, Some((r_shape, r))) if shape[1] == r_shape[1] => {
+                let matrix = |shape: &[usize], x| {
+                    Array2::from_shape_vec((shape[0], shape[1]), x).expect("as many as the shape says")
+                };
+                Delta::LowRank { u: matrix(&shape, values), r: matrix(&r_shape, r) }
+            }
+            _ => return Err(wrong(format!("{id} has neither a delta nor factors u and r of one rank"))),
+        };
+        deltas.insert(id, delta);
+    }
+    Ok(Patch { base_sha256, config: config.clone(), deltas })
+}
+
+compiled!(DenseJob<'a>: <F> &'a Delta<F> => Vec<F>, to_dense);
+
+fn to_dense<F: Scalar>(delta: &Delta<F>) -> Vec<F> {
+    match delta {
+        Delta::Dense(delta) => delta.clone(),
+        Delta::LowRank { u, r } => {
+            let mut delta = Array2::zeros((u.nrows(), r.nrows()));
+            gemm(F::one(), u.view(), r.t(), F::zero(), delta.view_mut());
+            delta.into_raw_vec_and_offset().0
+        }
+    }
+}
+
+compiled!(AddJob<'a>: <F> (&'a Delta<F>, &'a mut [F]) => (), add_to);
+
+fn add_to<F: Scalar>((delta, weights): (&Delta<F>, &mut [F])) {
+    match delta {
+        Delta::Dense(delta) => {
+            assert_eq!(weights.len(), delta.len(), "entries of a parameter and of its change");
+            weights.iter_mut().zip(delta).for_each(|(w, &d)| *w += d);
+        }
+        Delta::LowRank { u, r } => {
+            let weights = ArrayViewMut2::from_shape((u.nrows(), r.nrows()), weights);
+            gemm(F::one(), u.view(), r.t(), F::one(), weights.expect("factors fit the parameter"));
+        }
     }
 }
 

@@ -18,16 +18,16 @@
 
 use std::sync::Arc;
 
-use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar};
+use locus_gpt2::{BlockParam, Checkpoint, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar, compiled};
 use ndarray::{Array1, Array2, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report, check_mask, one_by_one};
+use crate::editor::{Edit, EditInput, Editor, Report, check_mask, edit_one_by_one};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 use crate::optimisation::{TargetOptimisation, TargetVector, length};
 use crate::patch::{Patch, residual};
-use crate::statistics::KeyCovariance;
+use crate::statistics::{KeyCovariance, KeyStatistics};
 
 /// Least cosine between `u` and the key it is divided by: below, the update is noise divided by nothing.
 const LEAST_COSINE: f64 = 1e-4;
@@ -112,6 +112,15 @@ impl Rome {
         self.optimisation.check(NAME)
     }
 
+    /// With the statistics of the layer's keys over a text, ready to edit.
+    ///
+    /// # Errors
+    /// When the layer is not in the model, or the text is too short.
+    pub fn fit<F: Scalar>(self, checkpoint: &Checkpoint<F>, text: &str) -> Result<RomeEditor> {
+        let statistics = KeyStatistics::from_text(checkpoint, &[self.layer], text)?;
+        Ok(self.with(statistics.covariances(self.ridge)?[&self.layer].clone()))
+    }
+
     /// With the statistics of its layer, ready to edit.
     pub fn with(self, covariance: Arc<KeyCovariance>) -> RomeEditor {
         RomeEditor { constants: self, covariance }
@@ -133,16 +142,20 @@ impl<F: Scalar> Editor<F> for RomeEditor {
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
-        self.constants.check(model.config())?;
-        check_mask(mask, model.config())?;
-        one_by_one(model, facts, |model, fact| {
-            let [target] = self
-                .target_vectors(model, std::slice::from_ref(fact))?
-                .try_into()
-                .expect("a target per fact");
-            self.insert(model, &target, mask)
-        })
+        F::run::<EditJob>((self, model, facts, mask))
     }
+}
+
+compiled!(EditJob<'a>: <F> EditInput<'a, RomeEditor, F> => Result<Edit<F>>, edit);
+
+fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, RomeEditor, F>) -> Result<Edit<F>> {
+    editor.constants.check(model.config())?;
+    check_mask(mask, model.config())?;
+    edit_one_by_one(model, facts, &mut |model, fact| {
+        let [target] =
+            editor.target_vectors(model, std::slice::from_ref(fact))?.try_into().expect("a target per fact");
+        editor.insert(model, &target, mask)
+    })
 }
 
 impl RomeEditor {
@@ -165,68 +178,75 @@ impl RomeEditor {
         target: &TargetVector<F>,
         mask: Option<&ParamMask>,
     ) -> Result<(Patch<F>, Report)> {
-        let Rome { layer, variant, max_update, .. } = self.constants;
-        self.constants.check(model.config())?;
-        check_mask(mask, model.config())?;
-        target.check(model.config())?;
-        if self.covariance.matrix().nrows() != model.config().d_mlp() {
-            let (has, wants) = (self.covariance.matrix().nrows(), model.config().d_mlp());
-            return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
-        }
-        let keys = target.keys.mapv(|x| x.as_f64());
-        let clean = keys.row(0).to_owned();
-        let mean = keys.mean_axis(Axis(0)).expect("a fact has rows");
-
-        let id = ParamId::Block(layer, BlockParam::MlpOutWeight);
-        let weights = model.matrix(id).mapv(|x| x.as_f64());
-        let wide = |x: &[F]| x.iter().map(|x| x.as_f64()).collect::<Array1<f64>>();
-        let delta = wide(&target.delta);
-        let (seen, divided, numerator) = match variant {
-            Variant::Rome => (&mean, &clean, delta),
-            Variant::PRome => (&clean, &clean, delta),
-            Variant::RRome => {
-                let bias = wide(model.get(ParamId::Block(layer, BlockParam::MlpOutBias)));
-                let now = mean.dot(&weights) + bias;
-                (&mean, &mean, wide(&target.start) + delta - now)
-            }
-        };
-        let u = self.covariance.solve(seen.view().insert_axis(Axis(1))).remove_axis(Axis(1));
-        let u = &u / norm(&u);
-        let denominator = u.dot(divided);
-        let cosine = denominator / norm(divided);
-        let row = &numerator / denominator;
-        let update = norm(&row) / weights.iter().map(|w| w * w).sum::<f64>().sqrt();
-        if cosine.is_nan() || cosine.abs() < LEAST_COSINE {
-            let why = format!("u is orthogonal to the key it is divided by (cosine {cosine:.1e})");
-            return Err(Error::Unstable(why));
-        }
-        if update.is_nan() || update > max_update {
-            let why =
-                format!("the change is {update:.3} times as large as the weights; at most {max_update}");
-            return Err(Error::Unstable(why));
-        }
-        let column = |x: &Array1<f64>| x.mapv(F::from_f64).insert_axis(Axis(1));
-        let patch = Patch::low_rank(model, [(id, column(&u), column(&row))]);
-        let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
-        let (_, change) = patch.deltas().next().expect("one parameter changes");
-        let change = Array2::from_shape_vec(weights.dim(), change.to_dense()).expect("of the same shape");
-        let [divided, numerator] =
-            [divided, &numerator].map(|x| x.iter().map(|&x| F::from_f64(x)).collect::<Vec<F>>());
-        let measures = [
-            ("length of delta / length of start", length(&target.delta) / length(&target.start)),
-            ("denominator", denominator),
-            ("cosine of u and key", cosine),
-            ("norm of change / norm of weights", update),
-            ("residual on the edited key", residual(change.view(), &divided, &numerator)),
-        ];
-        let report = Report {
-            steps: target.losses.len() - 1,
-            losses: target.losses.clone(),
-            measures: measures.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-            ..Report::default()
-        };
-        Ok((patch, report))
+        F::run::<InsertJob>((self, model, target, mask))
     }
+}
+
+type InsertInput<'a, F> = (&'a RomeEditor, &'a Gpt2<F>, &'a TargetVector<F>, Option<&'a ParamMask>);
+
+compiled!(InsertJob<'a>: <F> InsertInput<'a, F> => Result<(Patch<F>, Report)>, insert);
+
+fn insert<F: Scalar>((editor, model, target, mask): InsertInput<'_, F>) -> Result<(Patch<F>, Report)> {
+    let Rome { layer, variant, max_update, .. } = editor.constants;
+    editor.constants.check(model.config())?;
+    check_mask(mask, model.config())?;
+    target.check(model.config())?;
+    if editor.covariance.matrix().nrows() != model.config().d_mlp() {
+        let (has, wants) = (editor.covariance.matrix().nrows(), model.config().d_mlp());
+        return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
+    }
+    let keys = target.keys.mapv(|x| x.as_f64());
+    let clean = keys.row(0).to_owned();
+    let mean = keys.mean_axis(Axis(0)).expect("a fact has rows");
+
+    let id = ParamId::Block(layer, BlockParam::MlpOutWeight);
+    let weights = model.matrix(id).mapv(|x| x.as_f64());
+    let wide = |x: &[F]| x.iter().map(|x| x.as_f64()).collect::<Array1<f64>>();
+    let delta = wide(&target.delta);
+    let (seen, divided, numerator) = match variant {
+        Variant::Rome => (&mean, &clean, delta),
+        Variant::PRome => (&clean, &clean, delta),
+        Variant::RRome => {
+            let bias = wide(model.get(ParamId::Block(layer, BlockParam::MlpOutBias)));
+            let now = mean.dot(&weights) + bias;
+            (&mean, &mean, wide(&target.start) + delta - now)
+        }
+    };
+    let u = editor.covariance.solve(seen.view().insert_axis(Axis(1))).remove_axis(Axis(1));
+    let u = &u / norm(&u);
+    let denominator = u.dot(divided);
+    let cosine = denominator / norm(divided);
+    let row = &numerator / denominator;
+    let update = norm(&row) / weights.iter().map(|w| w * w).sum::<f64>().sqrt();
+    if cosine.is_nan() || cosine.abs() < LEAST_COSINE {
+        let why = format!("u is orthogonal to the key it is divided by (cosine {cosine:.1e})");
+        return Err(Error::Unstable(why));
+    }
+    if update.is_nan() || update > max_update {
+        let why = format!("the change is {update:.3} times as large as the weights; at most {max_update}");
+        return Err(Error::Unstable(why));
+    }
+    let column = |x: &Array1<f64>| x.mapv(F::from_f64).insert_axis(Axis(1));
+    let patch = Patch::low_rank(model, [(id, column(&u), column(&row))]);
+    let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
+    let (_, change) = patch.deltas().next().expect("one parameter changes");
+    let change = Array2::from_shape_vec(weights.dim(), change.to_dense()).expect("of the same shape");
+    let [divided, numerator] =
+        [divided, &numerator].map(|x| x.iter().map(|&x| F::from_f64(x)).collect::<Vec<F>>());
+    let measures = [
+        ("length of delta / length of start", length(&target.delta) / length(&target.start)),
+        ("denominator", denominator),
+        ("cosine of u and key", cosine),
+        ("norm of change / norm of weights", update),
+        ("residual on the edited key", residual(change.view(), &divided, &numerator)),
+    ];
+    let report = Report {
+        steps: target.losses.len() - 1,
+        losses: target.losses.clone(),
+        measures: measures.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        ..Report::default()
+    };
+    Ok((patch, report))
 }
 
 fn norm(x: &Array1<f64>) -> f64 {

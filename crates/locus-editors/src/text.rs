@@ -1,6 +1,6 @@
 //! Facts from text: where the subject ends, and what may stand before the prompt.
 
-use locus_gpt2::{Gpt2, Sampling, Scalar, Tokenizer};
+use locus_gpt2::{Checkpoint, Gpt2, Sampling, Scalar, Tokenizer};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::error::{Error, Result};
@@ -33,6 +33,13 @@ pub const PREFIXES: [&str; 20] = [
     "On the other hand, there may be another reason.",
     "Many of them would like to know more about it.",
 ];
+
+/// Lengths, in tokens, of the prefixes that are drawn from a model with a tokenizer of its own.
+const PREFIX_TOKENS: [usize; 5] = [4, 4, 9, 9, 9];
+/// Vocabulary of GPT-2's tokenizer, for which prefixes are written down.
+const GPT2_VOCABULARY: usize = 50_257;
+/// The text that a model's documents begin after.
+const END_OF_TEXT: &str = "<|endoftext|>";
 
 impl Fact {
     /// A fact from a prompt with one `{}` for the subject. Prefixes are put before the prompt with a space; the target is
@@ -74,6 +81,44 @@ impl Fact {
             target: tokenizer.encode_some("target", &format!(" {target}"))?,
         })
     }
+}
+
+/// What stands before prompts when keys and target vectors are found: [`PREFIXES`] for GPT-2's tokenizer, else drawn from
+/// the model by the seed.
+///
+/// # Errors
+/// When the tokenizer has no end-of-text token to begin with.
+pub fn prefixes<F: Scalar>(checkpoint: &Checkpoint<F>, seed: u64) -> Result<Vec<String>> {
+    let Checkpoint { model, tokenizer } = checkpoint;
+    if tokenizer.vocab_size() >= GPT2_VOCABULARY {
+        return Ok(PREFIXES.map(str::to_owned).to_vec());
+    }
+    let missing = || Error::Request(format!("the tokenizer has no token {END_OF_TEXT}"));
+    let start = tokenizer.token_id(END_OF_TEXT).ok_or_else(missing)?;
+    sample_prefixes(model, tokenizer, start, &PREFIX_TOKENS, seed)
+}
+
+/// Lines of a text as tokens, cut to the model's context, up to the one that reaches `most_tokens`. Blank lines are left out.
+///
+/// # Errors
+/// When a line cannot be tokenised.
+pub fn token_lines<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    text: &str,
+    most_tokens: usize,
+) -> Result<Vec<Vec<u32>>> {
+    let mut lines = Vec::new();
+    let mut tokens = 0;
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        if tokens >= most_tokens {
+            break;
+        }
+        let mut line = checkpoint.tokenizer.encode(line)?;
+        line.truncate(checkpoint.model.config().n_positions);
+        tokens += line.len();
+        lines.push(line);
+    }
+    Ok(lines)
 }
 
 /// Draws texts from the model to stand before prompts, as the released ROME does but seeded: `lengths` are numbers of

@@ -10,11 +10,11 @@ mod pass;
 mod together;
 mod tokens;
 
-use locus_gpt2::{Gpt2, ParamId, ParamMask, ParamSet, PromptTargets, Scalar};
+use locus_gpt2::{Gpt2, ParamId, ParamMask, ParamSet, PromptTargets, Scalar, compiled};
 
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report, check_mask, one_by_one};
+use crate::editor::{Edit, EditInput, Editor, Report, check_mask, edit_one_by_one};
 use crate::error::{Error, Result};
 use crate::fact::{Fact, TokenRequest};
 use crate::patch::Patch;
@@ -54,11 +54,17 @@ impl<F: Scalar> Editor<F> for ClampedSgd {
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
-        one_by_one(model, facts, |model, fact| {
-            let (edited, report) = self.fine_tune(model, &fact.request(), mask)?;
-            Ok((Patch::between(model, &edited), report))
-        })
+        F::run::<EditJob>((self, model, facts, mask))
     }
+}
+
+compiled!(EditJob<'a>: <F> EditInput<'a, ClampedSgd, F> => Result<Edit<F>>, edit);
+
+fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, ClampedSgd, F>) -> Result<Edit<F>> {
+    edit_one_by_one(model, facts, &mut |model, fact| {
+        let (edited, report) = editor.fine_tune(model, &fact.request(), mask)?;
+        Ok((Patch::between(model, &edited), report))
+    })
 }
 
 impl ClampedSgd {
@@ -97,35 +103,7 @@ impl ClampedSgd {
         request: &TokenRequest,
         mask: Option<&ParamMask>,
     ) -> Result<(Gpt2<F>, Report)> {
-        self.check()?;
-        let config = model.config();
-        check_mask(mask, config)?;
-        let packed = PromptTargets::new(config, &[(&request.prompt, &request.target)])?;
-        let mean = vec![F::one() / F::from_f64(packed.targets.len() as f64); packed.targets.len()];
-        let mut edited = model.clone();
-        let mut grads = ParamSet::zeros(config, ParamId::all(config));
-        let mut report = Report::default();
-        for step in 0..self.max_steps {
-            let trace = edited.run(&packed.batch).tape();
-            if step > 0 {
-                grads.fill_zero();
-            }
-            let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &mean, &mut grads);
-            let loss = packed.mean_per_sequence(&nll)[0];
-            report.losses.push(loss);
-            if loss < self.loss_stop {
-                break;
-            }
-            edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
-            if let Some(mask) = mask {
-                mask.mask_gradients(&mut grads);
-            }
-            for id in ParamId::all(config) {
-                self.descend(model.get(id), grads.get(id), edited.get_mut(id));
-            }
-            report.steps += 1;
-        }
-        Ok((edited, report))
+        F::run::<FineTuneJob>((self, model, request, mask))
     }
 
     /// `w <- clamp(w - lr g, start - clamp, start + clamp)`.
@@ -143,4 +121,40 @@ impl ClampedSgd {
             };
         }
     }
+}
+
+type FineTuneInput<'a, F> = (&'a ClampedSgd, &'a Gpt2<F>, &'a TokenRequest, Option<&'a ParamMask>);
+
+compiled!(FineTuneJob<'a>: <F> FineTuneInput<'a, F> => Result<(Gpt2<F>, Report)>, fine_tune);
+
+fn fine_tune<F: Scalar>((editor, model, request, mask): FineTuneInput<'_, F>) -> Result<(Gpt2<F>, Report)> {
+    editor.check()?;
+    let config = model.config();
+    check_mask(mask, config)?;
+    let packed = PromptTargets::new(config, &[(&request.prompt, &request.target)])?;
+    let mean = vec![F::one() / F::from_f64(packed.targets.len() as f64); packed.targets.len()];
+    let mut edited = model.clone();
+    let mut grads = ParamSet::zeros(config, ParamId::all(config));
+    let mut report = Report::default();
+    for step in 0..editor.max_steps {
+        let trace = edited.run(&packed.batch).tape();
+        if step > 0 {
+            grads.fill_zero();
+        }
+        let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &mean, &mut grads);
+        let loss = packed.mean_per_sequence(&nll)[0];
+        report.losses.push(loss);
+        if loss < editor.loss_stop {
+            break;
+        }
+        edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+        if let Some(mask) = mask {
+            mask.mask_gradients(&mut grads);
+        }
+        for id in ParamId::all(config) {
+            editor.descend(model.get(id), grads.get(id), edited.get_mut(id));
+        }
+        report.steps += 1;
+    }
+    Ok((edited, report))
 }

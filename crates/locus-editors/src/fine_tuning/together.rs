@@ -5,7 +5,7 @@
 //! is as small as what it can move.
 
 use locus_gpt2::internal::{nll_of_row, split_rows, split_rows_view};
-use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar};
+use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar, compiled};
 use rayon::prelude::*;
 
 use super::ClampedSgd;
@@ -33,20 +33,40 @@ impl<F: Scalar> LazyEdited<'_, F> {
     /// When sequences share rows.
     pub fn nll_per_token(&self, packed: &PromptTargets<F>) -> Vec<f64> {
         assert!(packed.batch.starts().iter().all(|&start| start == 0), "sequences that share rows");
-        let mut logits = self.scope.forward(packed, &[(self.change, packed.n_targets.len())]).logits;
-        let rows = logits.rows_mut().into_iter().zip(&packed.targets);
-        let nll: Vec<f64> = rows
-            .map(|(mut row, target)| {
-                nll_of_row(row.as_slice_mut().expect("rows are contiguous"), target.token)
-            })
-            .collect();
-        packed.mean_per_sequence(&nll)
+        F::run::<NllJob>((self, packed))
     }
 
     /// The edited weights.
     pub fn weights(&self) -> Gpt2<F> {
-        self.scope.apply(self.change)
+        F::run::<WeightsJob>(self)
     }
+}
+
+compiled!(NllJob<'a>: <F> (&'a LazyEdited<'a, F>, &'a PromptTargets<F>) => Vec<f64>, nll_per_token);
+
+fn nll_per_token<F: Scalar>((edited, packed): (&LazyEdited<'_, F>, &PromptTargets<F>)) -> Vec<f64> {
+    let mut logits = edited.scope.forward(packed, &[(edited.change, packed.n_targets.len())]).logits;
+    let rows = logits.rows_mut().into_iter().zip(&packed.targets);
+    let nll: Vec<f64> = rows
+        .map(|(mut row, target)| nll_of_row(row.as_slice_mut().expect("rows are contiguous"), target.token))
+        .collect();
+    packed.mean_per_sequence(&nll)
+}
+
+compiled!(WeightsJob<'a>: <F> &'a LazyEdited<'a, F> => Gpt2<F>, weights);
+
+fn weights<F: Scalar>(edited: &LazyEdited<'_, F>) -> Gpt2<F> {
+    edited.scope.apply(edited.change)
+}
+
+/// Told of each edit that is done: the request's number, the edit and its report. Returns whether to go on.
+type Finish<'a, F> = &'a mut dyn FnMut(usize, &LazyEdited<'_, F>, &Report) -> bool;
+type EachInput<'a, F> = (usize, &'a Gpt2<F>, &'a [TokenRequest], Option<&'a ParamMask>, Finish<'a, F>);
+
+compiled!(EachJob<'a>: <F> (&'a ClampedSgd, EachInput<'a, F>) => Result<()>, each);
+
+fn each<F: Scalar>((editor, input): (&ClampedSgd, EachInput<'_, F>)) -> Result<()> {
+    editor.each(input)
 }
 
 /// A request under way.
@@ -80,7 +100,7 @@ impl ClampedSgd {
         self.fine_tune_within(MOST_BYTES_OF_STEPS, start, requests, mask, finish)
     }
 
-    /// The same with another bound on the bytes that steps may take; one request is always under way.
+    /// [`ClampedSgd::fine_tune_each`] with another bound on the bytes that steps may take.
     fn fine_tune_within<F: Scalar, T, E: From<crate::Error>>(
         &self,
         most_bytes: usize,
@@ -89,11 +109,29 @@ impl ClampedSgd {
         mask: Option<&ParamMask>,
         mut finish: impl FnMut(usize, &LazyEdited<'_, F>, &Report) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
+        let mut results: Vec<Option<T>> = requests.iter().map(|_| None).collect();
+        let mut failure = None;
+        let mut keep = |index: usize, edited: &LazyEdited<'_, F>, report: &Report| {
+            match finish(index, edited, report) {
+                Ok(result) => results[index] = Some(result),
+                Err(error) => failure = Some(error),
+            }
+            failure.is_none()
+        };
+        F::run::<EachJob>((self, (most_bytes, start, requests, mask, &mut keep)))?;
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(results.into_iter().map(|result| result.expect("every request was done")).collect()),
+        }
+    }
+
+    /// Edits each request and hands it to `finish` until that returns false. One request is always under way, whatever the
+    /// bound on the bytes that steps may take.
+    fn each<F: Scalar>(&self, (most_bytes, start, requests, mask, finish): EachInput<'_, F>) -> Result<()> {
         self.check()?;
         check_mask(mask, start.config())?;
         for request in requests {
-            PromptTargets::<F>::new(start.config(), &[(&request.prompt, &request.target)])
-                .map_err(crate::Error::from)?;
+            PromptTargets::<F>::new(start.config(), &[(&request.prompt, &request.target)])?;
         }
         let descent = Descent { lr: F::from_f64(self.lr), clamp: F::from_f64(self.clamp) };
         let scope = SharedStart::new(start, mask, descent);
@@ -101,7 +139,6 @@ impl ClampedSgd {
         let memory_is_scarce = MOST_ROWS * self.max_steps * bytes_of_step > most_bytes;
         let mut under_way: Vec<Active<F>> = Vec::new();
         let mut left = requests.iter().enumerate().peekable();
-        let mut results: Vec<Option<T>> = requests.iter().map(|_| None).collect();
         loop {
             let mut rows: usize = under_way.iter().map(|active| active.tokens.len()).sum();
             while let Some(&(index, request)) = left.peek() {
@@ -134,11 +171,13 @@ impl ClampedSgd {
             }
             self.step(&scope, &mut under_way)?;
             for active in under_way.extract_if(.., |active| active.done) {
-                let tuned = LazyEdited { scope: &scope, change: &active.change };
-                results[active.index] = Some(finish(active.index, &tuned, &active.report)?);
+                let edited = LazyEdited { scope: &scope, change: &active.change };
+                if !finish(active.index, &edited, &active.report) {
+                    return Ok(());
+                }
             }
         }
-        Ok(results.into_iter().map(|result| result.expect("every request was done")).collect())
+        Ok(())
     }
 
     /// The most rows of steps that will be kept at once when a request of so many rows begins beside others, of which rows

@@ -7,22 +7,16 @@ use anyhow::{Context, Result};
 use locus_data::EditRequest;
 use locus_data::seed::stream;
 use locus_editors::{
-    ClampedSgd, Editor, Error, Fact, FineTuning, Hparams, KeyCovariance, KeyStatistics, Memit, MemitEditor,
-    PREFIXES, Patch, Rome, RomeEditor, TargetVector, sample_prefixes,
+    CaseNlls, ClampedSgd, EditCase, Editor, Error, Fact, FineTuning, Hparams, KeyCovariance, KeyStatistics,
+    Memit, MemitEditor, Patch, Rome, RomeEditor, TargetVector, token_lines,
 };
 use locus_gpt2::{Checkpoint, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer};
 use rayon::prelude::*;
 
 use crate::records::{EditorOutcome, Scope, UNEDITED};
 
-/// Lengths of the prefixes that are drawn from a model with a tokenizer of its own.
-const PREFIX_LENGTHS: [usize; 5] = [4, 4, 9, 9, 9];
-/// Vocabulary of GPT-2's tokenizer, for which prefixes are written down.
-const GPT2_VOCABULARY: usize = 50_257;
 /// Prefixes that MEMIT is given: its code uses five.
 pub(crate) const MEMIT_PREFIXES: usize = 5;
-/// Tokens of text behind the key statistics, at least.
-const STATISTICS_TOKENS: usize = 100_000;
 /// Tokens of neutral text behind the drift, at least.
 const DRIFT_TOKENS: usize = 1000;
 
@@ -32,24 +26,14 @@ const DRIFT_TOKENS: usize = 1000;
 /// # Errors
 /// When the tokenizer has no end-of-text token to begin with.
 pub fn prefixes<F: Scalar>(checkpoint: &Checkpoint<F>, seed: u64) -> Result<Vec<String>> {
-    let Checkpoint { model, tokenizer } = checkpoint;
-    if tokenizer.vocab_size() >= GPT2_VOCABULARY {
-        return Ok(PREFIXES.map(str::to_owned).to_vec());
-    }
-    let start = tokenizer.token_id("<|endoftext|>").context("the tokenizer has no token <|endoftext|>")?;
-    let draw = rand::Rng::next_u64(&mut stream(seed, "prefixes", 0));
-    Ok(sample_prefixes(model, tokenizer, start, &PREFIX_LENGTHS, draw)?)
+    Ok(locus_editors::prefixes(checkpoint, rand::Rng::next_u64(&mut stream(seed, "prefixes", 0)))?)
 }
 
 /// A request as tokens: what is written and what is measured.
 #[derive(Clone, Debug)]
 struct Prepared {
     case_id: u64,
-    fact: Fact,
-    /// Rewriting prompt, paraphrases, neighbourhood prompts.
-    prompts: Vec<Vec<u32>>,
-    paraphrases: usize,
-    target_true: Vec<u32>,
+    case: EditCase,
 }
 
 impl Prepared {
@@ -58,32 +42,10 @@ impl Prepared {
         let EditRequest { prompt, subject, target_new, paraphrase_prompts, neighborhood_prompts, .. } =
             request;
         let fact = Fact::from_text(tokenizer, prompt, subject, target_new, prefixes).with_context(at)?;
-        let others = paraphrase_prompts.iter().chain(neighborhood_prompts);
-        let mut prompts = vec![fact.contexts[0].tokens.clone()];
-        for text in others {
-            prompts.push(tokenizer.encode_some("prompt", text).with_context(at)?);
-        }
-        let target_true = format!(" {}", request.target_true.trim());
-        Ok(Prepared {
-            case_id: request.case_id,
-            fact,
-            prompts,
-            paraphrases: paraphrase_prompts.len(),
-            target_true: tokenizer.encode_some("target_true", &target_true).with_context(at)?,
-        })
-    }
-
-    /// `[new, true]` NLL per token after every prompt.
-    fn nlls<F: Scalar>(&self, model: &Gpt2<F>) -> Result<Vec<[f64; 2]>> {
-        let pairs: Vec<_> = self
-            .prompts
-            .iter()
-            .flat_map(|prompt| [(prompt, &self.fact.target), (prompt, &self.target_true)])
-            .collect();
-        let nll = PromptTargets::prefix_sharing(model.config(), &pairs)
-            .with_context(|| format!("request {}", self.case_id))?
-            .nll_per_token(model);
-        Ok(nll.chunks(2).map(|pair| [pair[0], pair[1]]).collect())
+        let true_before = &request.target_true;
+        let case =
+            EditCase::from_text(tokenizer, fact, true_before, paraphrase_prompts, neighborhood_prompts);
+        Ok(Prepared { case_id: request.case_id, case: case.with_context(at)? })
     }
 }
 
@@ -163,7 +125,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .iter()
             .map(|request| Prepared::new(tokenizer, request, &prefixes))
             .collect::<Result<Vec<_>>>()?;
-        let neutral = lines(checkpoint, neutral, DRIFT_TOKENS)?;
+        let neutral = token_lines(checkpoint, neutral, DRIFT_TOKENS)?;
         // A line's first token is given, all others are predicted.
         let neutral: Vec<_> =
             neutral.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
@@ -174,13 +136,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         layers.push(rome.layer);
         layers.sort_unstable();
         layers.dedup();
-        let mut statistics = KeyStatistics::empty(model, &layers)?;
-        statistics.collect(model, &lines(checkpoint, text, STATISTICS_TOKENS)?, &mut |_| true)?;
-        let covariances = statistics
-            .layers
-            .iter()
-            .map(|(&layer, moments)| Ok((layer, Arc::new(KeyCovariance::new(moments.mean(), rome.ridge)?))))
-            .collect::<Result<_>>()?;
+        let covariances = KeyStatistics::from_text(checkpoint, &layers, text)?.covariances(rome.ridge)?;
         let neutral_before = mean_nll(model, &neutral);
         Ok(Comparison { model, requests, covariances, rome, memit, ft_m, neutral, neutral_before })
     }
@@ -208,7 +164,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
     pub fn prepare(&self, name: &str) -> Result<Ready<F>> {
         let facts = |rows: usize| {
             let fact = |request: &Prepared| {
-                let mut fact = request.fact.clone();
+                let mut fact = request.case.fact.clone();
                 fact.contexts.truncate(rows);
                 fact
             };
@@ -282,9 +238,8 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         drift: f64,
     ) -> Result<EditorOutcome> {
         let model = edited.unwrap_or(self.model);
-        let mut nlls = request.nlls(model)?.into_iter();
-        let rewrite = nlls.next().expect("the rewriting prompt is the first");
-        let paraphrase = nlls.by_ref().take(request.paraphrases).collect();
+        let at = || format!("request {}", request.case_id);
+        let CaseNlls { rewrite, paraphrases, neighbourhood } = request.case.nlls(model).with_context(at)?;
         Ok(EditorOutcome {
             editor: editor.to_owned(),
             scope: scope.scope,
@@ -292,30 +247,11 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             case_id: request.case_id,
             refused: edited.is_none(),
             rewrite,
-            paraphrase,
-            neighborhood: nlls.collect(),
+            paraphrase: paraphrases,
+            neighborhood: neighbourhood,
             drift,
         })
     }
-}
-
-/// Lines of a text as tokens, cut to the model's context, up to the one that reaches `most` tokens.
-///
-/// # Errors
-/// When a line cannot be tokenised.
-pub fn lines<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str, most: usize) -> Result<Vec<Vec<u32>>> {
-    let mut lines = Vec::new();
-    let mut n = 0;
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        if n >= most {
-            break;
-        }
-        let mut line = checkpoint.tokenizer.encode(line)?;
-        line.truncate(checkpoint.model.config().n_positions);
-        n += line.len();
-        lines.push(line);
-    }
-    Ok(lines)
 }
 
 /// Mean NLL over all targets, in nats.

@@ -12,7 +12,7 @@ mod tracing;
 
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub(crate) use editors::MEMIT_PREFIXES;
-pub use editors::{Comparison, WritableScope, lines, prefixes};
+pub use editors::{Comparison, WritableScope, prefixes};
 pub use edits::{IsolatedScope, PreparedRequest, edit_all};
 pub use extract::{Extracted, extract};
 pub use masks::compare_masks;
