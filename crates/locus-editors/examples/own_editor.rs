@@ -1,5 +1,5 @@
-//! An editor written outside the crate, with public items alone: it adds the target's token embedding to the last bias that
-//! is written to the residual stream, which makes the target likelier everywhere.
+//! An editor written outside the crate, with public items alone: it adds the target's token embedding to the last bias
+//! that is written to the residual stream, which makes the target likelier everywhere.
 //!
 //! ```sh
 //! cargo run -p locus-editors --example own_editor

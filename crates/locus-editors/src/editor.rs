@@ -34,8 +34,8 @@ pub struct Edit<F> {
 /// How an edit came about.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Loss at the start of each step, in nats. Where facts are written together: the mean over them, in which a fact that
-    /// was done earlier counts with its last loss. Where they are written one by one: that of the last fact.
+    /// Loss at the start of each step, in nats. Where facts are written together: the mean over them, in which a fact
+    /// that was done earlier counts with its last loss. Where they are written one by one: that of the last fact.
     pub losses: Vec<f64>,
     /// Optimiser steps taken, the most of any fact.
     pub steps: usize,
@@ -87,15 +87,18 @@ pub(crate) fn check_mask(mask: Option<&ParamMask>, config: &Config) -> Result<()
     mask.map_or(Ok(()), |mask| Ok(mask.check(config)?))
 }
 
-/// Writes facts one after the other, each into what the one before left, and merges the patches. Curves and measures are
-/// those of the last fact alone.
+/// Writes one fact into a model: the change, which belongs to that model, and how it came about.
+pub type WriteFact<'a, F> = &'a mut dyn FnMut(&Gpt2<F>, &Fact) -> Result<(Patch<F>, Report)>;
+
+/// Writes facts one after the other, each into what the one before left, and merges the patches. Curves and measures
+/// are those of the last fact alone.
 ///
 /// # Errors
 /// When a fact does not fit the model or `write` fails.
 pub fn edit_one_by_one<F: Scalar>(
     model: &Gpt2<F>,
     facts: &[Fact],
-    write: &mut dyn FnMut(&Gpt2<F>, &Fact) -> Result<(Patch<F>, Report)>,
+    write: WriteFact<'_, F>,
 ) -> Result<Edit<F>> {
     let mut history = EditHistory::new(model.clone());
     let mut report = Report::default();

@@ -1,7 +1,7 @@
 //! What an edit did, by CounterFact's measures: efficacy, paraphrase and neighbourhood.
 //!
-//! A case has two targets: `o*`, which is written, and `o`, which was true before. With `P` from the mean NLL per target
-//! token (as in the released code):
+//! A case has two targets: `o*`, which is written, and `o`, which was true before. With `P` from the mean NLL per
+//! target token (as in the released code):
 //!
 //! | measure | prompts | success | magnitude |
 //! |---|---|---|---|
@@ -74,7 +74,8 @@ pub fn evaluate_edit<F: Scalar>(
 }
 
 impl EditCase {
-    /// Tokenises the texts on which the edit of a fact is judged. Prompts are taken as given, the target behind a space.
+    /// Tokenises the texts on which the edit of a fact is judged. Prompts are taken as given, the target behind a
+    /// space.
     ///
     /// # Errors
     /// When a text gives no token.

@@ -28,8 +28,8 @@ pub struct Context {
 pub struct Fact {
     /// The prompt in its contexts: first bare, then behind each prefix.
     pub contexts: Vec<Context>,
-    /// A prompt about the subject ("SUBJECT is a"). What the model predicts after its subject should not move: the divergence
-    /// (KL) of ROME's objective is taken there.
+    /// A prompt about the subject ("SUBJECT is a"). What the model predicts after its subject should not move: the
+    /// divergence (KL) of ROME's objective is taken there.
     pub kl_prompt: Context,
     /// Tokens of the new target.
     pub target: Vec<u32>,
@@ -55,7 +55,8 @@ impl Fact {
     /// Checks that every context fits the model with all but the last token of the target behind it.
     ///
     /// # Errors
-    /// When there is no context or no target, a token is unknown, a prompt is too long or its subject lies outside of it.
+    /// When there is no context or no target, a token is unknown, a prompt is too long or its subject lies outside of
+    /// it.
     pub fn check(&self, config: &Config) -> Result<()> {
         if self.contexts.is_empty() {
             return Err(Error::Request("a fact has no prompt; expected at least the bare one".into()));

@@ -3,14 +3,14 @@
 //! | name | loss | bound |
 //! |---|---|---|
 //! | `ft` | as released: every target token scored at the prompt's last token | none |
-//! | `ft-l` | the same | each entry stays within `clamp` of its start |
+//! | `ft-l` | that of `ft` | each entry stays within `clamp` of its start |
 //! | `ft-m` | each target token scored after the ones before it | none |
 //!
-//! The released loss is wrong for targets of several tokens: it teaches the later ones as first tokens. It is kept because
-//! published numbers were made with it; `ft-m` is what one wants.
+//! The released loss is wrong for targets of several tokens: it teaches the later ones as first tokens. It is kept
+//! because published numbers were made with it; `ft-m` is what one wants.
 //!
-//! Sources: Zhu et al. 2020 for the bound; Meng et al. 2022 (arXiv 2202.05262) and its code for `ft` and `ft-l`; EasyEdit
-//! for `ft-m`.
+//! Sources: Zhu et al. 2020 for the bound; Meng et al. 2022 (arXiv 2202.05262) and its code for `ft` and `ft-l`;
+//! EasyEdit for `ft-m`.
 
 use locus_gpt2::{
     AdamW, Batch, BlockParam, Config, Gpt2, Moments, ParamId, ParamMask, ParamSet, PromptTargets, Scalar,

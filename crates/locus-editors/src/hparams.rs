@@ -1,14 +1,14 @@
 //! Hyper-parameters that depend on the model: files, one for each model, read by one typed loader.
 //!
 //! `hparams.toml` in a checkpoint's folder comes first. Without it the built-in file of exactly that shape (layers and
-//! width) is taken: those of the four sizes of GPT-2, in `hparams/` of this crate. Any other model must name its layers: a
-//! guess would silently edit the wrong one.
+//! width) is taken: those of the four sizes of GPT-2, in `hparams/` of this crate. Any other model must name its
+//! layers: a guess would silently edit the wrong one.
 //!
 //! A file states every constant of every editor it has, so that it can be read without the code; what is absent from it
 //! altogether is optional ([`Memit::null_space`], [`FineTuning::clamp`]).
 //!
-//! Sources: Meng et al. 2022 (arXiv 2202.05262) and its code for ROME and FT-L, Meng et al. 2023 (arXiv 2210.07229) and its
-//! code for MEMIT on GPT-2 XL; each file says which of its numbers were published.
+//! Sources: Meng et al. 2022 (arXiv 2202.05262) and its code for ROME and FT-L, Meng et al. 2023 (arXiv 2210.07229) and
+//! its code for MEMIT on GPT-2 XL; each file says which of its numbers were published.
 
 use std::path::Path;
 
@@ -74,8 +74,8 @@ impl Default for Hparams {
 }
 
 impl Hparams {
-    /// What the checkpoint's folder says, else the built-in file of exactly this shape. A folder without the file counts as
-    /// none.
+    /// What the checkpoint's folder says, else the built-in file of exactly this shape. A folder without the file
+    /// counts as none.
     ///
     /// # Errors
     /// When the folder's file is broken, incomplete or for another shape, or nothing is known of a model of this shape.

@@ -8,10 +8,11 @@
 //! ```
 //!
 //! The second form follows from the first by the Woodbury identity and needs one triangular solve per key instead of a
-//! system of size `f`. `lambda -> 0` with one key is ROME's `u / (u . k)` (Meng et al. 2022, eq. 2), with several the
-//! equality-constrained EMMET (Gupta et al. 2024, its damping being `lambda`), `lambda > 0` is MEMIT (Meng et al. 2023,
-//! eq. 14). With a projection `P` onto what keys seldom use, it is AlphaEdit (Fang et al. 2024):
-//! `U = P M (l2 + M^T P M)^-1` for `M` the new keys and those written before, which ask for no change.
+//! system of size `f`. `lambda -> 0` with one key is ROME's `u / (u . k)` (Meng et al. 2022, arXiv 2202.05262, eq. 2),
+//! with several the equality-constrained EMMET (Gupta et al. 2024, arXiv 2403.14236, its damping being `lambda`),
+//! `lambda > 0` is MEMIT (Meng et al. 2023, arXiv 2210.07229, eq. 14). With a projection `P` onto what keys seldom use,
+//! it is AlphaEdit (Fang et al. 2024, arXiv 2410.02355): `U = P M (l2 + M^T P M)^-1` for `M` the new keys and those
+//! written before, which ask for no change.
 //!
 //! Letters: `n` facts, `f` MLP width, `d` width.
 
@@ -97,7 +98,8 @@ impl NullSpace {
 }
 
 /// Least share of a key's square that the keys before it do not already span. Equal keys of an `f32` model differ by
-/// rounding, 1e-7 of their length and 1e-14 of its square; at this share a change is 1e5 times what it is for keys apart.
+/// rounding, 1e-7 of their length and 1e-14 of its square; at this share a change is 1e5 times that for orthogonal
+/// keys.
 const LEAST_SHARE: f64 = 1e-10;
 
 /// `A^-1 B` for a positive definite `A [n, n]` and `B [n, m]`.

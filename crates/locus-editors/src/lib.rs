@@ -2,7 +2,8 @@
 //!
 //! An editor takes a model and a request and returns an [`Edit`]: a [`Patch`] (what changes, by how much, and of which
 //! base weights) and a report of how it came about. The model it is given is never changed: [`Gpt2`] share their
-//! tensors and copy what is written to, so an edited model costs what the edit changed and the original stays as it was.
+//! tensors and copy what is written to, so an edited model costs what the edit changed and the original stays as it
+//! was.
 //!
 //! | editor | what changes |
 //! |---|---|
@@ -50,7 +51,7 @@ mod states;
 mod statistics;
 mod text;
 
-pub use editor::{Edit, Editor, Report, edit_one_by_one};
+pub use editor::{Edit, Editor, Report, WriteFact, edit_one_by_one};
 pub use error::{Error, Result};
 pub use evaluation::{CaseNlls, EditCase, EditEvaluation, EditScores, evaluate_edit};
 pub use fact::{Context, Fact, TokenRequest};

@@ -1,8 +1,8 @@
-//! LoRA, merged: a change `scale A B` of low rank in the attention input of every layer, trained with Adam on the target
-//! after the prompt.
+//! LoRA, merged: a change `scale A B` of low rank in the attention input of every layer, trained with Adam on the
+//! target after the prompt.
 //!
-//! Sources: Hu et al. 2021 (arXiv 2106.09685, section 4: `A` random, `B` zero, `scale = alpha / rank`); rank, alpha, steps
-//! and learning rate as EasyEdit uses them for GPT-2 XL. Deviations: no dropout, no adaptive ranks.
+//! Sources: Hu et al. 2021 (arXiv 2106.09685, section 4: `A` random, `B` zero, `scale = alpha / rank`); rank, alpha,
+//! steps and learning rate as EasyEdit uses them for GPT-2 XL. Deviations: no dropout, no adaptive ranks.
 
 use locus_gpt2::{
     AdamW, BlockParam, Config, Gpt2, Moments, ParamId, ParamMask, ParamSet, PromptTargets, Scalar, compiled,

@@ -1,15 +1,16 @@
 //! MEMIT: many facts at once, spread over several layers.
 //!
 //! For every fact a residual stream `z` leaving the last of `layers` is found that makes the model say the target
-//! ([`TargetOptimisation`]). Then, layer by layer on the model as edited so far, with keys `K [f, n]` (half the bare row's, half
-//! the mean of the prefixed ones), the residual streams `H` of the bare rows and `R = (Z - H) / layers left`:
+//! ([`TargetOptimisation`]). Then, layer by layer on the model as edited so far, with keys `K [f, n]` (half the bare
+//! prompt's, half the mean of the prefixed ones), the residual streams `H` of the bare prompts and `R = (Z - H) /
+//! layers left`:
 //!
 //! ```text
 //! W <- W + U R^T,    U = C^-1 K (lambda + K^T C^-1 K)^-1
 //! ```
 //!
 //! With `null_space` the change is projected onto what keys seldom use (AlphaEdit). See
-//! [`insertion`](crate::memit_update) for the algebra.
+//! [`memit_update`](crate::memit_update) for the algebra.
 //!
 //! Sources: Meng et al. 2023 (arXiv 2210.07229) and its code; Fang et al. 2024 (arXiv 2410.02355) for AlphaEdit.
 //!
@@ -159,8 +160,8 @@ impl MemitEditor {
     /// Writes targets that were found for these facts and this model.
     ///
     /// # Errors
-    /// When there is no fact, targets or mask belong to another model, the statistics are of another width, keys are linearly
-    /// dependent or the edit would damage the model.
+    /// When there is no fact, targets or mask belong to another model, the statistics are of another width, keys are
+    /// linearly dependent or the edit would damage the model.
     pub fn insert<F: Scalar>(
         &self,
         model: &Gpt2<F>,
@@ -244,7 +245,7 @@ fn insert<F: Scalar>((editor, model, facts, targets, mask): InsertInput<'_, F>) 
     report.into_edit(model, patch, facts)
 }
 
-/// Keys of every fact, `[f, n]`: half the bare row's, half the mean of the others.
+/// Keys of every fact, `[f, n]`: half the bare prompt's, half the mean of the prefixed ones.
 fn mean_keys<F: Scalar>(model: &Gpt2<F>, layer: usize, facts: &[Fact]) -> Result<Array2<f64>> {
     let rows = facts.iter().flat_map(|fact| &fact.contexts);
     let all = at_subjects(model, rows, layer, HookPoint::MlpPost)?;

@@ -1,22 +1,24 @@
-//! Which state at the subject's last token makes the model say the target?
+//! Optimising `v*` (MEMIT's `z`): which state at the subject's last token makes the model say the target?
 //!
-//! For a fact with rows `j` (the prompt, bare and prefixed) and target tokens `t`, find the `delta [d]` that minimises
+//! For a fact with contexts `j` (the prompt, bare and prefixed) and target tokens `t`, find the `delta [d]` that
+//! minimises
 //!
 //! ```text
-//! mean_j mean_t -ln p(t | row j, delta) + kl_factor KL(p(. | kl_prompt, delta) || p(. | essence))
+//! mean_j mean_t -ln p(t | context j, delta) + kl_factor KL(p(. | KL prompt, delta) || p(. | KL prompt))
 //!     + weight_decay |delta| / |start|^2
 //! ```
 //!
-//! when it is added to the residual stream leaving `layer` at each row's own subject_last (for a state of the MLP: added to
-//! what the MLP writes, which is the same). `start [d]` is the state of the bare row; the divergence is taken at the
-//! essence's subject_last, where the released code takes it, not at its end, where the paper says. Adam; no step once the loss
-//! is below `loss_stop` and none after the last evaluation; after a step `delta` is pulled back to `clamp |start|`.
+//! when it is added to the residual stream leaving `layer` at the last token of the subject in each context (for a
+//! state of the MLP: added to what the MLP writes, which has the same effect); `v* = start + delta`, where `start [d]`
+//! is the state of the bare prompt. The divergence is taken at the subject's last token, as in the released code; the
+//! paper takes it at the prompt's end. Adam; no step once the loss is below `loss_stop` and none after the last
+//! evaluation; after a step `delta` is pulled back to `clamp |start|`.
 //!
 //! Source: Meng et al. 2022 (arXiv 2202.05262, eq. 4) and 2023 (arXiv 2210.07229, eq. 16), in the form of their code.
-//! What they recompute in every step is run once here: everything before the subject_lasts in every layer, and every layer up
-//! to the edited one. Steps run the rest alone, and logits are made only where they are read.
+//! What the code recomputes in every step is run once here: everything before the subjects' last tokens in every layer,
+//! and every layer up to the edited one. Steps run the rest alone, and logits are made only where they are read.
 //!
-//! Letters: `d` width, `m` rows at or after a subject_last, `V` vocabulary.
+//! Letters: `d` width, `m` rows at or after the last token of a subject, `V` vocabulary.
 
 use std::ops::Range;
 
@@ -31,10 +33,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 
-/// Facts whose values are found in one batch: enough rows for the large-matrix rate, few enough to fill all threads.
+/// Facts whose vectors are optimised in one batch: enough rows for the large-matrix rate, few enough to fill all
+/// threads.
 const FACTS_AT_ONCE: usize = 4;
 
-/// Constants of the search for a value.
+/// Constants of the optimisation of a target vector.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
@@ -43,7 +46,7 @@ const FACTS_AT_ONCE: usize = 4;
 /// | `weight_decay` | 0.5 | at least 0 | weight of `delta`'s length |
 /// | `kl_factor` | 0.0625 | at least 0 | weight of the divergence |
 /// | `clamp` | 4 (MEMIT 0.75) | above 0 | longest `delta`, in lengths of the start |
-/// | `loss_stop` | 0.05 | at least 0 | loss below which the search ends |
+/// | `loss_stop` | 0.05 | at least 0 | loss below which the optimisation ends |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TargetOptimisation {
@@ -57,7 +60,7 @@ pub struct TargetOptimisation {
     pub kl_factor: f64,
     /// Longest `delta`, in lengths of the start.
     pub clamp: f64,
-    /// Loss below which the search ends.
+    /// Loss below which the optimisation ends.
     pub loss_stop: f64,
 }
 
@@ -97,8 +100,8 @@ impl TargetOptimisation {
         Ok(())
     }
 
-    /// Finds the value of every fact. `point` is the state that `start` is read from: what the MLP of `layer` writes, or
-    /// the residual stream leaving it. Facts do not influence each other.
+    /// Optimises the target vector of every fact. `point` is the state that `start` is read from: what the MLP of
+    /// `layer` writes, or the residual stream leaving it. Facts do not influence each other.
     ///
     /// # Errors
     /// When a fact does not fit the model.
@@ -134,10 +137,10 @@ fn optimise<F: Scalar>(
     Ok(groups.into_iter().flatten().collect())
 }
 
-/// The outcome of a search.
+/// The vector `v* = start + delta` that a memory should answer a fact's key with, and how it was found.
 #[derive(Clone, Debug)]
 pub struct TargetVector<F> {
-    /// Keys that the MLP of the layer sees at the subject_lasts of the fact's rows, `[rows, f]`.
+    /// Keys that the MLP of the layer sees at the last tokens of the subject, `[contexts, f]`.
     pub keys: Array2<F>,
     /// State of the bare row before the edit, `[d]`.
     pub start: Vec<F>,
@@ -165,33 +168,34 @@ impl<F: Scalar> TargetVector<F> {
 
 /// A logit row that is read: which fact's, and for what.
 #[derive(Clone, Copy, Debug)]
-enum Read {
+enum LogitRow {
     /// A target token, with the weight of its NLL.
     Target { token: u32, weight: f64 },
     /// The kl_prompt, whose distribution should not move.
-    Essence,
+    KlPrompt,
 }
 
 /// Everything that does not change while `delta` does.
 struct Optimisation<'a, F> {
     model: &'a Gpt2<F>,
     layer: usize,
-    /// Rows at or after each sequence's subject_last: every fact's prompts with their target, then its essence.
+    /// Rows at or after the last token of each sequence's subject: every fact's contexts with the target, then its KL
+    /// prompt.
     batch: Batch<F>,
     /// The residual stream leaving `layer`, `[m, d]`.
     resid: Array2<F>,
     /// Rows whose logits are read, ascending: every fact's, one after the other.
     rows: Vec<usize>,
-    facts: Vec<Located<F>>,
+    facts: Vec<LocatedFact<F>>,
 }
 
-struct Located<F> {
+struct LocatedFact<F> {
     /// First rows of its sequences.
     subject_lasts: Vec<usize>,
     /// What its part of the rows that are read is read for, and where that part begins.
-    reads: Vec<Read>,
+    reads: Vec<LogitRow>,
     first_read: usize,
-    /// Log probabilities after the essence before the edit, `[V]`; the first evaluation fills them in.
+    /// Log probabilities after the KL prompt's subject before the edit, `[V]`; the first evaluation fills them in.
     before: Vec<f64>,
     keys: Array2<F>,
     start: Vec<F>,
@@ -208,7 +212,7 @@ impl<'a, F: Scalar> Optimisation<'a, F> {
                 sequences.push([&row.tokens, &fact.target[..fact.target.len() - 1]].concat());
                 starts.push(row.subject_last);
             }
-            // Nothing reads what follows the essence's subject_last.
+            // Nothing reads what follows the subject in the KL prompt.
             sequences.push(fact.kl_prompt.tokens[..=fact.kl_prompt.subject_last].to_vec());
             starts.push(fact.kl_prompt.subject_last);
             fact_of.push(first..sequences.len());
@@ -242,11 +246,11 @@ impl<'a, F: Scalar> Optimisation<'a, F> {
                 for sequence in sequences.start..sequences.end - 1 {
                     // The last of its rows predicts the last target token.
                     read_rows.extend(rows[sequence].end - n..rows[sequence].end);
-                    reads.extend(fact.target.iter().map(|&token| Read::Target { token, weight }));
+                    reads.extend(fact.target.iter().map(|&token| LogitRow::Target { token, weight }));
                 }
-                read_rows.push(*subject_lasts.last().expect("a fact has an essence"));
-                reads.push(Read::Essence);
-                Located {
+                read_rows.push(*subject_lasts.last().expect("a fact has a KL prompt"));
+                reads.push(LogitRow::KlPrompt);
+                LocatedFact {
                     before: Vec::new(),
                     keys: keys.select(Axis(0), &subject_lasts[..subject_lasts.len() - 1]),
                     start: start.row(subject_lasts[0]).to_vec(),
@@ -338,7 +342,7 @@ impl<'a, F: Scalar> Optimisation<'a, F> {
         hidden: &Array2<F>,
         d_hidden: &mut Array2<F>,
     ) -> (f64, f64) {
-        let Located { reads, first_read, before, .. } = &mut self.facts[fact];
+        let LocatedFact { reads, first_read, before, .. } = &mut self.facts[fact];
         let rows = *first_read..*first_read + reads.len();
         let read = hidden.slice(s![rows.clone(), ..]);
         let mut logits = self.model.logits(read);
@@ -352,14 +356,14 @@ impl<'a, F: Scalar> Optimisation<'a, F> {
             .into_par_iter()
             .zip(&*reads)
             .map(|(mut row, read)| match *read {
-                Read::Target { token, weight } => {
+                LogitRow::Target { token, weight } => {
                     let row = row.as_slice_mut().expect("rows are contiguous");
                     let nll = nll_of_row(row, token);
                     let scale = F::from_f64(weight);
                     row.iter_mut().for_each(|x| *x *= scale);
                     (weight * nll, 0.0)
                 }
-                Read::Essence => {
+                LogitRow::KlPrompt => {
                     let log_p = log_softmax(row.as_slice().expect("rows are contiguous"));
                     let divergence: f64 =
                         log_p.iter().zip(before).map(|(log_p, before)| log_p.exp() * (log_p - before)).sum();

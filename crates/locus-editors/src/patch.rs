@@ -410,7 +410,8 @@ impl<F: Scalar> EditHistory<F> {
     }
 }
 
-/// Change of one answer: how far a memory's answer to `key [f]` is from what it should be, as a share of how far it was.
+/// Change of one answer: how far a memory's answer to `key [f]` is from what it should be, as a share of how far it
+/// was.
 pub(crate) fn residual<F: Scalar>(change: ArrayView2<F>, key: &[F], wanted: &[F]) -> f64 {
     let mut answer = Array2::zeros((1, change.ncols()));
     let key = ArrayView2::from_shape((1, key.len()), key).expect("one row");

@@ -1,7 +1,8 @@
 //! ROME: one fact, one layer, a change of rank one.
 //!
-//! With keys `k_j [f]` that the MLP of `layer` sees at the subject's last token of each row, `k` the bare row's, `k_bar`
-//! their mean, `v = start + delta` the target found for the bare row ([`TargetOptimisation`]) and `C` the keys' second moment:
+//! With keys `k_j [f]` that the MLP of `layer` sees at the subject's last token of each row, `k` the bare row's,
+//! `k_bar` their mean, `v = start + delta` the target found for the bare row ([`TargetOptimisation`]) and `C` the keys'
+//! second moment:
 //!
 //! | variant | `u` | numerator | denominator |
 //! |---|---|---|---|
@@ -9,10 +10,11 @@
 //! | `r-rome` | `C^-1 k_bar` | `v - (k_bar W + b)` | `u . k_bar` |
 //! | `p-rome` | `C^-1 k` | `delta` | `u . k` |
 //!
-//! and `W <- W + u (numerator / denominator)^T`. The released ROME mixes two keys, so its denominator can vanish and one
-//! edit can ruin the model; with one key throughout it is a positive number.
+//! and `W <- W + u (numerator / denominator)^T`. The released ROME mixes two keys, so its denominator can vanish and
+//! one edit can ruin the model; with one key throughout it is a positive number.
 //!
-//! Sources: Meng et al. 2022 (arXiv 2202.05262) and its code; Gupta et al. 2024 (arXiv 2403.07175) for r-ROME and p-ROME.
+//! Sources: Meng et al. 2022 (arXiv 2202.05262) and its code; Gupta et al. 2024 (arXiv 2403.07175) for r-ROME and
+//! p-ROME.
 //!
 //! Letters: `n` rows of a fact, `d` width, `f` MLP width.
 
@@ -171,7 +173,8 @@ impl RomeEditor {
     /// Writes a target that was found for this model.
     ///
     /// # Errors
-    /// When target or mask belong to another model, the statistics are of another width or the edit would damage the model.
+    /// When target or mask belong to another model, the statistics are of another width or the edit would damage the
+    /// model.
     pub fn insert<F: Scalar>(
         &self,
         model: &Gpt2<F>,

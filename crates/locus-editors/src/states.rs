@@ -1,4 +1,4 @@
-//! States at the subjects' last tokens.
+//! States at the last tokens of subjects.
 //!
 //! Letters: `n` rows, `d` width, `f` MLP width.
 

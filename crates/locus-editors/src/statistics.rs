@@ -1,8 +1,9 @@
 //! Which keys does an MLP see? Their uncentred second moment `C = mean k k^T`, `[f, f]`, over the tokens of a text.
 //!
 //! Locate-then-edit methods weigh keys by `C^-1`, so that a change meant for one key disturbs the usual ones least
-//! (Meng et al. 2022, eq. 2). Sums are kept in f64, as two halves, of the even and the odd sequences of the text, so that one can see
-//! how far `C^-1 k` still depends on the sample. Deviation: a ridge, because `C` of a finite text is ill-conditioned.
+//! (Meng et al. 2022, arXiv 2202.05262, eq. 2). Sums are kept in f64, as two halves, of the even and the odd sequences
+//! of the text, so that one can see how far `C^-1 k` still depends on the sample. Deviation: a ridge, because `C` of a
+//! finite text is ill-conditioned.
 //!
 //! Letters: `f` MLP width.
 
@@ -121,7 +122,7 @@ impl KeyMoments {
     }
 }
 
-/// Where the collection of moments stands: it can be written, read and gone on with.
+/// Where the collection of moments stands: it can be written, read and continued.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyStatistics {
     /// Moments by layer.
@@ -144,9 +145,9 @@ impl KeyStatistics {
         Ok(KeyStatistics { layers: layers.iter().map(moments).collect(), sequences: 0 })
     }
 
-    /// Goes on with the sequences not yet seen, all layers in one pass over the text, until the text ends or
-    /// `progress` (told the number of keys after every few thousand tokens, with the statistics so far) returns false. All
-    /// tokens count, first positions included, as in the released code.
+    /// Continues with the sequences not yet seen, all layers in one pass over the text, until the text ends or
+    /// `progress` (told the number of keys after every few thousand tokens, with the statistics so far) returns false.
+    /// All tokens count, first positions included, as in the released code.
     ///
     /// # Errors
     /// When the statistics or a sequence do not fit the model.
@@ -184,8 +185,8 @@ impl KeyStatistics {
         self.layers.iter().map(covariance).collect()
     }
 
-    /// Writes one safetensors file: `sum.LAYER.0` and `sum.LAYER.1`, `[f, f]` each, for the even and the odd sequences of the
-    /// text, so that the collection can go on.
+    /// Writes one safetensors file: `sum.LAYER.0` and `sum.LAYER.1`, `[f, f]` each, for the even and the odd sequences
+    /// of the text, so that the collection can go on.
     ///
     /// # Errors
     /// When the file cannot be written.

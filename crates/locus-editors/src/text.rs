@@ -42,12 +42,12 @@ const GPT2_VOCABULARY: usize = 50_257;
 const END_OF_TEXT: &str = "<|endoftext|>";
 
 impl Fact {
-    /// A fact from a prompt with one `{}` for the subject. Prefixes are put before the prompt with a space; the target is
-    /// separated from it by one. The prompt is tokenised as a whole.
+    /// A fact from a prompt with one `{}` for the subject. Prefixes are put before the prompt with a space; the target
+    /// is separated from it by one. The prompt is tokenised as a whole.
     ///
     /// # Errors
-    /// When the prompt does not have exactly one `{}`, subject or target are empty, or a token covers both the end of the
-    /// subject and what follows it.
+    /// When the prompt does not have exactly one `{}`, subject or target are empty, or a token covers both the end of
+    /// the subject and what follows it.
     pub fn from_text(
         tokenizer: &Tokenizer,
         prompt: &str,
@@ -83,8 +83,8 @@ impl Fact {
     }
 }
 
-/// What stands before prompts when keys and target vectors are found: [`PREFIXES`] for GPT-2's tokenizer, else drawn from
-/// the model by the seed.
+/// What stands before prompts when keys and target vectors are found: [`PREFIXES`] for GPT-2's tokenizer, else drawn
+/// from the model by the seed.
 ///
 /// # Errors
 /// When the tokenizer has no end-of-text token to begin with.
@@ -98,7 +98,8 @@ pub fn prefixes<F: Scalar>(checkpoint: &Checkpoint<F>, seed: u64) -> Result<Vec<
     sample_prefixes(model, tokenizer, start, &PREFIX_TOKENS, seed)
 }
 
-/// Lines of a text as tokens, cut to the model's context, up to the one that reaches `most_tokens`. Blank lines are left out.
+/// Lines of a text as tokens, cut to the model's context, up to the one that reaches `most_tokens`. Blank lines are
+/// left out.
 ///
 /// # Errors
 /// When a line cannot be tokenised.
@@ -122,8 +123,8 @@ pub fn token_lines<F: Scalar>(
 }
 
 /// Draws texts from the model to stand before prompts, as the released ROME does but seeded: `lengths` are numbers of
-/// tokens, each drawn from the five likeliest after the token `start` (end of text). Line breaks and braces become spaces,
-/// and each text ends with a full stop.
+/// tokens, each drawn from the five likeliest after the token `start` (end of text). Line breaks and braces become
+/// spaces, and each text ends with a full stop.
 ///
 /// # Errors
 /// When a length does not fit the model.

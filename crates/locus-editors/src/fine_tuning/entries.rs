@@ -1,8 +1,8 @@
 //! Some entries of a matrix, and products with matrices that have those alone.
 //!
-//! Dimensions: `i` in, `o` out, `t` tokens. The rows of one request lie side by side ([`PackedRows`]), so that each entry is
-//! a few short vector operations. Entries are listed block of columns by block of columns, so that what a run of them
-//! writes to stays in the first-level cache.
+//! Dimensions: `i` in, `o` out, `t` tokens. The rows of one request lie side by side ([`PackedRows`]), so that each
+//! entry is a few short vector operations. Entries are listed block of columns by block of columns, so that what a run
+//! of them writes to stays in the first-level cache.
 
 use std::ops::Range;
 
@@ -62,7 +62,7 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// Those whose byte is `chosen`.
+    /// Entries whose byte is `chosen`.
     pub fn new(bytes: &[u8], width: usize, chosen: u8) -> Self {
         let mut entries = Entries { rows: bytes.len() / width, width, starts: vec![0], columns: Vec::new() };
         for first in (0..width).step_by(BLOCK) {
@@ -75,7 +75,7 @@ impl Entries {
         entries
     }
 
-    /// None of a matrix of that many rows.
+    /// An empty list of entries of a matrix of that many rows.
     pub fn none(rows: usize, width: usize) -> Self {
         Entries { rows, width, starts: vec![0; width.div_ceil(BLOCK) * rows + 1], columns: Vec::new() }
     }
@@ -99,8 +99,8 @@ impl Entries {
         })
     }
 
-    /// Adds entries that are not there yet. Says of each entry which it was of the old ones, or (as an error) of the new
-    /// ones.
+    /// Adds entries that are not in the list yet. For each entry of the new list: its place in the old list, or (as an
+    /// error) its index in `new`.
     pub fn insert(&mut self, new: &[(usize, u32)]) -> Vec<Result<usize, usize>> {
         let place = |&(row, column): &(usize, u32)| {
             (column as usize / BLOCK * self.rows + row, (column as usize % BLOCK) as u16)
@@ -180,7 +180,7 @@ impl Entries {
         d_x
     }
 
-    /// The same of one block of rows.
+    /// [`Entries::backward`] of one block of rows.
     fn backward_rows<F: Scalar>(
         &self,
         values: &mut [F],
@@ -248,8 +248,8 @@ mod tests {
         let mut gradients = vec![0.0; values.len()];
         let mut d_x = Array2::zeros((t, rows));
         let lanes = (PackedRows::new(x.view()), PackedRows::new(d_y.view()));
-        let own = entries.backward(&mut values, &lanes.0, &lanes.1, |place, _, g| gradients[place] = g);
-        own.add_to(1.0, d_x.view_mut());
+        let got = entries.backward(&mut values, &lanes.0, &lanes.1, |place, _, g| gradients[place] = g);
+        got.add_to(1.0, d_x.view_mut());
         assert_eq!(d_x, d_y.dot(&dense.t()));
         let gradient = x.t().dot(&d_y);
         let expected: Vec<f64> =

@@ -15,8 +15,8 @@ use super::entries::{Entries, PackedRows};
 
 /// The bound is computed in rounded arithmetic, so it counts as reached a little early.
 const MARGIN: f64 = 0.999;
-/// Of this many entries one that is held one by one makes the matrix better kept whole.
-const MANY: usize = 32;
+/// A matrix is kept whole once more than one of this many entries is held one by one.
+const WHOLE_AT: usize = 32;
 
 /// Learning rate and largest change.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,8 @@ impl<F: Scalar> Descent<F> {
         }
     }
 
-    /// Where the sums of squares of the two factors of an entry's moves have a product below this, the clamp never acts.
+    /// Where the sums of squares of the two factors of an entry's moves have a product below this, the clamp never
+    /// acts.
     pub fn reach(self) -> f64 {
         (MARGIN * self.clamp.as_f64() / self.lr.as_f64()).powi(2)
     }
@@ -110,7 +111,7 @@ struct Held<F> {
     entries: Entries,
     /// Their changes.
     changes: Vec<F>,
-    /// What the factors say, taken off their changes.
+    /// Changes minus what the factors say.
     corrections: Vec<F>,
 }
 
@@ -171,8 +172,9 @@ impl<F: Scalar> MatrixChange<F> {
         match (&mut *self, editable) {
             (MatrixChange::Listed(change), Editable::Only(entries)) => {
                 let lanes = PackedRows::new(d_y);
-                let own = entries.backward(change, &x.lanes, &lanes, |_, c, g| *c = descent.moved(*c, g));
-                own.add_to(F::one(), d_x);
+                let through_entries =
+                    entries.backward(change, &x.lanes, &lanes, |_, c, g| *c = descent.moved(*c, g));
+                through_entries.add_to(F::one(), d_x);
             }
             (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
                 let lanes = PackedRows::new(d_y);
@@ -186,7 +188,8 @@ impl<F: Scalar> MatrixChange<F> {
                 change.remember(entries, descent, &x.rows, d_y);
                 let (rows, width) = (x.rows.ncols(), d_y.ncols());
                 let rank = change.x.len() / rows;
-                if rank * (rows + width) > rows * width || change.held.entries.len() * MANY > rows * width {
+                if rank * (rows + width) > rows * width || change.held.entries.len() * WHOLE_AT > rows * width
+                {
                     *self = MatrixChange::Whole(change.whole(entries, descent.lr));
                 }
             }

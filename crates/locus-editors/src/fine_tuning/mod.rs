@@ -1,4 +1,8 @@
-//! The study's fine-tuning edit (arXiv 2406.17241; STUDY section 5).
+//! Clamped gradient descent inside a mask: the fine-tuning edit of arXiv 2406.17241.
+//!
+//! ```text
+//! w <- clamp(w - lr m dL/dw, w_0 - clamp, w_0 + clamp),    L = mean NLL of the target's tokens after the prompt
+//! ```
 //!
 //! Plain gradient descent on the mean NLL of the new target after the prompt. Gradients of block parameters are
 //! multiplied by the mask; after each step every parameter is clamped to within `clamp` of where it started. As in the

@@ -1,7 +1,8 @@
 //! Forward and backward passes of several requests, each with its own change of the same weights.
 //!
 //! Products with the weights themselves are made once for all rows. They run on a model without biases and LayerNorm
-//! gains, and a [`Hook`] adds to each request's rows its own biases and gains, and what its changes of the matrices say.
+//! gains, and a [`Hook`] adds to each request's rows its own biases and gains, and what its changes of the matrices
+//! say.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ use super::tokens::TokenChange;
 pub(super) struct SharedStart<'a, F> {
     /// The weights that every edit starts from.
     pub start: &'a Gpt2<F>,
-    /// The same without biases, all gains 1.
+    /// The weights without biases, all gains 1: what the shared passes run on.
     pub plain: Gpt2<F>,
     pub descent: Descent<F>,
     /// Which entries of each matrix of the blocks may move, layer by layer in the order of [`MATRICES`].
@@ -136,7 +137,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
             }
         }
         let reads: Vec<usize> = packed.targets.iter().map(|target| target.row).collect();
-        let mut hook = ForwardHook { scope: self, members };
+        let mut hook = ForwardHook { shared: self, members };
         let tape =
             self.plain.run(&packed.batch).from_layer(0, x).reading(&reads).with_hooks(&mut hook).tape();
         let kept: Vec<MemberStates<F>> = hook.members.into_iter().map(|member| member.kept).collect();
@@ -180,7 +181,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
             self.step_norm(change, (ParamId::FinalNormWeight, ParamId::FinalNormBias), xhat, d);
         });
         let members = changes.iter_mut().zip(kept).map(|(change, kept)| Learner { change, kept, d_y: None });
-        let mut hook = BackwardHook { scope: self, members: members.collect() };
+        let mut hook = BackwardHook { shared: self, members: members.collect() };
         let mut none = ParamSet::zeros(self.start.config(), []);
         self.plain.backward(&tape, d_hidden.view(), &mut none, &mut hook)
     }
@@ -208,13 +209,13 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
             .collect()
     }
 
-    /// A LayerNorm's own gain and bias on normalised rows.
+    /// Applies a LayerNorm's gain and bias, as one request has edited them, to normalised rows.
     fn scale(&self, change: &Change<F>, (gain, bias): (ParamId, ParamId), mut x: ArrayViewMut2<F>) {
-        let own = |id| {
+        let edited = |id| {
             let start_of = self.start.get(id).iter();
             start_of.zip(change.vectors.get(id)).map(|(&w, &c)| w + c).collect::<Vec<F>>()
         };
-        let (gain, bias) = (own(gain), own(bias));
+        let (gain, bias) = (edited(gain), edited(bias));
         for mut row in x.rows_mut() {
             let row = row.as_slice_mut().expect("rows are contiguous");
             for ((x, &gain), &bias) in row.iter_mut().zip(&gain).zip(&bias) {
@@ -239,11 +240,11 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
         }
         let mut d_bias = vec![F::zero(); d.ncols()];
         add_column_sums(d.view(), &mut d_bias);
-        let own: Vec<F> =
+        let edited: Vec<F> =
             self.start.get(gain).iter().zip(change.vectors.get(gain)).map(|(&w, &c)| w + c).collect();
         for mut row in d.rows_mut() {
             let row = row.as_slice_mut().expect("rows are contiguous");
-            row.iter_mut().zip(&own).for_each(|(d, &gain)| *d *= gain);
+            row.iter_mut().zip(&edited).for_each(|(d, &gain)| *d *= gain);
         }
         self.step_vector(change, gain, &d_gain);
         self.step_vector(change, bias, &d_bias);
@@ -304,20 +305,24 @@ impl<F> MemberStates<F> {
     }
 }
 
+/// A request in the forward pass.
 struct Member<'a, F> {
     change: &'a Change<F>,
     kept: MemberStates<F>,
 }
 
+/// On the rows of each request, what the shared model leaves out. At the input of a matrix: gain and bias of the
+/// LayerNorm before it, if there is one; the result is kept for the backward pass. At the output of a matrix: its bias,
+/// and what the change of the matrix makes of the input kept before.
 struct ForwardHook<'s, 'a, F> {
-    scope: &'s SharedStart<'s, F>,
+    shared: &'s SharedStart<'s, F>,
     members: Vec<Member<'a, F>>,
 }
 
 impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
     fn call(&mut self, layer: usize, point: HookPoint, state: ArrayViewMut2<F>) {
-        let scope = self.scope;
-        let reduced = scope.reduced(layer, point);
+        let shared = self.shared;
+        let reduced = shared.reduced(layer, point);
         let Some(place) = MATRICES.iter().position(|matrix| matrix.2 == point || matrix.3 == point) else {
             return;
         };
@@ -327,7 +332,7 @@ impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
             let Member { change, kept } = member;
             if let Some((gain, bias, _)) = norm_at(layer, point) {
                 kept.normed.push(state.to_owned());
-                scope.scale(change, (gain, bias), state.view_mut());
+                shared.scale(change, (gain, bias), state.view_mut());
             }
             if MATRICES[place].2 == point {
                 kept.inputs.push(Input::new(state.view()));
@@ -336,12 +341,12 @@ impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
             let bias = ParamId::Block(layer, MATRICES[place].1);
             for mut row in state.rows_mut() {
                 let row = row.as_slice_mut().expect("rows are contiguous");
-                axpy(F::one(), scope.start.get(bias), row);
+                axpy(F::one(), shared.start.get(bias), row);
                 axpy(F::one(), change.vectors.get(bias), row);
             }
             change.matrices[index].add_to(
-                &scope.editable[index],
-                scope.descent.lr,
+                &shared.editable[index],
+                shared.descent.lr,
                 &kept.inputs[index],
                 state,
             );
@@ -349,6 +354,7 @@ impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
     }
 }
 
+/// A request in the backward pass.
 struct Learner<'a, F> {
     change: &'a mut Change<F>,
     kept: MemberStates<F>,
@@ -356,15 +362,19 @@ struct Learner<'a, F> {
     d_y: Option<Array2<F>>,
 }
 
+/// On the rows of each request, the reverse of [`ForwardHook`], with a step of descent for everything it passes. The
+/// pass reaches the output of a matrix before its input: there the bias steps and the gradient is kept; at the input
+/// the gradient through the change of the matrix is added, the change steps, and so do gain and bias of the LayerNorm
+/// before it.
 struct BackwardHook<'s, 'a, F> {
-    scope: &'s SharedStart<'s, F>,
+    shared: &'s SharedStart<'s, F>,
     members: Vec<Learner<'a, F>>,
 }
 
 impl<F: Scalar> Hook<F> for BackwardHook<'_, '_, F> {
     fn call(&mut self, layer: usize, point: HookPoint, state: ArrayViewMut2<F>) {
-        let scope = self.scope;
-        let reduced = scope.reduced(layer, point);
+        let shared = self.shared;
+        let reduced = shared.reduced(layer, point);
         let Some(place) = MATRICES.iter().position(|matrix| matrix.2 == point || matrix.3 == point) else {
             return;
         };
@@ -375,21 +385,21 @@ impl<F: Scalar> Hook<F> for BackwardHook<'_, '_, F> {
             if MATRICES[place].3 == point {
                 let mut d_bias = vec![F::zero(); state.ncols()];
                 add_column_sums(state.view(), &mut d_bias);
-                scope.step_vector(change, ParamId::Block(layer, MATRICES[place].1), &d_bias);
+                shared.step_vector(change, ParamId::Block(layer, MATRICES[place].1), &d_bias);
                 *d_y = Some(state.to_owned());
                 return;
             }
             let d_y = d_y.take().expect("an output comes before its input");
             let input = &kept.inputs[index];
             change.matrices[index].step(
-                &scope.editable[index],
-                scope.descent,
+                &shared.editable[index],
+                shared.descent,
                 input,
                 d_y.view(),
                 state.view_mut(),
             );
             if let Some((gain, bias, norm)) = norm_at(layer, point) {
-                scope.step_norm(change, (gain, bias), kept.normed[norm].view(), state);
+                shared.step_norm(change, (gain, bias), kept.normed[norm].view(), state);
             }
         });
     }

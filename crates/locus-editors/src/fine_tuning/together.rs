@@ -1,8 +1,8 @@
 //! Many requests at once, each edited on its own from the same weights.
 //!
-//! The slow twin is [`ClampedSgd::fine_tune`]. What they share is the mathematics; here a request's change is never
-//! added to the weights, so the weights are read once for all requests that are under way, and what moves for one request
-//! is as small as what it can move.
+//! [`ClampedSgd::fine_tune`] does the same with the weights written out. Here a request's change is never added to
+//! them, so the weights are read once for all requests that are under way, and what moves for one request is as small
+//! as what it can move.
 
 use locus_gpt2::internal::{nll_of_row, split_rows, split_rows_view};
 use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar, compiled};
@@ -17,12 +17,12 @@ use crate::fact::TokenRequest;
 
 /// Tokens of the requests that are under way: products run hardly faster with more, and every request holds memory.
 const MOST_ROWS: usize = 192;
-/// Bytes that their steps may take where the mask lets move most of a matrix and what a step consists of is kept.
+/// Bytes that the factors of their steps may take (see [`super::matrix`]).
 const MOST_BYTES_OF_STEPS: usize = 300 << 20;
 
 /// An edited model that is not spelled out: the unedited weights, shared, and one request's change.
 pub struct LazyEdited<'a, F> {
-    scope: &'a SharedStart<'a, F>,
+    shared: &'a SharedStart<'a, F>,
     change: &'a Change<F>,
 }
 
@@ -45,7 +45,7 @@ impl<F: Scalar> LazyEdited<'_, F> {
 compiled!(NllJob<'a>: <F> (&'a LazyEdited<'a, F>, &'a PromptTargets<F>) => Vec<f64>, nll_per_token);
 
 fn nll_per_token<F: Scalar>((edited, packed): (&LazyEdited<'_, F>, &PromptTargets<F>)) -> Vec<f64> {
-    let mut logits = edited.scope.forward(packed, &[(edited.change, packed.n_targets.len())]).logits;
+    let mut logits = edited.shared.forward(packed, &[(edited.change, packed.n_targets.len())]).logits;
     let rows = logits.rows_mut().into_iter().zip(&packed.targets);
     let nll: Vec<f64> = rows
         .map(|(mut row, target)| nll_of_row(row.as_slice_mut().expect("rows are contiguous"), target.token))
@@ -56,7 +56,7 @@ fn nll_per_token<F: Scalar>((edited, packed): (&LazyEdited<'_, F>, &PromptTarget
 compiled!(WeightsJob<'a>: <F> &'a LazyEdited<'a, F> => Gpt2<F>, weights);
 
 fn weights<F: Scalar>(edited: &LazyEdited<'_, F>) -> Gpt2<F> {
-    edited.scope.apply(edited.change)
+    edited.shared.apply(edited.change)
 }
 
 /// Told of each edit that is done: the request's number, the edit and its report. Returns whether to go on.
@@ -81,15 +81,16 @@ struct Active<'a, F> {
 }
 
 impl ClampedSgd {
-    /// Edits each request on its own, starting each time from `start`, as [`ClampedSgd::fine_tune`] does, many
-    /// requests at a time. Hands each edited model to `finish` when it is done, with the request's number and report, and
+    /// Edits each request on its own, starting each time from `start`, as [`ClampedSgd::fine_tune`] does, many requests
+    /// at a time. Hands each edited model to `finish` when it is done, with the request's number and report, and
     /// returns what that makes of them in the order of the requests.
     ///
     /// Agrees with editing one by one up to rounding. Memory is that of the requests under way: per request a few times
     /// what the mask lets move, or, where it lets move most, some 300 MB for the steps of all of them.
     ///
     /// # Errors
-    /// When a constant is out of range, the mask or a request does not fit the model (before any is edited) or `finish` fails.
+    /// When a constant is out of range, the mask or a request does not fit the model (before any is edited) or `finish`
+    /// fails.
     pub fn fine_tune_each<F: Scalar, T, E: From<crate::Error>>(
         &self,
         start: &Gpt2<F>,
@@ -125,8 +126,8 @@ impl ClampedSgd {
         }
     }
 
-    /// Edits each request and hands it to `finish` until that returns false. One request is always under way, whatever the
-    /// bound on the bytes that steps may take.
+    /// Edits each request and hands it to `finish` until that returns false. One request is always under way, whatever
+    /// the bound on the bytes that steps may take.
     fn each<F: Scalar>(&self, (most_bytes, start, requests, mask, finish): EachInput<'_, F>) -> Result<()> {
         self.check()?;
         check_mask(mask, start.config())?;
@@ -134,8 +135,8 @@ impl ClampedSgd {
             PromptTargets::<F>::new(start.config(), &[(&request.prompt, &request.target)])?;
         }
         let descent = Descent { lr: F::from_f64(self.lr), clamp: F::from_f64(self.clamp) };
-        let scope = SharedStart::new(start, mask, descent);
-        let bytes_of_step = scope.bytes_of_step();
+        let shared = SharedStart::new(start, mask, descent);
+        let bytes_of_step = shared.bytes_of_step();
         let memory_is_scarce = MOST_ROWS * self.max_steps * bytes_of_step > most_bytes;
         let mut under_way: Vec<Active<F>> = Vec::new();
         let mut left = requests.iter().enumerate().peekable();
@@ -143,15 +144,15 @@ impl ClampedSgd {
             let mut rows: usize = under_way.iter().map(|active| active.tokens.len()).sum();
             while let Some(&(index, request)) = left.peek() {
                 let tokens = [&request.prompt[..], &request.target[..request.target.len() - 1]].concat();
-                let others: Vec<_> =
+                let steps_taken: Vec<_> =
                     under_way.iter().map(|active| (active.tokens.len(), active.report.steps)).collect();
                 let fits = rows + tokens.len() <= MOST_ROWS
-                    && self.most_steps_ahead(tokens.len(), &others) * bytes_of_step <= most_bytes;
+                    && self.most_steps_ahead(tokens.len(), &steps_taken) * bytes_of_step <= most_bytes;
                 if !under_way.is_empty() && !fits {
                     break;
                 }
                 rows += tokens.len();
-                let change = scope.unchanged(&tokens);
+                let change = shared.unchanged(&tokens);
                 under_way.push(Active {
                     index,
                     request,
@@ -169,9 +170,9 @@ impl ClampedSgd {
             if under_way.is_empty() {
                 break;
             }
-            self.step(&scope, &mut under_way)?;
+            self.step(&shared, &mut under_way)?;
             for active in under_way.extract_if(.., |active| active.done) {
-                let edited = LazyEdited { scope: &scope, change: &active.change };
+                let edited = LazyEdited { shared: &shared, change: &active.change };
                 if !finish(active.index, &edited, &active.report) {
                     return Ok(());
                 }
@@ -180,24 +181,24 @@ impl ClampedSgd {
         Ok(())
     }
 
-    /// The most rows of steps that will be kept at once when a request of so many rows begins beside others, of which rows
-    /// and steps taken are given: a request keeps those of all its steps until its last is done.
-    fn most_steps_ahead(&self, rows: usize, others: &[(usize, usize)]) -> usize {
+    /// The most rows of steps that will be kept at once when a request of `rows` tokens begins beside `under_way`, of
+    /// which tokens and steps taken are given: a request keeps the rows of all its steps until its last is done.
+    fn most_steps_ahead(&self, rows: usize, under_way: &[(usize, usize)]) -> usize {
         let kept = |rows: usize, steps: usize| if steps <= self.max_steps { rows * steps } else { 0 };
         let at = |ahead: usize| {
-            let others_of = others.iter().map(|&(rows, steps)| kept(rows, steps + ahead));
-            kept(rows, ahead) + others_of.sum::<usize>()
+            let kept_by_others = under_way.iter().map(|&(rows, steps)| kept(rows, steps + ahead));
+            kept(rows, ahead) + kept_by_others.sum::<usize>()
         };
         (1..=self.max_steps).map(at).max().unwrap_or(0)
     }
 
     /// One step of every request under way.
-    fn step<F: Scalar>(&self, scope: &SharedStart<F>, under_way: &mut [Active<F>]) -> Result<()> {
+    fn step<F: Scalar>(&self, shared: &SharedStart<F>, under_way: &mut [Active<F>]) -> Result<()> {
         let pairs: Vec<_> =
             under_way.iter().map(|active| (&active.request.prompt, &active.request.target)).collect();
-        let packed = PromptTargets::new(scope.start.config(), &pairs)?;
+        let packed = PromptTargets::new(shared.start.config(), &pairs)?;
         let changes: Vec<_> = under_way.iter().map(|active| (&active.change, 1)).collect();
-        let mut forward = scope.forward(&packed, &changes);
+        let mut forward = shared.forward(&packed, &changes);
         let mut d_logits = std::mem::take(&mut forward.logits);
         let counts = || packed.n_targets.iter().copied();
         let parts = split_rows(d_logits.view_mut(), counts());
@@ -222,15 +223,15 @@ impl ClampedSgd {
         });
         let hidden = std::mem::take(&mut forward.hidden);
         let mut changes: Vec<_> = under_way.iter_mut().map(|active| &mut active.change).collect();
-        let d_embedded = scope.backward(forward, d_logits.view(), &mut changes);
+        let d_embedded = shared.backward(forward, d_logits.view(), &mut changes);
         let lengths: Vec<usize> = packed.batch.sequences().map(|rows| rows.len()).collect();
         let parts = split_rows_view(hidden.view(), counts());
         let parts = parts.into_par_iter().zip(split_rows_view(d_logits.view(), counts()));
         let parts = parts.zip(split_rows_view(d_embedded.view(), lengths.into_iter()));
         under_way.par_iter_mut().zip(parts).for_each(|(active, ((hidden, d_logits), d_embedded))| {
             let Change { tokens, positions, .. } = &mut active.change;
-            tokens.step(scope.descent, hidden, d_logits, &active.tokens, d_embedded);
-            positions.zip_mut_with(&d_embedded, |c, &g| *c = scope.descent.moved(*c, g));
+            tokens.step(shared.descent, hidden, d_logits, &active.tokens, d_embedded);
+            positions.zip_mut_with(&d_embedded, |c, &g| *c = shared.descent.moved(*c, g));
         });
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! ROME and MEMIT on the tiny golden model against an independent PyTorch script (`fixtures/golden/editors.py`), in f64.
+//! ROME and MEMIT on the tiny golden model against an independent PyTorch script (`fixtures/golden/editors.py`), in
+//! f64.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -95,7 +95,8 @@ proptest! {
         let exact = edit(0.0);
         let edited = exact.patch.apply(&model).unwrap();
         let values = value.optimise(&model, layer, HookPoint::ResidPost, &facts, &|| {}).unwrap();
-        // Later tokens of a prompt may hold another fact's key; states before the subject_lasts do not change below this layer.
+        // Later tokens of a prompt may hold another fact's key; states before the last token of the subject do not
+        // change below this layer.
         for (fact, value) in facts.iter().zip(&values) {
             let stream = states(&edited, &fact.contexts, layer, HookPoint::ResidPost);
             let wanted: Vec<f64> = value.start.iter().zip(&value.delta).map(|(a, b)| a + b).collect();

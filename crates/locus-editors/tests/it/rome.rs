@@ -1,4 +1,4 @@
-//! ROME in its three forms and the search for values.
+//! ROME in its three forms and the optimisation of target vectors.
 
 use locus_editors::{Context, Delta, Editor, Fact, Rome, TargetOptimisation, Variant};
 use locus_gpt2::{BlockParam, HookPoint, ParamId, ParamMask, PromptTargets};
@@ -19,8 +19,9 @@ fn rome(layer: usize, variant: Variant) -> Rome {
 proptest! {
     #![proptest_config(cases(12))]
 
-    /// (Not in the last layer, where a state before the last token moves nothing.) The released form and p-ROME make the bare prompt's key answer exactly the value, r-ROME the mean key; the change
-    /// has rank one, and no other parameter moves.
+    /// (Not in the last layer, where a state before the last token moves nothing.) The released form and p-ROME make
+    /// the bare prompt's key answer exactly the value, r-ROME the mean key; the change has rank one, and no other
+    /// parameter moves.
     #[test]
     fn the_key_answers_the_value(seed in any::<u64>(), layer in 0usize..2, prefixes in 0usize..5) {
         let (model, fact) = (model(seed), fact(seed, prefixes));
@@ -162,7 +163,7 @@ fn the_search_obeys_its_constants() {
     let stopped = find(TargetOptimisation { loss_stop: stop, ..free }).losses;
     let first_below = full.iter().position(|&loss| loss < stop).unwrap();
     assert_eq!(stopped, full[..=first_below], "ends with the first loss below, without a step");
-    // The heavier the divergence weighs, the less the essence's distribution moves.
+    // The heavier the divergence weighs, the less the KL prompt's distribution moves.
     let length = |kl_factor: f64| norm(&find(TargetOptimisation { kl_factor, clamp: 100.0, ..free }).delta);
     assert!(length(50.0) < length(0.0), "{} {}", length(50.0), length(0.0));
 }

@@ -227,7 +227,7 @@ fn together_is_one_by_one() {
     }
 }
 
-/// The same in f32, for weights, losses and NLLs.
+/// Together and one by one agree in f32 too, for weights, losses and NLLs.
 #[test]
 fn together_is_one_by_one_in_f32() {
     let mut config = Config::new(2, 4, 64, 12, 40);

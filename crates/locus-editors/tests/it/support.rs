@@ -67,7 +67,7 @@ pub fn fact(seed: u64, prefixes: usize) -> Fact {
     Fact { contexts: rows, kl_prompt, target: tokens(1 + seed as usize % 3) }
 }
 
-/// A state at the subject_lasts of rows, one row each.
+/// A state at the last token of each context's subject, one row each.
 pub fn states(model: &Gpt2<f64>, rows: &[Context], layer: usize, site: HookPoint) -> Array2<f64> {
     let sequences: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
     let batch = Batch::new(model.config(), &sequences).unwrap();

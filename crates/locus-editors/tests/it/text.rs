@@ -45,7 +45,7 @@ fn unusable_requests_say_why() {
 
 #[test]
 fn prefixes_come_from_the_seed() {
-    let Checkpoint { model, tokenizer } = Checkpoint::<f32>::from_pretrained(&organism()).unwrap();
+    let Checkpoint { model, tokenizer } = Checkpoint::<f32>::from_pretrained(organism()).unwrap();
     let start = tokenizer.token_id("<|endoftext|>").unwrap();
     let draw = |seed| sample_prefixes(&model, &tokenizer, start, &[4, 9, 9], seed).unwrap();
     let prefixes = draw(1);

@@ -31,8 +31,8 @@ fn loss(model: &Gpt2<f64>, facts: &[Fact], scored: ScoredAt) -> f64 {
 proptest! {
     #![proptest_config(cases(8))]
 
-    /// The loss that is reported is the one that is named; only the layer's output moves, within mask and bound; and the
-    /// first step of Adam goes against the sign of the slope.
+    /// The loss that is reported is the one that is named; only the layer's output moves, within mask and bound; and
+    /// the first step of Adam goes against the sign of the slope.
     #[test]
     fn fine_tuning_of_one_mlp(seed in any::<u64>(), layer in 0usize..3, in_place in any::<bool>(), masked in any::<bool>()) {
         let (model, facts) = (model(seed), facts(seed, 3));
