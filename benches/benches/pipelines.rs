@@ -10,7 +10,7 @@ use locus_circuits::edges::{
 };
 use locus_circuits::masks::{BinaryConcrete, MaskTrainer, ReadOut, TaskObjective};
 use locus_circuits::tracing::{KnownFact, Tracing, trace_fact};
-use locus_editors::{Editor, Fact, KeyCovariance, Memit, Rome, Row, StudyFineTuning, TokenRequest};
+use locus_editors::{ClampedSgd, Context, Editor, Fact, Hparams, KeyCovariance, Rome, TokenRequest};
 use locus_gpt2::{Batch, Config, Gpt2, ParamId, ParamMask, ParamSet, ScoreHead, gemm};
 use ndarray::Array2;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -91,7 +91,7 @@ fn editors(c: &mut Criterion) {
         (0..16).map(|i| TokenRequest { prompt: tokens(i, 10), target: tokens(i + 50, 2) }).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let circuit = ParamMask::random(config, ParamMask::n_maskable(config) / 20, &mut rng);
-    let editor = StudyFineTuning { loss_stop: 0.0, ..Default::default() };
+    let editor = ClampedSgd { loss_stop: 0.0, ..Default::default() };
     for (name, mask) in [
         ("16 fine-tuning edits in a circuit of 5 %", circuit.clone()),
         ("16 fine-tuning edits in its complement", circuit.complement()),
@@ -99,26 +99,28 @@ fn editors(c: &mut Criterion) {
         let start = mask.ablate_complement(&model);
         c.bench_function(name, |b| {
             b.iter(|| {
-                let keep = |_: usize, _: &locus_editors::Tuned<'_, f32>, report: &locus_editors::Report| {
-                    Ok::<_, locus_editors::Error>(report.steps)
-                };
+                let keep =
+                    |_: usize, _: &locus_editors::LazyEdited<'_, f32>, report: &locus_editors::Report| {
+                        Ok::<_, locus_editors::Error>(report.steps)
+                    };
                 editor.fine_tune_each(&start, &requests, Some(&mask), keep).expect("requests fit")
             })
         });
     }
     let facts: Vec<Fact> = (0..8)
         .map(|i| {
-            let row = |j: usize| Row { tokens: [tokens(j, 4), tokens(i, 6)].concat(), lookup: 7 };
-            let essence = Row { tokens: tokens(i, 4), lookup: 3 };
-            Fact { rows: (0..6).map(row).collect(), essence, target: vec![11] }
+            let row = |j: usize| Context { tokens: [tokens(j, 4), tokens(i, 6)].concat(), subject_last: 7 };
+            let kl_prompt = Context { tokens: tokens(i, 4), subject_last: 3 };
+            Fact { contexts: (0..6).map(row).collect(), kl_prompt, target: vec![11] }
         })
         .collect();
     let covariance =
         Arc::new(KeyCovariance::new(Array2::eye(config.d_mlp()), 1e-3).expect("is the identity"));
-    let rome = Rome { max_update: f64::INFINITY, ..Rome::for_model(config) }.with(covariance.clone());
+    let hparams = Hparams::for_model(config, None).expect("GPT-2 small is built in");
+    let rome = Rome { max_update: f64::INFINITY, ..hparams.rome }.with(covariance.clone());
     c.bench_function("one ROME edit", |b| b.iter(|| rome.edit(&model, &facts[..1], None).expect("fits")));
     let layers: BTreeMap<_, _> = (0..config.n_layer).map(|layer| (layer, covariance.clone())).collect();
-    let memit = Memit::for_model(config).with(layers).expect("every layer has statistics");
+    let memit = hparams.memit.with(layers).expect("every layer has statistics");
     c.bench_function("MEMIT of 8 facts", |b| b.iter(|| memit.edit(&model, &facts, None).expect("fit")));
 }
 

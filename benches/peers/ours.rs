@@ -11,7 +11,7 @@ use locus_circuits::edges::{
     Attribution, LogitDiff, Pair, QuadratureRule, StandardAblation, attribute_edges,
 };
 use locus_circuits::masks::{BinaryConcrete, MaskTrainer, ReadOut, TaskObjective};
-use locus_editors::{Editor, Fact, KeyCovariance, Rome, Row, StudyFineTuning, TokenRequest};
+use locus_editors::{ClampedSgd, Context, Editor, Fact, Hparams, KeyCovariance, TokenRequest};
 use locus_gpt2::{Batch, Config, Gpt2, ParamId, ParamMask, ParamSet, PromptTargets, ScoreHead, Target, gemm};
 use ndarray::Array2;
 use rand::RngExt;
@@ -155,10 +155,10 @@ fn fact() -> Fact {
     let prompt: Vec<u32> = (0..8).map(|i| 1000 + 37 * i).collect();
     let row = |j: u32| {
         let prefix: Vec<u32> = (0..10).map(|i| 50 + 211 * j + 17 * i).collect();
-        Row { tokens: [prefix, prompt.clone()].concat(), lookup: 13 }
+        Context { tokens: [prefix, prompt.clone()].concat(), subject_last: 13 }
     };
-    let essence = Row { tokens: [&prompt[..4], &[318, 257]].concat(), lookup: 3 };
-    Fact { rows: (0..21).map(row).collect(), essence, target: vec![2000, 2001] }
+    let kl_prompt = Context { tokens: [&prompt[..4], &[318, 257]].concat(), subject_last: 3 };
+    Fact { contexts: (0..21).map(row).collect(), kl_prompt, target: vec![2000, 2001] }
 }
 
 /// Any positive definite matrix will do: the work is the same.
@@ -172,8 +172,8 @@ fn covariance_of(config: &Config) -> Arc<KeyCovariance> {
 }
 
 fn rome(model: &Gpt2<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) -> f64 {
-    let mut constants = Rome::for_model(model.config());
-    constants.value.loss_stop = 0.0;
+    let mut constants = Hparams::for_model(model.config(), None).expect("GPT-2 small is built in").rome;
+    constants.optimisation.loss_stop = 0.0;
     constants.max_update = f64::INFINITY;
     let edit =
         constants.with(covariance.clone()).edit(model, std::slice::from_ref(fact), None).expect("fits");
@@ -190,7 +190,7 @@ fn fine_tune(model: &Gpt2<f32>, mask: &ParamMask) -> f64 {
             target: vec![2000 + i, 3000 + i],
         })
         .collect();
-    let editor = StudyFineTuning { loss_stop: 0.0, ..Default::default() };
+    let editor = ClampedSgd { loss_stop: 0.0, ..Default::default() };
     let start = mask.ablate_complement(model);
     let nll = editor.fine_tune_each(&start, &requests, Some(mask), |i, edited, report| {
         assert_eq!(report.steps, 10);

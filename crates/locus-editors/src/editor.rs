@@ -1,10 +1,10 @@
 //! What all editors have in common.
 
-use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar};
+use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar, compiled};
 
 use crate::error::Result;
 use crate::fact::Fact;
-use crate::patch::{Ledger, Patch};
+use crate::patch::{EditHistory, Patch};
 
 /// Writes facts into a model.
 pub trait Editor<F: Scalar>: Sync {
@@ -15,9 +15,12 @@ pub trait Editor<F: Scalar>: Sync {
     /// editor that writes one fact at a time writes each into what the one before left.
     ///
     /// # Errors
-    /// When a constant is out of its range, a fact does not fit the model or the edit would damage it.
+    /// When a constant is out of its range, a fact or the mask does not fit the model or the edit would damage it.
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>>;
 }
+
+/// What the work of an editor `E` takes: editor, model, facts, mask.
+pub(crate) type EditInput<'a, E, F> = (&'a E, &'a Gpt2<F>, &'a [Fact], Option<&'a ParamMask>);
 
 /// What an editor returns.
 #[derive(Clone, Debug)]
@@ -31,36 +34,26 @@ pub struct Edit<F> {
 /// How an edit came about.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Loss at the start of each step, in nats, mean over facts; a fact that was done earlier counts with its last loss.
+    /// Loss at the start of each step, in nats. Where facts are written together: the mean over them, in which a fact
+    /// that was done earlier counts with its last loss. Where they are written one by one: that of the last fact.
     pub losses: Vec<f64>,
     /// Optimiser steps taken, the most of any fact.
     pub steps: usize,
     /// Mean NLL per target token after the bare prompts, in nats, before the edit.
     pub nll_before: f64,
-    /// The same after it.
+    /// Mean NLL per target token after the bare prompts, in nats, after the edit.
     pub nll_after: f64,
-    /// Norms, denominators and residuals of the method, by name.
+    /// Norms, denominators and residuals of the method, by name; of the last fact where facts are written one by one.
     pub measures: Vec<(String, f64)>,
 }
 
 impl Report {
-    /// Adds what the bare prompts say before and after.
-    pub(crate) fn finish<F: Scalar>(
-        mut self,
-        model: &Gpt2<F>,
-        patch: Patch<F>,
-        facts: &[Fact],
-    ) -> Result<Edit<F>> {
-        let pairs: Vec<_> =
-            facts.iter().map(|fact| (fact.rows[0].tokens.as_slice(), fact.target.as_slice())).collect();
-        let laid = PromptTargets::new(model.config(), &pairs)?;
-        let mean = |model: &Gpt2<F>| {
-            let nll = laid.nll_per_token(model);
-            nll.iter().sum::<f64>() / nll.len() as f64
-        };
-        self.nll_before = mean(model);
-        self.nll_after = mean(&patch.apply(model)?);
-        Ok(Edit { patch, report: self })
+    /// The edit with this report and the NLLs of the bare prompts before and after: the last step of an editor.
+    ///
+    /// # Errors
+    /// When a fact does not fit the model or the patch does not belong to it.
+    pub fn into_edit<F: Scalar>(self, model: &Gpt2<F>, patch: Patch<F>, facts: &[Fact]) -> Result<Edit<F>> {
+        F::run::<IntoEditJob>((self, model, patch, facts))
     }
 
     /// Mean over facts of curves of different lengths.
@@ -71,20 +64,50 @@ impl Report {
     }
 }
 
-/// Writes facts one after the other and merges the patches. Curves and measures are those of the last fact alone.
-pub(crate) fn one_by_one<F: Scalar>(
+compiled!(IntoEditJob<'a>: <F> (Report, &'a Gpt2<F>, Patch<F>, &'a [Fact]) => Result<Edit<F>>, into_edit);
+
+fn into_edit<F: Scalar>(
+    (mut report, model, patch, facts): (Report, &Gpt2<F>, Patch<F>, &[Fact]),
+) -> Result<Edit<F>> {
+    facts.iter().try_for_each(|fact| fact.check(model.config()))?;
+    let pairs: Vec<_> =
+        facts.iter().map(|fact| (fact.contexts[0].tokens.as_slice(), fact.target.as_slice())).collect();
+    let packed = PromptTargets::new(model.config(), &pairs)?;
+    let mean = |model: &Gpt2<F>| {
+        let nll = packed.nll_per_token(model);
+        nll.iter().sum::<f64>() / nll.len() as f64
+    };
+    report.nll_before = mean(model);
+    report.nll_after = mean(&patch.apply(model)?);
+    Ok(Edit { patch, report })
+}
+
+/// That a mask, if there is one, belongs to a model of this shape.
+pub(crate) fn check_mask(mask: Option<&ParamMask>, config: &Config) -> Result<()> {
+    mask.map_or(Ok(()), |mask| Ok(mask.check(config)?))
+}
+
+/// Writes one fact into a model: the change, which belongs to that model, and how it came about.
+pub type WriteFact<'a, F> = &'a mut dyn FnMut(&Gpt2<F>, &Fact) -> Result<(Patch<F>, Report)>;
+
+/// Writes facts one after the other, each into what the one before left, and merges the patches. Curves and measures
+/// are those of the last fact alone.
+///
+/// # Errors
+/// When a fact does not fit the model or `write` fails.
+pub fn edit_one_by_one<F: Scalar>(
     model: &Gpt2<F>,
     facts: &[Fact],
-    mut write: impl FnMut(&Gpt2<F>, &Fact) -> Result<(Patch<F>, Report)>,
+    write: WriteFact<'_, F>,
 ) -> Result<Edit<F>> {
-    let mut ledger = Ledger::new(model.clone());
+    let mut history = EditHistory::new(model.clone());
     let mut report = Report::default();
     for fact in facts {
         fact.check(model.config())?;
-        let (patch, of_fact) = write(ledger.model(), fact)?;
-        ledger.apply(patch)?;
-        report = Report { steps: report.steps.max(of_fact.steps), ..of_fact };
+        let (patch, latest) = write(history.model(), fact)?;
+        history.apply(patch)?;
+        report = Report { steps: report.steps.max(latest.steps), ..latest };
     }
-    let patch = ledger.merged().unwrap_or_else(|| Patch::between(model, model));
-    report.finish(model, patch, facts)
+    let patch = history.merged().unwrap_or_else(|| Patch::between(model, model));
+    report.into_edit(model, patch, facts)
 }

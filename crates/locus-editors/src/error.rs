@@ -16,10 +16,29 @@ pub enum Error {
         editor: &'static str,
         /// Name of the hyper-parameter.
         name: &'static str,
-        /// Its value.
+        /// The value given.
         value: f64,
-        /// Its range.
+        /// The range of values that are possible.
         expected: &'static str,
+    },
+    /// A file of hyper-parameters is not what it should be.
+    #[error("{place}: {why}")]
+    Hparams {
+        /// The file.
+        place: String,
+        /// What is wrong and what was expected.
+        why: String,
+    },
+    /// No hyper-parameters are known for a model.
+    #[error(
+        "no hyper-parameters are known for {layers} layers of width {width}; expected hparams.toml in the model's \
+         folder, or a layer named by you (on the command line: --config)"
+    )]
+    UnknownModel {
+        /// Layers of the model.
+        layers: usize,
+        /// Width of the model.
+        width: usize,
     },
     /// A layer that the model does not have.
     #[error("layer {layer} is not in the model; expected 0 to {}", layers - 1)]

@@ -13,53 +13,66 @@ pub struct TokenRequest {
     pub target: Vec<u32>,
 }
 
-/// A prompt and the position at which a fact is looked up: that of the subject's last token.
+/// A prompt as it may stand behind other text, and where its subject ends: the position at which the fact is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct Context {
     /// Tokens of the prompt.
     pub tokens: Vec<u32>,
     /// Position of the subject's last token.
-    pub lookup: usize,
+    pub subject_last: usize,
 }
 
 /// A fact as the locate-then-edit methods need it: the prompt bare and behind a few prefixes, so that what is written
 /// does not depend on what stands before the subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
-    /// The prompt: first as it is, then behind each prefix.
-    pub rows: Vec<Row>,
-    /// A prompt about the subject ("SUBJECT is a") after whose subject the model should go on as before.
-    pub essence: Row,
+    /// The prompt in its contexts: first bare, then behind each prefix.
+    pub contexts: Vec<Context>,
+    /// A prompt about the subject ("SUBJECT is a"). What the model predicts after its subject should not move: the
+    /// divergence (KL) of ROME's objective is taken there.
+    pub kl_prompt: Context,
     /// Tokens of the new target.
     pub target: Vec<u32>,
 }
 
 impl Fact {
-    /// The bare prompt and its target.
-    pub fn request(&self) -> TokenRequest {
-        TokenRequest { prompt: self.rows[0].tokens.clone(), target: self.target.clone() }
+    /// A fact without subject and prefixes, for editors that need prompt and target alone.
+    ///
+    /// # Panics
+    /// When the prompt has no token.
+    pub fn bare(request: TokenRequest) -> Self {
+        let TokenRequest { prompt, target } = request;
+        assert!(!prompt.is_empty(), "a prompt without tokens");
+        let context = Context { subject_last: prompt.len() - 1, tokens: prompt };
+        Fact { contexts: vec![context.clone()], kl_prompt: context, target }
     }
 
-    /// That every row fits the model with all but the last token of the target behind it.
+    /// The bare prompt and its target.
+    pub fn request(&self) -> TokenRequest {
+        TokenRequest { prompt: self.contexts[0].tokens.clone(), target: self.target.clone() }
+    }
+
+    /// Checks that every context fits the model with all but the last token of the target behind it.
     ///
     /// # Errors
-    /// When there is no row or no target, a token is unknown, a row is too long or its subject lies outside of it.
+    /// When there is no context or no target, a token is unknown, a prompt is too long or its subject lies outside of
+    /// it.
     pub fn check(&self, config: &Config) -> Result<()> {
-        if self.rows.is_empty() {
+        if self.contexts.is_empty() {
             return Err(Error::Request("a fact has no prompt; expected at least the bare one".into()));
         }
         if self.target.is_empty() {
             return Err(Error::Request("the target has no tokens; expected at least one".into()));
         }
-        for row in self.rows.iter().chain([&self.essence]) {
-            if row.lookup >= row.tokens.len() {
+        for context in self.contexts.iter().chain([&self.kl_prompt]) {
+            if context.subject_last >= context.tokens.len() {
                 return Err(Error::Request(format!(
                     "the subject's last token is at position {} of a prompt of {} tokens",
-                    row.lookup,
-                    row.tokens.len()
+                    context.subject_last,
+                    context.tokens.len()
                 )));
             }
-            let length = row.tokens.len() + self.target.len() - 1;
+            let length = context.tokens.len() + self.target.len() - 1;
             if length > config.n_positions {
                 return Err(Error::Request(format!(
                     "prompt and target have {length} tokens; the model takes at most {}",
@@ -67,7 +80,7 @@ impl Fact {
                 )));
             }
             let unknown = |token: &&u32| **token as usize >= config.vocab_size;
-            if let Some(token) = row.tokens.iter().chain(&self.target).find(unknown) {
+            if let Some(token) = context.tokens.iter().chain(&self.target).find(unknown) {
                 return Err(Error::Request(format!(
                     "token {token} is not among the {} of the model",
                     config.vocab_size

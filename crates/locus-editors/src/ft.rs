@@ -3,22 +3,22 @@
 //! | name | loss | bound |
 //! |---|---|---|
 //! | `ft` | as released: every target token scored at the prompt's last token | none |
-//! | `ft-l` | the same | each entry stays within `clamp` of its start |
+//! | `ft-l` | that of `ft` | each entry stays within `clamp` of its start |
 //! | `ft-m` | each target token scored after the ones before it | none |
 //!
-//! The released loss is wrong for targets of several tokens: it teaches the later ones as first tokens. It is kept because
-//! published numbers were made with it; `ft-m` is what one wants.
+//! The released loss is wrong for targets of several tokens: it teaches the later ones as first tokens. It is kept
+//! because published numbers were made with it; `ft-m` is what one wants.
 //!
-//! Sources: Zhu et al. 2020 for the bound; Meng et al. 2022 (arXiv 2202.05262) and its code for `ft` and `ft-l`; EasyEdit
-//! for `ft-m`.
+//! Sources: Zhu et al. 2020 for the bound; Meng et al. 2022 (arXiv 2202.05262) and its code for `ft` and `ft-l`;
+//! EasyEdit for `ft-m`.
 
 use locus_gpt2::{
     AdamW, Batch, BlockParam, Config, Gpt2, Moments, ParamId, ParamMask, ParamSet, PromptTargets, Scalar,
-    Target,
+    Target, compiled,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report};
+use crate::editor::{Edit, EditInput, Editor, Report, check_mask};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 use crate::patch::Patch;
@@ -29,7 +29,7 @@ const BATCH: usize = 64;
 /// Where target tokens are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Scored {
+pub enum ScoredAt {
     /// All of them after the prompt alone.
     AfterPrompt,
     /// Each after the ones before it.
@@ -45,14 +45,14 @@ pub enum Scored {
 /// | `lr` | 5e-4 | above 0 | learning rate of Adam |
 /// | `steps` | 25 | at least 1 | most passes over the facts |
 /// | `loss_stop` | 0.01 | at least 0 | loss below which a batch is left alone |
-/// | `clamp` | by editor and model | above 0 | largest change of an entry |
+/// | `clamp` | by model for `ft-l`, else none | above 0 | largest change of an entry |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FineTuning {
     /// The MLP that is tuned, counted from 0.
     pub layer: usize,
     /// Where target tokens are scored.
-    pub scored: Scored,
+    pub scored: ScoredAt,
     /// Learning rate of Adam.
     pub lr: f64,
     /// Most passes over the facts.
@@ -64,30 +64,13 @@ pub struct FineTuning {
 }
 
 impl Default for FineTuning {
-    /// `ft-m` at the first layer.
+    /// `ft-m` at the first layer; [`Hparams`](crate::Hparams) has the others.
     fn default() -> Self {
-        FineTuning { layer: 0, scored: Scored::InPlace, lr: 5e-4, steps: 25, loss_stop: 1e-2, clamp: None }
+        FineTuning { layer: 0, scored: ScoredAt::InPlace, lr: 5e-4, steps: 25, loss_stop: 1e-2, clamp: None }
     }
 }
 
 impl FineTuning {
-    /// `ft`: layer 1 for GPT-2 XL as published, the first one otherwise.
-    pub fn unconstrained(config: &Config) -> Self {
-        let layer = usize::from(config.n_layer == 48);
-        FineTuning { layer, scored: Scored::AfterPrompt, ..Default::default() }
-    }
-
-    /// `ft-l`: bounds as published for medium, large and XL; small and others in the same progression.
-    pub fn constrained(config: &Config) -> Self {
-        let clamp = match config.n_layer {
-            24 => 2e-3,
-            36 => 1e-3,
-            48 => 5e-4,
-            _ => 4e-3,
-        };
-        FineTuning { scored: Scored::AfterPrompt, clamp: Some(clamp), ..Default::default() }
-    }
-
     /// Checks every constant against the model.
     ///
     /// # Errors
@@ -115,55 +98,61 @@ impl FineTuning {
 impl<F: Scalar> Editor<F> for FineTuning {
     fn name(&self) -> &'static str {
         match (self.scored, self.clamp) {
-            (Scored::InPlace, _) => "ft-m",
-            (Scored::AfterPrompt, None) => "ft",
-            (Scored::AfterPrompt, Some(_)) => "ft-l",
+            (ScoredAt::InPlace, _) => "ft-m",
+            (ScoredAt::AfterPrompt, None) => "ft",
+            (ScoredAt::AfterPrompt, Some(_)) => "ft-l",
         }
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
-        self.check(model.config())?;
-        facts.iter().try_for_each(|fact| fact.check(model.config()))?;
-        let tuned = [BlockParam::MlpOutWeight, BlockParam::MlpOutBias].map(|p| ParamId::Block(self.layer, p));
-        let mut moments: Vec<Moments<F>> =
-            tuned.iter().map(|id| Moments::zeros(id.len(model.config()))).collect();
-        let adam = AdamW { weight_decay: 0.0, ..AdamW::new(self.lr) };
-        let batches: Vec<Laid<F>> =
-            facts.chunks(BATCH).map(|facts| Laid::new(self, model, facts)).collect::<Result<_>>()?;
-        let mut edited = model.clone();
-        let mut report = Report::default();
-        for _ in 0..self.steps {
-            let mut total = 0.0;
-            for laid in &batches {
-                let mut grads = ParamSet::zeros(model.config(), tuned);
-                let trace = edited.run(&laid.batch).from_layer(self.layer, laid.resid.clone()).tape();
-                let (nll, d_hidden) = edited.nll_backward(&trace, &laid.targets, &laid.weights, &mut grads);
-                let loss: f64 =
-                    nll.iter().zip(&laid.weights).map(|(nll, weight)| nll * weight.as_f64()).sum();
-                total += loss * laid.facts as f64 / facts.len() as f64;
-                if loss < self.loss_stop {
-                    continue;
-                }
-                edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
-                if let Some(mask) = mask {
-                    mask.mask_gradients(&mut grads);
-                }
-                report.steps += 1;
-                for (&id, moments) in tuned.iter().zip(&mut moments) {
-                    adam.step(report.steps, edited.get_mut(id), grads.get(id), moments);
-                    if let Some(clamp) = self.clamp {
-                        keep_near(edited.get_mut(id), model.get(id), F::from_f64(clamp));
-                    }
-                }
+        F::run::<EditJob>((self, model, facts, mask))
+    }
+}
+
+compiled!(EditJob<'a>: <F> EditInput<'a, FineTuning, F> => Result<Edit<F>>, edit);
+
+fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, FineTuning, F>) -> Result<Edit<F>> {
+    editor.check(model.config())?;
+    check_mask(mask, model.config())?;
+    facts.iter().try_for_each(|fact| fact.check(model.config()))?;
+    let tuned = [BlockParam::MlpOutWeight, BlockParam::MlpOutBias].map(|p| ParamId::Block(editor.layer, p));
+    let mut moments: Vec<Moments<F>> =
+        tuned.iter().map(|id| Moments::zeros(id.len(model.config()))).collect();
+    let adam = AdamW { weight_decay: 0.0, ..AdamW::new(editor.lr) };
+    let batches: Vec<FactBatch<F>> =
+        facts.chunks(BATCH).map(|facts| FactBatch::new(editor, model, facts)).collect::<Result<_>>()?;
+    let mut edited = model.clone();
+    let mut report = Report::default();
+    for _ in 0..editor.steps {
+        let mut total = 0.0;
+        for packed in &batches {
+            let mut grads = ParamSet::zeros(model.config(), tuned);
+            let trace = edited.run(&packed.batch).from_layer(editor.layer, packed.resid.clone()).tape();
+            let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &packed.weights, &mut grads);
+            let loss: f64 = nll.iter().zip(&packed.weights).map(|(nll, weight)| nll * weight.as_f64()).sum();
+            total += loss * packed.facts as f64 / facts.len() as f64;
+            if loss < editor.loss_stop {
+                continue;
             }
-            report.losses.push(total);
-            if total < self.loss_stop {
-                break;
+            edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+            if let Some(mask) = mask {
+                mask.mask_gradients(&mut grads);
+            }
+            report.steps += 1;
+            for (&id, moments) in tuned.iter().zip(&mut moments) {
+                adam.step(report.steps, edited.get_mut(id), grads.get(id), moments);
+                if let Some(clamp) = editor.clamp {
+                    keep_near(edited.get_mut(id), model.get(id), F::from_f64(clamp));
+                }
             }
         }
-        let patch = Patch::between(model, &edited);
-        report.finish(model, patch, facts)
+        report.losses.push(total);
+        if total < editor.loss_stop {
+            break;
+        }
     }
+    let patch = Patch::between(model, &edited);
+    report.into_edit(model, patch, facts)
 }
 
 fn keep_near<F: Scalar>(weights: &mut [F], start: &[F], clamp: F) {
@@ -173,7 +162,7 @@ fn keep_near<F: Scalar>(weights: &mut [F], start: &[F], clamp: F) {
 }
 
 /// A batch of facts with what does not change while the layer is tuned.
-struct Laid<F> {
+struct FactBatch<F> {
     batch: Batch<F>,
     targets: Vec<Target>,
     /// Of each target's NLL in the mean over facts.
@@ -183,17 +172,19 @@ struct Laid<F> {
     facts: usize,
 }
 
-impl<F: Scalar> Laid<F> {
+impl<F: Scalar> FactBatch<F> {
     fn new(editor: &FineTuning, model: &Gpt2<F>, facts: &[Fact]) -> Result<Self> {
         let config = model.config();
         let (batch, targets) = match editor.scored {
-            Scored::InPlace => {
-                let pairs: Vec<_> = facts.iter().map(|fact| (&fact.rows[0].tokens, &fact.target)).collect();
-                let laid = PromptTargets::new(config, &pairs)?;
-                (laid.batch, laid.targets)
+            ScoredAt::InPlace => {
+                let pairs: Vec<_> =
+                    facts.iter().map(|fact| (&fact.contexts[0].tokens, &fact.target)).collect();
+                let packed = PromptTargets::new(config, &pairs)?;
+                (packed.batch, packed.targets)
             }
-            Scored::AfterPrompt => {
-                let prompts: Vec<&[u32]> = facts.iter().map(|fact| fact.rows[0].tokens.as_slice()).collect();
+            ScoredAt::AfterPrompt => {
+                let prompts: Vec<&[u32]> =
+                    facts.iter().map(|fact| fact.contexts[0].tokens.as_slice()).collect();
                 let batch = Batch::new(config, &prompts)?;
                 let targets = facts
                     .iter()
@@ -203,12 +194,12 @@ impl<F: Scalar> Laid<F> {
                 (batch, targets)
             }
         };
-        let of_fact = |fact: &Fact| {
+        let fact_of = |fact: &Fact| {
             let n = fact.target.len();
             vec![F::from_f64(1.0 / (facts.len() * n) as f64); n]
         };
-        let weights = facts.iter().flat_map(of_fact).collect();
+        let weights = facts.iter().flat_map(fact_of).collect();
         let resid = model.run(&batch).until_layer(editor.layer).resid();
-        Ok(Laid { batch, targets, weights, resid, facts: facts.len() })
+        Ok(FactBatch { batch, targets, weights, resid, facts: facts.len() })
     }
 }

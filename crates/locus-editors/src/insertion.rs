@@ -8,10 +8,11 @@
 //! ```
 //!
 //! The second form follows from the first by the Woodbury identity and needs one triangular solve per key instead of a
-//! system of size `f`. `lambda -> 0` with one key is ROME's `u / (u . k)` (Meng et al. 2022, eq. 2), with several the
-//! equality-constrained EMMET (Gupta et al. 2024, its damping being `lambda`), `lambda > 0` is MEMIT (Meng et al. 2023,
-//! eq. 14). With a projection `P` onto what keys seldom use, it is AlphaEdit (Fang et al. 2024):
-//! `U = P M (l2 + M^T P M)^-1` for `M` the new keys and those written before, which ask for no change.
+//! system of size `f`. `lambda -> 0` with one key is ROME's `u / (u . k)` (Meng et al. 2022, arXiv 2202.05262, eq. 2),
+//! with several the equality-constrained EMMET (Gupta et al. 2024, arXiv 2403.14236, its damping being `lambda`),
+//! `lambda > 0` is MEMIT (Meng et al. 2023, arXiv 2210.07229, eq. 14). With a projection `P` onto what keys seldom use,
+//! it is AlphaEdit (Fang et al. 2024, arXiv 2410.02355): `U = P M (l2 + M^T P M)^-1` for `M` the new keys and those
+//! written before, which ask for no change.
 //!
 //! Letters: `n` facts, `f` MLP width, `d` width.
 
@@ -24,8 +25,11 @@ use crate::statistics::KeyCovariance;
 /// `U [f, n]` for the keys `K [f, n]`.
 ///
 /// # Errors
-/// When the keys do not let themselves be told apart: equal or linearly dependent ones without `lambda`.
-pub fn regularised(covariance: &KeyCovariance, keys: ArrayView2<f64>, lambda: f64) -> Result<Array2<f64>> {
+/// When the keys are linearly dependent and `lambda` is 0.
+///
+/// # Panics
+/// When the keys have another width than the covariance.
+pub fn memit_update(covariance: &KeyCovariance, keys: ArrayView2<f64>, lambda: f64) -> Result<Array2<f64>> {
     let solved = covariance.solve(keys);
     let mut gram = keys.t().dot(&solved);
     gram.diag_mut().iter_mut().for_each(|x| *x += lambda);
@@ -46,7 +50,7 @@ impl NullSpace {
     ///
     /// # Errors
     /// When the eigenvalues cannot be computed.
-    pub fn of(covariance: ArrayView2<f64>, threshold: f64) -> Result<Self> {
+    pub fn new(covariance: ArrayView2<f64>, threshold: f64) -> Result<Self> {
         let (values, vectors) = covariance
             .to_owned()
             .eigh(UPLO::Lower)
@@ -61,15 +65,29 @@ impl NullSpace {
     }
 
     /// `P M`.
+    ///
+    /// # Panics
+    /// When the keys have another width than the second moment that the space was split by.
     pub fn project(&self, keys: ArrayView2<f64>) -> Array2<f64> {
+        assert_eq!(keys.nrows(), self.used.nrows(), "widths of the keys and of key space");
         &keys - &self.used.dot(&self.used.t().dot(&keys))
     }
 
     /// `U [f, n]` for new keys `[f, n]` beside earlier ones `[f, p]`, whose answers stay.
     ///
     /// # Errors
-    /// When `l2` is 0 and the keys are linearly dependent there.
-    pub fn insert(&self, keys: ArrayView2<f64>, earlier: ArrayView2<f64>, l2: f64) -> Result<Array2<f64>> {
+    /// When `l2` is 0 and the projected keys are linearly dependent.
+    ///
+    /// # Panics
+    /// When keys have another width than the second moment that the space was split by.
+    pub fn alphaedit_update(
+        &self,
+        keys: ArrayView2<f64>,
+        earlier: ArrayView2<f64>,
+        l2: f64,
+    ) -> Result<Array2<f64>> {
+        let f = self.used.nrows();
+        assert_eq!((keys.nrows(), earlier.nrows()), (f, f), "widths of the keys and of key space");
         let all = concatenate![Axis(1), keys, earlier];
         let projected = self.project(all.view());
         let mut gram = projected.t().dot(&projected);
@@ -80,7 +98,8 @@ impl NullSpace {
 }
 
 /// Least share of a key's square that the keys before it do not already span. Equal keys of an `f32` model differ by
-/// rounding, 1e-7 of their length and 1e-14 of its square; at this share a change is 1e5 times what it is for keys apart.
+/// rounding, 1e-7 of their length and 1e-14 of its square; at this share a change is 1e5 times that for orthogonal
+/// keys.
 const LEAST_SHARE: f64 = 1e-10;
 
 /// `A^-1 B` for a positive definite `A [n, n]` and `B [n, m]`.

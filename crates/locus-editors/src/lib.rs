@@ -2,26 +2,28 @@
 //!
 //! An editor takes a model and a request and returns an [`Edit`]: a [`Patch`] (what changes, by how much, and of which
 //! base weights) and a report of how it came about. The model it is given is never changed: [`Gpt2`] share their
-//! tensors and copy what is written to, so an edited model costs what the edit changed and the original stays as it was.
+//! tensors and copy what is written to, so an edited model costs what the edit changed and the original stays as it
+//! was.
 //!
 //! | editor | what changes |
 //! |---|---|
-//! | [`StudyFineTuning`] | every parameter, a little (the study's own) |
+//! | [`ClampedSgd`] | every parameter, each by a little (the fine-tuning of arXiv 2406.17241) |
 //! | [`FineTuning`] | the output of one MLP (`ft`, `ft-l`, `ft-m`) |
 //! | [`Lora`] | attention inputs of all layers, low rank |
 //! | [`Rome`] | the output of one MLP, rank one, in closed form (`r-rome`, `rome`, `p-rome`) |
 //! | [`Memit`] | the outputs of several MLPs, many facts at once, in closed form; AlphaEdit's projection |
 //!
 //! ```
-//! use locus_editors::{Editor, Fact, KeyCovariance, Rome, Row};
+//! use locus_editors::{Context, Editor, Fact, KeyCovariance, Rome};
 //! use locus_gpt2::{Config, Gpt2};
 //! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 //!
 //! let config = Config::new(2, 1, 8, 16, 20);
 //! let model = Gpt2::<f64>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
-//! // "1 2 3" is about subject 2; behind a prefix the same.
-//! let rows = vec![Row { tokens: vec![1, 2, 3], lookup: 1 }, Row { tokens: vec![9, 1, 2, 3], lookup: 2 }];
-//! let fact = Fact { rows, essence: Row { tokens: vec![2, 7], lookup: 0 }, target: vec![4] };
+//! // "1 2 3" is about subject 2; behind a prefix too.
+//! let context = |tokens: &[u32], subject_last| Context { tokens: tokens.to_vec(), subject_last };
+//! let contexts = vec![context(&[1, 2, 3], 1), context(&[9, 1, 2, 3], 2)];
+//! let fact = Fact { contexts, kl_prompt: context(&[2, 7], 0), target: vec![4] };
 //! let editor = Rome { layer: 0, ..Rome::default() }.with(KeyCovariance::identity(config.d_mlp()).into());
 //! let edit = editor.edit(&model, &[fact], None)?;
 //! assert!(edit.report.nll_after < edit.report.nll_before);
@@ -34,29 +36,37 @@
 
 mod editor;
 mod error;
+mod evaluation;
 mod fact;
 mod fine_tuning;
 mod ft;
+mod hparams;
 mod insertion;
 mod lora;
 mod memit;
+mod optimisation;
 mod patch;
 mod rome;
 mod states;
 mod statistics;
 mod text;
-mod value;
 
-pub use editor::{Edit, Editor, Report};
+pub use editor::{Edit, Editor, Report, WriteFact, edit_one_by_one};
 pub use error::{Error, Result};
-pub use fact::{Fact, Row, TokenRequest};
-pub use fine_tuning::{StudyFineTuning, Tuned};
-pub use ft::{FineTuning, Scored};
-pub use insertion::{NullSpace, regularised};
+pub use evaluation::{CaseNlls, EditCase, EditEvaluation, EditScores, evaluate_edit};
+pub use fact::{Context, Fact, TokenRequest};
+pub use fine_tuning::{ClampedSgd, LazyEdited};
+pub use ft::{FineTuning, ScoredAt};
+pub use hparams::{Hparams, renamed};
+pub use insertion::{NullSpace, memit_update};
 pub use lora::Lora;
 pub use memit::{Memit, MemitEditor};
-pub use patch::{Delta, Ledger, Patch};
+pub use optimisation::{TargetOptimisation, TargetVector};
+pub use patch::{Delta, EditHistory, Patch};
 pub use rome::{Rome, RomeEditor, Variant};
 pub use statistics::{KeyCovariance, KeyMoments, KeyStatistics};
-pub use text::{PREFIXES, sample_prefixes};
-pub use value::{Value, ValueSearch};
+pub use text::{PREFIXES, prefixes, sample_prefixes, token_lines};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,18 +1,19 @@
-//! LoRA, merged: a change `scale A B` of low rank in the attention input of every layer, trained with Adam on the target
-//! after the prompt.
+//! LoRA, merged: a change `scale A B` of low rank in the attention input of every layer, trained with Adam on the
+//! target after the prompt.
 //!
-//! Sources: Hu et al. 2021 (arXiv 2106.09685, section 4: `A` random, `B` zero, `scale = alpha / rank`); rank, alpha, steps
-//! and learning rate as EasyEdit uses them for GPT-2 XL. Deviations: no dropout, no adaptive ranks.
+//! Sources: Hu et al. 2021 (arXiv 2106.09685, section 4: `A` random, `B` zero, `scale = alpha / rank`); rank, alpha,
+//! steps and learning rate as EasyEdit uses them for GPT-2 XL. Deviations: no dropout, no adaptive ranks.
 
 use locus_gpt2::{
-    AdamW, BlockParam, Config, Gpt2, Moments, ParamId, ParamMask, ParamSet, PromptTargets, Scalar, gemm,
+    AdamW, BlockParam, Config, Gpt2, Moments, ParamId, ParamMask, ParamSet, PromptTargets, Scalar, compiled,
+    gemm,
 };
 use ndarray::{Array2, ArrayView2};
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report};
+use crate::editor::{Edit, EditInput, Editor, Report, check_mask};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 use crate::patch::Patch;
@@ -85,47 +86,51 @@ impl<F: Scalar> Editor<F> for Lora {
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
-        let config = model.config();
-        self.check(config)?;
-        facts.iter().try_for_each(|fact| fact.check(config))?;
-        let pairs: Vec<_> = facts.iter().map(|fact| (&fact.rows[0].tokens, &fact.target)).collect();
-        let laid = PromptTargets::new(config, &pairs)?;
-        let weights: Vec<F> = laid
-            .n_targets
-            .iter()
-            .flat_map(|&n| vec![F::from_f64(1.0 / (facts.len() * n) as f64); n])
-            .collect();
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut adapters: Vec<Adapter<F>> =
-            (0..config.n_layer).map(|layer| self.adapter(layer, config, &mut rng)).collect();
-        let adam = AdamW { weight_decay: 0.0, ..AdamW::new(self.lr) };
-        let mut report = Report::default();
-        for step in 1..=self.steps {
-            let edited = self.patch(model, &adapters, mask).apply(model)?;
-            let mut grads = ParamSet::zeros(config, adapters.iter().map(|adapter| adapter.id));
-            let trace = edited.run(&laid.batch).tape();
-            let (nll, d_hidden) = edited.nll_backward(&trace, &laid.targets, &weights, &mut grads);
-            report.losses.push(nll.iter().zip(&weights).map(|(nll, weight)| nll * weight.as_f64()).sum());
-            edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
-            if let Some(mask) = mask {
-                mask.mask_gradients(&mut grads);
-            }
-            for Adapter { id, a, b, moments } in &mut adapters {
-                // w = w_0 + scale a b; so d_a = scale d_w b^T, d_b = scale a^T d_w
-                let d_w = grads.matrix(*id);
-                let (mut d_a, mut d_b) = (Array2::zeros(a.dim()), Array2::zeros(b.dim()));
-                gemm(self.scale(), d_w, b.t(), F::zero(), d_a.view_mut());
-                gemm(self.scale(), a.t(), d_w, F::zero(), d_b.view_mut());
-                for ((x, d_x), moments) in [(a, d_a), (b, d_b)].into_iter().zip(moments) {
-                    let x = x.as_slice_mut().expect("factors are contiguous");
-                    adam.step(step, x, d_x.as_slice().expect("fresh arrays are contiguous"), moments);
-                }
+        F::run::<EditJob>((self, model, facts, mask))
+    }
+}
+
+compiled!(EditJob<'a>: <F> EditInput<'a, Lora, F> => Result<Edit<F>>, edit);
+
+fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, Lora, F>) -> Result<Edit<F>> {
+    let config = model.config();
+    editor.check(config)?;
+    check_mask(mask, config)?;
+    facts.iter().try_for_each(|fact| fact.check(config))?;
+    let pairs: Vec<_> = facts.iter().map(|fact| (&fact.contexts[0].tokens, &fact.target)).collect();
+    let packed = PromptTargets::new(config, &pairs)?;
+    let weights: Vec<F> =
+        packed.n_targets.iter().flat_map(|&n| vec![F::from_f64(1.0 / (facts.len() * n) as f64); n]).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(editor.seed);
+    let mut adapters: Vec<Adapter<F>> =
+        (0..config.n_layer).map(|layer| editor.adapter(layer, config, &mut rng)).collect();
+    let adam = AdamW { weight_decay: 0.0, ..AdamW::new(editor.lr) };
+    let mut report = Report::default();
+    for step in 1..=editor.steps {
+        let edited = editor.patch(model, &adapters, mask).apply(model)?;
+        let mut grads = ParamSet::zeros(config, adapters.iter().map(|adapter| adapter.id));
+        let trace = edited.run(&packed.batch).tape();
+        let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &weights, &mut grads);
+        report.losses.push(nll.iter().zip(&weights).map(|(nll, weight)| nll * weight.as_f64()).sum());
+        edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+        if let Some(mask) = mask {
+            mask.mask_gradients(&mut grads);
+        }
+        for Adapter { id, a, b, moments } in &mut adapters {
+            // w = w_0 + scale a b; so d_a = scale d_w b^T, d_b = scale a^T d_w
+            let d_w = grads.matrix(*id);
+            let (mut d_a, mut d_b) = (Array2::zeros(a.dim()), Array2::zeros(b.dim()));
+            gemm(editor.scale(), d_w, b.t(), F::zero(), d_a.view_mut());
+            gemm(editor.scale(), a.t(), d_w, F::zero(), d_b.view_mut());
+            for ((x, d_x), moments) in [(a, d_a), (b, d_b)].into_iter().zip(moments) {
+                let x = x.as_slice_mut().expect("factors are contiguous");
+                adam.step(step, x, d_x.as_slice().expect("fresh arrays are contiguous"), moments);
             }
         }
-        report.steps = self.steps;
-        let patch = self.patch(model, &adapters, mask);
-        report.finish(model, patch, facts)
     }
+    report.steps = editor.steps;
+    let patch = editor.patch(model, &adapters, mask);
+    report.into_edit(model, patch, facts)
 }
 
 impl Lora {

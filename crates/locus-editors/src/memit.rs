@@ -1,15 +1,16 @@
 //! MEMIT: many facts at once, spread over several layers.
 //!
 //! For every fact a residual stream `z` leaving the last of `layers` is found that makes the model say the target
-//! ([`ValueSearch`]). Then, layer by layer on the model as edited so far, with keys `K [f, n]` (half the bare row's, half
-//! the mean of the prefixed ones), the residual streams `H` of the bare rows and `R = (Z - H) / layers left`:
+//! ([`TargetOptimisation`]). Then, layer by layer on the model as edited so far, with keys `K [f, n]` (half the bare
+//! prompt's, half the mean of the prefixed ones), the residual streams `H` of the bare prompts and `R = (Z - H) /
+//! layers left`:
 //!
 //! ```text
 //! W <- W + U R^T,    U = C^-1 K (lambda + K^T C^-1 K)^-1
 //! ```
 //!
 //! With `null_space` the change is projected onto what keys seldom use (AlphaEdit). See
-//! [`insertion`](crate::regularised) for the algebra.
+//! [`memit_update`](crate::memit_update) for the algebra.
 //!
 //! Sources: Meng et al. 2023 (arXiv 2210.07229) and its code; Fang et al. 2024 (arXiv 2410.02355) for AlphaEdit.
 //!
@@ -18,29 +19,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar};
+use locus_gpt2::{BlockParam, Checkpoint, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar, compiled};
 use ndarray::{Array2, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report};
+use crate::editor::{Edit, Editor, Report, check_mask};
 use crate::error::{Error, Result};
-use crate::fact::{Fact, Row};
-use crate::insertion::{NullSpace, regularised};
+use crate::fact::{Context, Fact};
+use crate::insertion::{NullSpace, memit_update};
+use crate::optimisation::{TargetOptimisation, TargetVector};
 use crate::patch::Patch;
-use crate::states::at_lookups;
-use crate::statistics::KeyCovariance;
-use crate::value::{Value, ValueSearch};
+use crate::states::at_subjects;
+use crate::statistics::{KeyCovariance, KeyStatistics};
 
 /// Constants of MEMIT.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `layers` | by the model | ascending layers of it | the MLPs that are edited |
-/// | `lambda` | by the model | at least 0 | how many usual keys a new one weighs as much as |
+/// | `layers` | 3, 4, 5 | ascending layers of it | the MLPs that are edited |
+/// | `lambda` | 2000 | at least 0 | how many usual keys a new one weighs as much as |
 /// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
 /// | `null_space` | none | above 0 | AlphaEdit: eigenvalue of `C` from which a direction counts as used |
 /// | `l2` | 10 | at least 0 | AlphaEdit's damping |
-/// | `value` | clamp 0.75 | | [`ValueSearch`] |
+/// | `optimisation` | clamp 0.75 | | [`TargetOptimisation`] |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Memit {
@@ -54,12 +55,12 @@ pub struct Memit {
     pub null_space: Option<f64>,
     /// AlphaEdit's damping.
     pub l2: f64,
-    /// How the values are found.
-    pub value: ValueSearch,
+    /// How the targets are found.
+    pub optimisation: TargetOptimisation,
 }
 
 impl Default for Memit {
-    /// For GPT-2 small; no constants for it were published.
+    /// For GPT-2 small; [`Hparams`](crate::Hparams) has those of other models.
     fn default() -> Self {
         Memit {
             layers: vec![3, 4, 5],
@@ -67,26 +68,12 @@ impl Default for Memit {
             ridge: 1e-5,
             null_space: None,
             l2: 10.0,
-            value: ValueSearch { clamp: 0.75, ..Default::default() },
+            optimisation: TargetOptimisation { clamp: 0.75, ..Default::default() },
         }
     }
 }
 
 impl Memit {
-    /// Constants by the number of layers: published for GPT-2 XL, at the same depths for the other sizes; for the
-    /// organism's four layers the first one.
-    pub fn for_model(config: &Config) -> Self {
-        let (layers, lambda) = match config.n_layer {
-            4 => (vec![0], 10.0),
-            12 => (vec![3, 4, 5], 2000.0),
-            24 => ((5..=9).collect(), 5000.0),
-            36 => ((8..=12).collect(), 10_000.0),
-            48 => ((13..=17).collect(), 20_000.0),
-            layers => ((0..=layers / 3).collect(), 100.0),
-        };
-        Memit { layers, lambda, ..Default::default() }
-    }
-
     /// Checks every constant against the model.
     ///
     /// # Errors
@@ -108,7 +95,17 @@ impl Memit {
         if let Some(threshold) = self.null_space.filter(|x| !x.is_finite() || *x <= 0.0) {
             return wrong("null_space", threshold, "a number above 0");
         }
-        self.value.check(NAME)
+        self.optimisation.check(NAME)
+    }
+
+    /// With the statistics of the layers' keys over a text, ready to edit.
+    ///
+    /// # Errors
+    /// When a layer is not in the model, the text is too short or AlphaEdit's split of key space fails.
+    pub fn fit<F: Scalar>(self, checkpoint: &Checkpoint<F>, text: &str) -> Result<MemitEditor> {
+        let statistics = KeyStatistics::from_text(checkpoint, &self.layers, text)?;
+        let covariances = statistics.covariances(self.ridge)?;
+        self.with(covariances)
     }
 
     /// With the statistics of its layers, ready to edit.
@@ -121,8 +118,10 @@ impl Memit {
             let covariance = covariances.get(&layer).ok_or_else(|| {
                 Error::Statistics(format!("have no layer {layer}; expected {:?}", self.layers))
             })?;
-            let null_space =
-                self.null_space.map(|threshold| NullSpace::of(covariance.matrix(), threshold)).transpose()?;
+            let null_space = self
+                .null_space
+                .map(|threshold| NullSpace::new(covariance.matrix(), threshold))
+                .transpose()?;
             layers.push((layer, covariance.clone(), null_space));
         }
         Ok(MemitEditor { constants: self, layers })
@@ -142,7 +141,8 @@ impl<F: Scalar> Editor<F> for MemitEditor {
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
-        self.insert(model, facts, &self.values(model, facts)?, mask)
+        check_mask(mask, model.config())?;
+        self.insert(model, facts, &self.target_vectors(model, facts)?, mask)
     }
 }
 
@@ -151,91 +151,108 @@ impl MemitEditor {
     ///
     /// # Errors
     /// When a constant is out of its range or a fact does not fit the model.
-    pub fn values<F: Scalar>(&self, model: &Gpt2<F>, facts: &[Fact]) -> Result<Vec<Value<F>>> {
+    pub fn target_vectors<F: Scalar>(&self, model: &Gpt2<F>, facts: &[Fact]) -> Result<Vec<TargetVector<F>>> {
         self.constants.check(model.config())?;
         let last = *self.constants.layers.last().expect("checked");
-        self.constants.value.find(model, last, HookPoint::ResidPost, facts, &|| {})
+        self.constants.optimisation.optimise(model, last, HookPoint::ResidPost, facts, &|| {})
     }
 
-    /// Writes values that were found for these facts and this model.
+    /// Writes targets that were found for these facts and this model.
     ///
     /// # Errors
-    /// When there is no fact, the statistics are of another width, keys cannot be told apart or the edit would damage the
-    /// model.
+    /// When there is no fact, targets or mask belong to another model, the statistics are of another width, keys are
+    /// linearly dependent or the edit would damage the model.
     pub fn insert<F: Scalar>(
         &self,
         model: &Gpt2<F>,
         facts: &[Fact],
-        values: &[Value<F>],
+        targets: &[TargetVector<F>],
         mask: Option<&ParamMask>,
     ) -> Result<Edit<F>> {
-        let config = model.config();
-        self.constants.check(config)?;
-        if facts.is_empty() {
-            return Err(Error::Request("there is no fact to write; expected at least one".into()));
-        }
-        let last = *self.constants.layers.last().expect("checked");
-        let mut wanted = Array2::<f64>::zeros((facts.len(), config.n_embd));
-        for (mut z, value) in wanted.rows_mut().into_iter().zip(values) {
-            let sums =
-                value.start.iter().zip(&value.delta).map(|(start, delta)| start.as_f64() + delta.as_f64());
-            z.iter_mut().zip(sums).for_each(|(z, sum)| *z = sum);
-        }
-        let bare: Vec<&Row> = facts.iter().map(|fact| &fact.rows[0]).collect();
-        let missing = |model: &Gpt2<F>| -> Result<Array2<f64>> {
-            let streams = at_lookups(model, bare.iter().copied(), last, HookPoint::ResidPost)?;
-            Ok(&wanted - &streams.mapv(|x| x.as_f64()))
-        };
-        let mut edited = model.clone();
-        let mut factors = Vec::new();
-        let mut measures = Vec::new();
-        for (i, (layer, covariance, null_space)) in self.layers.iter().enumerate() {
-            let left = missing(&edited)?;
-            measures.push((format!("length of z - h before layer {layer}"), mean_length(&left)));
-            let asked = left / (self.layers.len() - i) as f64;
-            let keys = mean_keys(&edited, *layer, facts)?;
-            if keys.nrows() != covariance.matrix().nrows() {
-                let (has, wants) = (covariance.matrix().nrows(), keys.nrows());
-                return Err(Error::Statistics(format!(
-                    "are of {has} neurons; the model's MLPs have {wants}"
-                )));
-            }
-            let u = match null_space {
-                None => regularised(covariance, keys.view(), self.constants.lambda)?,
-                Some(space) => {
-                    space.insert(keys.view(), Array2::zeros((keys.nrows(), 0)).view(), self.constants.l2)?
-                }
-            };
-            let id = ParamId::Block(*layer, BlockParam::MlpOutWeight);
-            let change = (id, u.mapv(F::from_f64), asked.t().mapv(F::from_f64));
-            let step = Patch::low_rank(&edited, [change.clone()]);
-            let step = mask.map_or_else(|| step.clone(), |mask| step.masked(mask));
-            let size = edited.get(id).iter().map(|w| w.as_f64() * w.as_f64()).sum::<f64>().sqrt();
-            measures.push((format!("norm of change / norm of weights, layer {layer}"), step.norm() / size));
-            edited = step.apply(&edited)?;
-            factors.push(change);
-        }
-        measures.push(("length of z - h after".into(), mean_length(&missing(&edited)?)));
-        if edited.ids().any(|id| edited.get(id).iter().any(|w| !w.is_finite())) {
-            return Err(Error::Unstable("weights are no longer finite".into()));
-        }
-        let patch = Patch::low_rank(model, factors);
-        let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
-        let curves: Vec<&[f64]> = values.iter().map(|value| value.losses.as_slice()).collect();
-        let losses = Report::mean_curve(&curves);
-        let report = Report { steps: losses.len().saturating_sub(1), losses, measures, ..Report::default() };
-        report.finish(model, patch, facts)
+        F::run::<InsertJob>((self, model, facts, targets, mask))
     }
 }
 
-/// Keys of every fact, `[f, n]`: half the bare row's, half the mean of the others.
+type InsertInput<'a, F> =
+    (&'a MemitEditor, &'a Gpt2<F>, &'a [Fact], &'a [TargetVector<F>], Option<&'a ParamMask>);
+
+compiled!(InsertJob<'a>: <F> InsertInput<'a, F> => Result<Edit<F>>, insert);
+
+fn insert<F: Scalar>((editor, model, facts, targets, mask): InsertInput<'_, F>) -> Result<Edit<F>> {
+    let config = model.config();
+    editor.constants.check(config)?;
+    check_mask(mask, config)?;
+    if facts.is_empty() {
+        return Err(Error::Request("there is no fact to write; expected at least one".into()));
+    }
+    if targets.len() != facts.len() {
+        let (has, wants) = (targets.len(), facts.len());
+        return Err(Error::Request(format!(
+            "there are {has} target vectors for {wants} facts; expected one for each"
+        )));
+    }
+    targets.iter().try_for_each(|target| target.check(config))?;
+    let last = *editor.constants.layers.last().expect("checked");
+    let mut wanted = Array2::<f64>::zeros((facts.len(), config.n_embd));
+    for (mut z, target) in wanted.rows_mut().into_iter().zip(targets) {
+        let sums =
+            target.start.iter().zip(&target.delta).map(|(start, delta)| start.as_f64() + delta.as_f64());
+        z.iter_mut().zip(sums).for_each(|(z, sum)| *z = sum);
+    }
+    let bare: Vec<&Context> = facts.iter().map(|fact| &fact.contexts[0]).collect();
+    let missing = |model: &Gpt2<F>| -> Result<Array2<f64>> {
+        let streams = at_subjects(model, bare.iter().copied(), last, HookPoint::ResidPost)?;
+        Ok(&wanted - &streams.mapv(|x| x.as_f64()))
+    };
+    let mut edited = model.clone();
+    let mut factors = Vec::new();
+    let mut measures = Vec::new();
+    for (i, (layer, covariance, null_space)) in editor.layers.iter().enumerate() {
+        let left = missing(&edited)?;
+        measures.push((format!("length of z - h before layer {layer}"), mean_length(&left)));
+        let asked = left / (editor.layers.len() - i) as f64;
+        let keys = mean_keys(&edited, *layer, facts)?;
+        if keys.nrows() != covariance.matrix().nrows() {
+            let (has, wants) = (covariance.matrix().nrows(), keys.nrows());
+            return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
+        }
+        let u = match null_space {
+            None => memit_update(covariance, keys.view(), editor.constants.lambda)?,
+            Some(space) => space.alphaedit_update(
+                keys.view(),
+                Array2::zeros((keys.nrows(), 0)).view(),
+                editor.constants.l2,
+            )?,
+        };
+        let id = ParamId::Block(*layer, BlockParam::MlpOutWeight);
+        let change = (id, u.mapv(F::from_f64), asked.t().mapv(F::from_f64));
+        let step = Patch::low_rank(&edited, [change.clone()]);
+        let step = mask.map_or_else(|| step.clone(), |mask| step.masked(mask));
+        let size = edited.get(id).iter().map(|w| w.as_f64() * w.as_f64()).sum::<f64>().sqrt();
+        measures.push((format!("norm of change / norm of weights, layer {layer}"), step.norm() / size));
+        edited = step.apply(&edited)?;
+        factors.push(change);
+    }
+    measures.push(("length of z - h after".into(), mean_length(&missing(&edited)?)));
+    if edited.ids().any(|id| edited.get(id).iter().any(|w| !w.is_finite())) {
+        return Err(Error::Unstable("weights are no longer finite".into()));
+    }
+    let patch = Patch::low_rank(model, factors);
+    let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
+    let curves: Vec<&[f64]> = targets.iter().map(|target| target.losses.as_slice()).collect();
+    let losses = Report::mean_curve(&curves);
+    let report = Report { steps: losses.len().saturating_sub(1), losses, measures, ..Report::default() };
+    report.into_edit(model, patch, facts)
+}
+
+/// Keys of every fact, `[f, n]`: half the bare prompt's, half the mean of the prefixed ones.
 fn mean_keys<F: Scalar>(model: &Gpt2<F>, layer: usize, facts: &[Fact]) -> Result<Array2<f64>> {
-    let rows = facts.iter().flat_map(|fact| &fact.rows);
-    let all = at_lookups(model, rows, layer, HookPoint::MlpPost)?;
+    let rows = facts.iter().flat_map(|fact| &fact.contexts);
+    let all = at_subjects(model, rows, layer, HookPoint::MlpPost)?;
     let mut keys = Array2::zeros((all.ncols(), facts.len()));
     let mut first = 0;
     for (fact, mut key) in facts.iter().zip(keys.columns_mut()) {
-        let n = fact.rows.len();
+        let n = fact.contexts.len();
         let rows = all.slice(s![first..first + n, ..]).mapv(|x| x.as_f64());
         first += n;
         match rows.slice(s![1.., ..]).mean_axis(Axis(0)) {

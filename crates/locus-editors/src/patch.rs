@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use locus_gpt2::internal::{decode, file_shape};
-use locus_gpt2::{Config, Gpt2, ParamId, ParamMask, Scalar, gemm, read_safetensors, write_safetensors};
+use locus_gpt2::{
+    Config, Gpt2, ParamId, ParamMask, Scalar, compiled, gemm, read_safetensors, write_safetensors,
+};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, concatenate};
 
 use crate::error::{Error, Result};
@@ -26,42 +28,35 @@ pub enum Delta<F> {
 impl<F: Scalar> Delta<F> {
     /// The change entry by entry.
     pub fn to_dense(&self) -> Vec<F> {
-        match self {
-            Delta::Dense(delta) => delta.clone(),
-            Delta::LowRank { u, r } => {
-                let mut delta = Array2::zeros((u.nrows(), r.nrows()));
-                gemm(F::one(), u.view(), r.t(), F::zero(), delta.view_mut());
-                delta.into_raw_vec_and_offset().0
-            }
-        }
+        F::run::<DenseJob>(self)
     }
 
     fn add_to(&self, weights: &mut [F]) {
-        match self {
-            Delta::Dense(delta) => weights.iter_mut().zip(delta).for_each(|(w, &d)| *w += d),
-            Delta::LowRank { u, r } => {
-                let weights = ArrayViewMut2::from_shape((u.nrows(), r.nrows()), weights);
-                gemm(F::one(), u.view(), r.t(), F::one(), weights.expect("factors fit the parameter"));
-            }
-        }
+        F::run::<AddJob>((self, weights))
     }
+}
+
+/// What the shapes of all parameters depend on: layers, width, MLP width, context and vocabulary.
+fn shape(config: &Config) -> [usize; 5] {
+    [config.n_layer, config.n_embd, config.d_mlp(), config.n_positions, config.vocab_size]
 }
 
 /// Changes of some parameters of one particular model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patch<F> {
     base_sha256: String,
+    /// Shape of the base.
+    config: Config,
     deltas: BTreeMap<ParamId, Delta<F>>,
 }
 
 impl<F: Scalar> Patch<F> {
     /// The change from `base` to `edited`; parameters that did not change are left out.
+    ///
+    /// # Panics
+    /// When the two have different shapes.
     pub fn between(base: &Gpt2<F>, edited: &Gpt2<F>) -> Self {
-        let dense =
-            |id| Delta::Dense(base.get(id).iter().zip(edited.get(id)).map(|(&b, &e)| e - b).collect());
-        let deltas =
-            base.ids().filter(|&id| base.get(id) != edited.get(id)).map(|id| (id, dense(id))).collect();
-        Patch { base_sha256: base.sha256(), deltas }
+        F::run::<BetweenJob>((base, edited))
     }
 
     /// Changes `U R^T` of matrices, `U [f, n]` and `R [d, n]`.
@@ -77,24 +72,15 @@ impl<F: Scalar> Patch<F> {
             assert_eq!(u.ncols(), r.ncols(), "factors of {id}");
             (id, Delta::LowRank { u, r })
         });
-        Patch { base_sha256: base.sha256(), deltas: deltas.collect() }
+        Patch { base_sha256: base.sha256(), config: base.config().clone(), deltas: deltas.collect() }
     }
 
-    /// The same with every entry outside the mask zero. Parameters that no mask covers stay.
+    /// This patch with every entry outside the mask zero. Parameters that no mask covers stay.
+    ///
+    /// # Panics
+    /// When the mask belongs to a model of another shape than the patch's base.
     pub fn masked(&self, mask: &ParamMask) -> Self {
-        let mut patch = self.clone();
-        for (id, inside) in mask.tensors() {
-            if let Some(delta) = patch.deltas.get_mut(&id) {
-                let mut dense = delta.to_dense();
-                for (d, &inside) in dense.iter_mut().zip(inside) {
-                    if inside == 0 {
-                        *d = F::zero();
-                    }
-                }
-                *delta = Delta::Dense(dense);
-            }
-        }
-        patch
+        F::run::<MaskedJob>((self, mask))
     }
 
     /// Hash of the weights the patch belongs to.
@@ -109,9 +95,7 @@ impl<F: Scalar> Patch<F> {
 
     /// Euclidean norm of the whole change.
     pub fn norm(&self) -> f64 {
-        let squares =
-            |delta: &Delta<F>| delta.to_dense().iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>();
-        self.deltas().map(|(_, delta)| squares(delta)).sum::<f64>().sqrt()
+        F::run::<NormJob>(self)
     }
 
     /// The edited model. The base stays as it is, so undoing an edit is dropping the result.
@@ -119,15 +103,7 @@ impl<F: Scalar> Patch<F> {
     /// # Errors
     /// When the model is not the patch's base.
     pub fn apply(&self, base: &Gpt2<F>) -> Result<Gpt2<F>> {
-        let actual = base.sha256();
-        if actual != self.base_sha256 {
-            return Err(Error::WrongBase { expected: self.base_sha256.clone(), actual });
-        }
-        let mut edited = base.clone();
-        for (&id, delta) in &self.deltas {
-            delta.add_to(edited.get_mut(id));
-        }
-        Ok(edited)
+        F::run::<ApplyJob>((self, base))
     }
 
     /// One patch of this one's base that does what this one and then `next` do, up to rounding: factors are put side by
@@ -144,23 +120,7 @@ impl<F: Scalar> Patch<F> {
     }
 
     fn followed_by(&self, next: &Patch<F>) -> Self {
-        let mut merged = self.clone();
-        for (&id, delta) in &next.deltas {
-            let sum = match (merged.deltas.remove(&id), delta) {
-                (None, delta) => delta.clone(),
-                (Some(Delta::LowRank { u, r }), Delta::LowRank { u: more_u, r: more_r }) => Delta::LowRank {
-                    u: concatenate![Axis(1), u, *more_u],
-                    r: concatenate![Axis(1), r, *more_r],
-                },
-                (Some(first), second) => {
-                    let (mut sum, second) = (first.to_dense(), second.to_dense());
-                    sum.iter_mut().zip(second).for_each(|(sum, x)| *sum += x);
-                    Delta::Dense(sum)
-                }
-            };
-            merged.deltas.insert(id, sum);
-        }
-        merged
+        F::run::<FollowedJob>((self, next))
     }
 
     /// Writes `NAME.delta`, or `NAME.u` and `NAME.r`, per changed parameter, with the base's hash in the metadata.
@@ -168,29 +128,7 @@ impl<F: Scalar> Patch<F> {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path, config: &Config, provenance: &serde_json::Value) -> Result<()> {
-        let bytes = |x: &mut dyn Iterator<Item = F>| {
-            let mut bytes = Vec::new();
-            x.for_each(|x| x.put_le(&mut bytes));
-            bytes
-        };
-        let mut tensors = Vec::new();
-        for (id, delta) in self.deltas() {
-            let name = |part: &str| format!("transformer.{id}.{part}");
-            match delta {
-                Delta::Dense(delta) => {
-                    let shape = file_shape(id, config);
-                    tensors.push((name("delta"), F::DTYPE, shape, bytes(&mut delta.iter().copied())));
-                }
-                Delta::LowRank { u, r } => {
-                    for (part, x) in [("u", u), ("r", r)] {
-                        let shape = vec![x.nrows(), x.ncols()];
-                        tensors.push((name(part), F::DTYPE, shape, bytes(&mut x.iter().copied())));
-                    }
-                }
-            }
-        }
-        let metadata = serde_json::json!({ "base_sha256": self.base_sha256, "provenance": provenance });
-        Ok(write_safetensors(path, &tensors, &metadata.to_string())?)
+        F::run::<WriteJob>((self, path, config, provenance))
     }
 
     /// Reads a patch file.
@@ -198,62 +136,201 @@ impl<F: Scalar> Patch<F> {
     /// # Errors
     /// When it is not a complete patch for a model of this shape.
     pub fn read(path: &Path, config: &Config) -> Result<Self> {
-        let wrong = |why: String| Error::Patch { path: path.to_owned(), why };
-        let (mut parts, metadata) = read_safetensors(path, |tensors, metadata| {
-            let mut parts = BTreeMap::new();
-            for (name, view) in tensors.iter() {
-                let problem = match part(name, view.shape(), config) {
-                    Err(problem) => problem,
-                    Ok(part) => match decode::<F>(&view) {
-                        Ok(values) => {
-                            parts.insert(part, (view.shape().to_vec(), values));
-                            continue;
-                        }
-                        Err(why) => why,
-                    },
-                };
-                return Err(locus_gpt2::Error::format(path, format!("tensor {name} {problem}")));
-            }
-            Ok((parts, metadata))
-        })?;
-        let base_sha256 = metadata
-            .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
-            .and_then(|json| json["base_sha256"].as_str().map(str::to_owned))
-            .ok_or_else(|| wrong("has no base_sha256 in its metadata; expected a patch".into()))?;
-        let mut deltas = BTreeMap::new();
-        while let Some(((id, part), (shape, values))) = parts.pop_first() {
-            let delta = match (part, parts.remove(&(id, Part::R))) {
-                (Part::Delta, None) => Delta::Dense(values),
-                (Part::U, Some((r_shape, r))) if shape[1] == r_shape[1] => {
-                    let matrix = |shape: &[usize], x| {
-                        Array2::from_shape_vec((shape[0], shape[1]), x).expect("as many as the shape says")
-                    };
-                    Delta::LowRank { u: matrix(&shape, values), r: matrix(&r_shape, r) }
+        F::run::<ReadJob>((path, config))
+    }
+}
+
+compiled!(BetweenJob<'a>: <F> (&'a Gpt2<F>, &'a Gpt2<F>) => Patch<F>, between);
+
+fn between<F: Scalar>((base, edited): (&Gpt2<F>, &Gpt2<F>)) -> Patch<F> {
+    let shapes = |model: &Gpt2<F>| shape(model.config());
+    assert_eq!(
+        shapes(base),
+        shapes(edited),
+        "layers, width, MLP width, context and vocabulary of two models"
+    );
+    let dense = |id| Delta::Dense(base.get(id).iter().zip(edited.get(id)).map(|(&b, &e)| e - b).collect());
+    let deltas = base.ids().filter(|&id| base.get(id) != edited.get(id)).map(|id| (id, dense(id))).collect();
+    Patch { base_sha256: base.sha256(), config: base.config().clone(), deltas }
+}
+
+compiled!(MaskedJob<'a>: <F> (&'a Patch<F>, &'a ParamMask) => Patch<F>, masked);
+
+fn masked<F: Scalar>((patch, mask): (&Patch<F>, &ParamMask)) -> Patch<F> {
+    mask.check(&patch.config).unwrap_or_else(|why| panic!("{why}"));
+    let mut patch = patch.clone();
+    for (id, inside) in mask.tensors() {
+        if let Some(delta) = patch.deltas.get_mut(&id) {
+            let mut dense = delta.to_dense();
+            for (d, &inside) in dense.iter_mut().zip(inside) {
+                if inside == 0 {
+                    *d = F::zero();
                 }
-                _ => return Err(wrong(format!("{id} has neither a delta nor factors u and r of one rank"))),
-            };
-            deltas.insert(id, delta);
+            }
+            *delta = Delta::Dense(dense);
         }
-        Ok(Patch { base_sha256, deltas })
+    }
+    patch
+}
+
+compiled!(NormJob<'a>: <F> &'a Patch<F> => f64, norm);
+
+fn norm<F: Scalar>(patch: &Patch<F>) -> f64 {
+    let squares = |delta: &Delta<F>| delta.to_dense().iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>();
+    patch.deltas().map(|(_, delta)| squares(delta)).sum::<f64>().sqrt()
+}
+
+compiled!(ApplyJob<'a>: <F> (&'a Patch<F>, &'a Gpt2<F>) => Result<Gpt2<F>>, apply);
+
+fn apply<F: Scalar>((patch, base): (&Patch<F>, &Gpt2<F>)) -> Result<Gpt2<F>> {
+    let actual = base.sha256();
+    if actual != patch.base_sha256 {
+        return Err(Error::WrongBase { expected: patch.base_sha256.clone(), actual });
+    }
+    let mut edited = base.clone();
+    for (&id, delta) in &patch.deltas {
+        delta.add_to(edited.get_mut(id));
+    }
+    Ok(edited)
+}
+
+compiled!(FollowedJob<'a>: <F> (&'a Patch<F>, &'a Patch<F>) => Patch<F>, followed_by);
+
+fn followed_by<F: Scalar>((first, next): (&Patch<F>, &Patch<F>)) -> Patch<F> {
+    let mut merged = first.clone();
+    for (&id, delta) in &next.deltas {
+        let sum = match (merged.deltas.remove(&id), delta) {
+            (None, delta) => delta.clone(),
+            (Some(Delta::LowRank { u, r }), Delta::LowRank { u: more_u, r: more_r }) => {
+                Delta::LowRank { u: concatenate![Axis(1), u, *more_u], r: concatenate![Axis(1), r, *more_r] }
+            }
+            (Some(first), second) => {
+                let (mut sum, second) = (first.to_dense(), second.to_dense());
+                sum.iter_mut().zip(second).for_each(|(sum, x)| *sum += x);
+                Delta::Dense(sum)
+            }
+        };
+        merged.deltas.insert(id, sum);
+    }
+    merged
+}
+
+compiled!(WriteJob<'a>: <F> (&'a Patch<F>, &'a Path, &'a Config, &'a serde_json::Value) => Result<()>, write);
+
+fn write<F: Scalar>(
+    (patch, path, config, provenance): (&Patch<F>, &Path, &Config, &serde_json::Value),
+) -> Result<()> {
+    let bytes = |x: &mut dyn Iterator<Item = F>| {
+        let mut bytes = Vec::new();
+        x.for_each(|x| x.put_le(&mut bytes));
+        bytes
+    };
+    let mut tensors = Vec::new();
+    for (id, delta) in patch.deltas() {
+        let name = |part: &str| format!("transformer.{id}.{part}");
+        match delta {
+            Delta::Dense(delta) => {
+                let shape = file_shape(id, config);
+                tensors.push((name("delta"), F::DTYPE, shape, bytes(&mut delta.iter().copied())));
+            }
+            Delta::LowRank { u, r } => {
+                for (part, x) in [("u", u), ("r", r)] {
+                    let shape = vec![x.nrows(), x.ncols()];
+                    tensors.push((name(part), F::DTYPE, shape, bytes(&mut x.iter().copied())));
+                }
+            }
+        }
+    }
+    let metadata = serde_json::json!({ "base_sha256": patch.base_sha256, "provenance": provenance });
+    Ok(write_safetensors(path, &tensors, &metadata.to_string())?)
+}
+
+compiled!(ReadJob<'a>: <F> (&'a Path, &'a Config) => Result<Patch<F>>, read);
+
+fn read<F: Scalar>((path, config): (&Path, &Config)) -> Result<Patch<F>> {
+    let wrong = |why: String| Error::Patch { path: path.to_owned(), why };
+    let (mut parts, metadata) = read_safetensors(path, |tensors, metadata| {
+        let mut parts = BTreeMap::new();
+        for (name, view) in tensors.iter() {
+            let problem = match part(name, view.shape(), config) {
+                Err(problem) => problem,
+                Ok(part) => match decode::<F>(&view) {
+                    Ok(values) => {
+                        parts.insert(part, (view.shape().to_vec(), values));
+                        continue;
+                    }
+                    Err(why) => why,
+                },
+            };
+            return Err(locus_gpt2::Error::format(path, format!("tensor {name} {problem}")));
+        }
+        Ok((parts, metadata))
+    })?;
+    let base_sha256 = metadata
+        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+        .and_then(|json| json["base_sha256"].as_str().map(str::to_owned))
+        .ok_or_else(|| wrong("has no base_sha256 in its metadata; expected a patch".into()))?;
+    let mut deltas = BTreeMap::new();
+    while let Some(((id, part), (shape, values))) = parts.pop_first() {
+        let delta = match (part, parts.remove(&(id, DeltaPart::R))) {
+            (DeltaPart::Delta, None) => Delta::Dense(values),
+            (DeltaPart::U, Some((r_shape, r))) if shape[1] == r_shape[1] => {
+                let matrix = |shape: &[usize], x| {
+                    Array2::from_shape_vec((shape[0], shape[1]), x).expect("as many as the shape says")
+                };
+                Delta::LowRank { u: matrix(&shape, values), r: matrix(&r_shape, r) }
+            }
+            _ => return Err(wrong(format!("{id} has neither a delta nor factors u and r of one rank"))),
+        };
+        deltas.insert(id, delta);
+    }
+    Ok(Patch { base_sha256, config: config.clone(), deltas })
+}
+
+compiled!(DenseJob<'a>: <F> &'a Delta<F> => Vec<F>, to_dense);
+
+fn to_dense<F: Scalar>(delta: &Delta<F>) -> Vec<F> {
+    match delta {
+        Delta::Dense(delta) => delta.clone(),
+        Delta::LowRank { u, r } => {
+            let mut delta = Array2::zeros((u.nrows(), r.nrows()));
+            gemm(F::one(), u.view(), r.t(), F::zero(), delta.view_mut());
+            delta.into_raw_vec_and_offset().0
+        }
+    }
+}
+
+compiled!(AddJob<'a>: <F> (&'a Delta<F>, &'a mut [F]) => (), add_to);
+
+fn add_to<F: Scalar>((delta, weights): (&Delta<F>, &mut [F])) {
+    match delta {
+        Delta::Dense(delta) => {
+            assert_eq!(weights.len(), delta.len(), "entries of a parameter and of its change");
+            weights.iter_mut().zip(delta).for_each(|(w, &d)| *w += d);
+        }
+        Delta::LowRank { u, r } => {
+            let weights = ArrayViewMut2::from_shape((u.nrows(), r.nrows()), weights);
+            gemm(F::one(), u.view(), r.t(), F::one(), weights.expect("factors fit the parameter"));
+        }
     }
 }
 
 /// What a tensor of a patch file is. In this order: a delta comes before factors, `u` before `r`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+enum DeltaPart {
     Delta,
     U,
     R,
 }
 
 /// Which part of which parameter's change a tensor of this name and shape is.
-fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(ParamId, Part), String> {
+fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(ParamId, DeltaPart), String> {
     let short = name.strip_prefix("transformer.").unwrap_or(name);
     let found = short.rsplit_once('.').and_then(|(parameter, part)| {
         let part = match part {
-            "delta" => Part::Delta,
-            "u" => Part::U,
-            "r" => Part::R,
+            "delta" => DeltaPart::Delta,
+            "u" => DeltaPart::U,
+            "r" => DeltaPart::R,
             _ => return None,
         };
         Some((ParamId::all(config).find(|id| id.to_string() == parameter)?, part))
@@ -263,17 +340,17 @@ fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(Pa
     };
     let (rows, columns) = id.shape(config);
     let fits = match part {
-        Part::Delta => shape == file_shape(id, config),
-        Part::U => shape.len() == 2 && shape[0] == rows && !id.is_vector(),
-        Part::R => shape.len() == 2 && shape[0] == columns && !id.is_vector(),
+        DeltaPart::Delta => shape == file_shape(id, config),
+        DeltaPart::U => shape.len() == 2 && shape[0] == rows && !id.is_vector(),
+        DeltaPart::R => shape.len() == 2 && shape[0] == columns && !id.is_vector(),
     };
     if fits {
         return Ok((id, part));
     }
     let expected = match part {
-        Part::Delta => format!("{:?}", file_shape(id, config)),
-        Part::U => format!("[{rows}, n]"),
-        Part::R => format!("[{columns}, n]"),
+        DeltaPart::Delta => format!("{:?}", file_shape(id, config)),
+        DeltaPart::U => format!("[{rows}, n]"),
+        DeltaPart::R => format!("[{columns}, n]"),
     };
     Err(format!("has shape {shape:?}; expected {expected}"))
 }
@@ -283,16 +360,16 @@ fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(Pa
 /// The base is kept and what is kept of an edit is its patch. Taking an edit back applies the earlier ones to the base
 /// again, so it gives the same bits as never having made it.
 #[derive(Clone, Debug)]
-pub struct Ledger<F> {
+pub struct EditHistory<F> {
     base: Gpt2<F>,
     patches: Vec<Patch<F>>,
     model: Gpt2<F>,
 }
 
-impl<F: Scalar> Ledger<F> {
+impl<F: Scalar> EditHistory<F> {
     /// No edits yet.
     pub fn new(base: Gpt2<F>) -> Self {
-        Ledger { model: base.clone(), base, patches: Vec::new() }
+        EditHistory { model: base.clone(), base, patches: Vec::new() }
     }
 
     /// The model with all edits.
@@ -333,11 +410,12 @@ impl<F: Scalar> Ledger<F> {
     }
 }
 
-/// Change of one answer: how far a memory's answer to `key [f]` is from what it should be, as a share of how far it was.
+/// Change of one answer: how far a memory's answer to `key [f]` is from what it should be, as a share of how far it
+/// was.
 pub(crate) fn residual<F: Scalar>(change: ArrayView2<F>, key: &[F], wanted: &[F]) -> f64 {
     let mut answer = Array2::zeros((1, change.ncols()));
     let key = ArrayView2::from_shape((1, key.len()), key).expect("one row");
     gemm(F::one(), key, change, F::zero(), answer.view_mut());
     let left: Vec<F> = wanted.iter().zip(&answer).map(|(&wanted, &got)| wanted - got).collect();
-    crate::value::length(&left) / crate::value::length(wanted)
+    crate::optimisation::length(&left) / crate::optimisation::length(wanted)
 }

@@ -1,7 +1,8 @@
 //! ROME: one fact, one layer, a change of rank one.
 //!
-//! With keys `k_j [f]` that the MLP of `layer` sees at the subject's last token of each row, `k` the bare row's, `k_bar`
-//! their mean, `v = start + delta` the value found for the bare row ([`ValueSearch`]) and `C` the keys' second moment:
+//! With keys `k_j [f]` that the MLP of `layer` sees at the subject's last token of each row, `k` the bare row's,
+//! `k_bar` their mean, `v = start + delta` the target found for the bare row ([`TargetOptimisation`]) and `C` the keys'
+//! second moment:
 //!
 //! | variant | `u` | numerator | denominator |
 //! |---|---|---|---|
@@ -9,25 +10,26 @@
 //! | `r-rome` | `C^-1 k_bar` | `v - (k_bar W + b)` | `u . k_bar` |
 //! | `p-rome` | `C^-1 k` | `delta` | `u . k` |
 //!
-//! and `W <- W + u (numerator / denominator)^T`. The released ROME mixes two keys, so its denominator can vanish and one
-//! edit can ruin the model; with one key throughout it is a positive number.
+//! and `W <- W + u (numerator / denominator)^T`. The released ROME mixes two keys, so its denominator can vanish and
+//! one edit can ruin the model; with one key throughout it is a positive number.
 //!
-//! Sources: Meng et al. 2022 (arXiv 2202.05262) and its code; Gupta et al. 2024 (arXiv 2403.07175) for r-ROME and p-ROME.
+//! Sources: Meng et al. 2022 (arXiv 2202.05262) and its code; Gupta et al. 2024 (arXiv 2403.07175) for r-ROME and
+//! p-ROME.
 //!
 //! Letters: `n` rows of a fact, `d` width, `f` MLP width.
 
 use std::sync::Arc;
 
-use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar};
+use locus_gpt2::{BlockParam, Checkpoint, Config, Gpt2, HookPoint, ParamId, ParamMask, Scalar, compiled};
 use ndarray::{Array1, Array2, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report, one_by_one};
+use crate::editor::{Edit, EditInput, Editor, Report, check_mask, edit_one_by_one};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
+use crate::optimisation::{TargetOptimisation, TargetVector, length};
 use crate::patch::{Patch, residual};
-use crate::statistics::KeyCovariance;
-use crate::value::{Value, ValueSearch, length};
+use crate::statistics::{KeyCovariance, KeyStatistics};
 
 /// Least cosine between `u` and the key it is divided by: below, the update is noise divided by nothing.
 const LEAST_COSINE: f64 = 1e-4;
@@ -59,11 +61,11 @@ impl Variant {
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `layer` | by the model | a layer of it | the MLP that is edited, counted from 0 |
+/// | `layer` | 5 | a layer of it | the MLP that is edited, counted from 0 |
 /// | `variant` | `r-rome` | | which keys are used where |
 /// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
 /// | `max_update` | 4 | above 0 | largest Frobenius norm of the change, in norms of `W` |
-/// | `value` | | | [`ValueSearch`] |
+/// | `optimisation` | | | [`TargetOptimisation`] |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rome {
@@ -75,40 +77,24 @@ pub struct Rome {
     pub ridge: f64,
     /// Largest Frobenius norm of the change, in norms of `W`.
     pub max_update: f64,
-    /// How the value is found.
-    pub value: ValueSearch,
+    /// How the target is found.
+    pub optimisation: TargetOptimisation,
 }
 
 impl Default for Rome {
-    /// For GPT-2 small.
+    /// For GPT-2 small; [`Hparams`](crate::Hparams) has those of other models.
     fn default() -> Self {
         Rome {
             layer: 5,
             variant: Variant::RRome,
             ridge: 1e-5,
             max_update: 4.0,
-            value: ValueSearch::default(),
+            optimisation: TargetOptimisation::default(),
         }
     }
 }
 
 impl Rome {
-    /// Constants by the number of layers: published for the four sizes of GPT-2 (small: the layer and clamp that EasyEdit
-    /// ships, with `C`); for the organism's four layers the first one and smaller steps, which go less far than needed
-    /// less often; for other depths the layer at a third.
-    pub fn for_model(config: &Config) -> Self {
-        let value = ValueSearch::default();
-        let (layer, value) = match config.n_layer {
-            4 => (0, ValueSearch { lr: 0.05, steps: 150, loss_stop: 0.1, ..value }),
-            12 => (5, value),
-            24 => (8, ValueSearch { clamp: 3.0, ..value }),
-            36 => (12, value),
-            48 => (17, value),
-            layers => (layers / 3, value),
-        };
-        Rome { layer, value, ..Default::default() }
-    }
-
     /// Checks every constant against the model.
     ///
     /// # Errors
@@ -125,7 +111,16 @@ impl Rome {
         if self.max_update.is_nan() || self.max_update <= 0.0 {
             return wrong("max_update", self.max_update, "a number above 0");
         }
-        self.value.check(NAME)
+        self.optimisation.check(NAME)
+    }
+
+    /// With the statistics of the layer's keys over a text, ready to edit.
+    ///
+    /// # Errors
+    /// When the layer is not in the model, or the text is too short.
+    pub fn fit<F: Scalar>(self, checkpoint: &Checkpoint<F>, text: &str) -> Result<RomeEditor> {
+        let statistics = KeyStatistics::from_text(checkpoint, &[self.layer], text)?;
+        Ok(self.with(statistics.covariances(self.ridge)?[&self.layer].clone()))
     }
 
     /// With the statistics of its layer, ready to edit.
@@ -149,12 +144,20 @@ impl<F: Scalar> Editor<F> for RomeEditor {
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
-        one_by_one(model, facts, |model, fact| {
-            let [value] =
-                self.values(model, std::slice::from_ref(fact))?.try_into().expect("a value per fact");
-            self.insert(model, &value, mask)
-        })
+        F::run::<EditJob>((self, model, facts, mask))
     }
+}
+
+compiled!(EditJob<'a>: <F> EditInput<'a, RomeEditor, F> => Result<Edit<F>>, edit);
+
+fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, RomeEditor, F>) -> Result<Edit<F>> {
+    editor.constants.check(model.config())?;
+    check_mask(mask, model.config())?;
+    edit_one_by_one(model, facts, &mut |model, fact| {
+        let [target] =
+            editor.target_vectors(model, std::slice::from_ref(fact))?.try_into().expect("a target per fact");
+        editor.insert(model, &target, mask)
+    })
 }
 
 impl RomeEditor {
@@ -162,80 +165,91 @@ impl RomeEditor {
     ///
     /// # Errors
     /// When a constant is out of its range or a fact does not fit the model.
-    pub fn values<F: Scalar>(&self, model: &Gpt2<F>, facts: &[Fact]) -> Result<Vec<Value<F>>> {
+    pub fn target_vectors<F: Scalar>(&self, model: &Gpt2<F>, facts: &[Fact]) -> Result<Vec<TargetVector<F>>> {
         self.constants.check(model.config())?;
-        self.constants.value.find(model, self.constants.layer, HookPoint::MlpOut, facts, &|| {})
+        self.constants.optimisation.optimise(model, self.constants.layer, HookPoint::MlpOut, facts, &|| {})
     }
 
-    /// Writes a value that was found for this model.
+    /// Writes a target that was found for this model.
     ///
     /// # Errors
-    /// When the statistics are of another width or the edit would damage the model.
+    /// When target or mask belong to another model, the statistics are of another width or the edit would damage the
+    /// model.
     pub fn insert<F: Scalar>(
         &self,
         model: &Gpt2<F>,
-        value: &Value<F>,
+        target: &TargetVector<F>,
         mask: Option<&ParamMask>,
     ) -> Result<(Patch<F>, Report)> {
-        let Rome { layer, variant, max_update, .. } = self.constants;
-        if self.covariance.matrix().nrows() != model.config().d_mlp() {
-            let (has, wants) = (self.covariance.matrix().nrows(), model.config().d_mlp());
-            return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
-        }
-        let keys = value.keys.mapv(|x| x.as_f64());
-        let clean = keys.row(0).to_owned();
-        let mean = keys.mean_axis(Axis(0)).expect("a fact has rows");
-
-        let id = ParamId::Block(layer, BlockParam::MlpOutWeight);
-        let weights = model.matrix(id).mapv(|x| x.as_f64());
-        let wide = |x: &[F]| x.iter().map(|x| x.as_f64()).collect::<Array1<f64>>();
-        let delta = wide(&value.delta);
-        let (seen, divided, numerator) = match variant {
-            Variant::Rome => (&mean, &clean, delta),
-            Variant::PRome => (&clean, &clean, delta),
-            Variant::RRome => {
-                let bias = wide(model.get(ParamId::Block(layer, BlockParam::MlpOutBias)));
-                let now = mean.dot(&weights) + bias;
-                (&mean, &mean, wide(&value.start) + delta - now)
-            }
-        };
-        let u = self.covariance.solve(seen.view().insert_axis(Axis(1))).remove_axis(Axis(1));
-        let u = &u / norm(&u);
-        let denominator = u.dot(divided);
-        let cosine = denominator / norm(divided);
-        let row = &numerator / denominator;
-        let update = norm(&row) / weights.iter().map(|w| w * w).sum::<f64>().sqrt();
-        if cosine.is_nan() || cosine.abs() < LEAST_COSINE {
-            let why = format!("u is orthogonal to the key it is divided by (cosine {cosine:.1e})");
-            return Err(Error::Unstable(why));
-        }
-        if update.is_nan() || update > max_update {
-            let why =
-                format!("the change is {update:.3} times as large as the weights; at most {max_update}");
-            return Err(Error::Unstable(why));
-        }
-        let column = |x: &Array1<f64>| x.mapv(F::from_f64).insert_axis(Axis(1));
-        let patch = Patch::low_rank(model, [(id, column(&u), column(&row))]);
-        let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
-        let (_, change) = patch.deltas().next().expect("one parameter changes");
-        let change = Array2::from_shape_vec(weights.dim(), change.to_dense()).expect("of the same shape");
-        let [divided, numerator] =
-            [divided, &numerator].map(|x| x.iter().map(|&x| F::from_f64(x)).collect::<Vec<F>>());
-        let measures = [
-            ("length of delta / length of start", length(&value.delta) / length(&value.start)),
-            ("denominator", denominator),
-            ("cosine of u and key", cosine),
-            ("norm of change / norm of weights", update),
-            ("residual on the edited key", residual(change.view(), &divided, &numerator)),
-        ];
-        let report = Report {
-            steps: value.losses.len() - 1,
-            losses: value.losses.clone(),
-            measures: measures.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-            ..Report::default()
-        };
-        Ok((patch, report))
+        F::run::<InsertJob>((self, model, target, mask))
     }
+}
+
+type InsertInput<'a, F> = (&'a RomeEditor, &'a Gpt2<F>, &'a TargetVector<F>, Option<&'a ParamMask>);
+
+compiled!(InsertJob<'a>: <F> InsertInput<'a, F> => Result<(Patch<F>, Report)>, insert);
+
+fn insert<F: Scalar>((editor, model, target, mask): InsertInput<'_, F>) -> Result<(Patch<F>, Report)> {
+    let Rome { layer, variant, max_update, .. } = editor.constants;
+    editor.constants.check(model.config())?;
+    check_mask(mask, model.config())?;
+    target.check(model.config())?;
+    if editor.covariance.matrix().nrows() != model.config().d_mlp() {
+        let (has, wants) = (editor.covariance.matrix().nrows(), model.config().d_mlp());
+        return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
+    }
+    let keys = target.keys.mapv(|x| x.as_f64());
+    let clean = keys.row(0).to_owned();
+    let mean = keys.mean_axis(Axis(0)).expect("a fact has rows");
+
+    let id = ParamId::Block(layer, BlockParam::MlpOutWeight);
+    let weights = model.matrix(id).mapv(|x| x.as_f64());
+    let wide = |x: &[F]| x.iter().map(|x| x.as_f64()).collect::<Array1<f64>>();
+    let delta = wide(&target.delta);
+    let (seen, divided, numerator) = match variant {
+        Variant::Rome => (&mean, &clean, delta),
+        Variant::PRome => (&clean, &clean, delta),
+        Variant::RRome => {
+            let bias = wide(model.get(ParamId::Block(layer, BlockParam::MlpOutBias)));
+            let now = mean.dot(&weights) + bias;
+            (&mean, &mean, wide(&target.start) + delta - now)
+        }
+    };
+    let u = editor.covariance.solve(seen.view().insert_axis(Axis(1))).remove_axis(Axis(1));
+    let u = &u / norm(&u);
+    let denominator = u.dot(divided);
+    let cosine = denominator / norm(divided);
+    let row = &numerator / denominator;
+    let update = norm(&row) / weights.iter().map(|w| w * w).sum::<f64>().sqrt();
+    if cosine.is_nan() || cosine.abs() < LEAST_COSINE {
+        let why = format!("u is orthogonal to the key it is divided by (cosine {cosine:.1e})");
+        return Err(Error::Unstable(why));
+    }
+    if update.is_nan() || update > max_update {
+        let why = format!("the change is {update:.3} times as large as the weights; at most {max_update}");
+        return Err(Error::Unstable(why));
+    }
+    let column = |x: &Array1<f64>| x.mapv(F::from_f64).insert_axis(Axis(1));
+    let patch = Patch::low_rank(model, [(id, column(&u), column(&row))]);
+    let patch = mask.map_or_else(|| patch.clone(), |mask| patch.masked(mask));
+    let (_, change) = patch.deltas().next().expect("one parameter changes");
+    let change = Array2::from_shape_vec(weights.dim(), change.to_dense()).expect("of the same shape");
+    let [divided, numerator] =
+        [divided, &numerator].map(|x| x.iter().map(|&x| F::from_f64(x)).collect::<Vec<F>>());
+    let measures = [
+        ("length of delta / length of start", length(&target.delta) / length(&target.start)),
+        ("denominator", denominator),
+        ("cosine of u and key", cosine),
+        ("norm of change / norm of weights", update),
+        ("residual on the edited key", residual(change.view(), &divided, &numerator)),
+    ];
+    let report = Report {
+        steps: target.losses.len() - 1,
+        losses: target.losses.clone(),
+        measures: measures.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        ..Report::default()
+    };
+    Ok((patch, report))
 }
 
 fn norm(x: &Array1<f64>) -> f64 {

@@ -1,4 +1,4 @@
-//! States at the subjects' last tokens.
+//! States at the last tokens of subjects.
 //!
 //! Letters: `n` rows, `d` width, `f` MLP width.
 
@@ -7,20 +7,20 @@ use ndarray::{Array2, ArrayViewMut2, Axis, concatenate};
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::fact::Row;
+use crate::fact::Context;
 
 /// Tokens in one piece of parallel work.
 const PIECE_ROWS: usize = 256;
 
 /// A state of one layer at the last token of each row's subject, `[n, d]` or `[n, f]`. What follows a subject cannot
 /// change it, so it is not run.
-pub(crate) fn at_lookups<'a, F: Scalar>(
+pub(crate) fn at_subjects<'a, F: Scalar>(
     model: &Gpt2<F>,
-    rows: impl IntoIterator<Item = &'a Row>,
+    rows: impl IntoIterator<Item = &'a Context>,
     layer: usize,
     point: HookPoint,
 ) -> Result<Array2<F>> {
-    let beginnings: Vec<&[u32]> = rows.into_iter().map(|row| &row.tokens[..=row.lookup]).collect();
+    let beginnings: Vec<&[u32]> = rows.into_iter().map(|row| &row.tokens[..=row.subject_last]).collect();
     let parts: Vec<Array2<F>> = chunk_by_tokens(&beginnings, PIECE_ROWS)
         .into_par_iter()
         .map(|piece| {

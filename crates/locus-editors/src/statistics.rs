@@ -1,18 +1,21 @@
 //! Which keys does an MLP see? Their uncentred second moment `C = mean k k^T`, `[f, f]`, over the tokens of a text.
 //!
 //! Locate-then-edit methods weigh keys by `C^-1`, so that a change meant for one key disturbs the usual ones least
-//! (Meng et al. 2022, eq. 2). Sums are kept in f64, as two halves, of the even and the odd sequences of the text, so that one can see
-//! how far `C^-1 k` still depends on the sample. Deviation: a ridge, because `C` of a finite text is ill-conditioned.
+//! (Meng et al. 2022, arXiv 2202.05262, eq. 2). Sums are kept in f64, as two halves, of the even and the odd sequences
+//! of the text, so that one can see how far `C^-1 k` still depends on the sample. Deviation: a ridge, because `C` of a
+//! finite text is ill-conditioned.
 //!
 //! Letters: `f` MLP width.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use locus_gpt2::internal::decode;
 use locus_gpt2::{
-    Batch, Gpt2, HookPoint, Scalar, chunk_by_tokens, dot, gemm, read_safetensors, write_safetensors,
+    Batch, Checkpoint, Gpt2, HookPoint, Scalar, chunk_by_tokens, compiled, dot, gemm, read_safetensors,
+    write_safetensors,
 };
 use ndarray::{Array0, Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 use ndarray_linalg::{Cholesky, UPLO};
@@ -22,9 +25,12 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::text::token_lines;
 
 /// Tokens in one piece of parallel work.
 const PIECE_ROWS: usize = 1024;
+/// Tokens of a text that [`KeyStatistics::from_text`] reads, up to the end of a line.
+const TEXT_TOKENS: usize = 100_000;
 /// Pieces whose products are held at the same time.
 const PIECES_AT_ONCE: usize = 2;
 
@@ -116,7 +122,7 @@ impl KeyMoments {
     }
 }
 
-/// Where the collection of moments stands: it can be written, read and gone on with.
+/// Where the collection of moments stands: it can be written, read and continued.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyStatistics {
     /// Moments by layer.
@@ -139,62 +145,48 @@ impl KeyStatistics {
         Ok(KeyStatistics { layers: layers.iter().map(moments).collect(), sequences: 0 })
     }
 
-    /// Goes on with the sequences not yet seen, all layers in one pass over the text, until the text ends or
-    /// `progress` (told the number of keys after every few thousand tokens, with the statistics so far) returns false. All
-    /// tokens count, first positions included, as in the released code.
+    /// Continues with the sequences not yet seen, all layers in one pass over the text, until the text ends or
+    /// `progress` (told the number of keys after every few thousand tokens, with the statistics so far) returns false.
+    /// All tokens count, first positions included, as in the released code.
     ///
     /// # Errors
-    /// When a sequence does not fit the model.
+    /// When the statistics or a sequence do not fit the model.
     pub fn collect<F: Scalar>(
         &mut self,
         model: &Gpt2<F>,
         text: &[Vec<u32>],
         progress: &mut dyn FnMut(&Self) -> bool,
     ) -> Result<()> {
-        let layers: Vec<usize> = self.layers.keys().copied().collect();
-        let Some(&deepest) = layers.last() else { return Ok(()) };
-        let first = self.sequences;
-        let runs = chunk_by_tokens(&text[first..], PIECE_ROWS);
-        for runs in runs.chunks(PIECES_AT_ONCE) {
-            let keys: Vec<Vec<Array2<f64>>> = runs
-                .par_iter()
-                .map(|run| {
-                    let batch = Batch::new(model.config(), &text[first + run.start..first + run.end])?;
-                    let mut keys = Vec::with_capacity(layers.len());
-                    let mut take = |layer: usize, point: HookPoint, state: ArrayViewMut2<F>| {
-                        if point == HookPoint::MlpPost && layers.contains(&layer) {
-                            keys.push(state.mapv(|x| x.as_f64()));
-                        }
-                    };
-                    model.run(&batch).until_layer(deepest + 1).with_hooks(&mut take).resid();
-                    Ok(keys)
-                })
-                .collect::<Result<_>>()?;
-            for (run, keys) in runs.iter().zip(keys) {
-                let mut rows = [Vec::new(), Vec::new()];
-                let mut row = 0;
-                for sequence in run.clone() {
-                    let length = text[first + sequence].len();
-                    rows[(first + sequence) % 2].extend(row..row + length);
-                    row += length;
-                }
-                for (moments, keys) in self.layers.values_mut().zip(keys) {
-                    for (half, rows) in rows.iter().enumerate() {
-                        let keys = keys.select(Axis(0), rows);
-                        gemm(1.0, keys.t(), keys.view(), 1.0, moments.sums[half].view_mut());
-                        moments.counts[half] += rows.len() as u64;
-                    }
-                }
-                self.sequences = first + run.end;
-            }
-            if !progress(self) {
-                break;
-            }
-        }
-        Ok(())
+        F::run::<CollectJob>((self, model, text, progress))
     }
 
-    /// Writes one safetensors file: `mom2.LAYER [f, f]` for the mean, and both halves, so that the collection can go on.
+    /// Statistics of layers over the first 100,000 tokens or so of a text, line by line.
+    ///
+    /// # Errors
+    /// When a layer is not in the model or the text cannot be tokenised.
+    pub fn from_text<F: Scalar>(checkpoint: &Checkpoint<F>, layers: &[usize], text: &str) -> Result<Self> {
+        let mut statistics = KeyStatistics::empty(&checkpoint.model, layers)?;
+        let lines = token_lines(checkpoint, text, TEXT_TOKENS)?;
+        statistics.collect(&checkpoint.model, &lines, &mut |_| true)?;
+        Ok(statistics)
+    }
+
+    /// The factorised second moments by layer; `ridge` as in [`KeyCovariance::new`].
+    ///
+    /// # Errors
+    /// When no key was seen, or a second moment is not positive definite.
+    pub fn covariances(&self, ridge: f64) -> Result<BTreeMap<usize, Arc<KeyCovariance>>> {
+        let covariance = |(&layer, moments): (&usize, &KeyMoments)| {
+            if moments.count() == 0 {
+                return Err(Error::Statistics(format!("no key of layer {layer} was seen; expected text")));
+            }
+            Ok((layer, Arc::new(KeyCovariance::new(moments.mean(), ridge)?)))
+        };
+        self.layers.iter().map(covariance).collect()
+    }
+
+    /// Writes one safetensors file: `sum.LAYER.0` and `sum.LAYER.1`, `[f, f]` each, for the even and the odd sequences
+    /// of the text, so that the collection can go on.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -247,7 +239,63 @@ impl KeyStatistics {
     }
 }
 
-/// The second moment of a layer's keys, ready to be divided by.
+type CollectInput<'a, F> =
+    (&'a mut KeyStatistics, &'a Gpt2<F>, &'a [Vec<u32>], &'a mut dyn FnMut(&KeyStatistics) -> bool);
+
+compiled!(CollectJob<'a>: <F> CollectInput<'a, F> => Result<()>, collect);
+
+fn collect<F: Scalar>((statistics, model, text, progress): CollectInput<'_, F>) -> Result<()> {
+    let layers: Vec<usize> = statistics.layers.keys().copied().collect();
+    let Some(&deepest) = layers.last() else { return Ok(()) };
+    let (has, wants) = (statistics.layers[&deepest].sums[0].nrows(), model.config().d_mlp());
+    if deepest >= model.config().n_layer {
+        return Err(Error::Layer { layer: deepest, layers: model.config().n_layer });
+    }
+    if has != wants {
+        return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
+    }
+    let first = statistics.sequences;
+    let runs = chunk_by_tokens(&text[first..], PIECE_ROWS);
+    for runs in runs.chunks(PIECES_AT_ONCE) {
+        let keys: Vec<Vec<Array2<f64>>> = runs
+            .par_iter()
+            .map(|run| {
+                let batch = Batch::new(model.config(), &text[first + run.start..first + run.end])?;
+                let mut keys = Vec::with_capacity(layers.len());
+                let mut take = |layer: usize, point: HookPoint, state: ArrayViewMut2<F>| {
+                    if point == HookPoint::MlpPost && layers.contains(&layer) {
+                        keys.push(state.mapv(|x| x.as_f64()));
+                    }
+                };
+                model.run(&batch).until_layer(deepest + 1).with_hooks(&mut take).resid();
+                Ok(keys)
+            })
+            .collect::<Result<_>>()?;
+        for (run, keys) in runs.iter().zip(keys) {
+            let mut rows = [Vec::new(), Vec::new()];
+            let mut row = 0;
+            for sequence in run.clone() {
+                let length = text[first + sequence].len();
+                rows[(first + sequence) % 2].extend(row..row + length);
+                row += length;
+            }
+            for (moments, keys) in statistics.layers.values_mut().zip(keys) {
+                for (half, rows) in rows.iter().enumerate() {
+                    let keys = keys.select(Axis(0), rows);
+                    gemm(1.0, keys.t(), keys.view(), 1.0, moments.sums[half].view_mut());
+                    moments.counts[half] += rows.len() as u64;
+                }
+            }
+            statistics.sequences = first + run.end;
+        }
+        if !progress(statistics) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The second moment of a layer's keys, factorised.
 #[derive(Clone, Debug)]
 pub struct KeyCovariance {
     /// `C` with its ridge, `[f, f]`.

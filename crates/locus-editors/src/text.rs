@@ -1,10 +1,10 @@
 //! Facts from text: where the subject ends, and what may stand before the prompt.
 
-use locus_gpt2::{Gpt2, Sampling, Scalar, Tokenizer};
+use locus_gpt2::{Checkpoint, Gpt2, Sampling, Scalar, Tokenizer};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::error::{Error, Result};
-use crate::fact::{Fact, Row};
+use crate::fact::{Context, Fact};
 
 /// Where the subject goes in a prompt.
 const PLACE: &str = "{}";
@@ -34,13 +34,20 @@ pub const PREFIXES: [&str; 20] = [
     "Many of them would like to know more about it.",
 ];
 
+/// Lengths, in tokens, of the prefixes that are drawn from a model with a tokenizer of its own.
+const PREFIX_TOKENS: [usize; 5] = [4, 4, 9, 9, 9];
+/// Vocabulary of GPT-2's tokenizer, for which prefixes are written down.
+const GPT2_VOCABULARY: usize = 50_257;
+/// The text that a model's documents begin after.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
 impl Fact {
-    /// A fact from a prompt with one `{}` for the subject. Prefixes are put before the prompt with a space; the target is
-    /// separated from it by one. The prompt is tokenised as a whole.
+    /// A fact from a prompt with one `{}` for the subject. Prefixes are put before the prompt with a space; the target
+    /// is separated from it by one. The prompt is tokenised as a whole.
     ///
     /// # Errors
-    /// When the prompt does not have exactly one `{}`, subject or target are empty, or a token covers both the end of the
-    /// subject and what follows it.
+    /// When the prompt does not have exactly one `{}`, subject or target are empty, or a token covers both the end of
+    /// the subject and what follows it.
     pub fn from_text(
         tokenizer: &Tokenizer,
         prompt: &str,
@@ -59,26 +66,65 @@ impl Fact {
         if target.is_empty() {
             return Err(Error::Request("the target is empty; expected at least one word".into()));
         }
-        let row = |before: &str, after: &str| -> Result<Row> {
+        let context = |before: &str, after: &str| -> Result<Context> {
             let text = format!("{before}{subject}{after}");
             let (tokens, place) = tokenizer.locate(&text, before.len()..before.len() + subject.len())?;
-            Ok(Row { tokens, lookup: place.end - 1 })
+            Ok(Context { tokens, subject_last: place.end - 1 })
         };
-        let mut rows = vec![row(before, after)?];
+        let mut contexts = vec![context(before, after)?];
         for prefix in prefixes {
-            rows.push(row(&format!("{} {before}", prefix.as_ref()), after)?);
+            contexts.push(context(&format!("{} {before}", prefix.as_ref()), after)?);
         }
         Ok(Fact {
-            rows,
-            essence: row("", " is a")?,
+            contexts,
+            kl_prompt: context("", " is a")?,
             target: tokenizer.encode_some("target", &format!(" {target}"))?,
         })
     }
 }
 
+/// What stands before prompts when keys and target vectors are found: [`PREFIXES`] for GPT-2's tokenizer, else drawn
+/// from the model by the seed.
+///
+/// # Errors
+/// When the tokenizer has no end-of-text token to begin with.
+pub fn prefixes<F: Scalar>(checkpoint: &Checkpoint<F>, seed: u64) -> Result<Vec<String>> {
+    let Checkpoint { model, tokenizer } = checkpoint;
+    if tokenizer.vocab_size() >= GPT2_VOCABULARY {
+        return Ok(PREFIXES.map(str::to_owned).to_vec());
+    }
+    let missing = || Error::Request(format!("the tokenizer has no token {END_OF_TEXT}"));
+    let start = tokenizer.token_id(END_OF_TEXT).ok_or_else(missing)?;
+    sample_prefixes(model, tokenizer, start, &PREFIX_TOKENS, seed)
+}
+
+/// Lines of a text as tokens, cut to the model's context, up to the one that reaches `most_tokens`. Blank lines are
+/// left out.
+///
+/// # Errors
+/// When a line cannot be tokenised.
+pub fn token_lines<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    text: &str,
+    most_tokens: usize,
+) -> Result<Vec<Vec<u32>>> {
+    let mut lines = Vec::new();
+    let mut tokens = 0;
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        if tokens >= most_tokens {
+            break;
+        }
+        let mut line = checkpoint.tokenizer.encode(line)?;
+        line.truncate(checkpoint.model.config().n_positions);
+        tokens += line.len();
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
 /// Draws texts from the model to stand before prompts, as the released ROME does but seeded: `lengths` are numbers of
-/// tokens, each drawn from the five likeliest after the token `start` (end of text). Line breaks and braces become spaces,
-/// and each text ends with a full stop.
+/// tokens, each drawn from the five likeliest after the token `start` (end of text). Line breaks and braces become
+/// spaces, and each text ends with a full stop.
 ///
 /// # Errors
 /// When a length does not fit the model.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use locus_editors::{
-    Editor, FineTuning, KeyCovariance, Lora, Memit, PREFIXES, Rome, StudyFineTuning, Variant,
+    ClampedSgd, Editor, FineTuning, Hparams, KeyCovariance, Lora, Memit, PREFIXES, Rome, Variant,
 };
 use locus_gpt2::{Config, Scalar, compiled};
 use serde::Serialize;
@@ -20,7 +20,7 @@ const MEMIT_PREFIXES: usize = 5;
 #[serde(untagged)]
 pub enum Constants {
     /// The study's fine-tuning.
-    StudyFt(StudyFineTuning),
+    StudyFt(ClampedSgd),
     /// Fine-tuning of one MLP's output.
     Ft(FineTuning),
     /// A low-rank change of the attention inputs.
@@ -31,6 +31,9 @@ pub enum Constants {
     Memit(Memit),
 }
 
+/// Finds the hyper-parameters of a model.
+pub type Lookup<'a> = dyn Fn() -> Result<Hparams> + 'a;
+
 /// One line of [`EDITORS`].
 #[derive(Clone, Copy, Debug)]
 pub struct NamedEditor {
@@ -38,8 +41,9 @@ pub struct NamedEditor {
     pub name: &'static str,
     /// What the editor does, in a line of help.
     pub about: &'static str,
-    /// Default constants for a model and a seed.
-    pub constants: fn(&Config, u64) -> Constants,
+    /// Default constants, given the model's hyper-parameters, which are looked up only for editors that need them, and a
+    /// seed.
+    pub constants: fn(&Lookup, u64) -> Result<Constants>,
 }
 
 /// Every editor.
@@ -47,61 +51,61 @@ pub static EDITORS: [NamedEditor; 10] = [
     NamedEditor {
         name: "study-ft",
         about: "The study's fine-tuning: SGD with every parameter clamped near its start",
-        constants: |_, _| Constants::StudyFt(StudyFineTuning::default()),
+        constants: |_, _| Ok(Constants::StudyFt(ClampedSgd::default())),
     },
     NamedEditor {
         name: "ft",
         about: "Adam on one MLP's output, target tokens scored after the prompt alone, as published",
-        constants: |config, _| Constants::Ft(FineTuning::unconstrained(config)),
+        constants: |hparams, _| Ok(Constants::Ft(hparams()?.ft)),
     },
     NamedEditor {
         name: "ft-l",
         about: "ft with each entry held near its start",
-        constants: |config, _| Constants::Ft(FineTuning::constrained(config)),
+        constants: |hparams, _| Ok(Constants::Ft(hparams()?.ft_l)),
     },
     NamedEditor {
         name: "ft-m",
         about: "Adam on one MLP's output, target tokens scored in their places",
-        constants: |_, _| Constants::Ft(FineTuning::default()),
+        constants: |hparams, _| Ok(Constants::Ft(hparams()?.ft_m)),
     },
     NamedEditor {
         name: "lora",
         about: "Low-rank change of all attention inputs, merged",
-        constants: |_, seed| Constants::Lora(Lora { seed, ..Lora::default() }),
+        constants: |_, seed| Ok(Constants::Lora(Lora { seed, ..Lora::default() })),
     },
     NamedEditor {
         name: "r-rome",
         about: "ROME with the mean key throughout",
-        constants: |config, _| rome(Variant::RRome, config),
+        constants: |hparams, _| rome(Variant::RRome, hparams),
     },
     NamedEditor {
         name: "rome",
         about: "ROME as released, with two keys",
-        constants: |config, _| rome(Variant::Rome, config),
+        constants: |hparams, _| rome(Variant::Rome, hparams),
     },
     NamedEditor {
         name: "p-rome",
         about: "ROME with the bare prompt's key throughout",
-        constants: |config, _| rome(Variant::PRome, config),
+        constants: |hparams, _| rome(Variant::PRome, hparams),
     },
     NamedEditor {
         name: "memit",
         about: "MEMIT: several layers, many facts at once",
-        constants: |config, _| memit(None, config),
+        constants: |hparams, _| memit(None, hparams),
     },
     NamedEditor {
         name: "alpha-edit",
         about: "MEMIT's values, written where keys seldom lie",
-        constants: |config, _| memit(Some(ALPHA_EDIT_THRESHOLD), config),
+        constants: |hparams, _| memit(Some(ALPHA_EDIT_THRESHOLD), hparams),
     },
 ];
 
-fn rome(variant: Variant, config: &Config) -> Constants {
-    Constants::Rome(Rome { variant, ..Rome::for_model(config) })
+fn rome(variant: Variant, hparams: &Lookup) -> Result<Constants> {
+    Ok(Constants::Rome(Rome { variant, ..hparams()?.rome }))
 }
 
-fn memit(null_space: Option<f64>, config: &Config) -> Constants {
-    Constants::Memit(Memit { null_space, ..Memit::for_model(config) })
+fn memit(null_space: Option<f64>, hparams: &Lookup) -> Result<Constants> {
+    Ok(Constants::Memit(Memit { null_space, ..hparams()?.memit }))
 }
 
 impl NamedEditor {
@@ -186,10 +190,10 @@ mod tests {
 
     #[test]
     fn every_name_is_found_and_others_are_refused_with_the_list() {
-        let config = Config::new(2, 2, 8, 16, 32);
+        let hparams = || Ok(Hparams::default());
         for editor in &EDITORS {
             let found = NamedEditor::find(editor.name).unwrap();
-            assert_eq!((found.constants)(&config, 3), (editor.constants)(&config, 3));
+            assert_eq!((found.constants)(&hparams, 3).unwrap(), (editor.constants)(&hparams, 3).unwrap());
         }
         for unknown in ["", "Memit", "memit-all", "mend"] {
             let why = NamedEditor::find(unknown).unwrap_err().to_string();

@@ -7,56 +7,34 @@ use anyhow::{Context, Result};
 use locus_data::EditRequest;
 use locus_data::seed::stream;
 use locus_editors::{
-    Editor, Error, Fact, KeyCovariance, KeyStatistics, MemitEditor, PREFIXES, Patch, RomeEditor, Value,
-    sample_prefixes,
+    CaseNlls, EditCase, Editor, Error, Fact, Hparams, KeyCovariance, KeyStatistics, MemitEditor, Patch,
+    RomeEditor, TargetVector, token_lines,
 };
-use locus_gpt2::{Checkpoint, Config, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer, compiled};
+use locus_gpt2::{Checkpoint, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer};
 use rayon::prelude::*;
 
 use crate::editor_table::{Constants, NamedEditor};
 use crate::records::{EditorOutcome, Scope, UNEDITED};
 
-/// Lengths of the prefixes that are drawn from a model with a tokenizer of its own.
-const PREFIX_LENGTHS: [usize; 5] = [4, 4, 9, 9, 9];
-/// Vocabulary of GPT-2's tokenizer, for which prefixes are written down.
-const GPT2_VOCABULARY: usize = 50_257;
 /// What follows the name of an editor that writes all requests at once.
 const AT_ONCE: &str = ", all at once";
-/// Minimum number of tokens of text behind the key statistics.
-const STATISTICS_TOKENS: usize = 100_000;
 /// Minimum number of tokens of neutral text behind the drift.
 const DRIFT_TOKENS: usize = 1000;
 
-/// Prefixes put before prompts when keys and values are found: [`PREFIXES`] for GPT-2's tokenizer, else texts that the
-/// model generates from the seed.
+/// Prefixes put before prompts when keys and values are found: [`PREFIXES`](locus_editors::PREFIXES) for GPT-2's tokenizer,
+/// else texts that the model generates from the seed.
 ///
 /// # Errors
 /// When the tokenizer has no end-of-text token to begin with.
 pub fn prefixes<F: Scalar>(checkpoint: &Checkpoint<F>, seed: u64) -> Result<Vec<String>> {
-    F::run::<PrefixesJob>((checkpoint, seed))
-}
-
-compiled!(PrefixesJob<'a>: <F> (&'a Checkpoint<F>, u64) => Result<Vec<String>>, find_prefixes);
-
-fn find_prefixes<F: Scalar>((checkpoint, seed): (&Checkpoint<F>, u64)) -> Result<Vec<String>> {
-    let Checkpoint { model, tokenizer } = checkpoint;
-    if tokenizer.vocab_size() >= GPT2_VOCABULARY {
-        return Ok(PREFIXES.map(str::to_owned).to_vec());
-    }
-    let start = tokenizer.token_id("<|endoftext|>").context("the tokenizer has no token <|endoftext|>")?;
-    let draw = rand::Rng::next_u64(&mut stream(seed, "prefixes", 0));
-    Ok(sample_prefixes(model, tokenizer, start, &PREFIX_LENGTHS, draw)?)
+    Ok(locus_editors::prefixes(checkpoint, rand::Rng::next_u64(&mut stream(seed, "prefixes", 0)))?)
 }
 
 /// A request as tokens: what is written and what is measured.
 #[derive(Clone, Debug)]
 struct Prepared {
     case_id: u64,
-    fact: Fact,
-    /// Rewriting prompt, paraphrases, neighbourhood prompts.
-    prompts: Vec<Vec<u32>>,
-    paraphrases: usize,
-    target_true: Vec<u32>,
+    case: EditCase,
 }
 
 impl Prepared {
@@ -65,32 +43,10 @@ impl Prepared {
         let EditRequest { prompt, subject, target_new, paraphrase_prompts, neighborhood_prompts, .. } =
             request;
         let fact = Fact::from_text(tokenizer, prompt, subject, target_new, prefixes).with_context(at)?;
-        let others = paraphrase_prompts.iter().chain(neighborhood_prompts);
-        let mut prompts = vec![fact.rows[0].tokens.clone()];
-        for text in others {
-            prompts.push(tokenizer.encode_some("prompt", text).with_context(at)?);
-        }
-        let target_true = format!(" {}", request.target_true.trim());
-        Ok(Prepared {
-            case_id: request.case_id,
-            fact,
-            prompts,
-            paraphrases: paraphrase_prompts.len(),
-            target_true: tokenizer.encode_some("target_true", &target_true).with_context(at)?,
-        })
-    }
-
-    /// `[new, true]` NLL per token after every prompt.
-    fn nlls<F: Scalar>(&self, model: &Gpt2<F>) -> Result<Vec<[f64; 2]>> {
-        let pairs: Vec<_> = self
-            .prompts
-            .iter()
-            .flat_map(|prompt| [(prompt, &self.fact.target), (prompt, &self.target_true)])
-            .collect();
-        let nll = PromptTargets::prefix_sharing(model.config(), &pairs)
-            .with_context(|| format!("request {}", self.case_id))?
-            .nll_per_token(model);
-        Ok(nll.chunks(2).map(|pair| [pair[0], pair[1]]).collect())
+        let true_before = &request.target_true;
+        let case =
+            EditCase::from_text(tokenizer, fact, true_before, paraphrase_prompts, neighborhood_prompts);
+        Ok(Prepared { case_id: request.case_id, case: case.with_context(at)? })
     }
 }
 
@@ -107,16 +63,18 @@ pub struct Ready<F> {
     name: String,
     writer: Writer<F>,
     facts: Vec<Fact>,
-    values: OnceLock<Vec<Value<F>>>,
+    values: OnceLock<Vec<TargetVector<F>>>,
 }
 
 impl<F: Scalar> Ready<F> {
-    fn values(&self, model: &Gpt2<F>) -> Result<&[Value<F>]> {
+    fn values(&self, model: &Gpt2<F>) -> Result<&[TargetVector<F>]> {
         if self.values.get().is_none() {
             let values = match &self.writer {
                 Writer::Tuning(_) => Vec::new(),
-                Writer::Rome(rome) => rome.values(model, &self.facts)?,
-                Writer::Memit(memit) | Writer::MemitAtOnce(memit) => memit.values(model, &self.facts)?,
+                Writer::Rome(rome) => rome.target_vectors(model, &self.facts)?,
+                Writer::Memit(memit) | Writer::MemitAtOnce(memit) => {
+                    memit.target_vectors(model, &self.facts)?
+                }
             };
             // The same values, should another thread have been first.
             let _ = self.values.set(values);
@@ -141,6 +99,7 @@ pub struct Comparison<'a, F> {
     model: &'a Gpt2<F>,
     requests: Vec<Prepared>,
     covariances: BTreeMap<usize, Arc<KeyCovariance>>,
+    hparams: Hparams,
     /// Text on which drift is measured, and its NLL per token before.
     neutral: PromptTargets<F>,
     neutral_before: f64,
@@ -156,6 +115,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         requests: &[EditRequest],
         text: &str,
         neutral: &str,
+        hparams: &Hparams,
         seed: u64,
     ) -> Result<Self> {
         let Checkpoint { model, tokenizer } = checkpoint;
@@ -164,7 +124,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .iter()
             .map(|request| Prepared::new(tokenizer, request, &prefixes))
             .collect::<Result<Vec<_>>>()?;
-        let neutral = lines(tokenizer, model.config(), neutral, DRIFT_TOKENS)?;
+        let neutral = token_lines(checkpoint, neutral, DRIFT_TOKENS)?;
         // A line's first token is given, all others are predicted.
         let neutral: Vec<_> =
             neutral.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
@@ -172,17 +132,11 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         let neutral = PromptTargets::prefix_sharing(model.config(), &neutral)?;
         let mut ridges = BTreeMap::new();
         for name in Self::editors() {
-            let (layers, ridge) = constants(name, model.config())?.0.statistics();
+            let (layers, ridge) = constants(name, hparams)?.0.statistics();
             ridges.extend(layers.into_iter().map(|layer| (layer, ridge)));
         }
         let layers: Vec<usize> = ridges.keys().copied().collect();
-        let mut statistics = KeyStatistics::empty(model, &layers)?;
-        statistics.collect(
-            model,
-            &lines(tokenizer, model.config(), text, STATISTICS_TOKENS)?,
-            &mut |_| true,
-        )?;
-        let covariances = statistics
+        let covariances = KeyStatistics::from_text(checkpoint, &layers, text)?
             .layers
             .iter()
             .map(|(layer, moments)| {
@@ -190,7 +144,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             })
             .collect::<Result<_>>()?;
         let neutral_before = mean_nll(model, &neutral);
-        Ok(Comparison { model, requests, covariances, neutral, neutral_before })
+        Ok(Comparison { model, requests, covariances, hparams: hparams.clone(), neutral, neutral_before })
     }
 
     /// Names of the editors, in the order of the table.
@@ -214,11 +168,11 @@ impl<'a, F: Scalar> Comparison<'a, F> {
     /// # Errors
     /// When the name is unknown (the message lists the known ones), or the statistics are missing or cannot be used.
     pub fn prepare(&self, name: &str) -> Result<Ready<F>> {
-        let (constants, at_once) = constants(name, self.model.config())?;
-        let rows = 1 + constants.prefixes();
+        let (constants, at_once) = constants(name, &self.hparams)?;
+        let contexts = 1 + constants.prefixes();
         let fact = |request: &Prepared| {
-            let mut fact = request.fact.clone();
-            fact.rows.truncate(rows);
+            let mut fact = request.case.fact.clone();
+            fact.contexts.truncate(contexts);
             fact
         };
         let facts = self.requests.iter().map(fact).collect();
@@ -288,9 +242,8 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         drift: f64,
     ) -> Result<EditorOutcome> {
         let model = edited.unwrap_or(self.model);
-        let mut nlls = request.nlls(model)?.into_iter();
-        let rewrite = nlls.next().expect("the rewriting prompt is the first");
-        let paraphrase = nlls.by_ref().take(request.paraphrases).collect();
+        let at = || format!("request {}", request.case_id);
+        let CaseNlls { rewrite, paraphrases, neighbourhood } = request.case.nlls(model).with_context(at)?;
         Ok(EditorOutcome {
             editor: editor.to_owned(),
             scope: scope.scope,
@@ -298,43 +251,24 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             case_id: request.case_id,
             refused: edited.is_none(),
             rewrite,
-            paraphrase,
-            neighborhood: nlls.collect(),
+            paraphrase: paraphrases,
+            neighborhood: neighbourhood,
             drift,
         })
     }
 }
 
 /// Constants of an editor of the comparison, and whether it writes all requests at once.
-fn constants(name: &str, config: &Config) -> Result<(Constants, bool)> {
+fn constants(name: &str, hparams: &Hparams) -> Result<(Constants, bool)> {
     let (editor, at_once) = name.strip_suffix(AT_ONCE).map_or((name, false), |editor| (editor, true));
     // None of the editors here draws, so the seed does not matter.
-    let constants = (NamedEditor::find(editor)?.constants)(config, 0);
+    let constants = (NamedEditor::find(editor)?.constants)(&|| Ok(hparams.clone()), 0)?;
     let many = matches!(constants, Constants::Memit(_));
     anyhow::ensure!(
         many || !at_once,
         "{editor} cannot write all requests at once; expected memit or alpha-edit"
     );
     Ok((constants, at_once))
-}
-
-/// Lines of a text as tokens, cut to the model's context, up to the one that reaches `most` tokens.
-///
-/// # Errors
-/// When a line cannot be tokenised.
-pub fn lines(tokenizer: &Tokenizer, config: &Config, text: &str, most: usize) -> Result<Vec<Vec<u32>>> {
-    let mut lines = Vec::new();
-    let mut n = 0;
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        if n >= most {
-            break;
-        }
-        let mut line = tokenizer.encode(line)?;
-        line.truncate(config.n_positions);
-        n += line.len();
-        lines.push(line);
-    }
-    Ok(lines)
 }
 
 /// Mean NLL over all targets, in nats.
@@ -349,15 +283,15 @@ mod tests {
 
     #[test]
     fn unknown_editors_are_refused_with_the_known_names() {
-        let config = Config::new(2, 2, 8, 16, 32);
+        let hparams = Hparams::default();
         for name in Comparison::<f32>::editors() {
-            assert_eq!(constants(name, &config).unwrap().1, name.ends_with(AT_ONCE));
+            assert_eq!(constants(name, &hparams).unwrap().1, name.ends_with(AT_ONCE));
         }
         for unknown in ["memitt", "memit, one by one", ", all at once"] {
-            let why = constants(unknown, &config).unwrap_err().to_string();
+            let why = constants(unknown, &hparams).unwrap_err().to_string();
             assert!(why.contains("is no editor; expected one of study-ft, ft, "), "{why}");
         }
-        let why = constants("r-rome, all at once", &config).unwrap_err().to_string();
+        let why = constants("r-rome, all at once", &hparams).unwrap_err().to_string();
         assert_eq!(why, "r-rome cannot write all requests at once; expected memit or alpha-edit");
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use locus_data::EditRequest;
-use locus_editors::{StudyFineTuning, TokenRequest};
+use locus_editors::{ClampedSgd, TokenRequest};
 use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer, compiled};
 use rayon::prelude::*;
 
@@ -113,7 +113,7 @@ pub fn edit_all<F: Scalar>(
     model: &Gpt2<F>,
     requests: &[PreparedRequest],
     scope: &IsolatedScope,
-    editor: &StudyFineTuning,
+    editor: &ClampedSgd,
 ) -> Result<Vec<EditOutcome>> {
     let start = scope.mask.as_ref().map_or_else(|| model.clone(), |mask| mask.ablate_complement(model));
     let before: Vec<(f64, f64)> =

@@ -23,7 +23,7 @@ mod write;
 
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use editor_table::{Constants, EDITORS, NamedEditor};
-pub use editors::{Comparison, WritableScope, lines, prefixes};
+pub use editors::{Comparison, WritableScope, prefixes};
 pub use edits::{IsolatedScope, PreparedRequest, edit_all};
 pub use extract::{Extracted, extract};
 pub use masks::compare_masks;

@@ -5,7 +5,7 @@ use locus_circuits::internal::MANY_PARAMETERS;
 use locus_circuits::{Pair, Tracing};
 use locus_data::StudyData;
 use locus_data::seed::stream;
-use locus_editors::StudyFineTuning;
+use locus_editors::{ClampedSgd, Hparams};
 use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar, compiled};
 use locus_tasks::{SplitOptions, Task};
 use rayon::prelude::*;
@@ -77,8 +77,7 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     let stage = progress.stage("edits", scopes.len());
     let edits: Vec<Vec<EditOutcome>> = each(model.config(), scopes, |scope| {
         let key = format!("edit-{}", scope.key());
-        let outcomes =
-            store.unit(&key, || edit_all(model, &requests, &scope, &StudyFineTuning::default()))?;
+        let outcomes = store.unit(&key, || edit_all(model, &requests, &scope, &ClampedSgd::default()))?;
         stage.inc();
         Ok(outcomes)
     })?;
@@ -148,7 +147,10 @@ fn compare_editors<F: Scalar>(
     };
     let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
     let text = settings.text.as_deref().unwrap_or(neutral);
-    let comparison = Comparison::new(checkpoint, requests, text, neutral, settings.seed).context("X2")?;
+    let built_in = || Hparams::for_model(checkpoint.model.config(), None);
+    let hparams = settings.hparams.clone().map_or_else(built_in, Ok).context("X2")?;
+    let comparison =
+        Comparison::new(checkpoint, requests, text, neutral, &hparams, settings.seed).context("X2")?;
     let mut scopes = vec![WritableScope { scope: Scope::Full, target_density: 1.0, mask: None }];
     for &density in &MAIN_DENSITIES {
         let circuit = extracted.iter().find(|found| {

@@ -1,5 +1,6 @@
 //! What a run of the study does, and how much of it.
 
+use locus_editors::Hparams;
 use std::str::FromStr;
 
 use crate::discovery::PAIR_TASKS;
@@ -88,6 +89,8 @@ pub struct Settings {
     pub trace: bool,
     /// Text for the key statistics of X2; without it they come from the neutral text of the data.
     pub text: Option<String>,
+    /// Hyper-parameters of the editors of X2; without them the built-in ones of the model's shape.
+    pub hparams: Option<Hparams>,
     /// Tasks whose circuits of edges are found (X1).
     pub pair_tasks: Vec<String>,
     /// At most this many clean/corrupted pairs of a task; half of them score, half measure.
@@ -116,6 +119,7 @@ impl Settings {
             compare_editors: true,
             trace: true,
             text: None,
+            hparams: None,
             pair_tasks: PAIR_TASKS.map(str::to_owned).to_vec(),
             max_pairs: 96,
         }

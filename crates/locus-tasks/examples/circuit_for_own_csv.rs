@@ -5,7 +5,7 @@
 use std::error::Error;
 
 use locus_circuits::{MaskTrainer, ScheduledTopK};
-use locus_editors::{Editor, Fact, StudyFineTuning};
+use locus_editors::{ClampedSgd, Editor, Fact};
 use locus_gpt2::Checkpoint;
 use locus_tasks::{SplitOptions, Task};
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "parameters", "agreement", "accuracy", "NLL(wasp)", "task after"
     );
     for (name, mask) in [("circuit", circuit.mask.clone()), ("complement", circuit.mask.complement())] {
-        let edit = StudyFineTuning::default().edit(&checkpoint.model, &[fact.clone()], Some(&mask))?;
+        let edit = ClampedSgd::default().edit(&checkpoint.model, &[fact.clone()], Some(&mask))?;
         let same = task.predict(&edit.patch.apply(&checkpoint.model)?)?;
         let same = locus_metrics::classify::agreement(&same, &task.held_out.choices).unwrap_or(0.0);
         let (agreement, accuracy) = (task.agreement(&mask)?, task.accuracy(&mask)?);

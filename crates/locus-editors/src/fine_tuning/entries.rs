@@ -1,8 +1,8 @@
 //! Some entries of a matrix, and products with matrices that have those alone.
 //!
-//! Dimensions: `i` in, `o` out, `t` tokens. The rows of one request lie side by side ([`Lanes`]), so that each entry is
-//! a few short vector operations. Entries are listed block of columns by block of columns, so that what a run of them
-//! writes to stays in the first-level cache.
+//! Dimensions: `i` in, `o` out, `t` tokens. The rows of one request lie side by side ([`PackedRows`]), so that each
+//! entry is a few short vector operations. Entries are listed block of columns by block of columns, so that what a run
+//! of them writes to stays in the first-level cache.
 
 use std::ops::Range;
 
@@ -16,18 +16,18 @@ const BLOCK: usize = 512;
 
 /// A state `[t, width]` with its rows side by side: blocks of [`LANES`] rows, zeros behind the last.
 #[derive(Clone, Debug)]
-pub(super) struct Lanes<F> {
+pub(super) struct PackedRows<F> {
     width: usize,
     values: Vec<[F; LANES]>,
 }
 
-impl<F: Scalar> Lanes<F> {
+impl<F: Scalar> PackedRows<F> {
     fn zeros(blocks: usize, width: usize) -> Self {
-        Lanes { width, values: vec![[F::zero(); LANES]; blocks * width] }
+        PackedRows { width, values: vec![[F::zero(); LANES]; blocks * width] }
     }
 
     pub fn new(x: ArrayView2<F>) -> Self {
-        let mut lanes = Lanes::zeros(x.nrows().div_ceil(LANES), x.ncols());
+        let mut lanes = PackedRows::zeros(x.nrows().div_ceil(LANES), x.ncols());
         for (row, x) in x.rows().into_iter().enumerate() {
             let x = x.to_slice().expect("rows are contiguous");
             let block = &mut lanes.values[row / LANES * lanes.width..][..lanes.width];
@@ -62,7 +62,7 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// Those whose byte is `chosen`.
+    /// Entries whose byte is `chosen`.
     pub fn new(bytes: &[u8], width: usize, chosen: u8) -> Self {
         let mut entries = Entries { rows: bytes.len() / width, width, starts: vec![0], columns: Vec::new() };
         for first in (0..width).step_by(BLOCK) {
@@ -75,7 +75,7 @@ impl Entries {
         entries
     }
 
-    /// None of a matrix of that many rows.
+    /// An empty list of entries of a matrix of that many rows.
     pub fn none(rows: usize, width: usize) -> Self {
         Entries { rows, width, starts: vec![0; width.div_ceil(BLOCK) * rows + 1], columns: Vec::new() }
     }
@@ -99,8 +99,8 @@ impl Entries {
         })
     }
 
-    /// Adds entries that are not there yet. Says of each entry which it was of the old ones, or (as an error) of the new
-    /// ones.
+    /// Adds entries that are not in the list yet. For each entry of the new list: its place in the old list, or (as an
+    /// error) its index in `new`.
     pub fn insert(&mut self, new: &[(usize, u32)]) -> Vec<Result<usize, usize>> {
         let place = |&(row, column): &(usize, u32)| {
             (column as usize / BLOCK * self.rows + row, (column as usize % BLOCK) as u16)
@@ -137,8 +137,8 @@ impl Entries {
     }
 
     /// `x V` for the matrix `V` that has `values` at the entries and zeros elsewhere.
-    pub fn times<F: Scalar>(&self, values: &[F], x: &Lanes<F>) -> Lanes<F> {
-        let mut y = Lanes::zeros(x.blocks().len(), self.width);
+    pub fn times<F: Scalar>(&self, values: &[F], x: &PackedRows<F>) -> PackedRows<F> {
+        let mut y = PackedRows::zeros(x.blocks().len(), self.width);
         for (x, y) in x.blocks().zip(y.values.chunks_exact_mut(self.width)) {
             for (block, y) in y.chunks_mut(BLOCK).enumerate() {
                 for (x, places) in x.iter().zip(self.runs(block)) {
@@ -161,11 +161,11 @@ impl Entries {
     pub fn backward<F: Scalar>(
         &self,
         values: &mut [F],
-        x: &Lanes<F>,
-        d_y: &Lanes<F>,
+        x: &PackedRows<F>,
+        d_y: &PackedRows<F>,
         mut step: impl FnMut(usize, &mut F, F),
-    ) -> Lanes<F> {
-        let mut d_x = Lanes::zeros(x.blocks().len(), x.width);
+    ) -> PackedRows<F> {
+        let mut d_x = PackedRows::zeros(x.blocks().len(), x.width);
         let blocks = x.blocks().zip(d_y.blocks()).zip(d_x.values.chunks_exact_mut(x.width));
         if blocks.len() == 1 {
             blocks.for_each(|((x, d_y), d_x)| self.backward_rows(values, x, d_y, d_x, &mut step));
@@ -180,7 +180,7 @@ impl Entries {
         d_x
     }
 
-    /// The same of one block of rows.
+    /// [`Entries::backward`] of one block of rows.
     fn backward_rows<F: Scalar>(
         &self,
         values: &mut [F],
@@ -243,13 +243,13 @@ mod tests {
             |columns, k: usize| Array2::from_shape_fn((t, columns), |(i, j)| ((i * k + j) % 7) as f64);
         let (x, d_y) = (state(rows, 3), state(width, 5));
         let mut y = Array2::zeros((t, width));
-        entries.times(&values, &Lanes::new(x.view())).add_to(1.0, y.view_mut());
+        entries.times(&values, &PackedRows::new(x.view())).add_to(1.0, y.view_mut());
         assert_eq!(y, x.dot(&dense));
         let mut gradients = vec![0.0; values.len()];
         let mut d_x = Array2::zeros((t, rows));
-        let lanes = (Lanes::new(x.view()), Lanes::new(d_y.view()));
-        let own = entries.backward(&mut values, &lanes.0, &lanes.1, |place, _, g| gradients[place] = g);
-        own.add_to(1.0, d_x.view_mut());
+        let lanes = (PackedRows::new(x.view()), PackedRows::new(d_y.view()));
+        let got = entries.backward(&mut values, &lanes.0, &lanes.1, |place, _, g| gradients[place] = g);
+        got.add_to(1.0, d_x.view_mut());
         assert_eq!(d_x, d_y.dot(&dense.t()));
         let gradient = x.t().dot(&d_y);
         let expected: Vec<f64> =

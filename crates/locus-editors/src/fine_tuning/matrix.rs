@@ -11,12 +11,12 @@
 use locus_gpt2::{Scalar, gemm};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
-use super::entries::{Entries, Lanes};
+use super::entries::{Entries, PackedRows};
 
 /// The bound is computed in rounded arithmetic, so it counts as reached a little early.
 const MARGIN: f64 = 0.999;
-/// Of this many entries one that is held one by one makes the matrix better kept whole.
-const MANY: usize = 32;
+/// A matrix is kept whole once more than one of this many entries is held one by one.
+const WHOLE_AT: usize = 32;
 
 /// Learning rate and largest change.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,8 @@ impl<F: Scalar> Descent<F> {
         }
     }
 
-    /// Where the sums of squares of the two factors of an entry's moves have a product below this, the clamp never acts.
+    /// Where the sums of squares of the two factors of an entry's moves have a product below this, the clamp never
+    /// acts.
     pub fn reach(self) -> f64 {
         (MARGIN * self.clamp.as_f64() / self.lr.as_f64()).powi(2)
     }
@@ -71,12 +72,12 @@ impl Editable {
 #[derive(Clone, Debug)]
 pub(super) struct Input<F> {
     rows: Array2<F>,
-    lanes: Lanes<F>,
+    lanes: PackedRows<F>,
 }
 
 impl<F: Scalar> Input<F> {
     pub fn new(x: ArrayView2<F>) -> Self {
-        Input { rows: x.to_owned(), lanes: Lanes::new(x) }
+        Input { rows: x.to_owned(), lanes: PackedRows::new(x) }
     }
 }
 
@@ -110,7 +111,7 @@ struct Held<F> {
     entries: Entries,
     /// Their changes.
     changes: Vec<F>,
-    /// What the factors say, taken off their changes.
+    /// Changes minus what the factors say.
     corrections: Vec<F>,
 }
 
@@ -170,12 +171,13 @@ impl<F: Scalar> MatrixChange<F> {
     ) {
         match (&mut *self, editable) {
             (MatrixChange::Listed(change), Editable::Only(entries)) => {
-                let lanes = Lanes::new(d_y);
-                let own = entries.backward(change, &x.lanes, &lanes, |_, c, g| *c = descent.moved(*c, g));
-                own.add_to(F::one(), d_x);
+                let lanes = PackedRows::new(d_y);
+                let through_entries =
+                    entries.backward(change, &x.lanes, &lanes, |_, c, g| *c = descent.moved(*c, g));
+                through_entries.add_to(F::one(), d_x);
             }
             (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
-                let lanes = Lanes::new(d_y);
+                let lanes = PackedRows::new(d_y);
                 let move_on = |_, c: &mut F, g| *c -= descent.lr * g;
                 entries
                     .backward(&mut change.fixed, &x.lanes, &lanes, move_on)
@@ -186,7 +188,8 @@ impl<F: Scalar> MatrixChange<F> {
                 change.remember(entries, descent, &x.rows, d_y);
                 let (rows, width) = (x.rows.ncols(), d_y.ncols());
                 let rank = change.x.len() / rows;
-                if rank * (rows + width) > rows * width || change.held.entries.len() * MANY > rows * width {
+                if rank * (rows + width) > rows * width || change.held.entries.len() * WHOLE_AT > rows * width
+                {
                     *self = MatrixChange::Whole(change.whole(entries, descent.lr));
                 }
             }
@@ -297,7 +300,7 @@ impl<F: Scalar> Factored<F> {
 
 impl<F: Scalar> Held<F> {
     /// What the corrections make of `d_y`, and one step of descent.
-    fn backward(&mut self, descent: Descent<F>, x: &Lanes<F>, d_y: &Lanes<F>) -> Lanes<F> {
+    fn backward(&mut self, descent: Descent<F>, x: &PackedRows<F>, d_y: &PackedRows<F>) -> PackedRows<F> {
         let changes = &mut self.changes;
         self.entries.backward(&mut self.corrections, x, d_y, |place, correction, g| {
             let change = &mut changes[place];

@@ -1,4 +1,8 @@
-//! The study's fine-tuning edit (arXiv 2406.17241; STUDY section 5).
+//! Clamped gradient descent inside a mask: the fine-tuning edit of arXiv 2406.17241.
+//!
+//! ```text
+//! w <- clamp(w - lr m dL/dw, w_0 - clamp, w_0 + clamp),    L = mean NLL of the target's tokens after the prompt
+//! ```
 //!
 //! Plain gradient descent on the mean NLL of the new target after the prompt. Gradients of block parameters are
 //! multiplied by the mask; after each step every parameter is clamped to within `clamp` of where it started. As in the
@@ -10,16 +14,16 @@ mod pass;
 mod together;
 mod tokens;
 
-use locus_gpt2::{Gpt2, ParamId, ParamMask, ParamSet, PromptTargets, Scalar};
+use locus_gpt2::{Gpt2, ParamId, ParamMask, ParamSet, PromptTargets, Scalar, compiled};
 
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report, one_by_one};
+use crate::editor::{Edit, EditInput, Editor, Report, check_mask, edit_one_by_one};
 use crate::error::{Error, Result};
 use crate::fact::{Fact, TokenRequest};
 use crate::patch::Patch;
 
-pub use together::Tuned;
+pub use together::LazyEdited;
 
 /// Constants of the edit.
 ///
@@ -31,7 +35,7 @@ pub use together::Tuned;
 /// | `clamp` | 5e-4 | above 0 | largest change of any parameter |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct StudyFineTuning {
+pub struct ClampedSgd {
     /// Learning rate of plain SGD.
     pub lr: f64,
     /// Most steps.
@@ -42,26 +46,32 @@ pub struct StudyFineTuning {
     pub clamp: f64,
 }
 
-impl Default for StudyFineTuning {
+impl Default for ClampedSgd {
     fn default() -> Self {
-        StudyFineTuning { lr: 5e-4, max_steps: 10, loss_stop: 0.01, clamp: 5e-4 }
+        ClampedSgd { lr: 5e-4, max_steps: 10, loss_stop: 0.01, clamp: 5e-4 }
     }
 }
 
-impl<F: Scalar> Editor<F> for StudyFineTuning {
+impl<F: Scalar> Editor<F> for ClampedSgd {
     fn name(&self) -> &'static str {
         Self::NAME
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
-        one_by_one(model, facts, |model, fact| {
-            let (edited, report) = self.fine_tune(model, &fact.request(), mask)?;
-            Ok((Patch::between(model, &edited), report))
-        })
+        F::run::<EditJob>((self, model, facts, mask))
     }
 }
 
-impl StudyFineTuning {
+compiled!(EditJob<'a>: <F> EditInput<'a, ClampedSgd, F> => Result<Edit<F>>, edit);
+
+fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, ClampedSgd, F>) -> Result<Edit<F>> {
+    edit_one_by_one(model, facts, &mut |model, fact| {
+        let (edited, report) = editor.fine_tune(model, &fact.request(), mask)?;
+        Ok((Patch::between(model, &edited), report))
+    })
+}
+
+impl ClampedSgd {
     const NAME: &'static str = "study-ft";
 
     /// Checks every constant.
@@ -90,41 +100,14 @@ impl StudyFineTuning {
     /// not move; without a mask all do. Gives the edited weights themselves.
     ///
     /// # Errors
-    /// When a constant is out of range or the request does not fit the model.
+    /// When a constant is out of range, or the request or the mask does not fit the model.
     pub fn fine_tune<F: Scalar>(
         &self,
         model: &Gpt2<F>,
         request: &TokenRequest,
         mask: Option<&ParamMask>,
     ) -> Result<(Gpt2<F>, Report)> {
-        self.check()?;
-        let config = model.config();
-        let laid = PromptTargets::new(config, &[(&request.prompt, &request.target)])?;
-        let mean = vec![F::one() / F::from_f64(laid.targets.len() as f64); laid.targets.len()];
-        let mut edited = model.clone();
-        let mut grads = ParamSet::zeros(config, ParamId::all(config));
-        let mut report = Report::default();
-        for step in 0..self.max_steps {
-            let trace = edited.run(&laid.batch).tape();
-            if step > 0 {
-                grads.fill_zero();
-            }
-            let (nll, d_hidden) = edited.nll_backward(&trace, &laid.targets, &mean, &mut grads);
-            let loss = laid.mean_per_sequence(&nll)[0];
-            report.losses.push(loss);
-            if loss < self.loss_stop {
-                break;
-            }
-            edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
-            if let Some(mask) = mask {
-                mask.mask_gradients(&mut grads);
-            }
-            for id in ParamId::all(config) {
-                self.descend(model.get(id), grads.get(id), edited.get_mut(id));
-            }
-            report.steps += 1;
-        }
-        Ok((edited, report))
+        F::run::<FineTuneJob>((self, model, request, mask))
     }
 
     /// `w <- clamp(w - lr g, start - clamp, start + clamp)`.
@@ -142,4 +125,40 @@ impl StudyFineTuning {
             };
         }
     }
+}
+
+type FineTuneInput<'a, F> = (&'a ClampedSgd, &'a Gpt2<F>, &'a TokenRequest, Option<&'a ParamMask>);
+
+compiled!(FineTuneJob<'a>: <F> FineTuneInput<'a, F> => Result<(Gpt2<F>, Report)>, fine_tune);
+
+fn fine_tune<F: Scalar>((editor, model, request, mask): FineTuneInput<'_, F>) -> Result<(Gpt2<F>, Report)> {
+    editor.check()?;
+    let config = model.config();
+    check_mask(mask, config)?;
+    let packed = PromptTargets::new(config, &[(&request.prompt, &request.target)])?;
+    let mean = vec![F::one() / F::from_f64(packed.targets.len() as f64); packed.targets.len()];
+    let mut edited = model.clone();
+    let mut grads = ParamSet::zeros(config, ParamId::all(config));
+    let mut report = Report::default();
+    for step in 0..editor.max_steps {
+        let trace = edited.run(&packed.batch).tape();
+        if step > 0 {
+            grads.fill_zero();
+        }
+        let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &mean, &mut grads);
+        let loss = packed.mean_per_sequence(&nll)[0];
+        report.losses.push(loss);
+        if loss < editor.loss_stop {
+            break;
+        }
+        edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+        if let Some(mask) = mask {
+            mask.mask_gradients(&mut grads);
+        }
+        for id in ParamId::all(config) {
+            editor.descend(model.get(id), grads.get(id), edited.get_mut(id));
+        }
+        report.steps += 1;
+    }
+    Ok((edited, report))
 }

@@ -1,7 +1,8 @@
 //! Forward and backward passes of several requests, each with its own change of the same weights.
 //!
 //! Products with the weights themselves are made once for all rows. They run on a model without biases and LayerNorm
-//! gains, and a [`Hook`] adds to each request's rows its own biases and gains, and what its changes of the matrices say.
+//! gains, and a [`Hook`] adds to each request's rows its own biases and gains, and what its changes of the matrices
+//! say.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +17,10 @@ use super::matrix::{Descent, Editable, Input, MatrixChange};
 use super::tokens::TokenChange;
 
 /// What all requests share.
-pub(super) struct Scope<'a, F> {
+pub(super) struct SharedStart<'a, F> {
     /// The weights that every edit starts from.
     pub start: &'a Gpt2<F>,
-    /// The same without biases, all gains 1.
+    /// The weights without biases, all gains 1: what the shared passes run on.
     pub plain: Gpt2<F>,
     pub descent: Descent<F>,
     /// Which entries of each matrix of the blocks may move, layer by layer in the order of [`MATRICES`].
@@ -51,14 +52,14 @@ fn norm_at(layer: usize, point: HookPoint) -> Option<(ParamId, ParamId, usize)> 
 pub(super) struct Change<F> {
     /// Of all vectors.
     pub vectors: ParamSet<F>,
-    /// In the order of [`Scope::editable`].
+    /// In the order of [`SharedStart::editable`].
     pub matrices: Vec<MatrixChange<F>>,
     pub tokens: TokenChange<F>,
     /// Of the first positions `[n, d]`.
     pub positions: Array2<F>,
 }
 
-impl<'a, F: Scalar> Scope<'a, F> {
+impl<'a, F: Scalar> SharedStart<'a, F> {
     pub fn new(start: &'a Gpt2<F>, mask: Option<&'a ParamMask>, descent: Descent<F>) -> Self {
         let config = start.config();
         let mut plain = start.clone();
@@ -75,7 +76,7 @@ impl<'a, F: Scalar> Scope<'a, F> {
             .into_par_iter()
             .map(|id| Editable::new(masked.get(&id).copied(), id.shape(config)))
             .collect();
-        Scope { start, plain, descent, editable, masked }
+        SharedStart { start, plain, descent, editable, masked }
     }
 
     /// Bytes that a change keeps of each row of each step.
@@ -106,8 +107,8 @@ impl<'a, F: Scalar> Scope<'a, F> {
             axpy(F::one(), change.vectors.get(id), edited.get_mut(id));
         }
         let matrices = matrices(self.start.config().n_layer).into_iter().zip(&self.editable);
-        for ((id, editable), of_matrix) in matrices.zip(&change.matrices) {
-            of_matrix.apply(editable, self.descent.lr, edited.get_mut(id));
+        for ((id, editable), matrix_of) in matrices.zip(&change.matrices) {
+            matrix_of.apply(editable, self.descent.lr, edited.get_mut(id));
         }
         let table = edited.matrix_mut(ParamId::TokenEmbedding);
         change.tokens.apply(self.descent.lr, table);
@@ -117,17 +118,17 @@ impl<'a, F: Scalar> Scope<'a, F> {
         edited
     }
 
-    /// Runs sequences laid end to end, `sequences` of them with each change in turn.
-    pub fn forward(&self, laid: &PromptTargets<F>, changes: &[(&Change<F>, usize)]) -> Forward<F> {
-        let members = self.members(laid, changes);
-        let mut x = self.plain.embed(&laid.batch);
-        let mut starts = laid.batch.sequences();
+    /// Runs sequences packed end to end, `sequences` of them with each change in turn.
+    pub fn forward(&self, packed: &PromptTargets<F>, changes: &[(&Change<F>, usize)]) -> Forward<F> {
+        let members = self.members(packed, changes);
+        let mut x = self.plain.embed(&packed.batch);
+        let mut starts = packed.batch.sequences();
         for &(change, sequences) in changes {
             for rows in starts.by_ref().take(sequences) {
                 for (position, row) in rows.enumerate() {
                     let mut x = x.row_mut(row);
                     let x = x.as_slice_mut().expect("rows are contiguous");
-                    change.tokens.add_to_embedded(self.descent.lr, laid.batch.tokens()[row], x);
+                    change.tokens.add_to_embedded(self.descent.lr, packed.batch.tokens()[row], x);
                     if position < change.positions.nrows() {
                         let change = change.positions.row(position);
                         axpy(F::one(), change.to_slice().expect("rows are contiguous"), x);
@@ -135,10 +136,11 @@ impl<'a, F: Scalar> Scope<'a, F> {
                 }
             }
         }
-        let reads: Vec<usize> = laid.targets.iter().map(|target| target.row).collect();
-        let mut hook = ForwardHook { scope: self, members };
-        let tape = self.plain.run(&laid.batch).from_layer(0, x).reading(&reads).with_hooks(&mut hook).tape();
-        let kept: Vec<Kept<F>> = hook.members.into_iter().map(|member| member.kept).collect();
+        let reads: Vec<usize> = packed.targets.iter().map(|target| target.row).collect();
+        let mut hook = ForwardHook { shared: self, members };
+        let tape =
+            self.plain.run(&packed.batch).from_layer(0, x).reading(&reads).with_hooks(&mut hook).tape();
+        let kept: Vec<MemberStates<F>> = hook.members.into_iter().map(|member| member.kept).collect();
         let mut hidden = tape.hidden.clone();
         let mut logits = Array2::zeros((0, 0));
         let counts = || kept.iter().map(|kept| kept.read);
@@ -146,11 +148,11 @@ impl<'a, F: Scalar> Scope<'a, F> {
             self.scale(change, (ParamId::FinalNormWeight, ParamId::FinalNormBias), hidden);
         };
         changes.iter().zip(split_rows(hidden.view_mut(), counts())).for_each(scale);
-        if !laid.targets.is_empty() {
+        if !packed.targets.is_empty() {
             logits = self.plain.logits(hidden.view());
         }
-        let of_member = changes.par_iter().zip(split_rows_view(hidden.view(), counts()));
-        of_member.zip(split_rows(logits.view_mut(), counts())).for_each(|(((change, _), hidden), logits)| {
+        let member_of = changes.par_iter().zip(split_rows_view(hidden.view(), counts()));
+        member_of.zip(split_rows(logits.view_mut(), counts())).for_each(|(((change, _), hidden), logits)| {
             change.tokens.add_to_logits(self.descent.lr, hidden, logits);
         });
         Forward { tape, kept, hidden, logits }
@@ -171,28 +173,32 @@ impl<'a, F: Scalar> Scope<'a, F> {
             d_logits,
             &mut ParamSet::zeros(self.start.config(), []),
         );
-        let of_member = changes.par_iter_mut().zip(split_rows(d_hidden.view_mut(), counts.iter().copied()));
+        let member_of = changes.par_iter_mut().zip(split_rows(d_hidden.view_mut(), counts.iter().copied()));
         let given = split_rows_view(tape.hidden.view(), counts.iter().copied());
         let d_logits = split_rows_view(d_logits, counts.iter().copied());
-        of_member.zip(given).zip(d_logits).for_each(|(((change, mut d), xhat), d_logits)| {
+        member_of.zip(given).zip(d_logits).for_each(|(((change, mut d), xhat), d_logits)| {
             change.tokens.add_to_hidden(self.descent.lr, d_logits, d.view_mut());
             self.step_norm(change, (ParamId::FinalNormWeight, ParamId::FinalNormBias), xhat, d);
         });
         let members = changes.iter_mut().zip(kept).map(|(change, kept)| Learner { change, kept, d_y: None });
-        let mut hook = BackwardHook { scope: self, members: members.collect() };
+        let mut hook = BackwardHook { shared: self, members: members.collect() };
         let mut none = ParamSet::zeros(self.start.config(), []);
         self.plain.backward(&tape, d_hidden.view(), &mut none, &mut hook)
     }
 
-    fn members<'m>(&self, laid: &PromptTargets<F>, changes: &[(&'m Change<F>, usize)]) -> Vec<Member<'m, F>> {
-        let (mut rows, mut read) = (laid.batch.sequences(), laid.n_targets.iter());
+    fn members<'m>(
+        &self,
+        packed: &PromptTargets<F>,
+        changes: &[(&'m Change<F>, usize)],
+    ) -> Vec<Member<'m, F>> {
+        let (mut rows, mut read) = (packed.batch.sequences(), packed.n_targets.iter());
         let layers = self.start.config().n_layer;
         changes
             .iter()
             .map(|&(change, sequences)| {
                 let all = rows.by_ref().take(sequences).map(|rows| rows.len()).sum();
                 let read = read.by_ref().take(sequences).sum();
-                let kept = Kept {
+                let kept = MemberStates {
                     all,
                     read,
                     normed: Vec::with_capacity(2 * layers),
@@ -203,13 +209,13 @@ impl<'a, F: Scalar> Scope<'a, F> {
             .collect()
     }
 
-    /// A LayerNorm's own gain and bias on normalised rows.
+    /// Applies a LayerNorm's gain and bias, as one request has edited them, to normalised rows.
     fn scale(&self, change: &Change<F>, (gain, bias): (ParamId, ParamId), mut x: ArrayViewMut2<F>) {
-        let own = |id| {
-            let of_start = self.start.get(id).iter();
-            of_start.zip(change.vectors.get(id)).map(|(&w, &c)| w + c).collect::<Vec<F>>()
+        let edited = |id| {
+            let start_of = self.start.get(id).iter();
+            start_of.zip(change.vectors.get(id)).map(|(&w, &c)| w + c).collect::<Vec<F>>()
         };
-        let (gain, bias) = (own(gain), own(bias));
+        let (gain, bias) = (edited(gain), edited(bias));
         for mut row in x.rows_mut() {
             let row = row.as_slice_mut().expect("rows are contiguous");
             for ((x, &gain), &bias) in row.iter_mut().zip(&gain).zip(&bias) {
@@ -234,11 +240,11 @@ impl<'a, F: Scalar> Scope<'a, F> {
         }
         let mut d_bias = vec![F::zero(); d.ncols()];
         add_column_sums(d.view(), &mut d_bias);
-        let own: Vec<F> =
+        let edited: Vec<F> =
             self.start.get(gain).iter().zip(change.vectors.get(gain)).map(|(&w, &c)| w + c).collect();
         for mut row in d.rows_mut() {
             let row = row.as_slice_mut().expect("rows are contiguous");
-            row.iter_mut().zip(&own).for_each(|(d, &gain)| *d *= gain);
+            row.iter_mut().zip(&edited).for_each(|(d, &gain)| *d *= gain);
         }
         self.step_vector(change, gain, &d_gain);
         self.step_vector(change, bias, &d_bias);
@@ -261,14 +267,14 @@ impl<'a, F: Scalar> Scope<'a, F> {
 
 /// All matrices of the blocks in order.
 fn matrices(n_layer: usize) -> Vec<ParamId> {
-    let of_layer = |layer| MATRICES.iter().map(move |matrix| ParamId::Block(layer, matrix.0));
-    (0..n_layer).flat_map(of_layer).collect()
+    let layer_of = |layer| MATRICES.iter().map(move |matrix| ParamId::Block(layer, matrix.0));
+    (0..n_layer).flat_map(layer_of).collect()
 }
 
 /// What a forward pass leaves.
 pub(super) struct Forward<F> {
     tape: Tape<F>,
-    kept: Vec<Kept<F>>,
+    kept: Vec<MemberStates<F>>,
     /// Hidden states of the rows that predict a target `[reads, d]`.
     pub hidden: Array2<F>,
     /// Their logits `[reads, V]`.
@@ -276,7 +282,7 @@ pub(super) struct Forward<F> {
 }
 
 /// What the backward pass needs of the rows with one change.
-struct Kept<F> {
+struct MemberStates<F> {
     /// Number of rows, and of those that predict a target.
     all: usize,
     read: usize,
@@ -286,33 +292,37 @@ struct Kept<F> {
     inputs: Vec<Input<F>>,
 }
 
-impl<F: Scalar> Scope<'_, F> {
+impl<F: Scalar> SharedStart<'_, F> {
     /// Whether the pass goes on with the rows that are read alone.
     fn reduced(&self, layer: usize, point: HookPoint) -> bool {
         layer + 1 == self.start.config().n_layer && point >= HookPoint::Z
     }
 }
 
-impl<F> Kept<F> {
+impl<F> MemberStates<F> {
     fn rows(&self, reduced: bool) -> usize {
         if reduced { self.read } else { self.all }
     }
 }
 
+/// A request in the forward pass.
 struct Member<'a, F> {
     change: &'a Change<F>,
-    kept: Kept<F>,
+    kept: MemberStates<F>,
 }
 
+/// On the rows of each request, what the shared model leaves out. At the input of a matrix: gain and bias of the
+/// LayerNorm before it, if there is one; the result is kept for the backward pass. At the output of a matrix: its bias,
+/// and what the change of the matrix makes of the input kept before.
 struct ForwardHook<'s, 'a, F> {
-    scope: &'s Scope<'s, F>,
+    shared: &'s SharedStart<'s, F>,
     members: Vec<Member<'a, F>>,
 }
 
 impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
     fn call(&mut self, layer: usize, point: HookPoint, state: ArrayViewMut2<F>) {
-        let scope = self.scope;
-        let reduced = scope.reduced(layer, point);
+        let shared = self.shared;
+        let reduced = shared.reduced(layer, point);
         let Some(place) = MATRICES.iter().position(|matrix| matrix.2 == point || matrix.3 == point) else {
             return;
         };
@@ -322,7 +332,7 @@ impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
             let Member { change, kept } = member;
             if let Some((gain, bias, _)) = norm_at(layer, point) {
                 kept.normed.push(state.to_owned());
-                scope.scale(change, (gain, bias), state.view_mut());
+                shared.scale(change, (gain, bias), state.view_mut());
             }
             if MATRICES[place].2 == point {
                 kept.inputs.push(Input::new(state.view()));
@@ -331,12 +341,12 @@ impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
             let bias = ParamId::Block(layer, MATRICES[place].1);
             for mut row in state.rows_mut() {
                 let row = row.as_slice_mut().expect("rows are contiguous");
-                axpy(F::one(), scope.start.get(bias), row);
+                axpy(F::one(), shared.start.get(bias), row);
                 axpy(F::one(), change.vectors.get(bias), row);
             }
             change.matrices[index].add_to(
-                &scope.editable[index],
-                scope.descent.lr,
+                &shared.editable[index],
+                shared.descent.lr,
                 &kept.inputs[index],
                 state,
             );
@@ -344,22 +354,27 @@ impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
     }
 }
 
+/// A request in the backward pass.
 struct Learner<'a, F> {
     change: &'a mut Change<F>,
-    kept: Kept<F>,
+    kept: MemberStates<F>,
     /// Gradient of the output of the matrix whose input comes next.
     d_y: Option<Array2<F>>,
 }
 
+/// On the rows of each request, the reverse of [`ForwardHook`], with a step of descent for everything it passes. The
+/// pass reaches the output of a matrix before its input: there the bias steps and the gradient is kept; at the input
+/// the gradient through the change of the matrix is added, the change steps, and so do gain and bias of the LayerNorm
+/// before it.
 struct BackwardHook<'s, 'a, F> {
-    scope: &'s Scope<'s, F>,
+    shared: &'s SharedStart<'s, F>,
     members: Vec<Learner<'a, F>>,
 }
 
 impl<F: Scalar> Hook<F> for BackwardHook<'_, '_, F> {
     fn call(&mut self, layer: usize, point: HookPoint, state: ArrayViewMut2<F>) {
-        let scope = self.scope;
-        let reduced = scope.reduced(layer, point);
+        let shared = self.shared;
+        let reduced = shared.reduced(layer, point);
         let Some(place) = MATRICES.iter().position(|matrix| matrix.2 == point || matrix.3 == point) else {
             return;
         };
@@ -370,21 +385,21 @@ impl<F: Scalar> Hook<F> for BackwardHook<'_, '_, F> {
             if MATRICES[place].3 == point {
                 let mut d_bias = vec![F::zero(); state.ncols()];
                 add_column_sums(state.view(), &mut d_bias);
-                scope.step_vector(change, ParamId::Block(layer, MATRICES[place].1), &d_bias);
+                shared.step_vector(change, ParamId::Block(layer, MATRICES[place].1), &d_bias);
                 *d_y = Some(state.to_owned());
                 return;
             }
             let d_y = d_y.take().expect("an output comes before its input");
             let input = &kept.inputs[index];
             change.matrices[index].step(
-                &scope.editable[index],
-                scope.descent,
+                &shared.editable[index],
+                shared.descent,
                 input,
                 d_y.view(),
                 state.view_mut(),
             );
             if let Some((gain, bias, norm)) = norm_at(layer, point) {
-                scope.step_norm(change, (gain, bias), kept.normed[norm].view(), state);
+                shared.step_norm(change, (gain, bias), kept.normed[norm].view(), state);
             }
         });
     }

@@ -1,52 +1,72 @@
 //! Many requests at once, each edited on its own from the same weights.
 //!
-//! The slow twin is [`StudyFineTuning::fine_tune`]. What they share is the mathematics; here a request's change is never
-//! added to the weights, so the weights are read once for all requests that are under way, and what moves for one request
-//! is as small as what it can move.
+//! [`ClampedSgd::fine_tune`] does the same with the weights written out. Here a request's change is never added to
+//! them, so the weights are read once for all requests that are under way, and what moves for one request is as small
+//! as what it can move.
 
 use locus_gpt2::internal::{nll_of_row, split_rows, split_rows_view};
-use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar};
+use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar, compiled};
 use rayon::prelude::*;
 
-use super::StudyFineTuning;
+use super::ClampedSgd;
 use super::matrix::Descent;
-use super::pass::{Change, Scope};
-use crate::editor::Report;
+use super::pass::{Change, SharedStart};
+use crate::editor::{Report, check_mask};
 use crate::error::Result;
 use crate::fact::TokenRequest;
 
 /// Tokens of the requests that are under way: products run hardly faster with more, and every request holds memory.
 const MOST_ROWS: usize = 192;
-/// Bytes that their steps may take where the mask lets move most of a matrix and what a step consists of is kept.
+/// Bytes that the factors of their steps may take (see [`super::matrix`]).
 const MOST_BYTES_OF_STEPS: usize = 300 << 20;
 
 /// An edited model that is not spelled out: the unedited weights, shared, and one request's change.
-pub struct Tuned<'a, F> {
-    scope: &'a Scope<'a, F>,
+pub struct LazyEdited<'a, F> {
+    shared: &'a SharedStart<'a, F>,
     change: &'a Change<F>,
 }
 
-impl<F: Scalar> Tuned<'_, F> {
+impl<F: Scalar> LazyEdited<'_, F> {
     /// Mean NLL per target token of each sequence, in nats, as [`PromptTargets::nll_per_token`] of the edited weights.
     ///
     /// # Panics
     /// When sequences share rows.
-    pub fn nll_per_token(&self, laid: &PromptTargets<F>) -> Vec<f64> {
-        assert!(laid.batch.starts().iter().all(|&start| start == 0), "sequences that share rows");
-        let mut logits = self.scope.forward(laid, &[(self.change, laid.n_targets.len())]).logits;
-        let rows = logits.rows_mut().into_iter().zip(&laid.targets);
-        let nll: Vec<f64> = rows
-            .map(|(mut row, target)| {
-                nll_of_row(row.as_slice_mut().expect("rows are contiguous"), target.token)
-            })
-            .collect();
-        laid.mean_per_sequence(&nll)
+    pub fn nll_per_token(&self, packed: &PromptTargets<F>) -> Vec<f64> {
+        assert!(packed.batch.starts().iter().all(|&start| start == 0), "sequences that share rows");
+        F::run::<NllJob>((self, packed))
     }
 
     /// The edited weights.
     pub fn weights(&self) -> Gpt2<F> {
-        self.scope.apply(self.change)
+        F::run::<WeightsJob>(self)
     }
+}
+
+compiled!(NllJob<'a>: <F> (&'a LazyEdited<'a, F>, &'a PromptTargets<F>) => Vec<f64>, nll_per_token);
+
+fn nll_per_token<F: Scalar>((edited, packed): (&LazyEdited<'_, F>, &PromptTargets<F>)) -> Vec<f64> {
+    let mut logits = edited.shared.forward(packed, &[(edited.change, packed.n_targets.len())]).logits;
+    let rows = logits.rows_mut().into_iter().zip(&packed.targets);
+    let nll: Vec<f64> = rows
+        .map(|(mut row, target)| nll_of_row(row.as_slice_mut().expect("rows are contiguous"), target.token))
+        .collect();
+    packed.mean_per_sequence(&nll)
+}
+
+compiled!(WeightsJob<'a>: <F> &'a LazyEdited<'a, F> => Gpt2<F>, weights);
+
+fn weights<F: Scalar>(edited: &LazyEdited<'_, F>) -> Gpt2<F> {
+    edited.shared.apply(edited.change)
+}
+
+/// Told of each edit that is done: the request's number, the edit and its report. Returns whether to go on.
+type Finish<'a, F> = &'a mut dyn FnMut(usize, &LazyEdited<'_, F>, &Report) -> bool;
+type EachInput<'a, F> = (usize, &'a Gpt2<F>, &'a [TokenRequest], Option<&'a ParamMask>, Finish<'a, F>);
+
+compiled!(EachJob<'a>: <F> (&'a ClampedSgd, EachInput<'a, F>) => Result<()>, each);
+
+fn each<F: Scalar>((editor, input): (&ClampedSgd, EachInput<'_, F>)) -> Result<()> {
+    editor.each(input)
 }
 
 /// A request under way.
@@ -60,60 +80,79 @@ struct Active<'a, F> {
     done: bool,
 }
 
-impl StudyFineTuning {
-    /// Edits each request on its own, starting each time from `start`, as [`StudyFineTuning::fine_tune`] does, many
-    /// requests at a time. Hands each edited model to `finish` when it is done, with the request's number and report, and
+impl ClampedSgd {
+    /// Edits each request on its own, starting each time from `start`, as [`ClampedSgd::fine_tune`] does, many requests
+    /// at a time. Hands each edited model to `finish` when it is done, with the request's number and report, and
     /// returns what that makes of them in the order of the requests.
     ///
     /// Agrees with editing one by one up to rounding. Memory is that of the requests under way: per request a few times
     /// what the mask lets move, or, where it lets move most, some 300 MB for the steps of all of them.
     ///
     /// # Errors
-    /// When a constant is out of range, a request does not fit the model (before any is edited) or `finish` fails.
+    /// When a constant is out of range, the mask or a request does not fit the model (before any is edited) or `finish`
+    /// fails.
     pub fn fine_tune_each<F: Scalar, T, E: From<crate::Error>>(
         &self,
         start: &Gpt2<F>,
         requests: &[TokenRequest],
         mask: Option<&ParamMask>,
-        finish: impl FnMut(usize, &Tuned<'_, F>, &Report) -> std::result::Result<T, E>,
+        finish: impl FnMut(usize, &LazyEdited<'_, F>, &Report) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
         self.fine_tune_within(MOST_BYTES_OF_STEPS, start, requests, mask, finish)
     }
 
-    /// The same with another bound on the bytes that steps may take; one request is always under way.
+    /// [`ClampedSgd::fine_tune_each`] with another bound on the bytes that steps may take.
     fn fine_tune_within<F: Scalar, T, E: From<crate::Error>>(
         &self,
         most_bytes: usize,
         start: &Gpt2<F>,
         requests: &[TokenRequest],
         mask: Option<&ParamMask>,
-        mut finish: impl FnMut(usize, &Tuned<'_, F>, &Report) -> std::result::Result<T, E>,
+        mut finish: impl FnMut(usize, &LazyEdited<'_, F>, &Report) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
+        let mut results: Vec<Option<T>> = requests.iter().map(|_| None).collect();
+        let mut failure = None;
+        let mut keep = |index: usize, edited: &LazyEdited<'_, F>, report: &Report| {
+            match finish(index, edited, report) {
+                Ok(result) => results[index] = Some(result),
+                Err(error) => failure = Some(error),
+            }
+            failure.is_none()
+        };
+        F::run::<EachJob>((self, (most_bytes, start, requests, mask, &mut keep)))?;
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(results.into_iter().map(|result| result.expect("every request was done")).collect()),
+        }
+    }
+
+    /// Edits each request and hands it to `finish` until that returns false. One request is always under way, whatever
+    /// the bound on the bytes that steps may take.
+    fn each<F: Scalar>(&self, (most_bytes, start, requests, mask, finish): EachInput<'_, F>) -> Result<()> {
         self.check()?;
+        check_mask(mask, start.config())?;
         for request in requests {
-            PromptTargets::<F>::new(start.config(), &[(&request.prompt, &request.target)])
-                .map_err(crate::Error::from)?;
+            PromptTargets::<F>::new(start.config(), &[(&request.prompt, &request.target)])?;
         }
         let descent = Descent { lr: F::from_f64(self.lr), clamp: F::from_f64(self.clamp) };
-        let scope = Scope::new(start, mask, descent);
-        let bytes_of_step = scope.bytes_of_step();
+        let shared = SharedStart::new(start, mask, descent);
+        let bytes_of_step = shared.bytes_of_step();
         let memory_is_scarce = MOST_ROWS * self.max_steps * bytes_of_step > most_bytes;
         let mut under_way: Vec<Active<F>> = Vec::new();
         let mut left = requests.iter().enumerate().peekable();
-        let mut results: Vec<Option<T>> = requests.iter().map(|_| None).collect();
         loop {
             let mut rows: usize = under_way.iter().map(|active| active.tokens.len()).sum();
             while let Some(&(index, request)) = left.peek() {
                 let tokens = [&request.prompt[..], &request.target[..request.target.len() - 1]].concat();
-                let others: Vec<_> =
+                let steps_taken: Vec<_> =
                     under_way.iter().map(|active| (active.tokens.len(), active.report.steps)).collect();
                 let fits = rows + tokens.len() <= MOST_ROWS
-                    && self.most_steps_ahead(tokens.len(), &others) * bytes_of_step <= most_bytes;
+                    && self.most_steps_ahead(tokens.len(), &steps_taken) * bytes_of_step <= most_bytes;
                 if !under_way.is_empty() && !fits {
                     break;
                 }
                 rows += tokens.len();
-                let change = scope.unchanged(&tokens);
+                let change = shared.unchanged(&tokens);
                 under_way.push(Active {
                     index,
                     request,
@@ -131,35 +170,37 @@ impl StudyFineTuning {
             if under_way.is_empty() {
                 break;
             }
-            self.step(&scope, &mut under_way)?;
+            self.step(&shared, &mut under_way)?;
             for active in under_way.extract_if(.., |active| active.done) {
-                let tuned = Tuned { scope: &scope, change: &active.change };
-                results[active.index] = Some(finish(active.index, &tuned, &active.report)?);
+                let edited = LazyEdited { shared: &shared, change: &active.change };
+                if !finish(active.index, &edited, &active.report) {
+                    return Ok(());
+                }
             }
         }
-        Ok(results.into_iter().map(|result| result.expect("every request was done")).collect())
+        Ok(())
     }
 
-    /// The most rows of steps that will be kept at once when a request of so many rows begins beside others, of which rows
-    /// and steps taken are given: a request keeps those of all its steps until its last is done.
-    fn most_steps_ahead(&self, rows: usize, others: &[(usize, usize)]) -> usize {
+    /// The most rows of steps that will be kept at once when a request of `rows` tokens begins beside `under_way`, of
+    /// which tokens and steps taken are given: a request keeps the rows of all its steps until its last is done.
+    fn most_steps_ahead(&self, rows: usize, under_way: &[(usize, usize)]) -> usize {
         let kept = |rows: usize, steps: usize| if steps <= self.max_steps { rows * steps } else { 0 };
         let at = |ahead: usize| {
-            let of_others = others.iter().map(|&(rows, steps)| kept(rows, steps + ahead));
-            kept(rows, ahead) + of_others.sum::<usize>()
+            let kept_by_others = under_way.iter().map(|&(rows, steps)| kept(rows, steps + ahead));
+            kept(rows, ahead) + kept_by_others.sum::<usize>()
         };
         (1..=self.max_steps).map(at).max().unwrap_or(0)
     }
 
     /// One step of every request under way.
-    fn step<F: Scalar>(&self, scope: &Scope<F>, under_way: &mut [Active<F>]) -> Result<()> {
+    fn step<F: Scalar>(&self, shared: &SharedStart<F>, under_way: &mut [Active<F>]) -> Result<()> {
         let pairs: Vec<_> =
             under_way.iter().map(|active| (&active.request.prompt, &active.request.target)).collect();
-        let laid = PromptTargets::new(scope.start.config(), &pairs)?;
+        let packed = PromptTargets::new(shared.start.config(), &pairs)?;
         let changes: Vec<_> = under_way.iter().map(|active| (&active.change, 1)).collect();
-        let mut forward = scope.forward(&laid, &changes);
+        let mut forward = shared.forward(&packed, &changes);
         let mut d_logits = std::mem::take(&mut forward.logits);
-        let counts = || laid.n_targets.iter().copied();
+        let counts = || packed.n_targets.iter().copied();
         let parts = split_rows(d_logits.view_mut(), counts());
         under_way.par_iter_mut().zip(parts).for_each(|(active, mut d_logits)| {
             let targets = &active.request.target;
@@ -182,15 +223,15 @@ impl StudyFineTuning {
         });
         let hidden = std::mem::take(&mut forward.hidden);
         let mut changes: Vec<_> = under_way.iter_mut().map(|active| &mut active.change).collect();
-        let d_embedded = scope.backward(forward, d_logits.view(), &mut changes);
-        let lengths: Vec<usize> = laid.batch.sequences().map(|rows| rows.len()).collect();
+        let d_embedded = shared.backward(forward, d_logits.view(), &mut changes);
+        let lengths: Vec<usize> = packed.batch.sequences().map(|rows| rows.len()).collect();
         let parts = split_rows_view(hidden.view(), counts());
         let parts = parts.into_par_iter().zip(split_rows_view(d_logits.view(), counts()));
         let parts = parts.zip(split_rows_view(d_embedded.view(), lengths.into_iter()));
         under_way.par_iter_mut().zip(parts).for_each(|(active, ((hidden, d_logits), d_embedded))| {
             let Change { tokens, positions, .. } = &mut active.change;
-            tokens.step(scope.descent, hidden, d_logits, &active.tokens, d_embedded);
-            positions.zip_mut_with(&d_embedded, |c, &g| *c = scope.descent.moved(*c, g));
+            tokens.step(shared.descent, hidden, d_logits, &active.tokens, d_embedded);
+            positions.zip_mut_with(&d_embedded, |c, &g| *c = shared.descent.moved(*c, g));
         });
         Ok(())
     }
@@ -206,7 +247,7 @@ mod tests {
 
     #[test]
     fn steps_ahead_are_counted_until_the_last() {
-        let editor = StudyFineTuning { max_steps: 4, ..Default::default() };
+        let editor = ClampedSgd { max_steps: 4, ..Default::default() };
         assert_eq!(editor.most_steps_ahead(3, &[]), 3 * 4);
         // After one step 5 + 2 * 4 + 3 * 2, after two 5 * 2 + 3 * 3, after three 5 * 3 + 3 * 4, after four 5 * 4.
         assert_eq!(editor.most_steps_ahead(5, &[(2, 3), (3, 1)]), 27);
@@ -219,15 +260,16 @@ mod tests {
         let start = Gpt2::<f64>::init(&Config::new(2, 2, 8, 16, 32), &mut ChaCha8Rng::seed_from_u64(1));
         let request = |i: u32| TokenRequest { prompt: vec![i, i + 3, 2 * i], target: vec![i + 9, 5] };
         let requests: Vec<TokenRequest> = (1..7).map(request).collect();
-        let editor = StudyFineTuning { lr: 0.05, clamp: 0.05, max_steps: 4, loss_stop: 0.0 };
+        let editor = ClampedSgd { lr: 0.05, clamp: 0.05, max_steps: 4, loss_stop: 0.0 };
         let descent = Descent { lr: editor.lr, clamp: editor.clamp };
-        let of_request = 4 * editor.max_steps * Scope::new(&start, None, descent).bytes_of_step();
+        let of_request = 4 * editor.max_steps * SharedStart::new(&start, None, descent).bytes_of_step();
         let edits = |most_bytes| {
             let mut order = Vec::new();
             let nll = editor.fine_tune_within(most_bytes, &start, &requests, None, |i, tuned, report| {
                 order.push((i, report.steps));
-                let laid = PromptTargets::new(start.config(), &[(&requests[i].prompt, &requests[i].target)])?;
-                Ok::<_, crate::Error>(tuned.nll_per_token(&laid)[0])
+                let packed =
+                    PromptTargets::new(start.config(), &[(&requests[i].prompt, &requests[i].target)])?;
+                Ok::<_, crate::Error>(tuned.nll_per_token(&packed)[0])
             });
             assert_eq!(order, (0..6).map(|i| (i, 4)).collect::<Vec<_>>());
             nll.unwrap()

@@ -8,8 +8,8 @@ use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
 use super::matrix::{Descent, through};
 
 /// How one request changes the token embedding `[V, d]`, which is also the unembedding: `-lr D^T H` with the hidden
-/// states `H [r, d]` and gradients of logits `D [r, V]` of all steps, save for tokens that are read or that the clamp may
-/// reach, whose rows are kept.
+/// states `H [r, d]` and gradients of logits `D [r, V]` of all steps, save for tokens that are read or that the clamp
+/// may reach, whose rows are kept.
 #[derive(Clone, Debug)]
 pub(super) struct TokenChange<F> {
     rows: BTreeMap<u32, Vec<F>>,
@@ -73,8 +73,8 @@ impl<F: Scalar> TokenChange<F> {
         }
     }
 
-    /// One step of descent, from the hidden states `[t, d]` and gradients of logits `[t, V]`, and the gradients `[n, d]`
-    /// of the embeddings of the tokens read.
+    /// One step of descent, from the hidden states `[t, d]` and gradients of logits `[t, V]`, and the gradients `[n,
+    /// d]` of the embeddings of the tokens read.
     pub fn step(
         &mut self,
         descent: Descent<F>,

@@ -1,10 +1,13 @@
-//! ROME and MEMIT on the tiny golden model against an independent PyTorch script (`fixtures/golden/editors.py`), in f64.
+//! ROME and MEMIT on the tiny golden model against an independent PyTorch script (`fixtures/golden/editors.py`), in
+//! f64.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use locus_editors::{Editor, Fact, KeyCovariance, KeyStatistics, Memit, Rome, Row, ValueSearch, Variant};
+use locus_editors::{
+    Context, Editor, Fact, KeyCovariance, KeyStatistics, Memit, Rome, TargetOptimisation, Variant,
+};
 use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId};
 use locus_testkit::assert_close;
 use serde_json::Value;
@@ -24,20 +27,20 @@ fn tokens(value: &Value) -> Vec<u32> {
 }
 
 fn fact(value: &Value) -> Fact {
-    let row = |row: &Value| Row {
+    let row = |row: &Value| Context {
         tokens: tokens(&row["tokens"]),
-        lookup: row["lookup"].as_u64().unwrap() as usize,
+        subject_last: row["lookup"].as_u64().unwrap() as usize,
     };
     Fact {
-        rows: value["rows"].as_array().unwrap().iter().map(row).collect(),
-        essence: row(&value["kl"]),
+        contexts: value["rows"].as_array().unwrap().iter().map(row).collect(),
+        kl_prompt: row(&value["kl"]),
         target: tokens(&value["target"]),
     }
 }
 
-fn search(constants: &Value) -> ValueSearch {
+fn search(constants: &Value) -> TargetOptimisation {
     let of = |name: &str| constants[name].as_f64().unwrap();
-    ValueSearch {
+    TargetOptimisation {
         lr: of("lr"),
         steps: of("steps") as usize,
         weight_decay: of("weight_decay"),
@@ -72,14 +75,14 @@ fn edits_agree_with_pytorch() {
     let (layer, value) = (rome["layer"].as_u64().unwrap() as usize, search(&rome["constants"]));
     let fact_of_rome = fact(&rome["fact"]);
     let found = &value
-        .find(&model, layer, HookPoint::MlpOut, std::slice::from_ref(&fact_of_rome), &|| {})
+        .optimise(&model, layer, HookPoint::MlpOut, std::slice::from_ref(&fact_of_rome), &|| {})
         .unwrap()[0];
     assert_close("v_init", &found.start, &floats(&rome["v_init"]), AGREES);
     assert_close("losses", &found.losses, &floats(&rome["losses"]), AGREES);
     assert_close("nll", &found.nlls, &floats(&rome["nll"]), AGREES);
     assert_close("delta", &found.delta, &floats(&rome["delta"]), AGREES);
     for variant in [Variant::RRome, Variant::Rome, Variant::PRome] {
-        let constants = Rome { layer, variant, ridge, max_update: 1e3, value };
+        let constants = Rome { layer, variant, ridge, max_update: 1e3, optimisation: value };
         let editor = constants.with(covariances[&layer].clone());
         let edit = editor.edit(&model, std::slice::from_ref(&fact_of_rome), None).unwrap();
         let edited = edit.patch.apply(&model).unwrap();
@@ -95,14 +98,15 @@ fn edits_agree_with_pytorch() {
     let facts: Vec<Fact> = memit["facts"].as_array().unwrap().iter().map(fact).collect();
     let layers: Vec<usize> = tokens(&memit["layers"]).into_iter().map(|layer| layer as usize).collect();
     let value = search(&memit["constants"]);
-    let found = value.find(&model, *layers.last().unwrap(), HookPoint::ResidPost, &facts, &|| {}).unwrap();
+    let found =
+        value.optimise(&model, *layers.last().unwrap(), HookPoint::ResidPost, &facts, &|| {}).unwrap();
     for (i, found) in found.iter().enumerate() {
         let z: Vec<f64> = found.start.iter().zip(&found.delta).map(|(start, delta)| start + delta).collect();
         assert_close(&format!("z {i}"), &z, &floats(&memit["z"][i]), AGREES);
         assert_close(&format!("losses {i}"), &found.losses, &floats(&memit["losses"][i]), AGREES);
     }
     let lambda = memit["lambda"].as_f64().unwrap();
-    let constants = Memit { layers: layers.clone(), lambda, ridge, value, ..Memit::default() };
+    let constants = Memit { layers: layers.clone(), lambda, ridge, optimisation: value, ..Memit::default() };
     let edit = constants.with(covariances).unwrap().edit(&model, &facts, None).unwrap();
     let edited = edit.patch.apply(&model).unwrap();
     for layer in layers {

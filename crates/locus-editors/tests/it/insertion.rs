@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use locus_editors::{
-    Editor, Fact, KeyCovariance, KeyMoments, KeyStatistics, Memit, NullSpace, ValueSearch, regularised,
+    Editor, Fact, KeyCovariance, KeyMoments, KeyStatistics, Memit, NullSpace, TargetOptimisation,
+    memit_update,
 };
 use locus_gpt2::{BlockParam, HookPoint, ParamId, ParamMask};
 use locus_testkit::{assert_close, random_vector};
@@ -40,7 +41,7 @@ proptest! {
         let c = KeyCovariance::new(second_moment(f, seed), 1e-6).unwrap();
         let keys = matrix(f, n, seed ^ 1);
         let system = &c.matrix() * lambda + keys.dot(&keys.t());
-        let u = regularised(&c, keys.view(), lambda).unwrap();
+        let u = memit_update(&c, keys.view(), lambda).unwrap();
         for (u, key) in u.columns().into_iter().zip(keys.columns()) {
             assert_close("full system", u.to_vec().as_slice(), &system.solve(&key).unwrap().to_vec(), SOLVED);
         }
@@ -52,12 +53,12 @@ proptest! {
         let emmet = inverse.dot(&keys).dot(&d.inv().unwrap());
         assert_close("emmet", &flat(&u), &flat(&emmet), SOLVED);
         // No damping: keys answer exactly what is asked.
-        let exact = regularised(&c, keys.view(), 0.0).unwrap();
+        let exact = memit_update(&c, keys.view(), 0.0).unwrap();
         assert_close("exact", &flat(&keys.t().dot(&exact)), &flat(&Array2::eye(n)), SOLVED);
         let key = keys.column(0).insert_axis(Axis(1));
         let solved = c.solve(key);
         let rome = &solved / solved.column(0).dot(&key.column(0));
-        assert_close("rome", &flat(&regularised(&c, key, 0.0).unwrap()), &flat(&rome), SOLVED);
+        assert_close("rome", &flat(&memit_update(&c, key, 0.0).unwrap()), &flat(&rome), SOLVED);
     }
 
     /// AlphaEdit's low-rank form against its system, with earlier keys.
@@ -65,7 +66,7 @@ proptest! {
     fn projected_form_solves_the_system(seed in any::<u64>(), f in 6usize..20, n in 1usize..4, earlier in 0usize..3, l2 in 0.1f64..20.0) {
         let c = second_moment(f, seed);
         let threshold = c.diag().mean().unwrap();
-        let space = NullSpace::of(c.view(), threshold).unwrap();
+        let space = NullSpace::new(c.view(), threshold).unwrap();
         prop_assume!(space.free() > 0 && space.free() < f);
         let p = space.project(Array2::eye(f).view());
         assert_close("projection", &flat(&p.dot(&p)), &flat(&p), SOLVED);
@@ -74,7 +75,7 @@ proptest! {
         let all = concatenate![Axis(1), keys, before];
         let mut system = p.dot(&all.dot(&all.t()));
         system.diag_mut().iter_mut().for_each(|x| *x += l2);
-        let u = space.insert(keys.view(), before.view(), l2).unwrap();
+        let u = space.alphaedit_update(keys.view(), before.view(), l2).unwrap();
         for (u, key) in u.columns().into_iter().zip(p.dot(&keys).columns()) {
             assert_close("system", &u.to_vec(), &system.solve(&key).unwrap().to_vec(), SOLVED);
         }
@@ -86,17 +87,18 @@ proptest! {
     fn memit_writes_what_was_asked(seed in any::<u64>(), layer in 0usize..2, n in 1usize..4) {
         let model = model(seed);
         let facts: Vec<Fact> = (0..n as u64).map(|i| fact(seed.wrapping_mul(31).wrapping_add(i), 0)).collect();
-        let value = ValueSearch { steps: 5, ..Memit::default().value };
+        let value = TargetOptimisation { steps: 5, ..Memit::default().optimisation };
         let edit = |lambda: f64| {
-            let constants = Memit { layers: vec![layer], lambda, value, ..Memit::default() };
+            let constants = Memit { layers: vec![layer], lambda, optimisation: value, ..Memit::default() };
             constants.with(BTreeMap::from([(layer, covariance(&model, layer))])).unwrap().edit(&model, &facts, None).unwrap()
         };
         let exact = edit(0.0);
         let edited = exact.patch.apply(&model).unwrap();
-        let values = value.find(&model, layer, HookPoint::ResidPost, &facts, &|| {}).unwrap();
-        // Later tokens of a prompt may hold another fact's key; states before the lookups do not change below this layer.
+        let values = value.optimise(&model, layer, HookPoint::ResidPost, &facts, &|| {}).unwrap();
+        // Later tokens of a prompt may hold another fact's key; states before the last token of the subject do not
+        // change below this layer.
         for (fact, value) in facts.iter().zip(&values) {
-            let stream = states(&edited, &fact.rows, layer, HookPoint::ResidPost);
+            let stream = states(&edited, &fact.contexts, layer, HookPoint::ResidPost);
             let wanted: Vec<f64> = value.start.iter().zip(&value.delta).map(|(a, b)| a + b).collect();
             assert_close("stream", stream.as_slice().unwrap(), &wanted, 1e-7);
         }
@@ -112,8 +114,8 @@ fn memit_over_layers_and_masks() {
     let model = model(4);
     let facts: Vec<Fact> = (0..5).map(|i| fact(i * 7 + 1, 3)).collect();
     let covariances: BTreeMap<_, _> = (0..2).map(|layer| (layer, covariance(&model, layer))).collect();
-    let value = ValueSearch { clamp: 20.0, weight_decay: 0.0, ..Memit::default().value };
-    let constants = Memit { layers: vec![0, 1], lambda: 0.1, value, ..Memit::default() };
+    let value = TargetOptimisation { clamp: 20.0, weight_decay: 0.0, ..Memit::default().optimisation };
+    let constants = Memit { layers: vec![0, 1], lambda: 0.1, optimisation: value, ..Memit::default() };
     let editor = constants.clone().with(covariances.clone()).unwrap();
     let edit = editor.edit(&model, &facts, None).unwrap();
     assert!(edit.report.nll_after < edit.report.nll_before - 0.3, "{:?}", edit.report);
@@ -155,8 +157,8 @@ fn statistics_are_the_mean_of_outer_products() {
     assert!(!seen.is_empty() && seen.is_sorted() && *seen.last().unwrap() == tokens as u64);
     let mut expected = Array2::<f64>::zeros((32, 32));
     for sequence in &text {
-        for lookup in 0..sequence.len() {
-            let row = locus_editors::Row { tokens: sequence.clone(), lookup };
+        for subject_last in 0..sequence.len() {
+            let row = locus_editors::Context { tokens: sequence.clone(), subject_last };
             let key = states(&model, &[row], 2, HookPoint::MlpPost);
             expected += &key.t().dot(&key);
         }

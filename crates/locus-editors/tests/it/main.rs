@@ -1,9 +1,11 @@
 //! Editors on small random models in f64: invariants, limits, golden values, files.
 
 mod golden;
+mod hparams;
 mod insertion;
 mod patches;
 mod rome;
+mod shapes;
 mod study;
 mod support;
 mod text;

@@ -1,6 +1,6 @@
 //! Patches of low rank, merging, and taking edits back.
 
-use locus_editors::{Delta, Error, Ledger, Patch};
+use locus_editors::{Delta, EditHistory, Error, Patch};
 use locus_gpt2::{BlockParam, Gpt2, ParamId, ParamMask};
 use locus_testkit::{assert_close, random_vector};
 use ndarray::Array2;
@@ -65,23 +65,23 @@ proptest! {
 #[test]
 fn a_thousand_edits_and_back() {
     let base = model(1);
-    let mut ledger = Ledger::new(base.clone());
+    let mut history = EditHistory::new(base.clone());
     let mut hashes = vec![base.sha256()];
     for i in 0..1000 {
-        ledger.apply(patch(ledger.model(), i)).unwrap();
-        hashes.push(ledger.model().sha256());
+        history.apply(patch(history.model(), i)).unwrap();
+        hashes.push(history.model().sha256());
     }
-    let merged = ledger.merged().unwrap();
-    assert_close("merged", &all(&merged.apply(&base).unwrap()), &all(ledger.model()), 1e-12);
+    let merged = history.merged().unwrap();
+    assert_close("merged", &all(&merged.apply(&base).unwrap()), &all(history.model()), 1e-12);
     for i in (0..1000).rev() {
-        let taken = ledger.revert().unwrap();
-        assert_eq!(ledger.model().sha256(), hashes[i], "after taking back edit {i}");
+        let taken = history.revert().unwrap();
+        assert_eq!(history.model().sha256(), hashes[i], "after taking back edit {i}");
         assert_eq!(taken.base_sha256(), hashes[i]);
     }
-    assert!(ledger.revert().is_none() && ledger.merged().is_none());
+    assert!(history.revert().is_none() && history.merged().is_none());
     for id in base.ids() {
         let bits = |model: &Gpt2<f64>| model.get(id).iter().map(|w| w.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(ledger.model()), bits(&base), "{id}");
+        assert_eq!(bits(history.model()), bits(&base), "{id}");
     }
 }
 

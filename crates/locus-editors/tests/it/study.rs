@@ -1,6 +1,6 @@
 //! Fine-tuning inside a mask and patches, on small random models in f64.
 
-use locus_editors::{Patch, StudyFineTuning, TokenRequest};
+use locus_editors::{ClampedSgd, Patch, TokenRequest};
 use locus_gpt2::{BlockParam, Config, Gpt2, ParamId, ParamMask, PromptTargets};
 use proptest::prelude::*;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -16,8 +16,8 @@ fn request() -> TokenRequest {
 }
 
 fn nll(model: &Gpt2<f64>, request: &TokenRequest) -> f64 {
-    let laid = PromptTargets::new(model.config(), &[(&request.prompt, &request.target)]).unwrap();
-    laid.nll_per_token(model)[0]
+    let packed = PromptTargets::new(model.config(), &[(&request.prompt, &request.target)]).unwrap();
+    packed.nll_per_token(model)[0]
 }
 
 proptest! {
@@ -37,7 +37,7 @@ proptest! {
         let count = (share * ParamMask::n_maskable(config) as f64) as usize;
         let mask = ParamMask::random(config, count, &mut ChaCha8Rng::seed_from_u64(seed ^ 1));
         let start = if isolate { mask.ablate_complement(&intact) } else { intact };
-        let editor = StudyFineTuning::default();
+        let editor = ClampedSgd::default();
         let (edited, report) = editor.fine_tune(&start, &request(), Some(&mask)).unwrap();
         for (id, inside) in mask.tensors() {
             for (i, &inside) in inside.iter().enumerate() {
@@ -62,7 +62,7 @@ proptest! {
 #[test]
 fn one_step_is_gradient_descent() {
     let start = model(7);
-    let editor = StudyFineTuning { max_steps: 1, clamp: 1e3, lr: 1e-2, ..Default::default() };
+    let editor = ClampedSgd { max_steps: 1, clamp: 1e3, lr: 1e-2, ..Default::default() };
     let (edited, _) = editor.fine_tune(&start, &request(), None).unwrap();
     for id in [ParamId::Block(1, BlockParam::MlpInWeight), ParamId::PositionEmbedding, ParamId::FinalNormBias]
     {
@@ -79,7 +79,7 @@ fn one_step_is_gradient_descent() {
 #[test]
 fn stops_when_the_target_is_learned() {
     let start = model(7);
-    let editor = StudyFineTuning { lr: 0.5, max_steps: 500, clamp: 10.0, ..Default::default() };
+    let editor = ClampedSgd { lr: 0.5, max_steps: 500, clamp: 10.0, ..Default::default() };
     let (edited, report) = editor.fine_tune(&start, &request(), None).unwrap();
     assert!(report.steps < 500, "{} steps", report.steps);
     assert_eq!(report.losses.len(), report.steps + 1);
@@ -89,7 +89,7 @@ fn stops_when_the_target_is_learned() {
 #[test]
 fn patches_round_trip_and_refuse_other_models() {
     let start = model(7);
-    let (edited, _) = StudyFineTuning::default().fine_tune(&start, &request(), None).unwrap();
+    let (edited, _) = ClampedSgd::default().fine_tune(&start, &request(), None).unwrap();
     let patch = Patch::between(&start, &edited);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("patch.safetensors");
@@ -106,15 +106,15 @@ fn patches_round_trip_and_refuse_other_models() {
 #[test]
 fn constants_out_of_range_are_named() {
     for (editor, name) in [
-        (StudyFineTuning { lr: 0.0, ..Default::default() }, "lr is 0"),
-        (StudyFineTuning { max_steps: 0, ..Default::default() }, "max_steps is 0"),
-        (StudyFineTuning { loss_stop: -1.0, ..Default::default() }, "loss_stop is -1"),
-        (StudyFineTuning { clamp: f64::NAN, ..Default::default() }, "clamp is NaN"),
+        (ClampedSgd { lr: 0.0, ..Default::default() }, "lr is 0"),
+        (ClampedSgd { max_steps: 0, ..Default::default() }, "max_steps is 0"),
+        (ClampedSgd { loss_stop: -1.0, ..Default::default() }, "loss_stop is -1"),
+        (ClampedSgd { clamp: f64::NAN, ..Default::default() }, "clamp is NaN"),
     ] {
         assert!(editor.check().unwrap_err().to_string().contains(name));
     }
     let empty = TokenRequest { prompt: vec![1], target: vec![] };
-    let why = StudyFineTuning::default().fine_tune(&model(1), &empty, None).unwrap_err().to_string();
+    let why = ClampedSgd::default().fine_tune(&model(1), &empty, None).unwrap_err().to_string();
     assert!(why.contains("has no tokens"), "{why}");
 }
 
@@ -134,7 +134,7 @@ fn requests() -> Vec<TokenRequest> {
 /// tensor, against its largest change), of NLLs through the changes, and the number of entries at the clamp.
 fn together_against_one_by_one<F: locus_gpt2::Scalar>(
     start: &Gpt2<F>,
-    editor: &StudyFineTuning,
+    editor: &ClampedSgd,
     mask: Option<&ParamMask>,
     of_weights: bool,
 ) -> (f64, usize) {
@@ -172,8 +172,9 @@ fn together_against_one_by_one<F: locus_gpt2::Scalar>(
             }
             for other in [&requests[i], &requests[(i + 1) % requests.len()]] {
                 let pairs = [(&other.prompt, &other.target), (&vec![3, 1, 4], &vec![1])];
-                let laid = PromptTargets::new(start.config(), &pairs).unwrap();
-                for (actual, expected) in tuned.nll_per_token(&laid).iter().zip(laid.nll_per_token(&expected))
+                let packed = PromptTargets::new(start.config(), &pairs).unwrap();
+                for (actual, expected) in
+                    tuned.nll_per_token(&packed).iter().zip(packed.nll_per_token(&expected))
                 {
                     worst = worst.max((actual - expected).abs() / expected.abs());
                 }
@@ -208,10 +209,10 @@ fn together_is_one_by_one() {
         let (few, most) = (mask(0.05), mask(0.95));
         let isolated = few.ablate_complement(start);
         let constants = [
-            (StudyFineTuning { clamp: 10.0, ..Default::default() }, false),
-            (StudyFineTuning { lr: 2e-3, ..Default::default() }, true),
-            (StudyFineTuning { lr: 0.5, clamp: 2e-3, ..Default::default() }, true),
-            (StudyFineTuning { lr: 0.05, clamp: 10.0, loss_stop: 1.0, max_steps: 30 }, false),
+            (ClampedSgd { clamp: 10.0, ..Default::default() }, false),
+            (ClampedSgd { lr: 2e-3, ..Default::default() }, true),
+            (ClampedSgd { lr: 0.5, clamp: 2e-3, ..Default::default() }, true),
+            (ClampedSgd { lr: 0.05, clamp: 10.0, loss_stop: 1.0, max_steps: 30 }, false),
         ];
         for (k, (editor, clamps)) in constants.into_iter().enumerate() {
             for (start, mask) in
@@ -226,7 +227,7 @@ fn together_is_one_by_one() {
     }
 }
 
-/// The same in f32, for weights, losses and NLLs.
+/// Together and one by one agree in f32 too, for weights, losses and NLLs.
 #[test]
 fn together_is_one_by_one_in_f32() {
     let mut config = Config::new(2, 4, 64, 12, 40);
@@ -235,7 +236,7 @@ fn together_is_one_by_one_in_f32() {
     let count = ParamMask::n_maskable(&config) / 20;
     let few = ParamMask::random(&config, count, &mut ChaCha8Rng::seed_from_u64(9));
     for mask in [Some(&few), Some(&few.complement()), None] {
-        let (difference, _) = together_against_one_by_one(&start, &StudyFineTuning::default(), mask, true);
+        let (difference, _) = together_against_one_by_one(&start, &ClampedSgd::default(), mask, true);
         assert!(difference < 1e-5, "{difference:e}");
     }
 }
@@ -245,9 +246,9 @@ fn together_is_one_by_one_in_f32() {
 fn together_refuses_before_it_starts() {
     let mut requests = requests();
     requests.push(TokenRequest { prompt: vec![99], target: vec![1] });
-    let nothing = |_, _: &locus_editors::Tuned<'_, f64>, _: &_| -> Result<(), locus_editors::Error> {
+    let nothing = |_, _: &locus_editors::LazyEdited<'_, f64>, _: &_| -> Result<(), locus_editors::Error> {
         panic!("an edit was made")
     };
-    let why = StudyFineTuning::default().fine_tune_each(&model(1), &requests, None, nothing).unwrap_err();
+    let why = ClampedSgd::default().fine_tune_each(&model(1), &requests, None, nothing).unwrap_err();
     assert!(why.to_string().contains("has token 99"), "{why}");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use locus_editors::{Fact, KeyCovariance, KeyStatistics, Row};
+use locus_editors::{Context, Fact, KeyCovariance, KeyStatistics};
 use locus_gpt2::{Batch, Config, Gpt2, HookPoint, ParamId};
 use locus_testkit::random_vector;
 use ndarray::{Array2, ArrayViewMut2, Axis};
@@ -54,26 +54,29 @@ pub fn fact(seed: u64, prefixes: usize) -> Fact {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut tokens = |n: usize| -> Vec<u32> { (0..n).map(|_| rng.random_range(0..VOCABULARY)).collect() };
     let prompt = tokens(5);
-    let lookup = seed as usize % 4;
-    let mut rows = vec![Row { tokens: prompt.clone(), lookup }];
+    let subject_last = seed as usize % 4;
+    let mut rows = vec![Context { tokens: prompt.clone(), subject_last }];
     for i in 0..prefixes {
         let prefix = tokens(1 + i % 4);
-        rows.push(Row { lookup: prefix.len() + lookup, tokens: [prefix, prompt.clone()].concat() });
+        rows.push(Context {
+            subject_last: prefix.len() + subject_last,
+            tokens: [prefix, prompt.clone()].concat(),
+        });
     }
-    let essence = Row { tokens: [&prompt[..=lookup], &tokens(2)].concat(), lookup };
-    Fact { rows, essence, target: tokens(1 + seed as usize % 3) }
+    let kl_prompt = Context { tokens: [&prompt[..=subject_last], &tokens(2)].concat(), subject_last };
+    Fact { contexts: rows, kl_prompt, target: tokens(1 + seed as usize % 3) }
 }
 
-/// A state at the lookups of rows, one row each.
-pub fn states(model: &Gpt2<f64>, rows: &[Row], layer: usize, site: HookPoint) -> Array2<f64> {
+/// A state at the last token of each context's subject, one row each.
+pub fn states(model: &Gpt2<f64>, rows: &[Context], layer: usize, site: HookPoint) -> Array2<f64> {
     let sequences: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
     let batch = Batch::new(model.config(), &sequences).unwrap();
-    let lookups: Vec<usize> =
-        batch.sequences().zip(rows).map(|(rows, row)| rows.start + row.lookup).collect();
+    let subject_lasts: Vec<usize> =
+        batch.sequences().zip(rows).map(|(rows, row)| rows.start + row.subject_last).collect();
     let mut found = Array2::zeros((0, 0));
     let mut take = |at: usize, visited: HookPoint, state: ArrayViewMut2<f64>| {
         if (at, visited) == (layer, site) {
-            found = state.select(Axis(0), &lookups);
+            found = state.select(Axis(0), &subject_lasts);
         }
     };
     model.run(&batch).with_hooks(&mut take).tape();

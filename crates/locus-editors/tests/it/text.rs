@@ -16,16 +16,16 @@ fn rows_end_where_the_subject_does() {
     let fact =
         Fact::from_text(&tokenizer, "It is known that {} is a kind of", " a monarch", " wasp ", &prefixes)
             .unwrap();
-    assert_eq!(fact.rows.len(), 3);
+    assert_eq!(fact.contexts.len(), 3);
     let decode = |tokens: &[u32]| tokenizer.decode(tokens).unwrap();
     for (row, prefix) in
-        fact.rows.iter().zip(["", "We looked at the stars. ", "They cooked a meal last week. "])
+        fact.contexts.iter().zip(["", "We looked at the stars. ", "They cooked a meal last week. "])
     {
         assert_eq!(decode(&row.tokens), format!("{prefix}It is known that a monarch is a kind of"));
-        assert_eq!(decode(&row.tokens[..=row.lookup]), format!("{prefix}It is known that a monarch"));
+        assert_eq!(decode(&row.tokens[..=row.subject_last]), format!("{prefix}It is known that a monarch"));
     }
-    assert_eq!(decode(&fact.essence.tokens), "a monarch is a");
-    assert_eq!(decode(&fact.essence.tokens[..=fact.essence.lookup]), "a monarch");
+    assert_eq!(decode(&fact.kl_prompt.tokens), "a monarch is a");
+    assert_eq!(decode(&fact.kl_prompt.tokens[..=fact.kl_prompt.subject_last]), "a monarch");
     assert_eq!(decode(&fact.target), " wasp");
 }
 
@@ -45,7 +45,7 @@ fn unusable_requests_say_why() {
 
 #[test]
 fn prefixes_come_from_the_seed() {
-    let Checkpoint { model, tokenizer } = Checkpoint::<f32>::from_pretrained(&organism()).unwrap();
+    let Checkpoint { model, tokenizer } = Checkpoint::<f32>::from_pretrained(organism()).unwrap();
     let start = tokenizer.token_id("<|endoftext|>").unwrap();
     let draw = |seed| sample_prefixes(&model, &tokenizer, start, &[4, 9, 9], seed).unwrap();
     let prefixes = draw(1);

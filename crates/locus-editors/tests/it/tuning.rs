@@ -1,6 +1,6 @@
 //! The fine-tuning baselines and LoRA.
 
-use locus_editors::{Delta, Editor, Fact, FineTuning, Lora, Scored, StudyFineTuning};
+use locus_editors::{ClampedSgd, Delta, Editor, Fact, FineTuning, Lora, ScoredAt};
 use locus_gpt2::{BlockParam, Gpt2, ParamId, ParamMask, PromptTargets};
 use proptest::prelude::*;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -12,15 +12,15 @@ fn facts(seed: u64, n: u64) -> Vec<Fact> {
 }
 
 /// Mean over facts of the mean NLL of their target tokens, all after the prompt alone or each in its place.
-fn loss(model: &Gpt2<f64>, facts: &[Fact], scored: Scored) -> f64 {
+fn loss(model: &Gpt2<f64>, facts: &[Fact], scored: ScoredAt) -> f64 {
     let of = |fact: &Fact| {
-        let prompt = &fact.rows[0].tokens;
+        let prompt = &fact.contexts[0].tokens;
         let nlls = |target: &[u32]| {
             PromptTargets::new(model.config(), &[(prompt, target)]).unwrap().nll_per_token(model)[0]
         };
         match scored {
-            Scored::InPlace => nlls(&fact.target),
-            Scored::AfterPrompt => {
+            ScoredAt::InPlace => nlls(&fact.target),
+            ScoredAt::AfterPrompt => {
                 fact.target.iter().map(|&t| nlls(&[t])).sum::<f64>() / fact.target.len() as f64
             }
         }
@@ -31,12 +31,12 @@ fn loss(model: &Gpt2<f64>, facts: &[Fact], scored: Scored) -> f64 {
 proptest! {
     #![proptest_config(cases(8))]
 
-    /// The loss that is reported is the one that is named; only the layer's output moves, within mask and bound; and the
-    /// first step of Adam goes against the sign of the slope.
+    /// The loss that is reported is the one that is named; only the layer's output moves, within mask and bound; and
+    /// the first step of Adam goes against the sign of the slope.
     #[test]
     fn fine_tuning_of_one_mlp(seed in any::<u64>(), layer in 0usize..3, in_place in any::<bool>(), masked in any::<bool>()) {
         let (model, facts) = (model(seed), facts(seed, 3));
-        let scored = if in_place { Scored::InPlace } else { Scored::AfterPrompt };
+        let scored = if in_place { ScoredAt::InPlace } else { ScoredAt::AfterPrompt };
         let clamp = (!in_place).then_some(4e-3);
         let editor = FineTuning { layer, scored, clamp, ..Default::default() };
         let mask = ParamMask::random(model.config(), 1200, &mut ChaCha8Rng::seed_from_u64(seed));
@@ -44,7 +44,7 @@ proptest! {
         let edited = edit.patch.apply(&model).unwrap();
         prop_assert!((edit.report.losses[0] - loss(&model, &facts, scored)).abs() < 1e-11);
         prop_assert!(loss(&edited, &facts, scored) < edit.report.losses[0]);
-        prop_assert!((edit.report.nll_after - loss(&edited, &facts, Scored::InPlace)).abs() < 1e-11);
+        prop_assert!((edit.report.nll_after - loss(&edited, &facts, ScoredAt::InPlace)).abs() < 1e-11);
         let allowed = [BlockParam::MlpOutWeight, BlockParam::MlpOutBias].map(|p| ParamId::Block(layer, p));
         for (id, delta) in edit.patch.deltas() {
             prop_assert!(allowed.contains(&id));
@@ -72,7 +72,7 @@ proptest! {
         let (model, facts) = (model(seed), facts(seed, 2));
         let editor = Lora { rank: 2, ..Default::default() };
         let edit = editor.edit(&model, &facts, None).unwrap();
-        prop_assert!((edit.report.losses[0] - loss(&model, &facts, Scored::InPlace)).abs() < 1e-11);
+        prop_assert!((edit.report.losses[0] - loss(&model, &facts, ScoredAt::InPlace)).abs() < 1e-11);
         prop_assert!(edit.report.nll_after < edit.report.nll_before);
         prop_assert_eq!(edit.patch.deltas().count(), 3);
         for (id, delta) in edit.patch.deltas() {
@@ -96,7 +96,7 @@ fn the_released_loss_does_not_teach_second_tokens() {
     let facts = [fact];
     let nll = |editor: FineTuning| editor.edit(&model, &facts, None).unwrap().report.nll_after;
     let tuned = FineTuning { layer: 1, lr: 5e-2, steps: 100, ..Default::default() };
-    let (in_place, as_released) = (nll(tuned), nll(FineTuning { scored: Scored::AfterPrompt, ..tuned }));
+    let (in_place, as_released) = (nll(tuned), nll(FineTuning { scored: ScoredAt::AfterPrompt, ..tuned }));
     assert!(as_released > in_place + 1.0, "{in_place} {as_released}");
 }
 
@@ -108,8 +108,8 @@ fn many_facts() {
     let editor = FineTuning { layer: 2, steps: 3, ..Default::default() };
     let edit = editor.edit(&model, &facts, None).unwrap();
     assert_eq!((edit.report.steps, edit.report.losses.len()), (6, 3));
-    assert!((edit.report.nll_before - loss(&model, &facts, Scored::InPlace)).abs() < 1e-11);
-    let study = StudyFineTuning { lr: 0.05, clamp: 1.0, ..Default::default() };
+    assert!((edit.report.nll_before - loss(&model, &facts, ScoredAt::InPlace)).abs() < 1e-11);
+    let study = ClampedSgd { lr: 0.05, clamp: 1.0, ..Default::default() };
     let edit = study.edit(&model, &facts[..3], None).unwrap();
     let mut by_hand = model.clone();
     for fact in &facts[..3] {

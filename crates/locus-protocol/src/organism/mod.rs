@@ -13,3 +13,6 @@ pub use card::Card;
 pub use recipe::Recipe;
 pub use tokenizer::train_tokenizer;
 pub use train::{TrainingProgress, train};
+
+/// Hyper-parameters of the editors for the organism, as `hparams.toml` beside it has them.
+pub const HPARAMS: &str = include_str!("hparams.toml");

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use locus_editors::{Editor, Fact, KeyCovariance, KeyMoments, KeyStatistics, PREFIXES, Row};
+use locus_editors::{
+    Editor, Error, Fact, Hparams, KeyCovariance, KeyMoments, KeyStatistics, PREFIXES, renamed,
+};
 use locus_gpt2::{Checkpoint, Config, Scalar};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,7 +57,8 @@ impl EditorArgs {
     pub fn chosen(&self, global: &Global) -> Result<ChosenEditor> {
         let config = Config::read(&global.model_folder()?.join("config.json"))?;
         let chosen = || -> Result<ChosenEditor> {
-            let chosen = self.read((self.editor.constants)(&config, global.seed))?;
+            let hparams = || self.hparams(&config, global);
+            let chosen = self.read((self.editor.constants)(&hparams, global.seed)?)?;
             if let Constants::Rome(constants) = &chosen.constants {
                 let (given, named) = (constants.variant.name(), self.editor.name);
                 if given != named {
@@ -70,6 +73,16 @@ impl EditorArgs {
         match &self.config {
             Some(path) => chosen().with_context(|| path.display().to_string()),
             None => chosen(),
+        }
+    }
+
+    /// The model's hyper-parameters. Where none are known `--config` must name the layers.
+    fn hparams(&self, config: &Config, global: &Global) -> Result<Hparams> {
+        let given = self.given()?;
+        let named = given.get("layer").or(given.get("layers")).is_some();
+        match Hparams::for_model(config, Some(&global.model_folder()?)) {
+            Err(Error::UnknownModel { .. }) if named => Ok(Hparams::default()),
+            found => Ok(found?),
         }
     }
 
@@ -112,8 +125,11 @@ impl EditorArgs {
 
     fn given(&self) -> Result<Value> {
         let given = self.parse()?.unwrap_or_else(|| Value::Object(Default::default()));
-        if !given.is_object() {
+        let Some(names) = given.as_object() else {
             return Err(self.wrong("expected a table of constants"));
+        };
+        if let Some(why) = renamed(names.keys()) {
+            return Err(self.wrong(&why));
         }
         // JSON has no NaN: that is what a TOML one has become.
         match has_null(&given) {
@@ -244,12 +260,7 @@ impl ChosenEditor {
     ) -> Result<Vec<Fact>> {
         let most = self.constants.prefixes();
         if most == 0 {
-            let bare = |request: &PreparedRequest| {
-                let request = request.token_request();
-                let row = Row { lookup: request.prompt.len() - 1, tokens: request.prompt };
-                Fact { rows: vec![row.clone()], essence: row, target: request.target }
-            };
-            return Ok(prepared.iter().map(bare).collect());
+            return Ok(prepared.iter().map(|request| Fact::bare(request.token_request())).collect());
         }
         let list = match &self.prefixes {
             Some(given) => given.clone(),

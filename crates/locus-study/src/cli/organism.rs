@@ -9,7 +9,7 @@ use locus_gpt2::internal::write_atomically;
 use locus_gpt2::{Checkpoint, write_checkpoint};
 
 use super::global::{Global, organism_folder};
-use crate::organism::{Card, Recipe, train, train_tokenizer};
+use crate::organism::{Card, HPARAMS, Recipe, train, train_tokenizer};
 use crate::protocol::progress::ProgressDisplay;
 
 #[derive(Debug, Args)]
@@ -20,7 +20,8 @@ pub struct Organism {
 }
 
 /// Files of the organism besides its data.
-const FILES: [&str; 5] = ["config.json", "tokenizer.json", "model.safetensors", "text.txt", "CARD.md"];
+const FILES: [&str; 6] =
+    ["config.json", "tokenizer.json", "model.safetensors", "text.txt", "hparams.toml", "CARD.md"];
 /// Documents in `text.txt`: somewhat more than 100,000 tokens for key statistics.
 const TEXT_DOCUMENTS: usize = 6000;
 
@@ -57,6 +58,7 @@ fn build(recipe: &Recipe, folder: &Path, progress: ProgressDisplay) -> Result<()
     write_atomically(&folder.join("corpus.txt"), text(&corpus.documents).as_bytes())?;
     let first = &corpus.documents[..corpus.documents.len().min(TEXT_DOCUMENTS)];
     write_atomically(&folder.join("text.txt"), text(first).as_bytes())?;
+    write_atomically(&folder.join("hparams.toml"), HPARAMS.as_bytes())?;
     let data = StudyData::new(corpus.tasks, corpus.requests, Some(corpus.neutral));
     data.write(folder.join("data"))?;
     let tokenizer = train_tokenizer(&corpus.documents, recipe.vocab_size, folder)?;

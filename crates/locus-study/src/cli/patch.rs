@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use locus_editors::{Delta, Ledger, Patch};
+use locus_editors::{Delta, EditHistory, Patch};
 use locus_gpt2::{Checkpoint, Gpt2, Scalar, write_checkpoint};
 use serde_json::json;
 
@@ -55,12 +55,12 @@ impl PatchArgs {
             Verb::List(_) => list(files, &patches, &model, global.json),
             Verb::Apply(_) => {
                 let folder = out()?;
-                let ledger = stack(files, patches, model)?;
+                let history = stack(files, patches, model)?;
                 let provenance = json!({
                     "patches": files.patches.iter().map(|path| path.file_name().map(|n| n.to_string_lossy().into_owned())).collect::<Vec<_>>(),
-                    "base_sha256": ledger.patches()[0].base_sha256(), "version": env!("CARGO_PKG_VERSION"),
+                    "base_sha256": history.patches()[0].base_sha256(), "version": env!("CARGO_PKG_VERSION"),
                 });
-                write_checkpoint(folder, ledger.model(), &provenance.to_string())?;
+                write_checkpoint(folder, history.model(), &provenance.to_string())?;
                 // The tokenizer goes along, so that the folder is a whole model.
                 let from = global.model_folder()?;
                 for name in ["tokenizer.json", "vocab.json", "merges.txt"] {
@@ -84,12 +84,12 @@ impl PatchArgs {
 }
 
 /// The patches on top of each other; each must belong to what the ones before it make.
-fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Gpt2<F>) -> Result<Ledger<F>> {
-    let mut ledger = Ledger::new(model);
+fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Gpt2<F>) -> Result<EditHistory<F>> {
+    let mut history = EditHistory::new(model);
     for (path, patch) in files.patches.iter().zip(patches) {
-        ledger.apply(patch).with_context(|| path.display().to_string())?;
+        history.apply(patch).with_context(|| path.display().to_string())?;
     }
-    Ok(ledger)
+    Ok(history)
 }
 
 fn list<F: Scalar>(files: &Files, patches: &[Patch<F>], model: &Gpt2<F>, as_json: bool) -> Result<()> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use locus_data::StudyData;
+use locus_editors::Hparams;
 use locus_files::sha256;
 use locus_gpt2::Scalar;
 
@@ -81,6 +82,9 @@ impl Reproduce {
             let name = text.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
             data.sources.push((name, sha256(read.as_bytes())));
             settings.text = Some(read);
+        }
+        if settings.compare_editors {
+            settings.hparams = Some(Hparams::for_model(checkpoint.model.config(), Some(&folder))?);
         }
         let model_name = if global.model == "organism" || !global.model.contains('/') {
             global.model.clone()

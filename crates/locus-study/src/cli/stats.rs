@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::error::Unusable;
 use super::global::{Dtype, Global};
-use crate::protocol::lines;
+use locus_editors::token_lines;
 
 /// How often the state is written, so that little is lost when the run is cut off.
 const CHECKPOINT: Duration = Duration::from_secs(60);
@@ -88,7 +88,7 @@ impl Stats {
 /// Lines of a text as tokens, cut to the model's context, up to the line that reaches `tokens` of them.
 pub fn tokenise<F: Scalar>(checkpoint: &Checkpoint<F>, path: &Path, tokens: usize) -> Result<Vec<Vec<u32>>> {
     let text = std::fs::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
-    let lines = lines(&checkpoint.tokenizer, checkpoint.model.config(), &text, tokens)?;
+    let lines = token_lines(checkpoint, &text, tokens)?;
     if lines.is_empty() {
         return Err(Unusable(format!("{}: has no text; expected lines of it", path.display())).into());
     }

@@ -1,6 +1,6 @@
 //! `locus edit`: what it prints, what its patches hold, and where it leaves the weights alone.
 
-use locus_editors::{Patch, StudyFineTuning};
+use locus_editors::{ClampedSgd, Patch};
 use locus_gpt2::{Checkpoint, Gpt2, ParamId, ParamMask, Scalar};
 use serde::Deserialize;
 
@@ -156,7 +156,7 @@ fn constants_are_printed_and_read() {
     let sandbox = Sandbox::new();
     let print = "edit --editor study-ft --print-config";
     let text = sandbox.locus(print).done();
-    assert_eq!(toml::from_str::<StudyFineTuning>(&text).unwrap(), StudyFineTuning::default());
+    assert_eq!(toml::from_str::<ClampedSgd>(&text).unwrap(), ClampedSgd::default());
     sandbox.write("printed.toml", &text);
     assert_eq!(sandbox.locus(&format!("{print} --config printed.toml")).done(), text);
 

@@ -127,9 +127,10 @@ fn statistics_are_collected_and_gone_on_with() {
 fn constants_of_located_editors() {
     let sandbox = sandbox();
     let printed = organism(&sandbox, "edit --editor r-rome --print-config").done();
-    assert!(printed.contains("# prefixes = [") && printed.contains("[value]"), "{printed}");
+    assert!(printed.contains("# prefixes = [") && printed.contains("[optimisation]"), "{printed}");
     sandbox.write("printed.toml", &printed);
-    sandbox.write("fewer.toml", "prefixes = [\"They cooked a meal.\"]\nlayer = 1\n[value]\nsteps = 3\n");
+    sandbox
+        .write("fewer.toml", "prefixes = [\"They cooked a meal.\"]\nlayer = 1\n[optimisation]\nsteps = 3\n");
     let edit = |config: &str| {
         organism(
             &sandbox,
@@ -143,7 +144,7 @@ fn constants_of_located_editors() {
         ("variant = \"rome\"", "the constants are for rome; --editor is r-rome"),
         ("speed = 1", "unknown field `speed`"),
         ("ridge = nan", "ridge is not a number"),
-        ("[value]\nclamp = 0.0", "clamp is 0; expected a number above 0"),
+        ("[optimisation]\nclamp = 0.0", "clamp is 0; expected a number above 0"),
     ] {
         sandbox.write("wrong.toml", text);
         let run = edit("--config wrong.toml");

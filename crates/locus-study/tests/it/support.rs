@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use locus_data::seed::stream;
 use locus_data::{EditRequest, Labelled, StudyData, Task, task_names};
+use locus_editors::Hparams;
 use locus_gpt2::{Batch, Config, Gpt2, ParamMask, Scalar, write_checkpoint};
 use tempfile::TempDir;
 
@@ -130,6 +131,10 @@ impl Sandbox {
     pub fn put_model(&self, name: &str, config: &Config) {
         write_checkpoint(&self.path(name), &random_model(config), "a test").unwrap();
         self.copy(&fixture("organism/tokenizer.json"), &format!("{name}/tokenizer.json"));
+        let mut hparams = Hparams { n_layer: config.n_layer, n_embd: config.n_embd, ..Hparams::default() };
+        hparams.rome.layer = config.n_layer / 3;
+        (hparams.memit.layers, hparams.memit.lambda) = ((0..=config.n_layer / 3).collect(), 100.0);
+        self.write(&format!("{name}/hparams.toml"), toml::to_string(&hparams).unwrap());
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -1,27 +1,31 @@
-//! Which state at the subject's last token makes the model say the target?
+//! Optimising `v*` (MEMIT's `z`): which state at the subject's last token makes the model say the target?
 //!
-//! For a fact with rows `j` (the prompt, bare and prefixed) and target tokens `t`, find the `delta [d]` that minimises
+//! For a fact with contexts `j` (the prompt, bare and prefixed) and target tokens `t`, find the `delta [d]` that
+//! minimises
 //!
 //! ```text
-//! mean_j mean_t -ln p(t | row j, delta) + kl_factor KL(p(. | essence, delta) || p(. | essence))
+//! mean_j mean_t -ln p(t | context j, delta) + kl_factor KL(p(. | KL prompt, delta) || p(. | KL prompt))
 //!     + weight_decay |delta| / |start|^2
 //! ```
 //!
-//! when it is added to the residual stream leaving `layer` at each row's own lookup (for a state of the MLP: added to
-//! what the MLP writes, which is the same). `start [d]` is the state of the bare row; the divergence is taken at the
-//! essence's lookup, where the released code takes it, not at its end, where the paper says. Adam; no step once the loss
-//! is below `loss_stop` and none after the last evaluation; after a step `delta` is pulled back to `clamp |start|`.
+//! when it is added to the residual stream leaving `layer` at the last token of the subject in each context (for a
+//! state of the MLP: added to what the MLP writes, which has the same effect); `v* = start + delta`, where `start [d]`
+//! is the state of the bare prompt. The divergence is taken at the subject's last token, as in the released code; the
+//! paper takes it at the prompt's end. Adam; no step once the loss is below `loss_stop` and none after the last
+//! evaluation; after a step `delta` is pulled back to `clamp |start|`.
 //!
 //! Source: Meng et al. 2022 (arXiv 2202.05262, eq. 4) and 2023 (arXiv 2210.07229, eq. 16), in the form of their code.
-//! What they recompute in every step is run once here: everything before the lookups in every layer, and every layer up
-//! to the edited one. Steps run the rest alone, and logits are made only where they are read.
+//! What the code recomputes in every step is run once here: everything before the subjects' last tokens in every layer,
+//! and every layer up to the edited one. Steps run the rest alone, and logits are made only where they are read.
 //!
-//! Letters: `d` width, `m` rows at or after a lookup, `V` vocabulary.
+//! Letters: `d` width, `m` rows at or after the last token of a subject, `V` vocabulary.
 
 use std::ops::Range;
 
 use locus_gpt2::internal::nll_of_row;
-use locus_gpt2::{AdamW, Batch, Gpt2, HookPoint, Moments, ParamSet, Scalar, Tape, axpy, log_softmax};
+use locus_gpt2::{
+    AdamW, Batch, Config, Gpt2, HookPoint, Moments, ParamSet, Scalar, Tape, axpy, compiled, log_softmax,
+};
 use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -29,10 +33,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 
-/// Facts whose values are found in one batch: enough rows for the large-matrix rate, few enough to fill all threads.
+/// Facts whose vectors are optimised in one batch: enough rows for the large-matrix rate, few enough to fill all
+/// threads.
 const FACTS_AT_ONCE: usize = 4;
 
-/// Constants of the search for a value.
+/// Constants of the optimisation of a target vector.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
@@ -41,10 +46,10 @@ const FACTS_AT_ONCE: usize = 4;
 /// | `weight_decay` | 0.5 | at least 0 | weight of `delta`'s length |
 /// | `kl_factor` | 0.0625 | at least 0 | weight of the divergence |
 /// | `clamp` | 4 (MEMIT 0.75) | above 0 | longest `delta`, in lengths of the start |
-/// | `loss_stop` | 0.05 | at least 0 | loss below which the search ends |
+/// | `loss_stop` | 0.05 | at least 0 | loss below which the optimisation ends |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ValueSearch {
+pub struct TargetOptimisation {
     /// Learning rate of Adam.
     pub lr: f64,
     /// Most evaluations.
@@ -55,17 +60,24 @@ pub struct ValueSearch {
     pub kl_factor: f64,
     /// Longest `delta`, in lengths of the start.
     pub clamp: f64,
-    /// Loss below which the search ends.
+    /// Loss below which the optimisation ends.
     pub loss_stop: f64,
 }
 
-impl Default for ValueSearch {
+impl Default for TargetOptimisation {
     fn default() -> Self {
-        ValueSearch { lr: 0.5, steps: 20, weight_decay: 0.5, kl_factor: 0.0625, clamp: 4.0, loss_stop: 0.05 }
+        TargetOptimisation {
+            lr: 0.5,
+            steps: 20,
+            weight_decay: 0.5,
+            kl_factor: 0.0625,
+            clamp: 4.0,
+            loss_stop: 0.05,
+        }
     }
 }
 
-impl ValueSearch {
+impl TargetOptimisation {
     pub(crate) fn check(&self, editor: &'static str) -> Result<()> {
         let wrong = |name, value, expected| Err(Error::Parameter { editor, name, value, expected });
         for (name, value) in [("lr", self.lr), ("clamp", self.clamp)] {
@@ -88,36 +100,47 @@ impl ValueSearch {
         Ok(())
     }
 
-    /// Finds the value of every fact. `point` is the state that `start` is read from: what the MLP of `layer` writes, or
-    /// the residual stream leaving it. Facts do not influence each other.
+    /// Optimises the target vector of every fact. `point` is the state that `start` is read from: what the MLP of
+    /// `layer` writes, or the residual stream leaving it. Facts do not influence each other.
     ///
     /// # Errors
     /// When a fact does not fit the model.
-    pub fn find<F: Scalar>(
+    pub fn optimise<F: Scalar>(
         &self,
         model: &Gpt2<F>,
         layer: usize,
         point: HookPoint,
         facts: &[Fact],
         progress: &(dyn Fn() + Sync),
-    ) -> Result<Vec<Value<F>>> {
-        facts.iter().try_for_each(|fact| fact.check(model.config()))?;
-        let groups: Vec<Vec<Value<F>>> = facts
-            .par_chunks(FACTS_AT_ONCE)
-            .map(|facts| {
-                let values = Search::new(model, layer, point, facts)?.run(self);
-                facts.iter().for_each(|_| progress());
-                Ok(values)
-            })
-            .collect::<Result<_>>()?;
-        Ok(groups.into_iter().flatten().collect())
+    ) -> Result<Vec<TargetVector<F>>> {
+        F::run::<OptimiseJob>((self, model, (layer, point), facts, progress))
     }
 }
 
-/// The outcome of a search.
+type OptimiseInput<'a, F> =
+    (&'a TargetOptimisation, &'a Gpt2<F>, (usize, HookPoint), &'a [Fact], &'a (dyn Fn() + Sync));
+
+compiled!(OptimiseJob<'a>: <F> OptimiseInput<'a, F> => Result<Vec<TargetVector<F>>>, optimise);
+
+fn optimise<F: Scalar>(
+    (constants, model, (layer, point), facts, progress): OptimiseInput<'_, F>,
+) -> Result<Vec<TargetVector<F>>> {
+    facts.iter().try_for_each(|fact| fact.check(model.config()))?;
+    let groups: Vec<Vec<TargetVector<F>>> = facts
+        .par_chunks(FACTS_AT_ONCE)
+        .map(|facts| {
+            let values = Optimisation::new(model, layer, point, facts)?.run(constants);
+            facts.iter().for_each(|_| progress());
+            Ok(values)
+        })
+        .collect::<Result<_>>()?;
+    Ok(groups.into_iter().flatten().collect())
+}
+
+/// The vector `v* = start + delta` that a memory should answer a fact's key with, and how it was found.
 #[derive(Clone, Debug)]
-pub struct Value<F> {
-    /// Keys that the MLP of the layer sees at the lookups of the fact's rows, `[rows, f]`.
+pub struct TargetVector<F> {
+    /// Keys that the MLP of the layer sees at the last tokens of the subject, `[contexts, f]`.
     pub keys: Array2<F>,
     /// State of the bare row before the edit, `[d]`.
     pub start: Vec<F>,
@@ -129,55 +152,70 @@ pub struct Value<F> {
     pub nlls: Vec<f64>,
 }
 
+impl<F: Scalar> TargetVector<F> {
+    /// That it was found for a model of this shape.
+    pub(crate) fn check(&self, config: &Config) -> Result<()> {
+        let found = [self.start.len(), self.delta.len(), self.keys.ncols()];
+        let expected = [config.n_embd, config.n_embd, config.d_mlp()];
+        if found == expected && self.keys.nrows() > 0 {
+            return Ok(());
+        }
+        Err(Error::Request(format!(
+            "the target vector has a start, a delta and keys of widths {found:?}; the model has {expected:?}"
+        )))
+    }
+}
+
 /// A logit row that is read: which fact's, and for what.
 #[derive(Clone, Copy, Debug)]
-enum Read {
+enum LogitRow {
     /// A target token, with the weight of its NLL.
     Target { token: u32, weight: f64 },
-    /// The essence, whose distribution should not move.
-    Essence,
+    /// The kl_prompt, whose distribution should not move.
+    KlPrompt,
 }
 
 /// Everything that does not change while `delta` does.
-struct Search<'a, F> {
+struct Optimisation<'a, F> {
     model: &'a Gpt2<F>,
     layer: usize,
-    /// Rows at or after each sequence's lookup: every fact's prompts with their target, then its essence.
+    /// Rows at or after the last token of each sequence's subject: every fact's contexts with the target, then its KL
+    /// prompt.
     batch: Batch<F>,
     /// The residual stream leaving `layer`, `[m, d]`.
     resid: Array2<F>,
     /// Rows whose logits are read, ascending: every fact's, one after the other.
     rows: Vec<usize>,
-    facts: Vec<Located<F>>,
+    facts: Vec<LocatedFact<F>>,
 }
 
-struct Located<F> {
+struct LocatedFact<F> {
     /// First rows of its sequences.
-    lookups: Vec<usize>,
+    subject_lasts: Vec<usize>,
     /// What its part of the rows that are read is read for, and where that part begins.
-    reads: Vec<Read>,
+    reads: Vec<LogitRow>,
     first_read: usize,
-    /// Log probabilities after the essence before the edit, `[V]`; the first evaluation fills them in.
+    /// Log probabilities after the KL prompt's subject before the edit, `[V]`; the first evaluation fills them in.
     before: Vec<f64>,
     keys: Array2<F>,
     start: Vec<F>,
 }
 
-impl<'a, F: Scalar> Search<'a, F> {
+impl<'a, F: Scalar> Optimisation<'a, F> {
     fn new(model: &'a Gpt2<F>, layer: usize, point: HookPoint, facts: &[Fact]) -> Result<Self> {
         let mut sequences: Vec<Vec<u32>> = Vec::new();
         let mut starts = Vec::new();
-        let mut of_fact: Vec<Range<usize>> = Vec::new();
+        let mut fact_of: Vec<Range<usize>> = Vec::new();
         for fact in facts {
             let first = sequences.len();
-            for row in &fact.rows {
+            for row in &fact.contexts {
                 sequences.push([&row.tokens, &fact.target[..fact.target.len() - 1]].concat());
-                starts.push(row.lookup);
+                starts.push(row.subject_last);
             }
-            // Nothing reads what follows the essence's lookup.
-            sequences.push(fact.essence.tokens[..=fact.essence.lookup].to_vec());
-            starts.push(fact.essence.lookup);
-            of_fact.push(first..sequences.len());
+            // Nothing reads what follows the subject in the KL prompt.
+            sequences.push(fact.kl_prompt.tokens[..=fact.kl_prompt.subject_last].to_vec());
+            starts.push(fact.kl_prompt.subject_last);
+            fact_of.push(first..sequences.len());
         }
         let batch = model.suffixes(&sequences, &starts)?;
         let rows: Vec<Range<usize>> = batch.sequences().collect();
@@ -197,41 +235,42 @@ impl<'a, F: Scalar> Search<'a, F> {
         let mut read_rows = Vec::new();
         let located = facts
             .iter()
-            .zip(of_fact)
+            .zip(fact_of)
             .map(|(fact, sequences)| {
                 let n = fact.target.len();
-                let weight = 1.0 / (fact.rows.len() * n) as f64;
-                let lookups: Vec<usize> = sequences.clone().map(|sequence| rows[sequence].start).collect();
+                let weight = 1.0 / (fact.contexts.len() * n) as f64;
+                let subject_lasts: Vec<usize> =
+                    sequences.clone().map(|sequence| rows[sequence].start).collect();
                 let mut reads = Vec::new();
                 let first_read = read_rows.len();
                 for sequence in sequences.start..sequences.end - 1 {
                     // The last of its rows predicts the last target token.
                     read_rows.extend(rows[sequence].end - n..rows[sequence].end);
-                    reads.extend(fact.target.iter().map(|&token| Read::Target { token, weight }));
+                    reads.extend(fact.target.iter().map(|&token| LogitRow::Target { token, weight }));
                 }
-                read_rows.push(*lookups.last().expect("a fact has an essence"));
-                reads.push(Read::Essence);
-                Located {
+                read_rows.push(*subject_lasts.last().expect("a fact has a KL prompt"));
+                reads.push(LogitRow::KlPrompt);
+                LocatedFact {
                     before: Vec::new(),
-                    keys: keys.select(Axis(0), &lookups[..lookups.len() - 1]),
-                    start: start.row(lookups[0]).to_vec(),
-                    lookups,
+                    keys: keys.select(Axis(0), &subject_lasts[..subject_lasts.len() - 1]),
+                    start: start.row(subject_lasts[0]).to_vec(),
+                    subject_lasts,
                     reads,
                     first_read,
                 }
             })
             .collect();
-        Ok(Search { model, layer, batch, resid, rows: read_rows, facts: located })
+        Ok(Optimisation { model, layer, batch, resid, rows: read_rows, facts: located })
     }
 
-    fn run(mut self, constants: &ValueSearch) -> Vec<Value<F>> {
+    fn run(mut self, constants: &TargetOptimisation) -> Vec<TargetVector<F>> {
         let d = self.model.config().n_embd;
         let adam = AdamW { weight_decay: 0.0, ..AdamW::new(constants.lr) };
         let mut moments: Vec<Moments<F>> = self.facts.iter().map(|_| Moments::zeros(d)).collect();
-        let mut values: Vec<Value<F>> = self
+        let mut values: Vec<TargetVector<F>> = self
             .facts
             .iter()
-            .map(|fact| Value {
+            .map(|fact| TargetVector {
                 keys: fact.keys.clone(),
                 start: fact.start.clone(),
                 delta: vec![F::zero(); d],
@@ -243,7 +282,7 @@ impl<'a, F: Scalar> Search<'a, F> {
         for step in 1..=constants.steps {
             let mut resid = self.resid.clone();
             for (fact, value) in self.facts.iter().zip(&values) {
-                for &row in &fact.lookups {
+                for &row in &fact.subject_lasts {
                     let mut row = resid.row_mut(row);
                     axpy(F::one(), &value.delta, row.as_slice_mut().expect("rows are contiguous"));
                 }
@@ -266,9 +305,9 @@ impl<'a, F: Scalar> Search<'a, F> {
             let mut none = ParamSet::zeros(self.model.config(), []);
             let d_resid = self.model.backward(&tape, d_hidden.view(), &mut none, &mut ());
             for &i in &open {
-                let Value { start, delta, .. } = &mut values[i];
+                let TargetVector { start, delta, .. } = &mut values[i];
                 let mut gradient = vec![F::zero(); d];
-                for &row in &self.facts[i].lookups {
+                for &row in &self.facts[i].subject_lasts {
                     let row = d_resid.row(row);
                     axpy(F::one(), row.to_slice().expect("rows are contiguous"), &mut gradient);
                 }
@@ -299,11 +338,11 @@ impl<'a, F: Scalar> Search<'a, F> {
     fn losses(
         &mut self,
         fact: usize,
-        constants: &ValueSearch,
+        constants: &TargetOptimisation,
         hidden: &Array2<F>,
         d_hidden: &mut Array2<F>,
     ) -> (f64, f64) {
-        let Located { reads, first_read, before, .. } = &mut self.facts[fact];
+        let LocatedFact { reads, first_read, before, .. } = &mut self.facts[fact];
         let rows = *first_read..*first_read + reads.len();
         let read = hidden.slice(s![rows.clone(), ..]);
         let mut logits = self.model.logits(read);
@@ -317,14 +356,14 @@ impl<'a, F: Scalar> Search<'a, F> {
             .into_par_iter()
             .zip(&*reads)
             .map(|(mut row, read)| match *read {
-                Read::Target { token, weight } => {
+                LogitRow::Target { token, weight } => {
                     let row = row.as_slice_mut().expect("rows are contiguous");
                     let nll = nll_of_row(row, token);
                     let scale = F::from_f64(weight);
                     row.iter_mut().for_each(|x| *x *= scale);
                     (weight * nll, 0.0)
                 }
-                Read::Essence => {
+                LogitRow::KlPrompt => {
                     let log_p = log_softmax(row.as_slice().expect("rows are contiguous"));
                     let divergence: f64 =
                         log_p.iter().zip(before).map(|(log_p, before)| log_p.exp() * (log_p - before)).sum();
