@@ -19,4 +19,4 @@ pub use masks::compare_masks;
 pub use run::{Store, run};
 pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, SWEEP, SWEEP_TASK, Settings};
 pub use task::{PreparedTask, Rows};
-pub use tracing::{facts_of_requests, known_fact, trace_all};
+pub use tracing::{facts_of_requests, trace_all};
