@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use locus_gpt2::internal::box_muller;
 use locus_gpt2::{
-    Batch, Config, Error, Gpt2, HookPoint, KvCache, Norm, ParamId, Result, Scalar, axpy, compiled,
+    Batch, Config, Error, Gpt2, HookPoint, KvCache, Norm, ParamId, Result, Scalar, Tokenizer, axpy, compiled,
     log_sum_exp,
 };
 use ndarray::{Array2, ArrayViewMut2, Axis, concatenate, s};
@@ -44,6 +44,18 @@ pub struct KnownFact {
 }
 
 impl KnownFact {
+    /// A fact from text; the answer is the first token of " ATTRIBUTE".
+    ///
+    /// # Errors
+    /// When the prompt does not contain the subject, or a token covers both the subject's end and what follows.
+    pub fn from_text(tokenizer: &Tokenizer, prompt: &str, subject: &str, attribute: &str) -> Result<Self> {
+        let missing = || Error::Input(format!("subject {subject:?} is not in the prompt {prompt:?}"));
+        let start = prompt.find(subject).filter(|_| !subject.is_empty()).ok_or_else(missing)?;
+        let (tokens, subject) = tokenizer.locate(prompt, start..start + subject.len())?;
+        let answer = tokenizer.encode_some("attribute", &format!(" {}", attribute.trim()))?[0];
+        Ok(KnownFact { prompt: tokens, subject, answer })
+    }
+
     /// Whether the model's likeliest next token is the answer.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ pub use run::run;
 pub use score::{Scored, score};
 pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, SWEEP, SWEEP_TASK, Settings};
 pub use store::Store;
-pub use tracing::{facts_of_requests, known_fact, trace_all};
+pub use tracing::{facts_of_requests, trace_all};
 pub use write::{Group, Outcome, Written, write_groups};
 
 /// The README, whose examples are tests too.

@@ -9,27 +9,15 @@ use locus_gpt2::{Gpt2, Scalar, Tokenizer, compiled};
 
 use crate::records::{TracedEffect, TracingRecord};
 
-/// A fact from text; the answer is the first token of " ATTRIBUTE".
-///
-/// # Errors
-/// When the prompt does not contain the subject, or a token covers both the subject's end and what follows.
-pub fn known_fact(tokenizer: &Tokenizer, prompt: &str, subject: &str, attribute: &str) -> Result<KnownFact> {
-    let missing = || locus_gpt2::Error::Input(format!("subject {subject:?} is not in the prompt {prompt:?}"));
-    let start = prompt.find(subject).filter(|_| !subject.is_empty()).ok_or_else(missing)?;
-    let (tokens, place) = tokenizer.locate(prompt, start..start + subject.len())?;
-    let answer = tokenizer.encode_some("attribute", &format!(" {}", attribute.trim()))?[0];
-    Ok(KnownFact { prompt: tokens, subject: place, answer })
-}
-
 /// The true facts behind edit requests.
 ///
 /// # Errors
-/// As [`known_fact`].
+/// As [`KnownFact::from_text`].
 pub fn facts_of_requests(tokenizer: &Tokenizer, requests: &[EditRequest]) -> Result<Vec<KnownFact>> {
     requests
         .iter()
         .map(|request| {
-            known_fact(tokenizer, &request.full_prompt(), &request.subject, &request.target_true)
+            KnownFact::from_text(tokenizer, &request.full_prompt(), &request.subject, &request.target_true)
                 .with_context(|| format!("request {}", request.case_id))
         })
         .collect()

@@ -200,6 +200,7 @@ impl CurveAreas {
     /// # Panics
     /// When the curve has no point.
     pub fn of(curve: &[(f64, f64)]) -> Self {
+        assert!(!curve.is_empty(), "a curve without points");
         let area = |axis: fn(f64) -> f64, height: fn(f64) -> f64| -> f64 {
             curve
                 .windows(2)

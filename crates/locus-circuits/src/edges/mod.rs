@@ -39,3 +39,5 @@ pub use pairs::Pair;
 pub use quadrature::QuadratureRule;
 pub use scores::{EdgeScores, RankBy};
 pub use standard_ablation::StandardAblation;
+
+pub use locus_metrics::{Interval, Stream};

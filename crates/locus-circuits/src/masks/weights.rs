@@ -43,6 +43,7 @@ compiled!(ScoreJob<'a>: <F> (&'a dyn Objective<F>, WeightScore) => Result<ParamS
 
 fn scores<F: Scalar>((objective, method): (&dyn Objective<F>, WeightScore)) -> Result<ParamSet<F>> {
     let model = objective.model();
+    assert!(objective.n_rows() > 0, "no row to score weights on");
     match method {
         WeightScore::Snip => Ok(product(model, &mean_gradient(objective, model)?)),
         WeightScore::SnipPerExample => weight_attribution(objective, 1),

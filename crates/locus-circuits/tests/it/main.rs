@@ -5,6 +5,8 @@ mod cut;
 mod edges;
 mod golden;
 mod gradients;
+mod open;
+mod panics;
 mod planted;
 mod scheduled;
 mod support;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use locus_circuits::Tracing;
+use locus_circuits::{KnownFact, Tracing};
 use locus_gpt2::internal::write_atomically;
 use locus_gpt2::{Checkpoint, Scalar};
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::error::Unusable;
 use super::global::{Dtype, Global};
-use crate::protocol::{known_fact, trace_all};
+use crate::protocol::trace_all;
 use crate::records::TracingRecord;
 use crate::{figures, records::Records, report};
 
@@ -71,7 +71,7 @@ impl TraceArgs {
             .iter()
             .enumerate()
             .map(|(i, Known { prompt, subject, attribute })| {
-                known_fact(&tokenizer, prompt, subject, attribute)
+                KnownFact::from_text(&tokenizer, prompt, subject, attribute)
                     .with_context(|| format!("{}: fact {i}", self.task.display()))
             })
             .collect::<Result<Vec<_>>>()?;
