@@ -5,10 +5,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group};
-use locus_circuits::{
-    Attribution, BinaryConcrete, KnownFact, Metric, Objective, Pair, ReadOut, Reference, Rule, Tracing,
-    attribute_edges, trace_fact,
+use locus_circuits::edges::{
+    Attribution, LogitDiff, Pair, QuadratureRule, StandardAblation, attribute_edges,
 };
+use locus_circuits::masks::{BinaryConcrete, MaskTrainer, ReadOut, TaskObjective};
+use locus_circuits::tracing::{KnownFact, Tracing, trace_fact};
 use locus_editors::{Editor, Fact, KeyCovariance, Memit, Rome, Row, StudyFineTuning, TokenRequest};
 use locus_gpt2::{Batch, Config, Gpt2, ParamId, ParamMask, ParamSet, ScoreHead, gemm};
 use ndarray::Array2;
@@ -57,20 +58,21 @@ fn circuits(c: &mut Criterion) {
         .map(|i| {
             let (clean, mut corrupted) = (tokens(i, 12), tokens(i, 12));
             corrupted[5] = 7;
-            Pair { clean, corrupted, good: vec![11], bad: vec![13] }
+            Pair { clean, corrupted, correct: vec![11], incorrect: vec![13] }
         })
         .collect();
-    for (name, method) in
-        [("EAP, 16 pairs", Attribution::Eap), ("EAP-IG, 16 pairs", Attribution::IgInputs(Rule::Left, 5))]
-    {
-        let score = || attribute_edges(&model, &pairs, Metric::LogitDiff, method, Reference::Corrupted);
+    for (name, method) in [
+        ("EAP, 16 pairs", Attribution::Eap),
+        ("EAP-IG, 16 pairs", Attribution::IgInputs(QuadratureRule::Left, 5)),
+    ] {
+        let score = || attribute_edges(&model, &pairs, &LogitDiff, method, &StandardAblation::Corrupted);
         c.bench_function(name, |b| b.iter(|| score().expect("pairs fit")));
     }
     let sequences: Vec<_> = (0..128).map(|i| tokens(i, 12)).collect();
     let classes: Vec<usize> = (0..128).map(|i| i % 2).collect();
     let head = ScoreHead { weight: Array2::from_shape_fn((2, 128), |(i, j)| ((i + j) % 5) as f32 * 0.02) };
     let objective =
-        Objective { model: &model, read_out: ReadOut::Head(&head, &classes), sequences: &sequences };
+        TaskObjective { model: &model, read_out: ReadOut::Head(&head, &classes), sequences: &sequences };
     let recipe = BinaryConcrete { max_epochs: 1, ..Default::default() };
     c.bench_function("one mask step of 128 rows, with its preparation", |b| {
         b.iter(|| recipe.train(&objective, &[0.05], 1, &mut |_| {}).expect("sequences fit"))

@@ -7,9 +7,10 @@ use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
-use locus_circuits::{
-    Attribution, BinaryConcrete, Metric, Objective, Pair, ReadOut, Reference, Rule, attribute_edges,
+use locus_circuits::edges::{
+    Attribution, LogitDiff, Pair, QuadratureRule, StandardAblation, attribute_edges,
 };
+use locus_circuits::masks::{BinaryConcrete, MaskTrainer, ReadOut, TaskObjective};
 use locus_editors::{Editor, Fact, KeyCovariance, Rome, Row, StudyFineTuning, TokenRequest};
 use locus_gpt2::{Batch, Config, Gpt2, ParamId, ParamMask, ParamSet, PromptTargets, ScoreHead, Target, gemm};
 use ndarray::Array2;
@@ -60,8 +61,8 @@ fn main() {
             "eap 0" => score(&model, &pairs(0), Attribution::Eap),
             // As in the public greater-than pairs, where the year is the eighth token: the beginning is run once.
             "eap 7" => score(&model, &pairs(7), Attribution::Eap),
-            "eap-ig 0" => score(&model, &pairs(0), Attribution::IgInputs(Rule::Left, 5)),
-            "eap-ig 7" => score(&model, &pairs(7), Attribution::IgInputs(Rule::Left, 5)),
+            "eap-ig 0" => score(&model, &pairs(0), Attribution::IgInputs(QuadratureRule::Left, 5)),
+            "eap-ig 7" => score(&model, &pairs(7), Attribution::IgInputs(QuadratureRule::Left, 5)),
             "mask step" => {
                 let (flop, of_step) = mask_step(&model);
                 seconds = Some(of_step);
@@ -137,7 +138,7 @@ fn mask_step(model: &Gpt2<f32>) -> (f64, f64) {
     let classes: Vec<usize> = (0..n).map(|i| i % 2).collect();
     let weight = Array2::from_shape_fn((2, config.n_embd), |(i, j)| 0.02 * (((i + j) % 5) as f32 - 2.0));
     let head = ScoreHead { weight };
-    let objective = Objective { model, read_out: ReadOut::Head(&head, &classes), sequences: &sequences };
+    let objective = TaskObjective { model, read_out: ReadOut::Head(&head, &classes), sequences: &sequences };
     let recipe = BinaryConcrete { batch_sequences: BATCH, max_epochs: 2, ..Default::default() };
     let mut epochs = Vec::new();
     let circuits = recipe.train(&objective, &[0.05], 1, &mut |_| epochs.push(Instant::now()));
@@ -207,14 +208,14 @@ fn pairs(first_difference: usize) -> Vec<Pair> {
             let clean: Vec<u32> = (0..TOKENS).map(|j| 100 + 997 * i + 31 * j).collect();
             let mut corrupted = clean.clone();
             corrupted[first_difference] += 1;
-            Pair { clean, corrupted, good: vec![5 + i], bad: vec![50 + i] }
+            Pair { clean, corrupted, correct: vec![5 + i], incorrect: vec![50 + i] }
         })
         .collect()
 }
 
 fn score(model: &Gpt2<f32>, pairs: &[Pair], method: Attribution) -> f64 {
     let scores =
-        attribute_edges(model, pairs, Metric::LogitDiff, method, Reference::Corrupted).expect("pairs fit");
+        attribute_edges(model, pairs, &LogitDiff, method, &StandardAblation::Corrupted).expect("pairs fit");
     assert!(scores.matrix().iter().any(|&score| score != 0.0));
     0.0
 }

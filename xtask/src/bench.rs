@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: criterion benches, or with `--peers` a comparison with PyTorch.
 //!
-//! Ours and theirs do the same work on this machine in turns, each in a process of its own per piece of work, so that
-//! the largest resident size of a process is that of the work. What is compared are ratios of one run: times alone mean
-//! nothing on a machine that others share.
+//! Our program and PyTorch's do each piece of work in turns on this machine, each piece in a process of its own, so that
+//! the peak resident size of the process is that of the work. Only ratios within one run are compared, because times alone
+//! mean nothing on a shared machine.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -18,23 +18,23 @@ Compares with PyTorch and writes benches/runs/DATE-HOST/peers.{md,json}. PyTorch
 
   python3 -m venv benches/peers/.venv && benches/peers/.venv/bin/pip install -r benches/peers/requirements.txt
 
-  --python PATH  another Python that has it
-  --rounds N     turns per short piece of work (default 7); long ones take fewer
-  WORK           only works whose name has one of these in it";
+  --python PATH  a Python that has PyTorch
+  --rounds N     turns for each short piece of work (default 7); long ones take fewer
+  WORK           run only the pieces of work whose names contain one of these";
 
-/// A piece of work, as both sides know it.
+/// A piece of work by its names on both sides, with its goals.
 struct Work {
     ours: &'static str,
     theirs: &'static str,
-    /// Most turns: some take minutes.
+    /// Largest number of turns, because some take minutes.
     most_rounds: usize,
-    /// Whether a first turn that does not count warms caches and allocators.
+    /// Whether an uncounted first turn warms caches and allocators.
     warm: bool,
-    /// Largest ratio of times that is the goal.
+    /// Goal for the ratio of times, ours to theirs: at most this.
     goal: Option<f64>,
-    /// The same of memory.
+    /// Goal for the ratio of peak memory: at most this.
     memory_goal: Option<f64>,
-    /// Smallest share of the measured peak that is the goal.
+    /// Goal for the share of the measured peak rate: at least this.
     share_goal: Option<f64>,
 }
 
@@ -57,7 +57,7 @@ const WORKS: &[Work] = &[
     Work { share_goal: Some(0.75), ..work("forward 8x64", "forward 8x64", 0.85) },
     work("backward 8x16", "backward 8x16", 0.6),
     work("backward 8x64", "backward 8x64", 0.85),
-    // Pairs that differ from the first token on, and pairs that differ from the eighth on.
+    // The number is the index of the first token in which the two prompts of a pair differ.
     work("eap 0", "forward + backward", 0.45),
     work("eap 7", "forward + backward", 0.45),
     Work { goal: None, ..work("eap-ig 0", "forward + backward", 0.0) },
@@ -72,14 +72,14 @@ const WORKS: &[Work] = &[
     Work { most_rounds: 3, ..work("rome", "rome", 0.15) },
 ];
 
-/// What was measured of one piece of work.
+/// The measurements of one piece of work.
 struct Measured {
     work: &'static Work,
-    /// Seconds of ours and of theirs, turn by turn.
+    /// Seconds (ours, theirs) of each turn.
     seconds: Vec<(f64, f64)>,
-    /// Largest resident sizes in MiB.
+    /// Peak resident sizes (ours, theirs) in MiB.
     peaks: (f64, f64),
-    /// Operations of our side in billions, where they are counted.
+    /// Billions of floating-point operations of our side; 0 where they are not counted.
     gflop: f64,
 }
 
@@ -90,7 +90,7 @@ impl Measured {
         ratios
     }
 
-    /// Billions of operations per second of our median turn.
+    /// Billions of floating-point operations per second in our median turn.
     fn rate(&self) -> f64 {
         self.gflop / median(self.seconds.iter().map(|(ours, _)| *ours).collect())
     }
@@ -101,7 +101,7 @@ fn median(mut x: Vec<f64>) -> f64 {
     x[x.len() / 2]
 }
 
-/// One side: reads names of work, writes seconds.
+/// The process of one side, which reads names of work and writes seconds.
 struct Side {
     child: Child,
     stdin: ChildStdin,
@@ -122,7 +122,7 @@ impl Side {
         Ok(Side { child, stdin, stdout: BufReader::new(stdout) })
     }
 
-    /// Seconds, and billions of operations or 0.
+    /// Runs one turn: seconds, and billions of operations (0 where they are not counted).
     fn run(&mut self, work: &str) -> Result<(f64, f64)> {
         writeln!(self.stdin, "{work}").with_context(|| format!("{work}: the process has ended"))?;
         let mut line = String::new();
@@ -132,7 +132,7 @@ impl Side {
         Ok((seconds, numbers.next().transpose()?.unwrap_or(0.0)))
     }
 
-    /// Largest resident size so far in MiB (Linux).
+    /// Peak resident size so far in MiB (Linux only).
     fn peak(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
@@ -154,7 +154,10 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
             println!("{HELP}");
             return Ok(());
         }
-        return cargo(root, &[&["bench", "--package", "locus-benches", "--"], &strs(args)[..]].concat());
+        return crate::cargo(
+            root,
+            &[&["bench", "--package", "locus-benches", "--"], &strs(args)[..]].concat(),
+        );
     }
     let (mut python, mut rounds, mut chosen) = (root.join("benches/peers/.venv/bin/python"), 7, Vec::new());
     let mut rest = args.iter();
@@ -175,16 +178,15 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
     };
     ensure!(
         chosen.iter().all(|name| WORKS.iter().any(|work| work.ours.contains(name))),
-        "no work has one of {chosen:?} in its name; there are {:?}",
+        "no work has one of {chosen:?} in its name; the names are {:?}",
         WORKS.iter().map(|work| work.ours).collect::<Vec<_>>()
     );
     ensure!(python.exists(), "{} is not there\n{HELP}", python.display());
-    cargo(root, &["build", "--release", "--quiet", "--package", "locus-benches", "--bin", "peer"])?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    crate::cargo(root, &["build", "--release", "--package", "locus-benches", "--bin", "peer"])?;
     let mut measured = Vec::new();
     for work in WORKS.iter().filter(|work| is_chosen(work)) {
         eprintln!("{} ...", work.ours);
-        let mut ours = Side::start(&mut Command::new(target.join("release/peer")))?;
+        let mut ours = Side::start(&mut Command::new(crate::target(root).join("release/peer")))?;
         let mut theirs = Side::start(Command::new(&python).arg(root.join("benches/peers/theirs.py")))?;
         if work.warm {
             ours.run(work.ours)?;
@@ -208,15 +210,7 @@ fn strs(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
 }
 
-fn cargo(root: &Path, args: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status =
-        Command::new(cargo).args(args).current_dir(root).status().context("cargo cannot be started")?;
-    ensure!(status.success(), "cargo {} failed", args[0]);
-    Ok(())
-}
-
-/// A number, with the goal it was held against.
+/// A number and whether it meets its goal.
 fn against(value: f64, goal: Option<f64>, at_most: bool) -> String {
     match goal {
         None => format!("{value:.2}"),
@@ -227,7 +221,7 @@ fn against(value: f64, goal: Option<f64>, at_most: bool) -> String {
     }
 }
 
-/// What was measured, in Markdown.
+/// The measurements as a Markdown table.
 fn table(measured: &[Measured]) -> String {
     let mut table = String::from(
         "| work | ours / theirs | min | max | ours s | theirs s | GFLOP/s | share of peak | ours MiB | theirs MiB | memory |\n\
@@ -257,7 +251,7 @@ fn table(measured: &[Measured]) -> String {
     table
 }
 
-/// Writes the table and the numbers behind it.
+/// Writes the table and the numbers behind it to a folder of this day and machine.
 fn write(root: &Path, table: &str, measured: &[Measured]) -> Result<()> {
     let said = |program: &str, args: &[&str]| -> Result<String> {
         let output = Command::new(program).args(args).current_dir(root).output();

@@ -1,13 +1,16 @@
-//! Circuit discovery in GPT-2: which of the block parameters still do a task when all others are zero?
+//! Circuit discovery in GPT-2: which parameters, edges and states carry a task?
 //!
-//! A circuit is a [`ParamMask`]: a subset of the block parameters, scalar by scalar. An
-//! [`Objective`] says what it must still do (choose the class the full model chooses). Two recipes search for it,
-//! [`BinaryConcrete`] as the study published it and [`ScheduledTopK`], ours; both return one [`Circuit`] per density
-//! target from a single trajectory. [`score_weights`] with [`top_k`] or [`top_k_per_tensor`] needs no search: one or a few
-//! backward passes.
+//! | module | a circuit is | found by |
+//! |---|---|---|
+//! | [`masks`] | a subset of the block parameters | training a mask ([`BinaryConcrete`], [`ScheduledTopK`]), scores of weights |
+//! | [`edges`] | a subset of the edges between heads and MLPs | attribution (EAP, EAP-IG) and exact patching |
+//! | [`tracing`] | the states that restore a fact | causal tracing |
+//!
+//! [`planted`] has models whose circuit is known. What is measured, ablated, minimised and trained is open: implement
+//! [`Metric`], [`Ablation`](edges::Ablation), [`Objective`] or [`MaskTrainer`].
 //!
 //! ```
-//! use locus_circuits::{Objective, ReadOut, ScheduledTopK};
+//! use locus_circuits::{MaskTrainer, ReadOut, ScheduledTopK, TaskObjective};
 //! use locus_gpt2::{Config, Gpt2, ScoreHead};
 //! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 //!
@@ -17,61 +20,31 @@
 //! let sequences: Vec<Vec<u32>> = (0..6).map(|i| vec![i, i + 1]).collect();
 //! let classes = head.predict(&model, &sequences)?; // what the full model says
 //! let read_out = ReadOut::Head(&head, &classes);
-//! let objective = Objective { model: &model, read_out, sequences: &sequences };
+//! let objective = TaskObjective { model: &model, read_out, sequences: &sequences };
 //! let circuits = ScheduledTopK::default().train(&objective, &[0.5, 0.1], 7, &mut |_| {})?;
 //! assert_eq!(circuits[1].mask.count(), (0.1 * 872.0f64).round() as usize); // exactly 10 % of 872 parameters
 //! # Ok::<(), locus_gpt2::Error>(())
 //! ```
 
-mod attribution;
-mod binary_concrete;
-mod cut;
-mod edges;
+pub mod edges;
+pub mod masks;
 mod noise;
-mod objective;
 pub mod planted;
-mod scheduled;
-mod tracing;
+pub mod tracing;
 
-use locus_gpt2::ParamMask;
+pub use edges::{EdgeScores, EdgeSet, Faithfulness, Metric, Pair, attribute_edges};
+pub use masks::{BinaryConcrete, Circuit, MaskTrainer, Objective, ReadOut, ScheduledTopK, TaskObjective};
+pub use tracing::{KnownFact, Tracing, trace_fact};
 
-pub use attribution::{WeightScore, score_weights, weight_attribution};
-pub use binary_concrete::BinaryConcrete;
-pub use cut::{count_at_density, top_k, top_k_per_tensor};
-pub use edges::{
-    Areas, Attribution, Edge, EdgeScores, EdgeSet, Faithfulness, Formulation, Graph, MIB_FRACTIONS, Metric,
-    Pair, Rank, Reader, Reference, Rule, Slot, Source, activation_magnitude, attribute_edges,
-    attribute_edges_per_pair, auroc, completeness, edge_mask, export, faithfulness_curve, minimality,
-    patch_edges, random_edges, run_circuit, run_clean, stability,
-};
-pub use noise::Noise;
-pub use objective::{MANY_PARAMETERS, Objective, ReadOut};
-pub use scheduled::ScheduledTopK;
-pub use tracing::{
-    Effects, KnownFact, MeanEffects, Place, Restored, Tracing, average_effects, corrupted_embeddings,
-    embedding_deviation, trace_fact,
-};
-
-/// A circuit found for one density target.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Circuit {
-    /// The parameters kept.
-    pub mask: ParamMask,
-    /// Density asked for, in (0, 1].
-    pub target_density: f64,
-    /// Whether the recipe got there before it ran out of epochs.
-    pub reached: bool,
-    /// Epochs taken up to this circuit.
-    pub epochs: usize,
-    /// Optimiser steps taken up to this circuit.
-    pub steps: usize,
+/// Parts that the crates of this workspace share, without a promise to others.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::edges::{Formulation, run_circuit_as};
+    pub use crate::masks::MANY_PARAMETERS;
+    pub use crate::noise::Noise;
 }
 
-/// Where a training run is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Progress {
-    /// Share of parameters currently inside.
-    pub density: f64,
-    /// The next density to reach.
-    pub next_target: f64,
-}
+/// The README, whose example is a test too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

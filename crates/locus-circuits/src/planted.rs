@@ -1,7 +1,7 @@
 //! Models whose circuit is known because it was written into their weights: the ground truth that discovery methods are
 //! tested against (`locus selftest`).
 //!
-//! They are ordinary GPT-2s: LayerNorm, softmax and GELU are all at work. What keeps LayerNorm from mixing features is
+//! The planted models are ordinary GPT-2s: LayerNorm, softmax and GELU are all at work. What keeps LayerNorm from mixing features is
 //! a pair of coordinates with `+C` and `-C` at every position, `C` far above any feature: the variance is then nearly
 //! constant, and the gains undo it. Every feature is balanced by minus itself in one more coordinate, so means are zero.
 //!
@@ -62,8 +62,8 @@ pub fn linear() -> Planted {
         .map(|i| Pair {
             clean: vec![1 + i, 2, 3],
             corrupted: vec![4 + i, 2, 7],
-            good: vec![8],
-            bad: vec![9, 10],
+            correct: vec![8],
+            incorrect: vec![9, 10],
         })
         .collect();
     let graph = Graph::new(&config);
@@ -89,7 +89,7 @@ pub fn induction() -> Planted {
     build.read_answers(answer..answer + TOKENS);
 
     // a0.h0: from position p to p - 1, whatever the tokens; writes the token's name into `before`.
-    let mut previous = Head::new();
+    let mut previous = HeadWeights::new();
     for p in 0..POSITIONS {
         previous.key.push((position + p, p, 1.0));
         if p > 0 {
@@ -103,7 +103,7 @@ pub fn induction() -> Planted {
     build.head(0, 0, &previous);
 
     // a1.h0: to where the present token came before; rests on the first token, which says nothing.
-    let mut copy = Head::new();
+    let mut copy = HeadWeights::new();
     for t in 0..TOKENS {
         copy.query.push((token + t, t, 30.0));
         copy.key.push((before + t, t, 1.0));
@@ -118,11 +118,11 @@ pub fn induction() -> Planted {
     build.distract(&[(0, 1), (1, 1)], &[0, 1], token..token + TOKENS);
     build.watch_first_token(&[(0, 3), (1, 3)], (position, token, answer + 7));
 
-    let pair = |clean: [u32; 7], corrupted: [u32; 7], good: u32, bad: u32| Pair {
+    let pair = |clean: [u32; 7], corrupted: [u32; 7], correct: u32, incorrect: u32| Pair {
         clean: clean.to_vec(),
         corrupted: corrupted.to_vec(),
-        good: vec![good],
-        bad: vec![bad],
+        correct: vec![correct],
+        incorrect: vec![incorrect],
     };
     let pairs = vec![
         // Another token before B: nothing matches.
@@ -151,7 +151,7 @@ pub fn exclusive_or() -> Planted {
     build.embed(|t| vec![(token + t, 1.0), (answer + t, 1.0)], |p| vec![(position + p, 1.0)]);
     build.read_answers(answer..answer + TOKENS);
     for bit in 0..2 {
-        let mut fetch = Head::new();
+        let mut fetch = HeadWeights::new();
         fetch.key.push((position + 1 + bit, 0, 1.0));
         fetch.query_bias.push((0, 45.0));
         fetch.value.extend([(token + 1 + 2 * bit, 0, 1.0), (token + 2 + 2 * bit, 0, -1.0)]);
@@ -178,13 +178,13 @@ pub fn exclusive_or() -> Planted {
     let mut pairs = Vec::new();
     for (first, second) in [(1, 3), (1, 4), (2, 3), (2, 4)] {
         let equal = (first == 1) == (second == 3);
-        let (good, bad) = if equal { (6, 7) } else { (7, 6) };
+        let (correct, incorrect) = if equal { (6, 7) } else { (7, 6) };
         for corrupted in [vec![0, 3 - first, second, 5], vec![0, first, 7 - second, 5]] {
             pairs.push(Pair {
                 clean: vec![0, first, second, 5],
                 corrupted,
-                good: vec![good],
-                bad: vec![bad],
+                correct: vec![correct],
+                incorrect: vec![incorrect],
             });
         }
     }
@@ -194,7 +194,7 @@ pub fn exclusive_or() -> Planted {
 
 /// A head as lists of weights: `(residual coordinate, head coordinate, weight)`, and the reverse for its output.
 #[derive(Default)]
-struct Head {
+struct HeadWeights {
     query: Vec<(usize, usize, f64)>,
     query_bias: Vec<(usize, f64)>,
     key: Vec<(usize, usize, f64)>,
@@ -202,9 +202,9 @@ struct Head {
     output: Vec<(usize, usize, f64)>,
 }
 
-impl Head {
+impl HeadWeights {
     fn new() -> Self {
-        Head::default()
+        HeadWeights::default()
     }
 }
 
@@ -267,13 +267,13 @@ impl Builder {
         self.model.get_mut(ParamId::FinalNormWeight)[answers].fill(gain);
     }
 
-    fn head(&mut self, layer: usize, head: usize, weights: &Head) {
+    fn head(&mut self, layer: usize, head: usize, weights: &HeadWeights) {
         let (d, width) = (self.config.n_embd, self.config.d_head());
         let into = self.model.get_mut(ParamId::Block(layer, BlockParam::AttnInWeight));
-        for (slot, list) in [&weights.query, &weights.key, &weights.value].into_iter().enumerate() {
+        for (qkv_input, list) in [&weights.query, &weights.key, &weights.value].into_iter().enumerate() {
             for &(from, to, weight) in list {
                 assert!(to < width, "head coordinate {to} of {width}");
-                into[from * 3 * d + slot * d + head * width + to] += weight;
+                into[from * 3 * d + qkv_input * d + head * width + to] += weight;
             }
         }
         let bias = self.model.get_mut(ParamId::Block(layer, BlockParam::AttnInBias));
@@ -312,7 +312,7 @@ impl Builder {
         let unread = self.free..self.config.n_embd;
         let width = self.config.d_head();
         for &(layer, head) in heads {
-            let mut noise = Head::new();
+            let mut noise = HeadWeights::new();
             for token in tokens.clone() {
                 for to in 0..width {
                     noise.query.push((token, to, self.rng.random_range(-1.0..1.0)));
@@ -344,7 +344,7 @@ impl Builder {
         (position, token, into): (usize, usize, usize),
     ) {
         for &(layer, head) in heads {
-            let mut watch = Head::new();
+            let mut watch = HeadWeights::new();
             watch.key.push((position, 0, 1.0));
             watch.query_bias.push((0, 60.0));
             watch.value.push((token, 1, 0.05));
@@ -364,8 +364,8 @@ impl Builder {
 mod tests {
     use super::*;
     use crate::edges::{
-        Attribution, Edge, Faithfulness, Metric, Rank, Reference, Rule, attribute_edges, auroc, patch_edges,
-        run_clean,
+        Attribution, Edge, Faithfulness, LogitDiff, QuadratureRule, RankBy, StandardAblation,
+        attribute_edges, auroc, patch_edges, run_clean,
     };
 
     /// An edge is in the circuit when patching it alone moves some pair's logit difference by this share of the gap.
@@ -379,7 +379,7 @@ mod tests {
         for pair in &planted.pairs {
             let pair = std::slice::from_ref(pair);
             let exact =
-                patch_edges(&planted.model, pair, Metric::LogitDiff, Reference::Corrupted, &edges).unwrap();
+                patch_edges(&planted.model, pair, &LogitDiff, &StandardAblation::Corrupted, &edges).unwrap();
             for &edge in &edges {
                 if exact.get(edge).abs() > EFFECT * ANSWER_LOGIT {
                     found.insert(edge);
@@ -397,7 +397,7 @@ mod tests {
     fn the_circuits_are_what_patching_every_edge_finds() {
         for planted in [induction(), exclusive_or()] {
             assert_eq!(names(&effective(&planted)), names(&planted.truth), "{}", planted.name);
-            let clean = run_clean(&planted.model, &planted.pairs, Metric::LogitDiff).unwrap();
+            let clean = run_clean(&planted.model, &planted.pairs, &LogitDiff).unwrap();
             assert!(clean.iter().all(|&gap| gap > 0.5 * ANSWER_LOGIT), "{}: {clean:?}", planted.name);
         }
         let linear = linear();
@@ -409,14 +409,14 @@ mod tests {
     fn integrated_gradients_recover_the_circuits() {
         for planted in [induction(), exclusive_or()] {
             let Planted { name, model, pairs, truth } = &planted;
-            let method = Attribution::IgInputs(Rule::Midpoint, 20);
+            let method = Attribution::IgInputs(QuadratureRule::Midpoint, 20);
             let scores =
-                attribute_edges(model, pairs, Metric::LogitDiff, method, Reference::Corrupted).unwrap();
-            let area = auroc(&scores, truth, Rank::Absolute);
+                attribute_edges(model, pairs, &LogitDiff, method, &StandardAblation::Corrupted).unwrap();
+            let area = auroc(&scores, truth, RankBy::Absolute);
             assert!(area >= 0.99, "{name}: AUROC {area}");
-            let found = EdgeSet::top_n(&scores, truth.count(), Rank::Absolute).pruned();
+            let found = EdgeSet::top_n(&scores, truth.count(), RankBy::Absolute).pruned();
             let faithfulness = |set: &EdgeSet| {
-                Faithfulness::of(model, pairs, Metric::LogitDiff, set, Reference::Corrupted)
+                Faithfulness::of(model, pairs, &LogitDiff, set, &StandardAblation::Corrupted)
                     .unwrap()
                     .normalised()
                     .unwrap()

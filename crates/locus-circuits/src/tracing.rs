@@ -13,7 +13,7 @@
 //! layers. Severed: the residual stream of one token is restored while what its MLPs (or attention) write in later layers
 //! is held at its corrupted value, so that the effect that goes through them is cut off.
 //!
-//! Source: Meng et al. 2022 (arXiv 2202.05262, section 2 and appendix B) and its code. Deviations: the window is scaled to
+//! Source: Meng et al. 2022 (arXiv 2202.05262, section 2.1 and appendix B) and its code. Deviations: the window is scaled to
 //! the model's depth (theirs is 10 layers of 48); noise comes from a counter-based generator. States before the subject
 //! are never corrupted, so their effect is zero and is not computed; a cell runs from its first restored layer on, rows
 //! before its token being given by the corrupted run's keys and values; logits are made at the last token only.
@@ -23,7 +23,10 @@
 use std::ops::Range;
 
 use locus_gpt2::internal::box_muller;
-use locus_gpt2::{Batch, Error, Gpt2, HookPoint, KvCache, Norm, ParamId, Result, Scalar, axpy, log_sum_exp};
+use locus_gpt2::{
+    Batch, Config, Error, Gpt2, HookPoint, KvCache, Norm, ParamId, Result, Scalar, axpy, compiled,
+    log_sum_exp,
+};
 use ndarray::{Array2, ArrayViewMut2, Axis, concatenate, s};
 use rayon::prelude::*;
 
@@ -46,18 +49,18 @@ impl KnownFact {
     /// # Errors
     /// When the fact does not fit the model.
     pub fn is_known<F: Scalar>(&self, model: &Gpt2<F>) -> Result<bool> {
-        self.check(model)?;
+        self.check(model.config())?;
         let hidden = locus_gpt2::last_hidden(model, &Batch::new(model.config(), &[&self.prompt])?);
         Ok(locus_gpt2::argmax(model.logits(hidden.view()).view()) == [self.answer as usize])
     }
 
-    fn check<F: Scalar>(&self, model: &Gpt2<F>) -> Result<()> {
+    fn check(&self, config: &Config) -> Result<()> {
         let Range { start, end } = self.subject;
         if start >= end || end > self.prompt.len() {
             let n = self.prompt.len();
             return Err(Error::Input(format!("subject tokens {start}..{end} of a prompt of {n}")));
         }
-        let vocabulary = model.config().vocab_size;
+        let vocabulary = config.vocab_size;
         if self.answer as usize >= vocabulary {
             let why = format!("the answer is token {}; the model's vocabulary has {vocabulary}", self.answer);
             return Err(Error::Input(why));
@@ -66,9 +69,9 @@ impl KnownFact {
     }
 }
 
-/// What is restored.
+/// A kind of state that is patched with its clean value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Restored {
+pub enum PatchedState {
     /// The residual stream leaving a block.
     Hidden,
     /// What MLPs write, in a window of layers.
@@ -77,29 +80,29 @@ pub enum Restored {
     Attention,
 }
 
-impl Restored {
+impl PatchedState {
     /// All three.
-    pub const ALL: [Restored; 3] = [Restored::Hidden, Restored::Mlp, Restored::Attention];
+    pub const ALL: [PatchedState; 3] = [PatchedState::Hidden, PatchedState::Mlp, PatchedState::Attention];
 
     /// The name used in files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Restored::Hidden => "hidden",
-            Restored::Mlp => "mlp",
-            Restored::Attention => "attention",
+            PatchedState::Hidden => "hidden",
+            PatchedState::Mlp => "mlp",
+            PatchedState::Attention => "attention",
         }
     }
 
     fn hook_point(self) -> HookPoint {
         match self {
-            Restored::Hidden => HookPoint::ResidPost,
-            Restored::Mlp => HookPoint::MlpOut,
-            Restored::Attention => HookPoint::AttnOut,
+            PatchedState::Hidden => HookPoint::ResidPost,
+            PatchedState::Mlp => HookPoint::MlpOut,
+            PatchedState::Attention => HookPoint::AttnOut,
         }
     }
 }
 
-/// How facts are traced.
+/// Settings of causal tracing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tracing {
     /// Corrupted copies of the prompt.
@@ -143,7 +146,7 @@ pub struct Effects {
     pub clean: f64,
     /// Mean corrupted probability.
     pub corrupted: f64,
-    /// Indirect effect `[t, L]` of what was restored, in the order of [`Restored::ALL`].
+    /// Indirect effect `[t, L]` of what was restored, in the order of [`PatchedState::ALL`].
     pub indirect: [Array2<f64>; 3],
     /// Indirect effect `[L]` of the residual stream of the subject's last token with its later MLPs held corrupted.
     pub without_mlp: Vec<f64>,
@@ -167,22 +170,28 @@ impl Effects {
 /// When there is no sample or no layer in the window.
 pub fn trace_fact<F: Scalar>(model: &Gpt2<F>, fact: &KnownFact, how: &Tracing) -> Result<Effects> {
     assert!(how.samples > 0 && how.window > 0, "no sample or no layer to restore");
-    fact.check(model)?;
-    let runs = Runs::new(model, fact, how)?;
+    F::run::<TraceJob>((model, fact, how))
+}
+
+compiled!(TraceJob<'a>: <F> (&'a Gpt2<F>, &'a KnownFact, &'a Tracing) => Result<Effects>, trace);
+
+fn trace<F: Scalar>((model, fact, how): (&Gpt2<F>, &KnownFact, &Tracing)) -> Result<Effects> {
+    fact.check(model.config())?;
+    let runs = FactRuns::new(model, fact, how)?;
     let (t, layers) = (fact.prompt.len(), model.config().n_layer);
     let corrupted = runs.corrupted;
-    let effect = |cell: Cell| runs.probability(cell) - corrupted;
-    let indirect = Restored::ALL.map(|what| {
+    let effect = |cell: Restoration| runs.probability(cell) - corrupted;
+    let indirect = PatchedState::ALL.map(|what| {
         let cells: Vec<(usize, usize)> =
             (fact.subject.start..t).flat_map(|token| (0..layers).map(move |layer| (token, layer))).collect();
         let effects: Vec<f64> = cells
             .par_iter()
             .map(|&(token, layer)| {
                 let restored = match what {
-                    Restored::Hidden => layer..layer + 1,
+                    PatchedState::Hidden => layer..layer + 1,
                     _ => layer.saturating_sub(how.window / 2)..(layer + how.window.div_ceil(2)).min(layers),
                 };
-                effect(Cell { token, what, layers: restored, held: None })
+                effect(Restoration { token, what, layers: restored, held: None })
             })
             .collect();
         let mut all = Array2::zeros((t, layers));
@@ -191,9 +200,9 @@ pub fn trace_fact<F: Scalar>(model: &Gpt2<F>, fact: &KnownFact, how: &Tracing) -
     });
     let severed = |point: HookPoint| -> Vec<f64> {
         let token = fact.subject.end - 1;
-        let cell = |layer: usize| Cell {
+        let cell = |layer: usize| Restoration {
             token,
-            what: Restored::Hidden,
+            what: PatchedState::Hidden,
             layers: layer..layer + 1,
             held: Some(point),
         };
@@ -217,7 +226,13 @@ pub fn corrupted_embeddings<F: Scalar>(
     fact: &KnownFact,
     how: &Tracing,
 ) -> Result<Vec<Array2<F>>> {
-    fact.check(model)?;
+    F::run::<CorruptedJob>((model, fact, how))
+}
+
+compiled!(CorruptedJob<'a>: <F> (&'a Gpt2<F>, &'a KnownFact, &'a Tracing) => Result<Vec<Array2<F>>>, corrupted);
+
+fn corrupted<F: Scalar>((model, fact, how): (&Gpt2<F>, &KnownFact, &Tracing)) -> Result<Vec<Array2<F>>> {
+    fact.check(model.config())?;
     let clean = model.embed(&Batch::new(model.config(), &[&fact.prompt])?);
     let sample = |sample: usize| {
         let noise = Noise::new(how.seed, sample as u64, 0);
@@ -232,16 +247,16 @@ pub fn corrupted_embeddings<F: Scalar>(
 }
 
 /// Which states are restored.
-struct Cell {
+struct Restoration {
     token: usize,
-    what: Restored,
+    what: PatchedState,
     layers: Range<usize>,
     /// What the token's later layers write here stays as in the corrupted run.
     held: Option<HookPoint>,
 }
 
 /// The clean and the corrupted run of a fact, with the states that cells are made of.
-struct Runs<'a, F> {
+struct FactRuns<'a, F> {
     model: &'a Gpt2<F>,
     fact: &'a KnownFact,
     samples: Vec<&'a [u32]>,
@@ -257,7 +272,7 @@ struct Runs<'a, F> {
     corrupted: f64,
 }
 
-impl<'a, F: Scalar> Runs<'a, F> {
+impl<'a, F: Scalar> FactRuns<'a, F> {
     fn new(model: &'a Gpt2<F>, fact: &'a KnownFact, how: &Tracing) -> Result<Self> {
         let samples = vec![fact.prompt.as_slice(); how.samples];
         let batch = Batch::new(model.config(), &samples)?;
@@ -267,13 +282,13 @@ impl<'a, F: Scalar> Runs<'a, F> {
         let one = Batch::new(model.config(), &samples[..1])?;
         let (clean_states, _, clean) = run(model, &one, model.embed(&one), fact.answer);
         let (corrupted_states, qkv, corrupted) = run(model, &batch, embedded.clone(), fact.answer);
-        Ok(Runs { model, fact, samples, clean_states, corrupted_states, embedded, qkv, clean, corrupted })
+        Ok(FactRuns { model, fact, samples, clean_states, corrupted_states, embedded, qkv, clean, corrupted })
     }
 
     /// Mean probability of the answer over the samples with a cell restored.
-    fn probability(&self, cell: Cell) -> f64 {
-        let Runs { model, samples, .. } = self;
-        let Cell { token, what, layers, held } = cell;
+    fn probability(&self, cell: Restoration) -> f64 {
+        let FactRuns { model, samples, .. } = self;
+        let Restoration { token, what, layers, held } = cell;
         let t = self.fact.prompt.len();
         let starts = vec![token; samples.len()];
         let prefix = KvCache::prefixes(&self.qkv, &vec![t; samples.len()], &starts);
@@ -290,24 +305,25 @@ impl<'a, F: Scalar> Runs<'a, F> {
             own.iter().for_each(|&row| state.row_mut(row).assign(&clean));
         };
         let (first, resid) = match what {
-            Restored::Hidden => {
+            PatchedState::Hidden => {
                 let mut resid = ends(&self.corrupted_states[what as usize][layers.start]);
                 restore(&mut resid.view_mut(), &self.clean_states, layers.start);
                 (layers.start + 1, resid)
             }
             _ => match layers.start.checked_sub(1) {
                 Some(before) => {
-                    (layers.start, ends(&self.corrupted_states[Restored::Hidden as usize][before]))
+                    (layers.start, ends(&self.corrupted_states[PatchedState::Hidden as usize][before]))
                 }
                 None => (0, ends(&self.embedded)),
             },
         };
         let mut hook = |layer: usize, point: HookPoint, mut state: ArrayViewMut2<F>| {
-            if what != Restored::Hidden && point == what.hook_point() && layers.contains(&layer) {
+            if what != PatchedState::Hidden && point == what.hook_point() && layers.contains(&layer) {
                 restore(&mut state, &self.clean_states, layer);
             }
             if held == Some(point) {
-                let kind = if point == HookPoint::MlpOut { Restored::Mlp } else { Restored::Attention };
+                let kind =
+                    if point == HookPoint::MlpOut { PatchedState::Mlp } else { PatchedState::Attention };
                 let states = &self.corrupted_states[kind as usize][layer];
                 for (i, &row) in own.iter().enumerate() {
                     state.row_mut(row).assign(&states.row(i * t + token));
@@ -321,7 +337,7 @@ impl<'a, F: Scalar> Runs<'a, F> {
     }
 }
 
-/// States of a whole run by [`Restored`], its queries, keys and values, and the mean probability of the answer.
+/// States of a whole run by [`PatchedState`], its queries, keys and values, and the mean probability of the answer.
 #[allow(clippy::type_complexity)]
 fn run<F: Scalar>(
     model: &Gpt2<F>,
@@ -335,7 +351,7 @@ fn run<F: Scalar>(
         if point == HookPoint::Qkv {
             qkv.push(state.to_owned());
         }
-        for what in Restored::ALL {
+        for what in PatchedState::ALL {
             if point == what.hook_point() {
                 states[what as usize].push(state.to_owned());
             }
@@ -361,9 +377,9 @@ fn normal(noise: Noise, index: usize) -> f64 {
     box_muller(f64::from(noise.uniform(2 * index)), f64::from(noise.uniform(2 * index + 1)))
 }
 
-/// Where in a prompt a token stands, seen from the subject.
+/// Position of a token in a prompt, relative to the subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum TokenPosition {
     /// The first of several subject tokens.
     FirstSubject,
     /// Neither the first nor the last subject token.
@@ -378,74 +394,75 @@ pub enum Place {
     Last,
 }
 
-impl Place {
+impl TokenPosition {
     /// All six, in order.
-    pub const ALL: [Place; 6] = [
-        Place::FirstSubject,
-        Place::MiddleSubject,
-        Place::LastSubject,
-        Place::FirstAfter,
-        Place::Further,
-        Place::Last,
+    pub const ALL: [TokenPosition; 6] = [
+        TokenPosition::FirstSubject,
+        TokenPosition::MiddleSubject,
+        TokenPosition::LastSubject,
+        TokenPosition::FirstAfter,
+        TokenPosition::Further,
+        TokenPosition::Last,
     ];
 
     /// The name used in tables.
     pub fn name(self) -> &'static str {
         match self {
-            Place::FirstSubject => "first subject token",
-            Place::MiddleSubject => "middle subject tokens",
-            Place::LastSubject => "last subject token",
-            Place::FirstAfter => "first token after",
-            Place::Further => "further tokens",
-            Place::Last => "last token",
+            TokenPosition::FirstSubject => "first subject token",
+            TokenPosition::MiddleSubject => "middle subject tokens",
+            TokenPosition::LastSubject => "last subject token",
+            TokenPosition::FirstAfter => "first token after",
+            TokenPosition::Further => "further tokens",
+            TokenPosition::Last => "last token",
         }
     }
 
-    /// The place of a token; `None` before the subject, where nothing is corrupted.
-    pub fn of(fact: &KnownFact, token: usize) -> Option<Place> {
+    /// The position of a token; `None` before the subject, where nothing is corrupted.
+    pub fn of(fact: &KnownFact, token: usize) -> Option<TokenPosition> {
         let Range { start, end } = fact.subject;
         Some(match token {
             _ if token < start => return None,
-            _ if token + 1 == end => Place::LastSubject,
-            _ if token == start => Place::FirstSubject,
-            _ if token < end => Place::MiddleSubject,
-            _ if token + 1 == fact.prompt.len() => Place::Last,
-            _ if token == end => Place::FirstAfter,
-            _ => Place::Further,
+            _ if token + 1 == end => TokenPosition::LastSubject,
+            _ if token == start => TokenPosition::FirstSubject,
+            _ if token < end => TokenPosition::MiddleSubject,
+            _ if token + 1 == fact.prompt.len() => TokenPosition::Last,
+            _ if token == end => TokenPosition::FirstAfter,
+            _ => TokenPosition::Further,
         })
     }
 }
 
-/// Indirect effects averaged by place.
+/// Indirect effects averaged by position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeanEffects {
-    /// What was restored.
-    pub what: Restored,
-    /// Mean over facts, `[6, L]`, in the order of [`Place::ALL`]; a fact's tokens at one place are averaged first.
+    /// Which state was patched.
+    pub what: PatchedState,
+    /// Mean over facts, `[6, L]`, in the order of [`TokenPosition::ALL`]; a fact's tokens at one position are averaged first.
     pub mean: Array2<f64>,
-    /// Facts that have a token at each place.
+    /// Facts that have a token at each position.
     pub facts: [usize; 6],
 }
 
-/// Averages effects over facts by place.
+/// Averages effects over facts by position.
 ///
 /// # Panics
 /// When there are not as many effects as facts.
 pub fn average_effects(facts: &[KnownFact], effects: &[Effects]) -> [MeanEffects; 3] {
     assert_eq!(facts.len(), effects.len(), "effects of every fact");
     let layers = effects.first().map_or(0, |effects| effects.indirect[0].ncols());
-    Restored::ALL.map(|what| {
-        let mut mean = Array2::<f64>::zeros((Place::ALL.len(), layers));
+    PatchedState::ALL.map(|what| {
+        let mut mean = Array2::<f64>::zeros((TokenPosition::ALL.len(), layers));
         let mut counts = [0; 6];
         for (fact, effects) in facts.iter().zip(effects) {
-            for place in Place::ALL {
-                let tokens: Vec<usize> =
-                    (0..fact.prompt.len()).filter(|&token| Place::of(fact, token) == Some(place)).collect();
+            for position in TokenPosition::ALL {
+                let tokens: Vec<usize> = (0..fact.prompt.len())
+                    .filter(|&token| TokenPosition::of(fact, token) == Some(position))
+                    .collect();
                 if tokens.is_empty() {
                     continue;
                 }
-                counts[place as usize] += 1;
-                let mut row = mean.slice_mut(s![place as usize, ..]);
+                counts[position as usize] += 1;
+                let mut row = mean.slice_mut(s![position as usize, ..]);
                 let row = row.as_slice_mut().expect("rows are contiguous");
                 for &token in &tokens {
                     let effects = effects.indirect[what as usize].row(token);

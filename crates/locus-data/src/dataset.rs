@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{DataError, EditRequest, Labelled, Result, files, hash, labelled, requests};
+use crate::{DataError, EditRequest, Labelled, Result, files, labelled, requests};
 
 const TASKS: [&str; 14] = [
     "hierarchy",
@@ -87,8 +87,11 @@ impl StudyData {
     /// [`write`](Self::write) would write.
     pub fn new(tasks: Vec<Task>, requests: Vec<EditRequest>, neutral: Option<String>) -> Self {
         let mut data = Self { tasks, requests, neutral, sources: Vec::new() };
-        data.sources =
-            data.render().into_iter().map(|(name, text)| (name, hash::sha256(text.as_bytes()))).collect();
+        data.sources = data
+            .render()
+            .into_iter()
+            .map(|(name, text)| (name, locus_files::sha256(text.as_bytes())))
+            .collect();
         data
     }
 
@@ -102,7 +105,7 @@ impl StudyData {
         let mut load = |name: String| {
             let path = dir.join(&name);
             let bytes = files::read(&path)?;
-            sources.push((name, hash::sha256(&bytes)));
+            sources.push((name, locus_files::sha256(&bytes)));
             Ok::<_, DataError>((path.display().to_string(), bytes))
         };
 

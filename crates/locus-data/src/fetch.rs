@@ -14,7 +14,7 @@ use ureq::Agent;
 use ureq::http::{Response, header};
 
 use crate::manifest::{Entry, RemoteFile};
-use crate::{DataError, Result, files, hash};
+use crate::{DataError, Result, files};
 
 /// A downloaded file in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ fn fetch_file(
 
     let reused = path.exists();
     let sha256 = if reused {
-        let found = hash::sha256_file(&path)?;
+        let found = files::sha256(&path)?;
         check(&found, "delete the file to fetch it again")?;
         found
     } else {
@@ -152,13 +152,14 @@ impl PartFile {
             match response.status().as_u16() {
                 206 if range_start(&response) == Some(have) => {
                     let mut hasher = Sha256::new();
-                    hash::feed(&self.path, &mut hasher)?;
+                    locus_files::feed(&self.path, &mut hasher)
+                        .map_err(|e| DataError::io(&self.path, "read", e))?;
                     return self.append(url, response, hasher, have, progress);
                 }
                 // The whole file instead of the rest: the server knows no ranges, or the file has changed.
                 200 => return self.restart(url, response, pinned, progress),
                 // Nothing is left to send: the part is complete and was only not renamed.
-                416 if content_total(&response) == Some(have) => return hash::sha256_file(&self.path),
+                416 if content_total(&response) == Some(have) => return files::sha256(&self.path),
                 // The part is not the beginning of the file.
                 206 | 416 => self.discard()?,
                 _ => return Err(refused(url, &response)),
@@ -215,7 +216,7 @@ impl PartFile {
             progress(have, total);
         }
         file.sync_all().map_err(failed)?;
-        Ok(hash::finish(hasher))
+        Ok(locus_files::hex(&hasher.finalize()))
     }
 }
 

@@ -10,10 +10,9 @@
 //! | [`grammar`] | a seeded grammar that makes such data, for the organism |
 //! | [`split`](mod@split), [`seed`] | random splits and streams that never change |
 //! | [`manifest`], [`fetch`](mod@fetch) | what can be downloaded, and downloading it |
-//! | [`hash`] | SHA-256 of bytes and files |
 //!
 //! Nothing here knows a model, prints, or reads the clock or the environment. Only [`fetch()`] uses the network. Files
-//! are written all or nothing, by [`write_atomically`].
+//! are written all or nothing.
 //!
 //! ```
 //! use locus_data::{labelled, split};
@@ -33,7 +32,6 @@ mod error;
 pub mod fetch;
 mod files;
 pub mod grammar;
-pub mod hash;
 pub mod labelled;
 pub mod manifest;
 pub mod pairs;
@@ -44,7 +42,6 @@ pub mod split;
 pub use dataset::{Family, StudyData, Task, task_names};
 pub use error::{DataError, Result};
 pub use fetch::{FetchOptions, Fetched, fetch};
-pub use files::write_atomically;
 pub use labelled::Labelled;
 pub use manifest::{Entry, Manifest};
 pub use pairs::PromptPair;

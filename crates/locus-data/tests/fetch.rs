@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use locus_data::fetch::{FetchOptions, Fetched, fetch};
-use locus_data::hash::sha256;
 use locus_data::{DataError, Entry, Manifest};
+use locus_files::sha256;
 
 /// Request of a client: the target, and the start of the range if there was one.
 #[derive(Clone, Debug, PartialEq, Eq)]

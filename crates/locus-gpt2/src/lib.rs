@@ -23,7 +23,6 @@
 mod checkpoint;
 mod config;
 mod error;
-mod hash;
 mod io;
 mod kernels;
 pub mod lens;
@@ -66,7 +65,6 @@ pub use training::score_head::{HeadTraining, ScoreHead, argmax, cross_entropy, l
 /// Parts that the crates of this workspace share, without a promise to others.
 #[doc(hidden)]
 pub mod internal {
-    pub use crate::hash::hex;
     pub use crate::io::safetensors::{decode, file_shape};
     pub use crate::io::write::write_atomically;
     pub use crate::kernels::split::{split_lengths, split_rows, split_rows_view};

@@ -8,7 +8,6 @@ use safetensors::Dtype;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::hash::hex;
 use crate::io::safetensors::{file_shape, read_safetensors, write_safetensors};
 use crate::kernels::Number;
 use crate::model::ids::ParamId;
@@ -213,7 +212,7 @@ impl ParamMask {
             hash.update([0]);
             hash.update(bytes);
         }
-        hex(&hash.finalize())
+        locus_files::hex(&hash.finalize())
     }
 
     /// Writes the mask format: one U8 tensor per parameter under its Hugging Face name.

@@ -1,9 +1,9 @@
 //! Circuits of edges on the organism's tasks (X1): methods side by side.
 
 use anyhow::Result;
-use locus_circuits::{
-    Areas, Attribution, Edge, EdgeScores, Graph, MIB_FRACTIONS, Metric, Pair, Rank, Reference, Rule,
-    activation_magnitude, attribute_edges, faithfulness_curve, patch_edges,
+use locus_circuits::edges::{
+    Attribution, CurveAreas, Edge, EdgeScores, Graph, LogitDiff, MIB_FRACTIONS, Pair, QuadratureRule, RankBy,
+    StandardAblation, activation_magnitude, attribute_edges, faithfulness_curve, patch_edges,
 };
 use locus_data::seed::stream;
 use locus_data::{EditRequest, Labelled};
@@ -19,7 +19,7 @@ const RANDOM_DRAWS: u64 = 10;
 pub const PAIR_TASKS: [&str; 5] = [HIERARCHY, "blimp_dna1", "blimp_dnai1", "blimp_dnawa1", "blimp_dnawai1"];
 
 /// Clean and corrupted prompts of an agreement task: the sentence up to the word in which an acceptable row and its twin
-/// differ, and the same with the last demonstrative in the other number. Good and bad are the first tokens of the two
+/// differ, and the same with the last demonstrative in the other number. The answers are the first tokens of the two
 /// words. Rows that do not give such a pair are left out: no demonstrative, other token counts, equal first tokens.
 pub fn agreement_pairs(tokenizer: &Tokenizer, rows: &[Labelled], most: usize) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
@@ -45,10 +45,10 @@ pub fn agreement_pairs(tokenizer: &Tokenizer, rows: &[Labelled], most: usize) ->
         let pair = Pair {
             clean: tokenizer.encode_some("clean", &good[..at].join(" "))?,
             corrupted: tokenizer.encode_some("corrupted", &swapped.join(" "))?,
-            good: vec![first_token(good[at])?],
-            bad: vec![first_token(bad[at])?],
+            correct: vec![first_token(good[at])?],
+            incorrect: vec![first_token(bad[at])?],
         };
-        if pair.clean.len() == pair.corrupted.len() && pair.good != pair.bad {
+        if pair.clean.len() == pair.corrupted.len() && pair.correct != pair.incorrect {
             pairs.push(pair);
         }
     }
@@ -66,7 +66,7 @@ fn other_number(determiner: &str) -> Option<&'static str> {
 }
 
 /// Pairs of requests of one level whose prompts have equally many tokens and whose answers begin with other ones: the
-/// corrupted prompt is about another subject, whose answer is the bad one.
+/// corrupted prompt is about another subject, whose answer is the incorrect one.
 pub fn hierarchy_pairs(tokenizer: &Tokenizer, requests: &[EditRequest], most: usize) -> Result<Vec<Pair>> {
     let prepared: Vec<PreparedRequest> =
         requests.iter().map(|request| PreparedRequest::new(tokenizer, request)).collect::<Result<_>>()?;
@@ -78,8 +78,8 @@ pub fn hierarchy_pairs(tokenizer: &Tokenizer, requests: &[EditRequest], most: us
             pairs.push(Pair {
                 clean: request.prompt().to_vec(),
                 corrupted: partner.prompt().to_vec(),
-                good: vec![request.target_true()[0]],
-                bad: vec![partner.target_true()[0]],
+                correct: vec![request.target_true()[0]],
+                incorrect: vec![partner.target_true()[0]],
             });
         }
     }
@@ -99,25 +99,25 @@ fn is_partner(request: &PreparedRequest, other: &PreparedRequest) -> bool {
 /// When a pair does not fit the model or there are fewer than two. A task whose metric does not depend on the edges has
 /// no records.
 pub fn discover<F: Scalar>(model: &Gpt2<F>, task: &str, pairs: &[Pair], seed: u64) -> Result<Vec<Discovery>> {
-    const METRIC: Metric = Metric::LogitDiff;
-    const REFERENCE: Reference = Reference::Corrupted;
+    const METRIC: &LogitDiff = &LogitDiff;
+    const ABLATION: &StandardAblation = &StandardAblation::Corrupted;
     let graph = Graph::new(model.config());
     let (train, held_out) = pairs.split_at(pairs.len() / 2);
-    let attribute = |method| attribute_edges(model, train, METRIC, method, REFERENCE);
+    let attribute = |method| attribute_edges(model, train, METRIC, method, ABLATION);
     let edges: Vec<Edge> = graph.edges().collect();
     let scored: Vec<(&str, EdgeScores)> = vec![
-        ("exact", patch_edges(model, train, METRIC, REFERENCE, &edges)?),
-        ("eap-ig-inputs", attribute(Attribution::IgInputs(Rule::Midpoint, 5))?),
-        ("eap-ig-activations", attribute(Attribution::IgActivations(Rule::Midpoint, 5))?),
+        ("exact", patch_edges(model, train, METRIC, ABLATION, &edges)?),
+        ("eap-ig-inputs", attribute(Attribution::IgInputs(QuadratureRule::Midpoint, 5))?),
+        ("eap-ig-activations", attribute(Attribution::IgActivations(QuadratureRule::Midpoint, 5))?),
         ("clean-corrupted", attribute(Attribution::CleanCorrupted)?),
         ("eap", attribute(Attribution::Eap)?),
-        ("activation-magnitude", activation_magnitude(model, train, REFERENCE)?),
+        ("activation-magnitude", activation_magnitude(model, train, ABLATION)?),
     ];
     let curve = |scores: &EdgeScores| {
-        faithfulness_curve(model, held_out, METRIC, REFERENCE, scores, Rank::Absolute, &MIB_FRACTIONS)
+        faithfulness_curve(model, held_out, METRIC, ABLATION, scores, RankBy::Absolute, &MIB_FRACTIONS)
     };
     let record = |method: &str, curve: Vec<(f64, f64)>| {
-        let Areas { cpr, cmd, cmd_log } = Areas::of(&curve);
+        let CurveAreas { cpr, cmd, cmd_log } = CurveAreas::of(&curve);
         let points =
             curve.into_iter().map(|(share, faithfulness)| CurvePoint { share, faithfulness }).collect();
         Discovery {

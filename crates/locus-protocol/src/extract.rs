@@ -1,7 +1,7 @@
 //! Finding circuits and measuring them (T1, T4, T6).
 
 use anyhow::Result;
-use locus_circuits::{Circuit, Progress};
+use locus_circuits::masks::{Circuit, MaskProgress, MaskTrainer};
 use locus_data::seed::stream;
 use locus_gpt2::internal::shuffle;
 use locus_gpt2::{ParamId, ParamMask, Scalar};
@@ -29,7 +29,7 @@ pub fn extract<F: Scalar>(
     task: &Task<F>,
     preset: Preset,
     settings: &Settings,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(MaskProgress),
 ) -> Result<Vec<Extracted>> {
     let shown = |density: &f64| task.name == SWEEP_TASK || MAIN_DENSITIES.contains(density);
     let circuits = train(task, &task.train.choices, preset, settings, progress)?;
@@ -53,7 +53,7 @@ fn train<F: Scalar>(
     classes: &[usize],
     preset: Preset,
     settings: &Settings,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(MaskProgress),
 ) -> Result<Vec<Circuit>> {
     let objective = task.objective_for(classes);
     // One draw from a named stream, so that tasks and presets do not share noise. The purpose keeps the preset's former

@@ -2,9 +2,12 @@
 //! side, and what a task's circuit does on the other tasks.
 
 use anyhow::{Context, Result};
-use locus_circuits::{
-    Attribution, EdgeScores, EdgeSet, Metric, Objective, Pair, Rank, ReadOut, Reference, Rule, ScheduledTopK,
-    WeightScore, attribute_edges, count_at_density, edge_mask, run_clean, score_weights, top_k,
+use locus_circuits::edges::{
+    Attribution, EdgeScores, LogitDiff, Pair, QuadratureRule, StandardAblation, attribute_edges, edge_mask,
+    run_clean,
+};
+use locus_circuits::masks::{
+    MaskTrainer, ReadOut, ScheduledTopK, TaskObjective, WeightScore, count_at_density, score_weights, top_k,
     top_k_per_tensor,
 };
 use locus_data::seed::stream;
@@ -55,8 +58,8 @@ fn find<F: Scalar>(
 ) -> Result<Vec<(&'static str, f64, ParamMask)>> {
     let config = model.config();
     let sequences: Vec<Vec<u32>> = pairs.iter().map(|pair| pair.clean.clone()).collect();
-    let answers: Vec<[u32; 2]> = pairs.iter().map(|pair| [pair.good[0], pair.bad[0]]).collect();
-    let objective = Objective { model, read_out: ReadOut::Answers(&answers), sequences: &sequences };
+    let answers: Vec<[u32; 2]> = pairs.iter().map(|pair| [pair.correct[0], pair.incorrect[0]]).collect();
+    let objective = TaskObjective { model, read_out: ReadOut::Answers(&answers), sequences: &sequences };
     let mut found = Vec::new();
 
     let draw = rand::Rng::next_u64(&mut stream(seed, &format!("pair mask/{task}"), 0));
@@ -72,10 +75,10 @@ fn find<F: Scalar>(
         .into_iter()
         .map(|(name, method)| Ok((name, score_weights(&objective, method)?)))
         .collect::<Result<_>>()?;
-    let attribute = |method| attribute_edges(model, pairs, Metric::LogitDiff, method, Reference::Corrupted);
+    let attribute = |method| attribute_edges(model, pairs, &LogitDiff, method, &StandardAblation::Corrupted);
     let edges = [
         ("EAP edges", attribute(Attribution::Eap)?),
-        ("EAP-IG edges", attribute(Attribution::IgInputs(Rule::Midpoint, POINTS))?),
+        ("EAP-IG edges", attribute(Attribution::IgInputs(QuadratureRule::Midpoint, POINTS))?),
     ];
     for (circuit, &density) in trained.iter().zip(densities) {
         let count = count_at_density(config, density);
@@ -97,7 +100,7 @@ fn find<F: Scalar>(
 
 /// The parameters of the largest circuit of best edges that has at most `count` of them.
 fn largest_edge_mask(scores: &EdgeScores, config: &Config, count: usize) -> ParamMask {
-    let mask = |n: usize| edge_mask(&EdgeSet::top_n(scores, n, Rank::Absolute).pruned(), config);
+    let mask = |n: usize| edge_mask(&scores.top_n(n).pruned(), config);
     // More edges never make a smaller mask, so the size can be bisected.
     let (mut fits, mut too_many) = (0, scores.graph().n_edges() + 1);
     while too_many - fits > 1 {
@@ -120,7 +123,7 @@ impl<'a, F: Scalar> Baseline<'a, F> {
     fn new(model: &'a Gpt2<F>, task: &'a str, pairs: &'a [Pair]) -> Result<Self> {
         let pairs = &pairs[pairs.len() / 2..];
         let empty = ParamMask::full(model.config()).complement().ablate_complement(model);
-        let advantage = |model: &Gpt2<F>| run_clean(model, pairs, Metric::LogitDiff);
+        let advantage = |model: &Gpt2<F>| run_clean(model, pairs, &LogitDiff);
         Ok(Baseline { model, task, pairs, full: advantage(model)?, empty: advantage(&empty)? })
     }
 
@@ -132,7 +135,7 @@ impl<'a, F: Scalar> Baseline<'a, F> {
         mask: &ParamMask,
     ) -> Result<MaskComparison> {
         let advantage =
-            |mask: &ParamMask| run_clean(&mask.ablate_complement(self.model), self.pairs, Metric::LogitDiff);
+            |mask: &ParamMask| run_clean(&mask.ablate_complement(self.model), self.pairs, &LogitDiff);
         let (inside, outside) = (advantage(mask)?, advantage(&mask.complement())?);
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let right = |values: &[f64]| {

@@ -1,7 +1,8 @@
 //! The whole protocol: tasks, circuits, edits, overlaps. Data in, records out.
 
 use anyhow::{Context, Result};
-use locus_circuits::{MANY_PARAMETERS, Pair, Tracing};
+use locus_circuits::internal::MANY_PARAMETERS;
+use locus_circuits::{Pair, Tracing};
 use locus_data::StudyData;
 use locus_data::seed::stream;
 use locus_editors::StudyFineTuning;
@@ -295,7 +296,7 @@ fn scopes(config: &Config, extracted: &[Extracted], settings: &Settings) -> Vec<
         scope: Scope::Random,
         mask: Some(ParamMask::random(
             config,
-            locus_circuits::count_at_density(config, density),
+            locus_circuits::masks::count_at_density(config, density),
             &mut stream(settings.seed, &format!("random scope/{density}"), 0),
         )),
     });

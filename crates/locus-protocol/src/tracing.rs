@@ -1,7 +1,9 @@
 //! Causal tracing over many facts (X3, `locus trace`).
 
 use anyhow::{Context, Result};
-use locus_circuits::{KnownFact, MeanEffects, Place, Restored, Tracing, average_effects, trace_fact};
+use locus_circuits::tracing::{
+    KnownFact, MeanEffects, PatchedState, TokenPosition, Tracing, average_effects, trace_fact,
+};
 use locus_data::EditRequest;
 use locus_gpt2::{Gpt2, Scalar, Tokenizer, compiled};
 
@@ -72,7 +74,7 @@ fn trace_known<F: Scalar>((model, facts, how, done): TraceIn<F>) -> Result<Optio
     let mean = |of: &dyn Fn(usize) -> f64| (0..known.len()).map(of).sum::<f64>() / known.len() as f64;
     let mut traced = Vec::new();
     for MeanEffects { what, mean, facts } in average_effects(&known, &effects) {
-        for (place, row) in Place::ALL.into_iter().zip(mean.rows()) {
+        for (place, row) in TokenPosition::ALL.into_iter().zip(mean.rows()) {
             traced.push(TracedEffect {
                 what: what.name().into(),
                 place: place.name().into(),
@@ -87,8 +89,8 @@ fn trace_known<F: Scalar>((model, facts, how, done): TraceIn<F>) -> Result<Optio
             mean(&|i| [&effects[i].without_mlp, &effects[i].without_attention][severed][layer])
         };
         traced.push(TracedEffect {
-            what: format!("{} {name}", Restored::Hidden.name()),
-            place: Place::LastSubject.name().into(),
+            what: format!("{} {name}", PatchedState::Hidden.name()),
+            place: TokenPosition::LastSubject.name().into(),
             facts: known.len(),
             by_layer: (0..layers).map(line).collect(),
         });

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use locus_circuits::ScheduledTopK;
+use locus_circuits::{MaskTrainer, ScheduledTopK};
 use locus_editors::{Editor, Fact, StudyFineTuning};
 use locus_gpt2::Checkpoint;
 use locus_tasks::{SplitOptions, Task};

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use locus_circuits::{Objective, ReadOut};
+use locus_circuits::masks::{ReadOut, TaskObjective};
 use locus_data::seed::stream;
 use locus_data::{Labelled, Split, labelled, split};
 use locus_gpt2::{
@@ -112,13 +112,13 @@ impl<F: Scalar> Task<F> {
     }
 
     /// What a circuit must still do: choose what the full model chooses on the training rows.
-    pub fn objective(&self) -> Objective<'_, F> {
+    pub fn objective(&self) -> TaskObjective<'_, F> {
         self.objective_for(&self.train.choices)
     }
 
     /// An objective on the training rows with other classes than the full model's choices, for example shuffled ones.
-    pub fn objective_for<'a>(&'a self, classes: &'a [usize]) -> Objective<'a, F> {
-        Objective {
+    pub fn objective_for<'a>(&'a self, classes: &'a [usize]) -> TaskObjective<'a, F> {
+        TaskObjective {
             model: &self.model,
             read_out: ReadOut::Head(&self.head, classes),
             sequences: &self.train.sequences,

@@ -1,7 +1,7 @@
 //! Edge attribution patching and its integrated forms.
 //!
-//! For a pair with loss `M`, what a source `u` writes differs by `delta_u [n, d]` between the reference and the clean
-//! run, and a reader `v` has the gradient `g_v = d M / d (input of v)`, taken before the LayerNorm, at one or several
+//! For a pair with loss `M`, what a source `u` writes differs by `delta_u [n, d]` between its ablated and its clean
+//! output, and a destination `v` has the gradient `g_v = d M / d (input of v)`, taken before the LayerNorm, at one or several
 //! points `alpha` of the path from the corrupted (0) to the clean (1) run. Then
 //!
 //! ```text
@@ -14,33 +14,35 @@
 //! score does not depend on how pairs are batched; interpolating an activation gives gradients to that component's
 //! edges only.
 //!
-//! Letters: `n` rows, `d` width, `S` sources, `D` readers, `H` heads.
+//! Letters: `n` rows, `d` width, `S` sources, `D` destinations, `H` heads.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use locus_gpt2::{
     BlockParam, Error, Gpt2, Hook, HookPoint, Norm, ParamId, ParamSet, Result, Scalar, Tape, axpy,
-    chunk_by_tokens, gemm,
+    chunk_by_tokens, compiled, gemm,
 };
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-use super::graph::{Edge, Graph, Reader, Slot, Source};
-use super::metric::Metric;
+use super::ablation::{AblatedOutputs, Ablation};
+use super::graph::{Destination, Edge, Graph, QkvInput, Source};
+use super::metric::{LogitDiff, Metric, loss_gradient_at};
 use super::pairs::Pair;
-use super::quadrature::Rule;
-use super::runs::{Means, Packed, Reference};
+use super::quadrature::QuadratureRule;
+use super::runs::Packed;
 use super::scores::EdgeScores;
+use super::setting::Setting;
 
 /// Tokens in one piece of parallel work: enough for the large-matrix rate, few enough that what the sources write and
-/// the readers' gradients (up to 1.8 MB a token for GPT-2 small) stay small.
-const PIECE_ROWS: usize = 128;
+/// the destinations' gradients (up to 1.8 MB a token for GPT-2 small) stay small.
+const PIECE_TOKENS: usize = 128;
 /// Pieces whose score matrices are held at the same time.
 const PIECES_AT_ONCE: usize = 4;
 
-/// Layers whose readers are contracted together. The BLAS packs what the sources write again for every product: more
-/// layers, fewer products, but also more pairs of source and reader that are no edge.
+/// Layers whose destinations are contracted together. The BLAS packs what the sources write again for every product: more
+/// layers, fewer products, but also more pairs of source and destination that are no edge.
 const LAYERS_AT_ONCE: usize = 4;
 /// Entries in one piece of a sum of vectors.
 const SUM_ENTRIES: usize = 1 << 13;
@@ -53,48 +55,52 @@ pub enum Attribution {
     /// Half at the clean, half at the corrupted run.
     CleanCorrupted,
     /// Along the path of the token embeddings.
-    IgInputs(Rule, usize),
+    IgInputs(QuadratureRule, usize),
     /// Component by component (input, each attention layer, each MLP) along the path of its output, the rest of the
     /// clean run unchanged before it.
-    IgActivations(Rule, usize),
+    IgActivations(QuadratureRule, usize),
 }
 
 /// Scores every edge on `pairs`, mean over pairs.
 ///
 /// # Errors
-/// When a pair does not fit the model, there is none, or the method needs a corrupted run that the reference does not
+/// When a pair does not fit the model, there is none, or the method needs a corrupted run that the ablation does not
 /// have (all but [`Attribution::Eap`] and [`Attribution::IgActivations`]).
+///
+/// # Panics
+/// When an integrated method has no steps.
 pub fn attribute_edges<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
-    metric: Metric,
+    metric: &dyn Metric<F>,
     method: Attribution,
-    reference: Reference,
+    ablation: &dyn Ablation<F>,
 ) -> Result<EdgeScores> {
     let mut sum = Array2::<f64>::zeros((0, 0));
-    each_pair(model, pairs, metric, method, reference, &mut |scores| {
-        if sum.is_empty() { sum = scores } else { sum += &scores }
-    })?;
+    let mut add = |scores| if sum.is_empty() { sum = scores } else { sum += &scores };
+    F::run::<EachPairJob>((Setting { model, pairs, metric, ablation }, method, &mut add))?;
     sum /= pairs.len() as f64;
     Ok(EdgeScores::new(Graph::new(model.config()), sum))
 }
 
-/// The same for every pair on its own.
+/// Scores every edge on each pair separately.
 ///
 /// # Errors
+/// As [`attribute_edges`].
+///
+/// # Panics
 /// As [`attribute_edges`].
 pub fn attribute_edges_per_pair<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
-    metric: Metric,
+    metric: &dyn Metric<F>,
     method: Attribution,
-    reference: Reference,
+    ablation: &dyn Ablation<F>,
 ) -> Result<Vec<EdgeScores>> {
     let graph = Graph::new(model.config());
     let mut all = Vec::with_capacity(pairs.len());
-    each_pair(model, pairs, metric, method, reference, &mut |scores| {
-        all.push(EdgeScores::new(graph, scores));
-    })?;
+    let mut push = |scores| all.push(EdgeScores::new(graph, scores));
+    F::run::<EachPairJob>((Setting { model, pairs, metric, ablation }, method, &mut push))?;
     Ok(all)
 }
 
@@ -106,16 +112,22 @@ pub fn attribute_edges_per_pair<F: Scalar>(
 pub fn activation_magnitude<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
-    reference: Reference,
+    ablation: &dyn Ablation<F>,
 ) -> Result<EdgeScores> {
-    check(model, pairs)?;
+    F::run::<MagnitudeJob>(Setting { model, pairs, metric: &LogitDiff, ablation })
+}
+
+compiled!(MagnitudeJob<'a>: <F> Setting<'a, F> => Result<EdgeScores>, magnitude);
+
+fn magnitude<F: Scalar>(setting: Setting<F>) -> Result<EdgeScores> {
+    let Setting { model, pairs, .. } = setting;
+    let ablated = setting.ablated_outputs()?;
     let graph = Graph::new(model.config());
-    let means = Means::new(model, pairs, reference)?;
     let lengths: Vec<Vec<f64>> = pairs
         .par_iter()
         .map(|pair| {
-            let packed = Packed::new(model, std::slice::from_ref(pair), reference)?;
-            let (delta, _) = packed.differences(model, means.as_ref());
+            let packed = Packed::new(model, std::slice::from_ref(pair), ablated.is_corrupted_run())?;
+            let (delta, _) = packed.differences(model, &ablated);
             let row = |row: &[F]| row.iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>().sqrt();
             let d = model.config().n_embd;
             let source = |source: ndarray::ArrayView1<F>| {
@@ -124,53 +136,39 @@ pub fn activation_magnitude<F: Scalar>(
             Ok(delta.rows().into_iter().map(source).collect())
         })
         .collect::<Result<_>>()?;
-    let values = Array2::from_shape_fn((graph.n_sources(), graph.n_readers()), |(source, _)| {
+    let values = Array2::from_shape_fn((graph.n_sources(), graph.n_destinations()), |(source, _)| {
         lengths.iter().map(|lengths| lengths[source]).sum::<f64>() / pairs.len() as f64
     });
     Ok(EdgeScores::new(graph, values))
 }
 
-/// Checks every pair, and that there is one.
-pub(super) fn check<F: Scalar>(model: &Gpt2<F>, pairs: &[Pair]) -> Result<()> {
-    if pairs.is_empty() {
-        return Err(Error::Input("there are no pairs; expected at least one".into()));
-    }
-    for (i, pair) in pairs.iter().enumerate() {
-        pair.check(model.config()).map_err(|error| Error::Input(format!("pair {}: {error}", i + 1)))?;
-    }
-    Ok(())
-}
+compiled!(
+    EachPairJob<'a>: <F> (Setting<'a, F>, Attribution, &'a mut dyn FnMut(Array2<f64>)) => Result<()>, each_pair
+);
 
 /// Hands over the score matrix of every pair, in order.
 fn each_pair<F: Scalar>(
-    model: &Gpt2<F>,
-    pairs: &[Pair],
-    metric: Metric,
-    method: Attribution,
-    reference: Reference,
-    take: &mut dyn FnMut(Array2<f64>),
+    (setting, method, take): (Setting<F>, Attribution, &mut dyn FnMut(Array2<f64>)),
 ) -> Result<()> {
-    let points = match (method, reference) {
-        (Attribution::Eap, _) => vec![(1.0, 1.0)],
-        (Attribution::CleanCorrupted, Reference::Corrupted) => vec![(0.0, 0.5), (1.0, 0.5)],
-        (Attribution::IgInputs(rule, steps), Reference::Corrupted) => rule.nodes(steps),
-        (Attribution::IgActivations(rule, steps), _) => rule.nodes(steps),
-        _ => {
-            return Err(Error::Input(format!(
-                "the reference {} has no run to interpolate from; expected corrupted",
-                reference.name()
-            )));
+    let Setting { pairs, .. } = setting;
+    let ablated = setting.ablated_outputs()?;
+    let points = match method {
+        Attribution::Eap => vec![(1.0, 1.0)],
+        Attribution::IgActivations(rule, steps) => rule.nodes(steps),
+        _ if !ablated.is_corrupted_run() => {
+            let why = "the method interpolates to the corrupted run, which this ablation does not have";
+            return Err(Error::Input(format!("{why}; expected ablation by corrupted prompts")));
         }
+        Attribution::CleanCorrupted => vec![(0.0, 0.5), (1.0, 0.5)],
+        Attribution::IgInputs(rule, steps) => rule.nodes(steps),
     };
-    check(model, pairs)?;
-    let means = Means::new(model, pairs, reference)?;
     let prompts: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
-    for pieces in chunk_by_tokens(&prompts, PIECE_ROWS).chunks(PIECES_AT_ONCE) {
+    for pieces in chunk_by_tokens(&prompts, PIECE_TOKENS).chunks(PIECES_AT_ONCE) {
         let scored: Vec<Vec<Array2<f64>>> = pieces
             .par_iter()
             .map(|piece| {
                 let pairs = &pairs[piece.clone()];
-                let piece = Piece::new(model, pairs, metric, reference, means.as_ref())?;
+                let piece = PairPiece::new(Setting { pairs, ..setting }, &ablated)?;
                 Ok(match method {
                     Attribution::IgActivations(..) => piece.along_activations(&points),
                     _ => piece.along_inputs(&points),
@@ -183,30 +181,25 @@ fn each_pair<F: Scalar>(
 }
 
 /// A few pairs with their clean run.
-struct Piece<'a, F> {
+struct PairPiece<'a, F> {
     model: &'a Gpt2<F>,
     pairs: &'a [Pair],
-    metric: Metric,
+    metric: &'a dyn Metric<F>,
     packed: Packed<F>,
-    /// Reference less clean outputs, `[S, n d]`.
+    /// Ablated minus clean outputs, `[S, n d]`.
     delta: Array2<F>,
     clean: Tape<F>,
     /// Last hidden states of the clean run, `[pairs, d]`.
     clean_hidden: Array2<F>,
 }
 
-impl<'a, F: Scalar> Piece<'a, F> {
-    fn new(
-        model: &'a Gpt2<F>,
-        pairs: &'a [Pair],
-        metric: Metric,
-        reference: Reference,
-        means: Option<&Means>,
-    ) -> Result<Self> {
-        let packed = Packed::new(model, pairs, reference)?;
-        let (delta, clean) = packed.differences(model, means);
+impl<'a, F: Scalar> PairPiece<'a, F> {
+    fn new(setting: Setting<'a, F>, ablated: &AblatedOutputs<F>) -> Result<Self> {
+        let Setting { model, pairs, metric, .. } = setting;
+        let packed = Packed::new(model, pairs, ablated.is_corrupted_run())?;
+        let (delta, clean) = packed.differences(model, ablated);
         let clean_hidden = packed.last_hidden(clean.hidden.view());
-        Ok(Piece { model, pairs, metric, packed, delta, clean, clean_hidden })
+        Ok(PairPiece { model, pairs, metric, packed, delta, clean, clean_hidden })
     }
 
     /// One path for all sources: that of the token embeddings.
@@ -242,7 +235,7 @@ impl<'a, F: Scalar> Piece<'a, F> {
             return;
         }
         // Sums over the points, `[D, n d]`; every layer of it is contracted once.
-        let mut sums = Array2::<F>::zeros((self.packed.graph.n_readers(), self.delta.ncols()));
+        let mut sums = Array2::<F>::zeros((self.packed.graph.n_destinations(), self.delta.ncols()));
         for &(alpha, weight) in points {
             self.gradients(&self.interpolated(component, alpha), weight, &mut |first, gradients| {
                 let mut sums = sums.slice_mut(s![first..first + gradients.nrows(), ..]);
@@ -253,13 +246,13 @@ impl<'a, F: Scalar> Piece<'a, F> {
                 });
             });
         }
-        let readers = LAYERS_AT_ONCE * (3 * self.packed.graph.n_head + 1);
-        for (i, gradients) in sums.axis_chunks_iter(Axis(0), readers).enumerate() {
-            self.contract(i * readers, gradients, sources.clone(), scores);
+        let destinations = LAYERS_AT_ONCE * (3 * self.packed.graph.n_head + 1);
+        for (i, gradients) in sums.axis_chunks_iter(Axis(0), destinations).enumerate() {
+            self.contract(i * destinations, gradients, sources.clone(), scores);
         }
     }
 
-    /// The clean run with one component's output moved towards the reference: `clean + (1 - alpha) delta`. A head stands
+    /// The clean run with one component's output moved towards its ablated output: `clean + (1 - alpha) delta`. A head stands
     /// for its whole attention layer.
     fn interpolated(&self, component: Source, alpha: f64) -> Cow<'_, Tape<F>> {
         if alpha == 1.0 {
@@ -288,28 +281,28 @@ impl<'a, F: Scalar> Piece<'a, F> {
 
     fn no_scores(&self) -> Vec<Array2<f64>> {
         let graph = self.packed.graph;
-        vec![Array2::zeros((graph.n_sources(), graph.n_readers())); self.pairs.len()]
+        vec![Array2::zeros((graph.n_sources(), graph.n_destinations())); self.pairs.len()]
     }
 
-    /// Computes `weight` times the gradient of the summed loss at every reader's input and hands it over, from the last
-    /// layer to the first: the first column and `[readers, n d]`, the logits alone and then a few layers at a time.
+    /// Computes `weight` times the gradient of the summed loss at every destination's input and hands it over, from the last
+    /// layer to the first: the first column and `[destinations, n d]`, the logits alone and then a few layers at a time.
     fn gradients(&self, tape: &Tape<F>, weight: f64, take: &mut dyn FnMut(usize, ArrayView2<F>)) {
         let (model, graph, batch) = (self.model, self.packed.graph, &self.packed.clean);
         let mut d_hidden = Array2::<F>::zeros(tape.hidden.dim());
         for (i, (pair, row)) in self.pairs.iter().zip(batch.last_rows()).enumerate() {
             let (hidden, clean) = (tape.hidden.row(row), self.clean_hidden.row(i));
-            let gradient = self.metric.loss_gradient(model, pair, hidden, clean);
+            let gradient = loss_gradient_at(self.metric, model, pair, hidden, clean);
             d_hidden.row_mut(row).assign(&gradient.mapv(|g| F::from_f64(weight) * g));
         }
-        let readers = LAYERS_AT_ONCE.min(graph.n_layer) * (3 * graph.n_head + 1);
-        let layers = Array2::zeros((readers, self.delta.ncols()));
-        let mut hook = ReaderGradients { model, graph, tape, layers, take };
+        let destinations = LAYERS_AT_ONCE.min(graph.n_layer) * (3 * graph.n_head + 1);
+        let layers = Array2::zeros((destinations, self.delta.ncols()));
+        let mut hook = DestinationGradients { model, graph, tape, layers, take };
         let mut no_weights = ParamSet::zeros(model.config(), []);
         model.backward(tape, d_hidden.view(), &mut no_weights, &mut hook);
     }
 
-    /// `scores[pair][u, v] += sum over the pair's rows of delta_u g_v` for some sources and the readers from column
-    /// `first` on, `gradients [readers, n d]`: one product per pair, added up in f64.
+    /// `scores[pair][u, v] += sum over the pair's rows of delta_u g_v` for some sources and the destinations from column
+    /// `first` on, `gradients [destinations, n d]`: one product per pair, added up in f64.
     fn contract(
         &self,
         first: usize,
@@ -319,8 +312,8 @@ impl<'a, F: Scalar> Piece<'a, F> {
     ) {
         let graph = self.packed.graph;
         let d = self.model.config().n_embd;
-        // The last reader of a layer, its MLP, sees the most sources.
-        let n_before = graph.n_before(graph.reader(first + gradients.nrows() - 1));
+        // The last destination of a layer, its MLP, sees the most sources.
+        let n_before = graph.n_before(graph.destination(first + gradients.nrows() - 1));
         let sources = sources.start.min(n_before)..sources.end.min(n_before);
         if sources.is_empty() {
             return;
@@ -337,31 +330,31 @@ impl<'a, F: Scalar> Piece<'a, F> {
                 product.view_mut(),
             );
             for ((i, j), &x) in product.indexed_iter() {
-                let edge = Edge { source: sources.start + i, reader: first + j };
+                let edge = Edge { source: sources.start + i, destination: first + j };
                 if graph.has(edge) {
-                    scores[(edge.source, edge.reader)] += x.as_f64();
+                    scores[(edge.source, edge.destination)] += x.as_f64();
                 }
             }
         });
     }
 }
 
-/// Splits the gradient that a backward pass has at the readers of a layer into one for each reader.
-struct ReaderGradients<'a, F> {
+/// Splits the gradient that a backward pass has at the destinations of a layer into one for each destination.
+struct DestinationGradients<'a, F> {
     model: &'a Gpt2<F>,
     graph: Graph,
     tape: &'a Tape<F>,
-    /// The readers of a few layers, `[layers (3 H + 1), n d]`.
+    /// The destinations of a few layers, `[layers (3 H + 1), n d]`.
     layers: Array2<F>,
     take: &'a mut dyn FnMut(usize, ArrayView2<F>),
 }
 
-impl<F: Scalar> Hook<F> for ReaderGradients<'_, F> {
+impl<F: Scalar> Hook<F> for DestinationGradients<'_, F> {
     fn call(&mut self, layer: usize, point: HookPoint, mut state: ArrayViewMut2<F>) {
         let (model, graph, tape) = (self.model, self.graph, self.tape);
         let (width, d) = (model.config().d_head(), model.config().n_embd);
-        let n_slots = Slot::ALL.len() * graph.n_head;
-        let per_layer = n_slots + 1;
+        let n_qkv_inputs = QkvInput::ALL.len() * graph.n_head;
+        let per_layer = n_qkv_inputs + 1;
         let bottom = layer - layer % LAYERS_AT_ONCE;
         let first = (layer - bottom) * per_layer;
         match point {
@@ -370,18 +363,18 @@ impl<F: Scalar> Hook<F> for ReaderGradients<'_, F> {
                     (1, state.len()),
                     state.as_slice().expect("states are contiguous"),
                 );
-                (self.take)(graph.column(Reader::Logits), flat.expect("one row"));
+                (self.take)(graph.column(Destination::Logits), flat.expect("one row"));
             }
             HookPoint::Ln2 => {
-                let row = self.layers.row_mut(first + n_slots);
+                let row = self.layers.row_mut(first + n_qkv_inputs);
                 let mut row = row.into_shape_with_order(state.dim()).expect("rows are contiguous");
                 row.assign(&state);
                 model.through_norm(tape, Norm::Mlp(layer), row);
             }
             HookPoint::Qkv => {
                 let weights = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
-                let mut slots = self.layers.slice_mut(s![first..first + n_slots, ..]);
-                slots.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, row)| {
+                let mut qkv_inputs = self.layers.slice_mut(s![first..first + n_qkv_inputs, ..]);
+                qkv_inputs.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, row)| {
                     // Queries of all heads, keys of all heads, values of all heads: the order of the columns, too.
                     let columns = s![.., i * width..(i + 1) * width];
                     let mut row = row.into_shape_with_order((state.nrows(), d)).expect("rows are contiguous");
@@ -399,14 +392,14 @@ impl<F: Scalar> Hook<F> for ReaderGradients<'_, F> {
                     (self.take)(layer * per_layer, self.layers.slice(s![..n_layers * per_layer, ..]));
                 }
             }
-            // The way through attention is the sum of its readers, which are behind the LayerNorm already.
+            // The way through attention is the sum of its destinations, which are behind the LayerNorm already.
             HookPoint::ResidPre => {
                 let flat = state.as_slice_mut().expect("states are contiguous");
-                let slots = self.layers.slice(s![first..first + n_slots, ..]);
+                let qkv_inputs = self.layers.slice(s![first..first + n_qkv_inputs, ..]);
                 flat.par_chunks_mut(SUM_ENTRIES).enumerate().for_each(|(i, sum)| {
-                    for slot in slots.rows() {
-                        let slot = slot.to_slice().expect("rows are contiguous");
-                        axpy(F::one(), &slot[i * SUM_ENTRIES..][..sum.len()], sum);
+                    for qkv_input in qkv_inputs.rows() {
+                        let qkv_input = qkv_input.to_slice().expect("rows are contiguous");
+                        axpy(F::one(), &qkv_input[i * SUM_ENTRIES..][..sum.len()], sum);
                     }
                 });
             }

@@ -1,19 +1,22 @@
-//! How good a circuit is: how much of the model's behaviour it has, at every size, beside random circuits.
+//! How correct a circuit is: how much of the model's behaviour it has, at every size, beside random circuits.
 
 use locus_gpt2::{Gpt2, Result, Scalar};
+use locus_metrics::bootstrap::{RESAMPLES, bootstrap};
+use locus_metrics::overlap::Counts;
+use locus_metrics::{Interval, Stream};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::ablation::Ablation;
+use super::edge_set::EdgeSet;
 use super::graph::{Edge, Graph};
-use super::intervene::{Formulation, run_circuit, run_clean};
+use super::intervene::{run_circuit, run_clean};
 use super::metric::Metric;
 use super::pairs::Pair;
-use super::runs::Reference;
-use super::scores::{EdgeScores, Rank};
-use super::select::EdgeSet;
+use super::scores::{EdgeScores, RankBy};
 
-/// Shares of the edges at which MIB evaluates a ranking (Mueller et al. 2025).
+/// Shares of the edges at which MIB evaluates a ranking (Mueller et al. 2025, arXiv 2504.13151).
 pub const MIB_FRACTIONS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 /// Metric of the full model, of the empty circuit and of a circuit, pair by pair.
@@ -21,7 +24,7 @@ pub const MIB_FRACTIONS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1
 pub struct Faithfulness {
     /// The intact model on the clean prompts.
     pub clean: Vec<f64>,
-    /// Every edge at its reference.
+    /// Every edge ablated.
     pub empty: Vec<f64>,
     /// The circuit.
     pub circuit: Vec<f64>,
@@ -35,11 +38,11 @@ impl Faithfulness {
     pub fn of<F: Scalar>(
         model: &Gpt2<F>,
         pairs: &[Pair],
-        metric: Metric,
+        metric: &dyn Metric<F>,
         circuit: &EdgeSet,
-        reference: Reference,
+        ablation: &dyn Ablation<F>,
     ) -> Result<Self> {
-        let run = |set: &EdgeSet| run_circuit(model, pairs, metric, set, reference, Formulation::Shorter);
+        let run = |set: &EdgeSet| run_circuit(model, pairs, metric, set, ablation);
         Ok(Faithfulness {
             clean: run_clean(model, pairs, metric)?,
             empty: run(&EdgeSet::empty(circuit.graph()))?,
@@ -50,43 +53,37 @@ impl Faithfulness {
     /// `(circuit - empty) / (clean - empty)`, each a mean over pairs; above 1 when the circuit beats the model, below 0
     /// when it does worse than nothing. `None` when clean and empty are within 1e-6 of each other.
     pub fn normalised(&self) -> Option<f64> {
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        self.normalised_on(&(0..self.clean.len()).collect::<Vec<_>>())
+    }
+
+    /// [`Faithfulness::normalised`] with its 95 % percentile bootstrap interval over pairs. Resamples in which it is
+    /// undefined are left out; `None` when it is undefined.
+    pub fn interval(&self, stream: Stream) -> Option<Interval> {
+        self.normalised()?;
+        let on = |pairs: &[usize]| self.normalised_on(pairs).unwrap_or(f64::NAN);
+        Some(bootstrap(self.clean.len(), RESAMPLES, stream, on))
+    }
+
+    fn normalised_on(&self, pairs: &[usize]) -> Option<f64> {
+        let mean = |values: &[f64]| pairs.iter().map(|&pair| values[pair]).sum::<f64>() / pairs.len() as f64;
         let (clean, empty, circuit) = (mean(&self.clean), mean(&self.empty), mean(&self.circuit));
         ((clean - empty).abs() > 1e-6).then(|| (circuit - empty) / (clean - empty))
     }
-
-    /// 95 % percentile bootstrap interval of [`Faithfulness::normalised`] over pairs. Resamples in which it is undefined
-    /// are left out; `None` when all are.
-    pub fn interval(&self, resamples: usize, rng: &mut ChaCha8Rng) -> Option<(f64, f64)> {
-        let n = self.clean.len();
-        let mut ratios: Vec<f64> = (0..resamples)
-            .filter_map(|_| {
-                let drawn: Vec<usize> = (0..n).map(|_| rng.random_range(0..n)).collect();
-                let of = |values: &[f64]| drawn.iter().map(|&i| values[i]).collect();
-                let (clean, empty, circuit) = (of(&self.clean), of(&self.empty), of(&self.circuit));
-                Faithfulness { clean, empty, circuit }.normalised()
-            })
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        let last = ratios.len().checked_sub(1)?;
-        let at = |share: f64| ratios[(share * last as f64).round() as usize];
-        Some((at(0.025), at(0.975)))
-    }
 }
 
-/// Minimality (Wang et al. 2022): for each edge of a circuit, how much the mean metric falls when it alone is taken away.
+/// Minimality (Wang et al. 2022, arXiv 2211.00593, section 4): for each edge of a circuit, how much the mean metric falls when it alone is removed.
 ///
 /// # Errors
 /// When a pair does not fit the model or there is none.
 pub fn minimality<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
-    metric: Metric,
+    metric: &dyn Metric<F>,
     circuit: &EdgeSet,
-    reference: Reference,
+    ablation: &dyn Ablation<F>,
 ) -> Result<Vec<(Edge, f64)>> {
     let mean = |set: &EdgeSet| -> Result<f64> {
-        let values = run_circuit(model, pairs, metric, set, reference, Formulation::Shorter)?;
+        let values = run_circuit(model, pairs, metric, set, ablation)?;
         Ok(values.iter().sum::<f64>() / values.len() as f64)
     };
     let whole = mean(circuit)?;
@@ -100,7 +97,7 @@ pub fn minimality<F: Scalar>(
         .collect()
 }
 
-/// Completeness (Wang et al. 2022): what a set of edges does to the circuit it should do to the model. For each knock-out
+/// Completeness (Wang et al. 2022, arXiv 2211.00593, section 4): what a set of edges does to the circuit it should do to the model. For each knock-out
 /// the mean metric of the circuit without it and of the model without it; a complete circuit has equal numbers.
 ///
 /// # Errors
@@ -108,14 +105,14 @@ pub fn minimality<F: Scalar>(
 pub fn completeness<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
-    metric: Metric,
+    metric: &dyn Metric<F>,
     circuit: &EdgeSet,
-    reference: Reference,
+    ablation: &dyn Ablation<F>,
     knock_outs: &[EdgeSet],
 ) -> Result<Vec<(f64, f64)>> {
     let without = |set: &EdgeSet, gone: &EdgeSet| -> Result<f64> {
         let rest = EdgeSet::from_edges(set.graph(), set.edges().filter(|&edge| !gone.contains(edge)));
-        let values = run_circuit(model, pairs, metric, &rest, reference, Formulation::Shorter)?;
+        let values = run_circuit(model, pairs, metric, &rest, ablation)?;
         Ok(values.iter().sum::<f64>() / values.len() as f64)
     };
     let full = EdgeSet::full(circuit.graph());
@@ -125,9 +122,15 @@ pub fn completeness<F: Scalar>(
 /// Stability: the mean Jaccard index of the top-n circuit of all pairs with those of bootstrap resamples of the pairs.
 ///
 /// # Panics
-/// When there are no scores or no resamples.
-pub fn stability(per_pair: &[EdgeScores], n: usize, by: Rank, resamples: usize, rng: &mut ChaCha8Rng) -> f64 {
-    assert!(!per_pair.is_empty() && resamples > 0, "nothing to resample");
+/// When there are no scores, no resamples or `n` is 0.
+pub fn stability(
+    per_pair: &[EdgeScores],
+    n: usize,
+    by: RankBy,
+    resamples: usize,
+    rng: &mut ChaCha8Rng,
+) -> f64 {
+    assert!(!per_pair.is_empty() && resamples > 0 && n > 0, "nothing to resample");
     let graph = per_pair[0].graph();
     let circuit = |drawn: &mut dyn Iterator<Item = usize>| {
         let mut sum = ndarray::Array2::<f64>::zeros(per_pair[0].matrix().dim());
@@ -141,7 +144,8 @@ pub fn stability(per_pair: &[EdgeScores], n: usize, by: Rank, resamples: usize, 
                 (0..per_pair.len()).map(|_| rng.random_range(0..per_pair.len())).collect();
             let other = circuit(&mut drawn.into_iter());
             let both = all.edges().filter(|&edge| other.contains(edge)).count();
-            both as f64 / (all.count() + other.count() - both).max(1) as f64
+            let counts = Counts::new(both, all.count(), other.count(), graph.n_edges());
+            counts.and_then(Counts::jaccard).expect("sets of one edge or more")
         })
         .sum();
     total / resamples as f64
@@ -155,16 +159,16 @@ pub fn stability(per_pair: &[EdgeScores], n: usize, by: Rank, resamples: usize, 
 pub fn faithfulness_curve<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
-    metric: Metric,
-    reference: Reference,
+    metric: &dyn Metric<F>,
+    ablation: &dyn Ablation<F>,
     scores: &EdgeScores,
-    by: Rank,
+    by: RankBy,
     fractions: &[f64],
 ) -> Result<Option<Vec<(f64, f64)>>> {
     let total = scores.graph().n_edges();
     let ranked = scores.ranked(by);
     let clean = run_clean(model, pairs, metric)?;
-    let run = |set: &EdgeSet| run_circuit(model, pairs, metric, set, reference, Formulation::Shorter);
+    let run = |set: &EdgeSet| run_circuit(model, pairs, metric, set, ablation);
     let empty = run(&EdgeSet::empty(scores.graph()))?;
     fractions
         .iter()
@@ -178,9 +182,9 @@ pub fn faithfulness_curve<F: Scalar>(
         .collect()
 }
 
-/// Areas of a faithfulness curve by the trapezoid rule on a linear axis, from its first share on.
+/// CurveAreas of a faithfulness curve by the trapezoid rule on a linear axis, from its first share on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Areas {
+pub struct CurveAreas {
     /// MIB's CPR, `integral of F`: higher is better.
     pub cpr: f64,
     /// MIB's CMD, `integral of |1 - F|`: lower is better.
@@ -190,8 +194,11 @@ pub struct Areas {
     pub cmd_log: f64,
 }
 
-impl Areas {
-    /// Of a curve with ascending shares.
+impl CurveAreas {
+    /// Areas of a curve of `(share, faithfulness)` with ascending shares.
+    ///
+    /// # Panics
+    /// When the curve has no point.
     pub fn of(curve: &[(f64, f64)]) -> Self {
         let area = |axis: fn(f64) -> f64, height: fn(f64) -> f64| -> f64 {
             curve
@@ -202,7 +209,7 @@ impl Areas {
                 .sum()
         };
         let length = curve[curve.len() - 1].0.ln() - curve[0].0.ln();
-        Areas {
+        CurveAreas {
             cpr: area(|x| x, |f| f),
             cmd: area(|x| x, |f| (1.0 - f).abs()),
             cmd_log: area(f64::ln, |f| (1.0 - f).abs()) / length,
@@ -215,8 +222,8 @@ impl Areas {
 ///
 /// # Panics
 /// When the circuit has no edge or every edge.
-pub fn auroc(scores: &EdgeScores, truth: &EdgeSet, by: Rank) -> f64 {
-    let key = |edge: Edge| if by == Rank::Absolute { scores.get(edge).abs() } else { scores.get(edge) };
+pub fn auroc(scores: &EdgeScores, truth: &EdgeSet, by: RankBy) -> f64 {
+    let key = |edge: Edge| if by == RankBy::Absolute { scores.get(edge).abs() } else { scores.get(edge) };
     let mut all: Vec<(f64, bool)> =
         scores.graph().edges().map(|edge| (key(edge), truth.contains(edge))).collect();
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -257,65 +264,27 @@ mod tests {
         let truth = random_edges(graph, 9, &mut ChaCha8Rng::seed_from_u64(1));
         assert_eq!(truth.count(), 9);
         let scores = |inside: f64, outside: f64| {
-            let mut values = Array2::zeros((graph.n_sources(), graph.n_readers()));
+            let mut values = Array2::zeros((graph.n_sources(), graph.n_destinations()));
             for edge in graph.edges() {
-                values[(edge.source, edge.reader)] = if truth.contains(edge) { inside } else { outside };
+                values[(edge.source, edge.destination)] = if truth.contains(edge) { inside } else { outside };
             }
             EdgeScores::new(graph, values)
         };
-        assert_eq!(auroc(&scores(2.0, -1.0), &truth, Rank::Absolute), 1.0);
-        assert_eq!(auroc(&scores(-2.0, 1.0), &truth, Rank::Absolute), 1.0);
-        assert_eq!(auroc(&scores(-2.0, 1.0), &truth, Rank::Signed), 0.0);
-        assert_eq!(auroc(&scores(1.0, 1.0), &truth, Rank::Absolute), 0.5);
-    }
-
-    /// On a planted circuit: every edge is needed, knocking edges out does the same to circuit and model, and every
-    /// resample of the pairs has the same circuit where each pair alone shows all of it.
-    #[test]
-    fn a_planted_circuit_is_minimal_complete_and_stable() {
-        let planted = crate::planted::exclusive_or();
-        let (model, pairs, truth) = (&planted.model, &planted.pairs, &planted.truth);
-        let (metric, reference) = (Metric::LogitDiff, Reference::Corrupted);
-        for (edge, fall) in minimality(model, pairs, metric, truth, reference).unwrap() {
-            assert!(fall > 1.0, "{}: {fall}", truth.graph().name(edge));
-        }
-        let mut rng = ChaCha8Rng::seed_from_u64(3);
-        let knock_outs: Vec<EdgeSet> = (0..4).map(|_| random_edges(truth.graph(), 12, &mut rng)).collect();
-        let found = completeness(model, pairs, metric, truth, reference, &knock_outs).unwrap();
-        assert!(found.iter().all(|(circuit, model)| (circuit - model).abs() < 0.05), "{found:?}");
-        let nothing =
-            completeness(model, pairs, metric, &EdgeSet::empty(truth.graph()), reference, &knock_outs);
-        assert!(nothing.unwrap().iter().any(|(circuit, model)| (circuit - model).abs() > 1.0));
-
-        let same = crate::edges::attribute_edges_per_pair(
-            model,
-            &pairs[..1],
-            metric,
-            crate::edges::Attribution::IgInputs(crate::edges::Rule::Midpoint, 20),
-            reference,
-        )
-        .unwrap();
-        let copies = vec![same[0].clone(); 5];
-        assert_eq!(stability(&copies, 3, Rank::Absolute, 20, &mut rng), 1.0);
-        let noise: Vec<EdgeScores> = (0..5).map(|_| EdgeScores::random(truth.graph(), &mut rng)).collect();
-        let unstable = stability(&noise, 10, Rank::Absolute, 50, &mut rng);
-        assert!(unstable < 0.9, "{unstable}");
-
-        let measured = Faithfulness::of(model, pairs, metric, truth, reference).unwrap();
-        let (low, high) = measured.interval(200, &mut rng).unwrap();
-        let value = measured.normalised().unwrap();
-        assert!(low <= value && value <= high && high - low < 0.02, "{low} {value} {high}");
+        assert_eq!(auroc(&scores(2.0, -1.0), &truth, RankBy::Absolute), 1.0);
+        assert_eq!(auroc(&scores(-2.0, 1.0), &truth, RankBy::Absolute), 1.0);
+        assert_eq!(auroc(&scores(-2.0, 1.0), &truth, RankBy::Signed), 0.0);
+        assert_eq!(auroc(&scores(1.0, 1.0), &truth, RankBy::Absolute), 0.5);
     }
 
     /// Values by hand for a curve with two segments.
     #[test]
     fn areas_by_hand() {
-        let areas = Areas::of(&[(0.1, 0.0), (0.5, 0.5), (1.0, 1.5)]);
+        let areas = CurveAreas::of(&[(0.1, 0.0), (0.5, 0.5), (1.0, 1.5)]);
         assert!((areas.cpr - (0.4 * 0.25 + 0.5 * 1.0)).abs() < 1e-15);
         assert!((areas.cmd - (0.4 * 0.75 + 0.5 * 0.5)).abs() < 1e-15);
         let (a, b) = (5f64.ln(), 2f64.ln());
         assert!((areas.cmd_log - (a * 0.75 + b * 0.5) / (a + b)).abs() < 1e-15);
-        let perfect = Areas::of(&MIB_FRACTIONS.map(|fraction| (fraction, 1.0)));
+        let perfect = CurveAreas::of(&MIB_FRACTIONS.map(|fraction| (fraction, 1.0)));
         assert!((perfect.cpr - 0.999).abs() < 1e-12 && perfect.cmd == 0.0);
     }
 }

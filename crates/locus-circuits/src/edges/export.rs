@@ -1,4 +1,4 @@
-//! Files of edge scores and circuits: JSON in the layout of EAP-IG and MIB (both ways), CSV and DOT.
+//! Files of edge scores and circuits: JSON in the layout of EAP-IG and MIB (written and read), CSV and DOT.
 
 use std::fmt::Write;
 
@@ -7,25 +7,25 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::edge_set::EdgeSet;
 use super::graph::{Graph, Source};
 use super::scores::EdgeScores;
-use super::select::EdgeSet;
 
-/// What a reader of a score file must know; written beside the scores.
+/// What one must know to read a score file; written beside the scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conventions {
     /// What a score means; `delta_loss_when_corrupted` in every file of ours.
     pub sign: String,
     /// Method that made the scores.
     pub method: String,
-    /// Rule and number of steps of integrated methods.
+    /// QuadratureRule and number of steps of integrated methods.
     pub ig_rule: Option<String>,
     /// See `ig_rule`.
     pub ig_steps: Option<usize>,
     /// Metric; the loss is minus it where more is better.
     pub metric: String,
-    /// What a dropped edge carries.
-    pub reference: String,
+    /// What a cut edge carries.
+    pub ablation: String,
     /// Whether the end-of-text token stands before every prompt.
     pub bos: bool,
     /// Who owns attention's output bias: `none`, it belongs to no source.
@@ -44,7 +44,7 @@ pub fn to_json(scores: &EdgeScores, circuit: &EdgeSet, config: &Config, conventi
     let mut nodes = Map::new();
     for (row, score) in node_scores.into_iter().enumerate() {
         let inputs = graph.inputs_of(graph.source(row));
-        let in_graph = circuit.edges().any(|edge| edge.source == row || inputs.contains(&edge.reader));
+        let in_graph = circuit.edges().any(|edge| edge.source == row || inputs.contains(&edge.destination));
         nodes.insert(graph.source(row).to_string(), json!({ "in_graph": in_graph, "score": finite(score) }));
     }
     let mut edges = Map::new();
@@ -72,27 +72,33 @@ fn finite(score: f64) -> Value {
 }
 
 #[derive(Deserialize)]
-struct File {
-    cfg: Shape,
+struct ScoreFile {
+    cfg: GraphShape,
+    /// Absent in files of others.
+    #[serde(default)]
+    conventions: Map<String, Value>,
     edges: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
-struct Shape {
+struct GraphShape {
     n_layers: usize,
     n_heads: usize,
 }
 
-/// Reads such a file, ours or that of EAP-IG and MIB, whose bare `NaN` is accepted. Edges without a score are NaN, edges
-/// that are absent too.
+/// Reads a JSON file of ours, or one of EAP-IG and MIB, whose bare `NaN` is accepted. Edges without a score are NaN, and so
+/// are edges that are absent.
 ///
 /// # Errors
 /// One line that names the field.
 pub fn from_json(text: &str) -> Result<(EdgeScores, EdgeSet)> {
     let wrong = |why: String| Error::Input(why);
-    let file: File = serde_json::from_str(&without_nan(text)).map_err(|e| wrong(e.to_string()))?;
+    let file: ScoreFile = serde_json::from_str(&without_nan(text)).map_err(|e| wrong(e.to_string()))?;
+    if file.conventions.contains_key("reference") {
+        return Err(wrong("conventions.reference is now called conventions.ablation".into()));
+    }
     let graph = Graph { n_layer: file.cfg.n_layers, n_head: file.cfg.n_heads };
-    let mut values = Array2::from_elem((graph.n_sources(), graph.n_readers()), f64::NAN);
+    let mut values = Array2::from_elem((graph.n_sources(), graph.n_destinations()), f64::NAN);
     let mut circuit = EdgeSet::empty(graph);
     for (name, entry) in &file.edges {
         let Some(edge) = graph.parse(name) else {
@@ -102,7 +108,7 @@ pub fn from_json(text: &str) -> Result<(EdgeScores, EdgeSet)> {
             None | Some(Value::Null) => {}
             Some(score) => {
                 let score = score.as_f64();
-                values[(edge.source, edge.reader)] =
+                values[(edge.source, edge.destination)] =
                     score.ok_or_else(|| wrong(format!("edges.{name}.score is not a number")))?;
             }
         }
@@ -136,13 +142,13 @@ fn without_nan(text: &str) -> String {
     out
 }
 
-/// CSV with one edge a row: `source,reader,score,in_graph`.
+/// CSV with one edge a row: `source,destination,score,in_graph`.
 pub fn to_csv(scores: &EdgeScores, circuit: &EdgeSet) -> String {
     let graph = scores.graph();
-    let mut out = String::from("source,reader,score,in_graph\n");
+    let mut out = String::from("source,destination,score,in_graph\n");
     for edge in graph.edges() {
-        let (source, reader) = (graph.source(edge.source), graph.reader(edge.reader));
-        writeln!(out, "{source},{reader},{},{}", scores.get(edge), circuit.contains(edge))
+        let (source, destination) = (graph.source(edge.source), graph.destination(edge.destination));
+        writeln!(out, "{source},{destination},{},{}", scores.get(edge), circuit.contains(edge))
             .expect("strings take everything");
     }
     out
@@ -154,8 +160,9 @@ pub fn to_dot(scores: &EdgeScores, circuit: &EdgeSet) -> String {
     let largest = circuit.edges().fold(0f64, |max, edge| max.max(scores.get(edge).abs()));
     let mut out = String::from("digraph circuit {\n  rankdir=BT;\n  node [shape=box];\n");
     for edge in circuit.edges() {
-        let reader = graph.reader(edge.reader);
-        let node = graph.node_of(reader).map_or_else(|| "logits".to_owned(), |node: Source| node.to_string());
+        let destination = graph.destination(edge.destination);
+        let node =
+            graph.node_of(destination).map_or_else(|| "logits".to_owned(), |node: Source| node.to_string());
         let score = scores.get(edge);
         let colour = match graph.name(edge) {
             _ if score < 0.0 => "red",
@@ -176,23 +183,23 @@ pub fn to_dot(scores: &EdgeScores, circuit: &EdgeSet) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edges::scores::Rank;
+    use crate::edges::scores::RankBy;
 
     fn example() -> (EdgeScores, EdgeSet, Config, Conventions) {
         let config = Config::new(2, 2, 4, 8, 9);
         let graph = Graph::new(&config);
-        let values = Array2::from_shape_fn((graph.n_sources(), graph.n_readers()), |(i, j)| {
+        let values = Array2::from_shape_fn((graph.n_sources(), graph.n_destinations()), |(i, j)| {
             (i * 31 + j) as f64 / 7.0 - 3.0
         });
         let scores = EdgeScores::new(graph, values);
-        let circuit = EdgeSet::top_n(&scores, 9, Rank::Absolute);
+        let circuit = EdgeSet::top_n(&scores, 9, RankBy::Absolute);
         let conventions = Conventions {
             sign: "delta_loss_when_corrupted".into(),
             method: "eap".into(),
             ig_rule: None,
             ig_steps: None,
             metric: "logit-diff".into(),
-            reference: "corrupted".into(),
+            ablation: "corrupted".into(),
             bos: false,
             bias_owner: "none".into(),
             input_node: "token-embedding".into(),
@@ -205,6 +212,8 @@ mod tests {
     fn json_round_trips() {
         let (scores, circuit, config, conventions) = example();
         let text = to_json(&scores, &circuit, &config, &conventions);
+        let former = from_json(&text.replace("\"ablation\"", "\"reference\"")).unwrap_err().to_string();
+        assert_eq!(former, "conventions.reference is now called conventions.ablation");
         let (read, cut) = from_json(&text).unwrap();
         assert_eq!((read, cut), (scores, circuit));
         assert!(text.contains("\"sign\": \"delta_loss_when_corrupted\""));

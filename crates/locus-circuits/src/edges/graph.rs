@@ -1,16 +1,17 @@
 //! The edge graph of a GPT-2: what writes to the residual stream, what reads from it, and who comes before whom.
 //!
-//! Writers (*sources*) are the token embedding, every attention head and every MLP. Readers are the query, key and
-//! value inputs of every head, the input of every MLP, and the logits; they read the residual stream before the
-//! LayerNorm. Position embeddings and the output bias of attention belong to no source, as in EAP-IG.
+//! Writers (*source nodes*) are the token embedding, every attention head and every MLP. Readers (*destination nodes*) are
+//! the query, key and value inputs of every head, the input of every MLP, and the logits; they read the residual stream
+//! before the LayerNorm. Position embeddings and the output bias of attention belong to no source, as in EAP-IG (Hanna,
+//! Pezzelle, Belinkov 2024, arXiv 2403.17806) and its code.
 //!
-//! Letters: `L` layers, `H` heads, `S = 1 + L (H + 1)` sources, `D = L (3 H + 1) + 1` readers.
+//! Letters: `L` layers, `H` heads, `S = 1 + L (H + 1)` sources, `D = L (3 H + 1) + 1` destinations.
 
 use std::fmt;
 
 use locus_gpt2::Config;
 
-/// A writer into the residual stream.
+/// A source node: what writes to the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
     /// The token embedding.
@@ -21,9 +22,9 @@ pub enum Source {
     Mlp(usize),
 }
 
-/// The three things a head reads.
+/// Which of a head's three inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Slot {
+pub enum QkvInput {
     /// Queries.
     Query,
     /// Keys.
@@ -32,29 +33,29 @@ pub enum Slot {
     Value,
 }
 
-impl Slot {
+impl QkvInput {
     /// All three, in the order of `c_attn`'s columns.
-    pub const ALL: [Slot; 3] = [Slot::Query, Slot::Key, Slot::Value];
+    pub const ALL: [QkvInput; 3] = [QkvInput::Query, QkvInput::Key, QkvInput::Value];
 }
 
-/// A reader of the residual stream.
+/// A destination node: what reads from the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reader {
-    /// One input of a head: layer, slot, head.
-    Head(usize, Slot, usize),
+pub enum Destination {
+    /// One input of a head: layer, which input, head.
+    Head(usize, QkvInput, usize),
     /// The input of an MLP.
     Mlp(usize),
     /// The final residual stream.
     Logits,
 }
 
-/// An edge, as indices of its source and reader.
+/// An edge, as indices of its source and destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Edge {
     /// Row, in `0..S`.
     pub source: usize,
     /// Column, in `0..D`.
-    pub reader: usize,
+    pub destination: usize,
 }
 
 /// Numbers of layers and heads; everything else follows.
@@ -78,13 +79,13 @@ impl Graph {
     }
 
     /// `D`
-    pub fn n_readers(self) -> usize {
+    pub fn n_destinations(self) -> usize {
         self.n_layer * (3 * self.n_head + 1) + 1
     }
 
-    /// Number of edges: pairs in which the source is written before the reader reads.
+    /// Number of edges: pairs in which the source writes before the destination reads.
     pub fn n_edges(self) -> usize {
-        (0..self.n_readers()).map(|reader| self.n_before(self.reader(reader))).sum()
+        (0..self.n_destinations()).map(|destination| self.n_before(self.destination(destination))).sum()
     }
 
     /// Source of a row, in the order of the forward pass.
@@ -109,84 +110,89 @@ impl Graph {
         }
     }
 
-    /// Reader of a column: per layer all queries, all keys, all values, the MLP; at the end the logits.
+    /// Destination of a column: per layer all queries, all keys, all values, the MLP; at the end the logits.
     ///
     /// # Panics
     /// When there is no such column.
-    pub fn reader(self, column: usize) -> Reader {
-        assert!(column < self.n_readers(), "column {column} of {}", self.n_readers());
+    pub fn destination(self, column: usize) -> Destination {
+        assert!(column < self.n_destinations(), "column {column} of {}", self.n_destinations());
         let (layer, i) = (column / (3 * self.n_head + 1), column % (3 * self.n_head + 1));
         if layer == self.n_layer {
-            Reader::Logits
+            Destination::Logits
         } else if i == 3 * self.n_head {
-            Reader::Mlp(layer)
+            Destination::Mlp(layer)
         } else {
-            Reader::Head(layer, Slot::ALL[i / self.n_head], i % self.n_head)
+            Destination::Head(layer, QkvInput::ALL[i / self.n_head], i % self.n_head)
         }
     }
 
-    /// Column of a reader.
-    pub fn column(self, reader: Reader) -> usize {
-        match reader {
-            Reader::Head(layer, slot, head) => {
-                layer * (3 * self.n_head + 1) + slot as usize * self.n_head + head
+    /// Column of a destination.
+    pub fn column(self, destination: Destination) -> usize {
+        match destination {
+            Destination::Head(layer, qkv_input, head) => {
+                layer * (3 * self.n_head + 1) + qkv_input as usize * self.n_head + head
             }
-            Reader::Mlp(layer) => layer * (3 * self.n_head + 1) + 3 * self.n_head,
-            Reader::Logits => self.n_layer * (3 * self.n_head + 1),
+            Destination::Mlp(layer) => layer * (3 * self.n_head + 1) + 3 * self.n_head,
+            Destination::Logits => self.n_layer * (3 * self.n_head + 1),
         }
     }
 
-    /// Number of sources written before a reader reads; they are the first rows.
-    pub fn n_before(self, reader: Reader) -> usize {
-        match reader {
-            Reader::Head(layer, ..) => 1 + layer * (self.n_head + 1),
-            Reader::Mlp(layer) => 1 + layer * (self.n_head + 1) + self.n_head,
-            Reader::Logits => self.n_sources(),
+    /// Number of sources that write before a destination reads: the first rows.
+    pub fn n_before(self, destination: Destination) -> usize {
+        match destination {
+            Destination::Head(layer, ..) => 1 + layer * (self.n_head + 1),
+            Destination::Mlp(layer) => 1 + layer * (self.n_head + 1) + self.n_head,
+            Destination::Logits => self.n_sources(),
         }
     }
 
-    /// Whether source and reader are joined.
+    /// Whether source and destination are joined.
     pub fn has(self, edge: Edge) -> bool {
-        edge.source < self.n_before(self.reader(edge.reader))
+        edge.source < self.n_before(self.destination(edge.destination))
     }
 
     /// Every edge, row by row.
     pub fn edges(self) -> impl Iterator<Item = Edge> {
         (0..self.n_sources())
-            .flat_map(move |source| (0..self.n_readers()).map(move |reader| Edge { source, reader }))
+            .flat_map(move |source| {
+                (0..self.n_destinations()).map(move |destination| Edge { source, destination })
+            })
             .filter(move |&edge| self.has(edge))
     }
 
-    /// Columns of the readers that belong to the node which writes `source`: three for a head, one for an MLP, none for
+    /// Columns of the destinations that belong to the node which writes `source`: three for a head, one for an MLP, none for
     /// the input.
     pub fn inputs_of(self, source: Source) -> Vec<usize> {
         match source {
             Source::Input => Vec::new(),
             Source::Head(layer, head) => {
-                Slot::ALL.map(|slot| self.column(Reader::Head(layer, slot, head))).to_vec()
+                QkvInput::ALL.map(|qkv_input| self.column(Destination::Head(layer, qkv_input, head))).to_vec()
             }
-            Source::Mlp(layer) => vec![self.column(Reader::Mlp(layer))],
+            Source::Mlp(layer) => vec![self.column(Destination::Mlp(layer))],
         }
     }
 
-    /// The source written by the node a reader belongs to; `None` for the logits.
-    pub fn node_of(self, reader: Reader) -> Option<Source> {
-        match reader {
-            Reader::Head(layer, _, head) => Some(Source::Head(layer, head)),
-            Reader::Mlp(layer) => Some(Source::Mlp(layer)),
-            Reader::Logits => None,
+    /// The source written by the node a destination belongs to; `None` for the logits.
+    pub fn node_of(self, destination: Destination) -> Option<Source> {
+        match destination {
+            Destination::Head(layer, _, head) => Some(Source::Head(layer, head)),
+            Destination::Mlp(layer) => Some(Source::Mlp(layer)),
+            Destination::Logits => None,
         }
     }
 
     /// The name of an edge as the field writes it: `a9.h9->a10.h7<q>`, `m0->m1`, `input->logits`.
     pub fn name(self, edge: Edge) -> String {
-        format!("{}->{}", self.source(edge.source), self.reader(edge.reader))
+        format!("{}->{}", self.source(edge.source), self.destination(edge.destination))
     }
 
     /// The edge of a name; `None` when this graph has no such edge.
     pub fn parse(self, name: &str) -> Option<Edge> {
-        let (source, reader) = name.split_once("->")?;
-        let edge = Edge { source: self.row(self.parse_node(source)?), reader: self.parse_reader(reader)? };
+        let (source, destination) = name.split_once("->")?;
+        let edge = Edge {
+            source: self.row(self.parse_node(source)?),
+            destination: self.parse_destination(destination)?,
+        };
         self.has(edge).then_some(edge)
     }
 
@@ -202,19 +208,19 @@ impl Graph {
         Some(Source::Head(below(layer, self.n_layer)?, below(head, self.n_head)?))
     }
 
-    fn parse_reader(self, name: &str) -> Option<usize> {
+    fn parse_destination(self, name: &str) -> Option<usize> {
         if name == "logits" {
-            return Some(self.column(Reader::Logits));
+            return Some(self.column(Destination::Logits));
         }
-        let slot = [("<q>", Slot::Query), ("<k>", Slot::Key), ("<v>", Slot::Value)];
-        for (suffix, slot) in slot {
+        let qkv_input = [("<q>", QkvInput::Query), ("<k>", QkvInput::Key), ("<v>", QkvInput::Value)];
+        for (suffix, qkv_input) in qkv_input {
             if let Some(head) = name.strip_suffix(suffix) {
                 let Source::Head(layer, head) = self.parse_node(head)? else { return None };
-                return Some(self.column(Reader::Head(layer, slot, head)));
+                return Some(self.column(Destination::Head(layer, qkv_input, head)));
             }
         }
         match self.parse_node(name)? {
-            Source::Mlp(layer) => Some(self.column(Reader::Mlp(layer))),
+            Source::Mlp(layer) => Some(self.column(Destination::Mlp(layer))),
             _ => None,
         }
     }
@@ -230,19 +236,19 @@ impl fmt::Display for Source {
     }
 }
 
-impl fmt::Display for Reader {
+impl fmt::Display for Destination {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reader::Head(layer, slot, head) => {
-                let slot = match slot {
-                    Slot::Query => 'q',
-                    Slot::Key => 'k',
-                    Slot::Value => 'v',
+            Destination::Head(layer, qkv_input, head) => {
+                let qkv_input = match qkv_input {
+                    QkvInput::Query => 'q',
+                    QkvInput::Key => 'k',
+                    QkvInput::Value => 'v',
                 };
-                write!(out, "a{layer}.h{head}<{slot}>")
+                write!(out, "a{layer}.h{head}<{qkv_input}>")
             }
-            Reader::Mlp(layer) => write!(out, "m{layer}"),
-            Reader::Logits => out.write_str("logits"),
+            Destination::Mlp(layer) => write!(out, "m{layer}"),
+            Destination::Logits => out.write_str("logits"),
         }
     }
 }
@@ -251,7 +257,7 @@ impl fmt::Display for Reader {
 mod tests {
     use super::*;
 
-    /// CIRCUITS.md section 1.2.
+    /// Counted by hand from the definitions above; 32,491 for GPT-2 small is the number of EAP-IG's graph.
     #[test]
     fn counts_of_known_models() {
         let known = [
@@ -263,9 +269,12 @@ mod tests {
             (4, 4, 21, 53, 479),
             (2, 2, 7, 15, 46),
         ];
-        for (n_layer, n_head, sources, readers, edges) in known {
+        for (n_layer, n_head, sources, destinations, edges) in known {
             let graph = Graph { n_layer, n_head };
-            assert_eq!((graph.n_sources(), graph.n_readers(), graph.n_edges()), (sources, readers, edges));
+            assert_eq!(
+                (graph.n_sources(), graph.n_destinations(), graph.n_edges()),
+                (sources, destinations, edges)
+            );
         }
     }
 
@@ -279,8 +288,8 @@ mod tests {
         for row in 0..graph.n_sources() {
             assert_eq!(graph.row(graph.source(row)), row);
         }
-        for column in 0..graph.n_readers() {
-            assert_eq!(graph.column(graph.reader(column)), column);
+        for column in 0..graph.n_destinations() {
+            assert_eq!(graph.column(graph.destination(column)), column);
         }
         for absent in
             ["m1->m1", "a0.h4->logits", "logits->m0", "input->a1.h2", "a1.h0->a1.h1<q>", "m0", "mx->m1"]

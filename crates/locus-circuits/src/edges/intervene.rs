@@ -1,43 +1,45 @@
 //! Runs of the model in which chosen edges carry something else: whole circuits, and one edge at a time.
 //!
-//! A reader `v` gets
+//! A destination `v` gets
 //!
 //! ```text
 //! x_v = (what belongs to no source) + sum over kept edges of o_u + sum over dropped edges of r_u
 //! ```
 //!
-//! where `o_u` is what source `u` writes in this very run and `r_u` its reference. The prompt is always the clean one.
+//! where `o_u` is what source `u` writes in this very run and `r_u` its ablated output. The prompt is always the clean one.
 //! Everything downstream, LayerNorm included, is computed anew.
 
 use locus_gpt2::{
-    BlockParam, Error, Gpt2, HookPoint, Norm, ParamId, Result, Scalar, axpy, chunk_by_tokens, gemm,
+    BlockParam, Error, Gpt2, HookPoint, Norm, ParamId, Result, Scalar, axpy, chunk_by_tokens, compiled, gemm,
 };
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
-use super::attribution::check;
-use super::graph::{Edge, Graph, Reader, Slot, Source};
-use super::metric::Metric;
-use super::pairs::Pair;
-use super::runs::{Kept, Means, Packed, Reference, head_outputs};
+use super::ablation::Ablation;
+use super::edge_set::EdgeSet;
+use super::graph::{Destination, Edge, Graph, QkvInput, Source};
+use super::metric::{Metric, loss_sign, value_at};
+use super::pairs::{Pair, check_all};
+use super::runs::{Packed, RecordAs, head_outputs};
 use super::scores::EdgeScores;
-use super::select::EdgeSet;
+use super::setting::Setting;
+use super::standard_ablation::StandardAblation;
 
 /// Tokens in one piece of parallel work.
-const PIECE_ROWS: usize = 64;
+const PIECE_TOKENS: usize = 64;
 
-/// Which of two equal sums gives a reader's input.
+/// Which of two equal sums gives a destination's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Formulation {
     /// The current residual stream plus `r_u - o_u` over dropped edges.
     Dropped,
-    /// The reference residual stream plus `o_u - r_u` over kept edges.
+    /// The residual stream with every source ablated, plus `o_u - r_u` over kept edges.
     Kept,
-    /// For each reader the one with fewer terms.
+    /// For each destination the one with fewer terms.
     Shorter,
 }
 
-/// The metric on every pair when edges outside `circuit` carry the reference.
+/// The metric on every pair when edges outside `circuit` are ablated.
 ///
 /// # Errors
 /// When a pair does not fit the model or there is none.
@@ -47,20 +49,41 @@ pub enum Formulation {
 pub fn run_circuit<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
-    metric: Metric,
+    metric: &dyn Metric<F>,
     circuit: &EdgeSet,
-    reference: Reference,
+    ablation: &dyn Ablation<F>,
+) -> Result<Vec<f64>> {
+    run_circuit_as(model, pairs, metric, circuit, ablation, Formulation::Shorter)
+}
+
+/// [`run_circuit`] by one of two equal sums, for tests.
+pub fn run_circuit_as<F: Scalar>(
+    model: &Gpt2<F>,
+    pairs: &[Pair],
+    metric: &dyn Metric<F>,
+    circuit: &EdgeSet,
+    ablation: &dyn Ablation<F>,
     formulation: Formulation,
 ) -> Result<Vec<f64>> {
     assert_eq!(circuit.graph(), Graph::new(model.config()), "a circuit of another model");
-    in_pieces(model, pairs, reference, &|pairs, packed, means| {
-        let (mut delta, clean) = packed.differences(model, means);
+    F::run::<CircuitJob>((Setting { model, pairs, metric, ablation }, circuit, formulation))
+}
+
+compiled!(CircuitJob<'a>: <F> (Setting<'a, F>, &'a EdgeSet, Formulation) => Result<Vec<f64>>, circuit_values);
+
+fn circuit_values<F: Scalar>(
+    (setting, circuit, formulation): (Setting<F>, &EdgeSet, Formulation),
+) -> Result<Vec<f64>> {
+    let Setting { model, metric, .. } = setting;
+    let ablated = setting.ablated_outputs()?;
+    in_pieces(setting, ablated.is_corrupted_run(), &|pairs, packed| {
+        let (mut delta, clean) = packed.differences(model, &ablated);
         let clean_hidden = packed.last_hidden(clean.hidden.view());
-        // From here on `delta` is reference less *current* output.
-        let mut reference_outputs = packed.room(model);
-        packed.run(model, &packed.clean, Kept::Stored, &mut reference_outputs);
-        reference_outputs += &delta;
-        let resid = forward(model, packed, circuit, formulation, &reference_outputs, &mut delta);
+        // From here on `delta` is ablated minus *current* output.
+        let mut ablated_outputs = packed.room(model);
+        packed.run(model, &packed.clean, RecordAs::Stored, &mut ablated_outputs);
+        ablated_outputs += &delta;
+        let resid = forward(model, packed, circuit, formulation, &ablated_outputs, &mut delta);
         let hidden = model.layer_norm(Norm::Final, packed.last_hidden(resid.view()).view());
         measure(model, pairs, metric, hidden.view(), clean_hidden.view())
     })
@@ -69,76 +92,96 @@ pub fn run_circuit<F: Scalar>(
 /// The metric of the intact model on every pair's clean prompt.
 ///
 /// # Errors
-/// As [`run_circuit`].
-pub fn run_clean<F: Scalar>(model: &Gpt2<F>, pairs: &[Pair], metric: Metric) -> Result<Vec<f64>> {
-    in_pieces(model, pairs, Reference::Corrupted, &|pairs, packed, _| {
+/// When a pair does not fit the model or there is none.
+pub fn run_clean<F: Scalar>(model: &Gpt2<F>, pairs: &[Pair], metric: &dyn Metric<F>) -> Result<Vec<f64>> {
+    F::run::<CleanJob>(Setting { model, pairs, metric, ablation: &StandardAblation::Corrupted })
+}
+
+compiled!(CleanJob<'a>: <F> Setting<'a, F> => Result<Vec<f64>>, clean_values);
+
+fn clean_values<F: Scalar>(setting: Setting<F>) -> Result<Vec<f64>> {
+    let Setting { model, metric, .. } = setting;
+    check_all(setting.pairs, model.config())?;
+    in_pieces(setting, true, &|pairs, packed| {
         let hidden = packed.last_hidden(model.run(&packed.clean).hidden().view());
         measure(model, pairs, metric, hidden.view(), hidden.view())
     })
 }
 
-/// Exact effect of each edge alone: the loss when that one edge carries the reference, less the loss of the clean run;
-/// mean over pairs. Edges that are not asked for are NaN.
+/// Exact effect of each edge alone: the loss when that one edge is ablated, minus the loss of the clean run; mean over
+/// pairs. Edges that are not asked for are NaN.
 ///
 /// Costs half a forward pass per edge and pair on average: 46 of them for two layers of two heads, 32,491 for GPT-2
 /// small.
 ///
 /// # Errors
-/// As [`run_circuit`], and when there are no edges.
+/// When a pair does not fit the model, there is none, or there are no edges.
+///
+/// # Panics
+/// When an edge is not in the model's graph.
 pub fn patch_edges<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
-    metric: Metric,
-    reference: Reference,
+    metric: &dyn Metric<F>,
+    ablation: &dyn Ablation<F>,
     edges: &[Edge],
 ) -> Result<EdgeScores> {
+    F::run::<PatchJob>((Setting { model, pairs, metric, ablation }, edges))
+}
+
+compiled!(PatchJob<'a>: <F> (Setting<'a, F>, &'a [Edge]) => Result<EdgeScores>, patched_effects);
+
+fn patched_effects<F: Scalar>((setting, edges): (Setting<F>, &[Edge])) -> Result<EdgeScores> {
+    let Setting { model, pairs, metric, .. } = setting;
     let graph = Graph::new(model.config());
     if edges.is_empty() {
         return Err(Error::Input("there are no edges to patch; expected at least one".into()));
     }
-    let effects = in_pieces(model, pairs, reference, &|pairs, packed, means| {
-        let (delta, clean) = packed.differences(model, means);
+    for &edge in edges {
+        assert!(graph.has(edge), "{edge:?} is not an edge");
+    }
+    let ablated = setting.ablated_outputs()?;
+    let effects = in_pieces(setting, ablated.is_corrupted_run(), &|pairs, packed| {
+        let (delta, clean) = packed.differences(model, &ablated);
         let clean_hidden = packed.last_hidden(clean.hidden.view());
         let before = measure(model, pairs, metric, clean_hidden.view(), clean_hidden.view());
-        let states = States::of_clean(model, packed);
+        let states = CleanStates::new(model, packed);
         edges
             .par_iter()
             .map(|&edge| {
                 let hidden = states.patched(model, packed, &delta, edge);
                 let after = measure(model, pairs, metric, hidden.view(), clean_hidden.view());
                 let change: f64 = after.iter().zip(&before).map(|(after, before)| after - before).sum();
-                metric.loss_sign() * change
+                loss_sign(metric) * change
             })
             .collect()
     })?;
-    let mut values = Array2::from_elem((graph.n_sources(), graph.n_readers()), f64::NAN);
+    let mut values = Array2::from_elem((graph.n_sources(), graph.n_destinations()), f64::NAN);
     for edge in edges {
-        values[(edge.source, edge.reader)] = 0.0;
+        values[(edge.source, edge.destination)] = 0.0;
     }
     // One list of effects after another, piece by piece.
     for effects in effects.chunks(edges.len()) {
         for (edge, effect) in edges.iter().zip(effects) {
-            values[(edge.source, edge.reader)] += effect / pairs.len() as f64;
+            values[(edge.source, edge.destination)] += effect / pairs.len() as f64;
         }
     }
     Ok(EdgeScores::new(graph, values))
 }
 
-/// Runs pairs in pieces and puts the results together in order.
+/// Runs pairs, which were checked, in pieces and puts the results together in order.
 fn in_pieces<F: Scalar>(
-    model: &Gpt2<F>,
-    pairs: &[Pair],
-    reference: Reference,
-    run: &(impl Fn(&[Pair], &Packed<F>, Option<&Means>) -> Vec<f64> + Sync),
+    setting: Setting<F>,
+    from_difference: bool,
+    run: &(dyn Fn(&[Pair], &Packed<F>) -> Vec<f64> + Sync),
 ) -> Result<Vec<f64>> {
-    check(model, pairs)?;
-    let means = Means::new(model, pairs, reference)?;
+    let Setting { model, pairs, .. } = setting;
     let prompts: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
-    let parts: Vec<Vec<f64>> = chunk_by_tokens(&prompts, PIECE_ROWS)
+    let parts: Vec<Vec<f64>> = chunk_by_tokens(&prompts, PIECE_TOKENS)
         .into_par_iter()
         .map(|piece| {
             let pairs = &pairs[piece];
-            Ok(run(pairs, &Packed::new(model, pairs, reference)?, means.as_ref()))
+            Ok(run(pairs, &Packed::new(model, pairs, from_difference)?))
         })
         .collect::<Result<_>>()?;
     Ok(parts.concat())
@@ -147,67 +190,72 @@ fn in_pieces<F: Scalar>(
 fn measure<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
-    metric: Metric,
+    metric: &dyn Metric<F>,
     hidden: ArrayView2<F>,
     clean: ArrayView2<F>,
 ) -> Vec<f64> {
     let rows = hidden.rows().into_iter().zip(clean.rows());
-    pairs.iter().zip(rows).map(|(pair, (hidden, clean))| metric.value(model, pair, hidden, clean)).collect()
+    pairs
+        .iter()
+        .zip(rows)
+        .map(|(pair, (hidden, clean))| value_at(metric, model, pair, hidden, clean))
+        .collect()
 }
 
-/// The intervention pass: node by node, each reader with its own input. Returns the input of the logits, `[n, d]`.
-/// `delta [S, n d]` is overwritten with reference less current outputs.
+/// The intervention pass: node by node, each destination with its own input. Returns the input of the logits, `[n, d]`.
+/// `ablated [S, n d]` is what cut sources write; `delta [S, n d]` is overwritten with ablated minus current outputs.
 fn forward<F: Scalar>(
     model: &Gpt2<F>,
     packed: &Packed<F>,
     circuit: &EdgeSet,
     formulation: Formulation,
-    reference: &Array2<F>,
+    ablated: &Array2<F>,
     delta: &mut Array2<F>,
 ) -> Array2<F> {
     let (graph, batch) = (packed.graph, &packed.clean);
     let (d, width) = (model.config().n_embd, model.config().d_head());
-    // The residual stream of this run, and the same with every source at its reference.
+    // The residual stream of this run, and the one with every source ablated.
     let mut current = model.embed(batch);
-    let mut at_reference = current.clone();
-    add_flat(&mut at_reference, delta.row(0).to_slice().expect("rows are contiguous"));
-    // What a reader gets; `None` when that is the current residual stream itself.
-    let input = |reader: Reader, current: &Array2<F>, at_reference: &Array2<F>, delta: &Array2<F>| {
-        let column = graph.column(reader);
-        let (kept, dropped): (Vec<usize>, Vec<usize>) = (0..graph.n_before(reader))
-            .partition(|&source| circuit.contains(Edge { source, reader: column }));
-        let use_kept = match formulation {
-            Formulation::Dropped => false,
-            Formulation::Kept => true,
-            Formulation::Shorter => kept.len() < dropped.len(),
+    let mut all_ablated = current.clone();
+    add_flat(&mut all_ablated, delta.row(0).to_slice().expect("rows are contiguous"));
+    // What a destination gets; `None` when that is the current residual stream itself.
+    let input =
+        |destination: Destination, current: &Array2<F>, all_ablated: &Array2<F>, delta: &Array2<F>| {
+            let column = graph.column(destination);
+            let (kept, dropped): (Vec<usize>, Vec<usize>) = (0..graph.n_before(destination))
+                .partition(|&source| circuit.contains(Edge { source, destination: column }));
+            let use_kept = match formulation {
+                Formulation::Dropped => false,
+                Formulation::Kept => true,
+                Formulation::Shorter => kept.len() < dropped.len(),
+            };
+            if !use_kept && dropped.is_empty() {
+                return None;
+            }
+            let (mut x, sources, sign) = if use_kept {
+                (all_ablated.clone(), kept, -F::one())
+            } else {
+                (current.clone(), dropped, F::one())
+            };
+            for source in sources {
+                let delta = delta.row(source);
+                let x = x.as_slice_mut().expect("fresh arrays are contiguous");
+                axpy(sign, delta.to_slice().expect("rows are contiguous"), x);
+            }
+            Some(x)
         };
-        if !use_kept && dropped.is_empty() {
-            return None;
-        }
-        let (mut x, sources, sign) = if use_kept {
-            (at_reference.clone(), kept, -F::one())
-        } else {
-            (current.clone(), dropped, F::one())
-        };
-        for source in sources {
-            let delta = delta.row(source);
-            let x = x.as_slice_mut().expect("fresh arrays are contiguous");
-            axpy(sign, delta.to_slice().expect("rows are contiguous"), x);
-        }
-        Some(x)
-    };
-    // Takes what a source wrote into account: current and reference stream, and their difference.
+    // Takes what a source wrote into account: current and ablated stream, and their difference.
     let settle = |row: usize,
                   output: &[F],
                   current: &mut Array2<F>,
-                  at_reference: &mut Array2<F>,
+                  all_ablated: &mut Array2<F>,
                   delta: &mut Array2<F>| {
-        let reference = reference.row(row);
-        let reference = reference.to_slice().expect("rows are contiguous");
+        let ablated = ablated.row(row);
+        let ablated = ablated.to_slice().expect("rows are contiguous");
         add_flat(current, output);
-        add_flat(at_reference, reference);
+        add_flat(all_ablated, ablated);
         let mut delta = delta.row_mut(row);
-        for ((delta, &r), &o) in delta.iter_mut().zip(reference).zip(output) {
+        for ((delta, &r), &o) in delta.iter_mut().zip(ablated).zip(output) {
             *delta = r - o;
         }
     };
@@ -217,11 +265,11 @@ fn forward<F: Scalar>(
         let bias = model.get(ParamId::Block(layer, BlockParam::AttnInBias));
         let shared = model.layer_norm(Norm::Attention(layer), current.view());
         let mut qkv = Array2::zeros((batch.n_rows(), 3 * d));
-        for slot in Slot::ALL {
+        for qkv_input in QkvInput::ALL {
             for head in 0..graph.n_head {
-                let x = input(Reader::Head(layer, slot, head), &current, &at_reference, delta);
+                let x = input(Destination::Head(layer, qkv_input, head), &current, &all_ablated, delta);
                 let own = x.map(|x| model.layer_norm(Norm::Attention(layer), x.view()));
-                let first = slot as usize * d + head * width;
+                let first = qkv_input as usize * d + head * width;
                 let columns = s![.., first..first + width];
                 let mut out = qkv.slice_mut(columns);
                 out += &ArrayView2::from_shape((1, width), &bias[first..first + width]).expect("a row");
@@ -234,19 +282,19 @@ fn forward<F: Scalar>(
             let row = graph.row(Source::Head(layer, head));
             let output = outputs.row(head);
             let output = output.to_slice().expect("rows are contiguous");
-            settle(row, output, &mut current, &mut at_reference, delta);
+            settle(row, output, &mut current, &mut all_ablated, delta);
         }
         let bias = model.matrix(ParamId::Block(layer, BlockParam::AttnOutBias));
         current += &bias;
-        at_reference += &bias;
+        all_ablated += &bias;
 
-        let x = input(Reader::Mlp(layer), &current, &at_reference, delta);
+        let x = input(Destination::Mlp(layer), &current, &all_ablated, delta);
         let ln_out = model.layer_norm(Norm::Mlp(layer), x.as_ref().unwrap_or(&current).view());
         let output = model.mlp(layer, ln_out.view());
         let output = output.as_slice().expect("fresh arrays are contiguous");
-        settle(graph.row(Source::Mlp(layer)), output, &mut current, &mut at_reference, delta);
+        settle(graph.row(Source::Mlp(layer)), output, &mut current, &mut all_ablated, delta);
     }
-    input(Reader::Logits, &current, &at_reference, delta).unwrap_or(current)
+    input(Destination::Logits, &current, &all_ablated, delta).unwrap_or(current)
 }
 
 fn add_flat<F: Scalar>(x: &mut Array2<F>, y: &[F]) {
@@ -254,15 +302,15 @@ fn add_flat<F: Scalar>(x: &mut Array2<F>, y: &[F]) {
 }
 
 /// Residual streams of the clean run, where a patched run can be taken up.
-struct States<F> {
+struct CleanStates<F> {
     /// Entering each block, and at the end the final one, `[n, d]`.
     resid: Vec<Array2<F>>,
     /// Between attention and MLP of each block.
     mid: Vec<Array2<F>>,
 }
 
-impl<F: Scalar> States<F> {
-    fn of_clean(model: &Gpt2<F>, packed: &Packed<F>) -> Self {
+impl<F: Scalar> CleanStates<F> {
+    fn new(model: &Gpt2<F>, packed: &Packed<F>) -> Self {
         let (mut resid, mut mid) = (Vec::new(), Vec::new());
         let n_layer = packed.graph.n_layer;
         let mut keep = |layer: usize, point: HookPoint, state: ArrayViewMut2<F>| match point {
@@ -272,14 +320,14 @@ impl<F: Scalar> States<F> {
             _ => {}
         };
         model.run(&packed.clean).with_hooks(&mut keep).resid();
-        States { resid, mid }
+        CleanStates { resid, mid }
     }
 
-    /// Last hidden states when one edge carries the reference: the clean run up to the reader, the reader with its own
+    /// Last hidden states when one edge is ablated: the clean run up to the destination, the destination with its own
     /// input, and an ordinary run from there.
     fn patched(&self, model: &Gpt2<F>, packed: &Packed<F>, delta: &Array2<F>, edge: Edge) -> Array2<F> {
         let (d, width) = (model.config().n_embd, model.config().d_head());
-        let reader = packed.graph.reader(edge.reader);
+        let destination = packed.graph.destination(edge.destination);
         let moved = |x: &Array2<F>| {
             let mut x = x.clone();
             add_flat(&mut x, delta.row(edge.source).to_slice().expect("rows are contiguous"));
@@ -290,12 +338,12 @@ impl<F: Scalar> States<F> {
             let run = model.run(&packed.clean).from_layer(layer, resid).with_hooks(&mut hook);
             packed.last_hidden(run.hidden().view())
         };
-        match reader {
-            Reader::Logits => {
+        match destination {
+            Destination::Logits => {
                 let resid = packed.last_hidden(moved(&self.resid[packed.graph.n_layer]).view());
                 model.layer_norm(Norm::Final, resid.view())
             }
-            Reader::Mlp(layer) => {
+            Destination::Mlp(layer) => {
                 let own = model.layer_norm(Norm::Mlp(layer), moved(&self.mid[layer]).view());
                 from(layer, &mut |at, point, mut state| {
                     if (at, point) == (layer, HookPoint::Ln2) {
@@ -303,9 +351,9 @@ impl<F: Scalar> States<F> {
                     }
                 })
             }
-            Reader::Head(layer, slot, head) => {
+            Destination::Head(layer, qkv_input, head) => {
                 let own = model.layer_norm(Norm::Attention(layer), moved(&self.resid[layer]).view());
-                let first = slot as usize * d + head * width;
+                let first = qkv_input as usize * d + head * width;
                 let columns = s![.., first..first + width];
                 let weight = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
                 let bias = &model.get(ParamId::Block(layer, BlockParam::AttnInBias))[first..first + width];

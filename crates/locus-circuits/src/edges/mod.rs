@@ -1,29 +1,41 @@
-//! Circuits of edges: which path from a writer to a reader of the residual stream carries the task?
+//! Circuits of edges: which path from a source to a destination node of the residual stream carries the task?
+//!
+//! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG) and [`patch_edges`] (exact) make
+//! [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
+//! with all other edges ablated, and [`Faithfulness`] measures it. [`export`] writes files, [`edge_mask`] makes the circuit
+//! a mask of parameters. What is measured is a [`Metric`], what a cut edge carries an [`Ablation`]; both are open.
 
+mod ablation;
 mod attribution;
-mod bridge;
+mod edge_mask;
+mod edge_set;
 mod evaluate;
 pub mod export;
 mod graph;
 mod intervene;
 mod metric;
+mod names;
 mod pairs;
 mod quadrature;
 mod runs;
 mod scores;
-mod select;
+mod setting;
+mod standard_ablation;
 
+pub use ablation::{AblatedOutputs, Ablation, Fill};
 pub use attribution::{Attribution, activation_magnitude, attribute_edges, attribute_edges_per_pair};
-pub use bridge::edge_mask;
+pub use edge_mask::edge_mask;
+pub use edge_set::EdgeSet;
 pub use evaluate::{
-    Areas, Faithfulness, MIB_FRACTIONS, auroc, completeness, faithfulness_curve, minimality, random_edges,
-    stability,
+    CurveAreas, Faithfulness, MIB_FRACTIONS, auroc, completeness, faithfulness_curve, minimality,
+    random_edges, stability,
 };
-pub use graph::{Edge, Graph, Reader, Slot, Source};
-pub use intervene::{Formulation, patch_edges, run_circuit, run_clean};
-pub use metric::Metric;
+pub use graph::{Destination, Edge, Graph, QkvInput, Source};
+#[doc(hidden)]
+pub use intervene::{Formulation, run_circuit_as};
+pub use intervene::{patch_edges, run_circuit, run_clean};
+pub use metric::{Kl, LogitDiff, Metric, ProbDiff, StandardMetric};
 pub use pairs::Pair;
-pub use quadrature::Rule;
-pub use runs::Reference;
-pub use scores::{EdgeScores, Rank};
-pub use select::EdgeSet;
+pub use quadrature::QuadratureRule;
+pub use scores::{EdgeScores, RankBy};
+pub use standard_ablation::StandardAblation;

@@ -1,6 +1,6 @@
 //! Clean and corrupted prompts with the answers that a metric compares.
 
-use locus_gpt2::{Config, Error, Result};
+use locus_gpt2::{Config, Error, Result, Tokenizer};
 
 /// One clean/corrupted pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,13 +9,42 @@ pub struct Pair {
     pub clean: Vec<u32>,
     /// The same number of tokens without what the behaviour depends on.
     pub corrupted: Vec<u32>,
-    /// Right answers to the clean prompt, one token each.
-    pub good: Vec<u32>,
-    /// Wrong ones.
-    pub bad: Vec<u32>,
+    /// Correct answers to the clean prompt, one token each.
+    pub correct: Vec<u32>,
+    /// Incorrect answers, one token each.
+    pub incorrect: Vec<u32>,
 }
 
 impl Pair {
+    /// A pair from text. Prompts and answers are tokenised separately and exactly as given: start an answer with the space
+    /// that separates it from the prompt.
+    ///
+    /// # Errors
+    /// When a prompt gives no token or an answer is not exactly one. Whether the pair fits a model is for
+    /// [`Pair::check`] to say, which everything that takes pairs does.
+    pub fn from_text<S: AsRef<str>>(
+        tokenizer: &Tokenizer,
+        clean: &str,
+        corrupted: &str,
+        correct: &[S],
+        incorrect: &[S],
+    ) -> Result<Pair> {
+        let answers = |field: &str, answers: &[S]| -> Result<Vec<u32>> {
+            let one = |answer: &S| {
+                let ids = tokenizer.encode_some(field, answer.as_ref())?;
+                let why = || format!("{field}: {:?} is {} tokens; expected one", answer.as_ref(), ids.len());
+                if let [id] = ids[..] { Ok(id) } else { Err(Error::Input(why())) }
+            };
+            answers.iter().map(one).collect()
+        };
+        Ok(Pair {
+            clean: tokenizer.encode_some("clean", clean)?,
+            corrupted: tokenizer.encode_some("corrupted", corrupted)?,
+            correct: answers("correct", correct)?,
+            incorrect: answers("incorrect", incorrect)?,
+        })
+    }
+
     /// Checks a pair against a model.
     ///
     /// # Errors
@@ -37,15 +66,15 @@ impl Pair {
                 config.n_positions
             ));
         }
-        for (field, answers) in [("good", &self.good), ("bad", &self.bad)] {
+        for (field, answers) in [("correct", &self.correct), ("incorrect", &self.incorrect)] {
             if answers.is_empty() {
                 return wrong(format!("{field} is empty; expected at least one answer"));
             }
         }
-        if let Some(token) = self.good.iter().find(|token| self.bad.contains(token)) {
-            return wrong(format!("token {token} is in both good and bad"));
+        if let Some(token) = self.correct.iter().find(|token| self.incorrect.contains(token)) {
+            return wrong(format!("token {token} is in both correct and bad"));
         }
-        let all = [&self.clean, &self.corrupted, &self.good, &self.bad];
+        let all = [&self.clean, &self.corrupted, &self.correct, &self.incorrect];
         if let Some(token) = all.into_iter().flatten().find(|&&token| token as usize >= config.vocab_size) {
             return wrong(format!("token {token} is outside the vocabulary of {}", config.vocab_size));
         }
@@ -58,4 +87,15 @@ impl Pair {
         let differs = self.clean.iter().zip(&self.corrupted).position(|(a, b)| a != b);
         differs.unwrap_or(self.clean.len() - 1)
     }
+}
+
+/// Checks every pair, and that there is one.
+pub(super) fn check_all(pairs: &[Pair], config: &Config) -> Result<()> {
+    if pairs.is_empty() {
+        return Err(Error::Input("there are no pairs; expected at least one".into()));
+    }
+    for (i, pair) in pairs.iter().enumerate() {
+        pair.check(config).map_err(|error| Error::Input(format!("pair {}: {error}", i + 1)))?;
+    }
+    Ok(())
 }

@@ -1,12 +1,15 @@
 //! Rules for the integral over the straight path from the corrupted (`alpha = 0`) to the clean run (`alpha = 1`).
 
-use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+use locus_gpt2::{Error, Result};
+
+use super::names::by_name;
 
 /// A rule with `m` steps. Two of them are in circulation for EAP-IG under the same name: `left` is what the public
 /// library and MIB run, `right` what the 2024 paper ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rule {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuadratureRule {
     /// `k / m` for `k = 0 .. m-1`.
     Left,
     /// `k / m` for `k = 1 .. m`.
@@ -19,15 +22,24 @@ pub enum Rule {
     GaussLegendre,
 }
 
-impl Rule {
+impl QuadratureRule {
+    /// All of them.
+    pub const ALL: [QuadratureRule; 5] = [
+        QuadratureRule::Left,
+        QuadratureRule::Right,
+        QuadratureRule::Midpoint,
+        QuadratureRule::Trapezoid,
+        QuadratureRule::GaussLegendre,
+    ];
+
     /// The name used in files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Rule::Left => "left",
-            Rule::Right => "right",
-            Rule::Midpoint => "midpoint",
-            Rule::Trapezoid => "trapezoid",
-            Rule::GaussLegendre => "gauss-legendre",
+            QuadratureRule::Left => "left",
+            QuadratureRule::Right => "right",
+            QuadratureRule::Midpoint => "midpoint",
+            QuadratureRule::Trapezoid => "trapezoid",
+            QuadratureRule::GaussLegendre => "gauss-legendre",
         }
     }
 
@@ -40,14 +52,22 @@ impl Rule {
         let m = steps as f64;
         let even = |offset: f64| (0..steps).map(|k| ((k as f64 + offset) / m, 1.0 / m)).collect();
         match self {
-            Rule::Left => even(0.0),
-            Rule::Right => even(1.0),
-            Rule::Midpoint => even(0.5),
-            Rule::Trapezoid => (0..=steps)
+            QuadratureRule::Left => even(0.0),
+            QuadratureRule::Right => even(1.0),
+            QuadratureRule::Midpoint => even(0.5),
+            QuadratureRule::Trapezoid => (0..=steps)
                 .map(|k| (k as f64 / m, if k == 0 || k == steps { 0.5 / m } else { 1.0 / m }))
                 .collect(),
-            Rule::GaussLegendre => gauss_legendre(steps),
+            QuadratureRule::GaussLegendre => gauss_legendre(steps),
         }
+    }
+}
+
+impl FromStr for QuadratureRule {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        by_name("quadrature rule", name, &Self::ALL, |rule| rule.name())
     }
 }
 
@@ -81,23 +101,26 @@ mod tests {
 
     #[test]
     fn rules_integrate_what_they_should() {
-        let integral = |rule: Rule, m: usize, degree: i32| -> f64 {
+        let integral = |rule: QuadratureRule, m: usize, degree: i32| -> f64 {
             rule.nodes(m).into_iter().map(|(alpha, weight)| weight * alpha.powi(degree)).sum()
         };
         for m in 1..8 {
-            for rule in [Rule::Left, Rule::Right, Rule::Midpoint, Rule::Trapezoid, Rule::GaussLegendre] {
+            for rule in QuadratureRule::ALL {
                 assert!((integral(rule, m, 0) - 1.0).abs() < 1e-14, "{rule:?} {m}");
                 assert!(rule.nodes(m).is_sorted_by(|a, b| a.0 < b.0));
             }
-            for rule in [Rule::Midpoint, Rule::Trapezoid] {
+            for rule in [QuadratureRule::Midpoint, QuadratureRule::Trapezoid] {
                 assert!((integral(rule, m, 1) - 0.5).abs() < 1e-14);
             }
             for degree in 0..2 * m as i32 {
                 let exact = 1.0 / f64::from(degree + 1);
-                assert!((integral(Rule::GaussLegendre, m, degree) - exact).abs() < 1e-13, "{m} {degree}");
+                assert!(
+                    (integral(QuadratureRule::GaussLegendre, m, degree) - exact).abs() < 1e-13,
+                    "{m} {degree}"
+                );
             }
         }
-        assert!((integral(Rule::Left, 5, 1) - 0.4).abs() < 1e-14);
-        assert!((integral(Rule::Right, 5, 1) - 0.6).abs() < 1e-14);
+        assert!((integral(QuadratureRule::Left, 5, 1) - 0.4).abs() < 1e-14);
+        assert!((integral(QuadratureRule::Right, 5, 1) - 0.6).abs() < 1e-14);
     }
 }

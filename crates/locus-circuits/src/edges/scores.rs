@@ -6,8 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::graph::{Edge, Graph};
 
-/// Scores of every edge: estimated (or exact) change of the loss when the edge carries the reference in place of the
-/// clean value, mean over pairs. The loss is minus the metric where more is better, so an edge that helps has a positive
+/// Scores of every edge: estimated (or exact) change of the loss when the edge is ablated, mean over pairs. The loss is minus the metric where more is better, so an edge that helps has a positive
 /// score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EdgeScores {
@@ -22,9 +21,9 @@ impl EdgeScores {
     /// # Panics
     /// When the matrix is not `[S, D]`.
     pub fn new(graph: Graph, mut values: Array2<f64>) -> Self {
-        assert_eq!(values.dim(), (graph.n_sources(), graph.n_readers()), "shape of a score matrix");
-        for ((source, reader), value) in values.indexed_iter_mut() {
-            if !graph.has(Edge { source, reader }) {
+        assert_eq!(values.dim(), (graph.n_sources(), graph.n_destinations()), "shape of a score matrix");
+        for ((source, destination), value) in values.indexed_iter_mut() {
+            if !graph.has(Edge { source, destination }) {
                 *value = 0.0;
             }
         }
@@ -33,9 +32,9 @@ impl EdgeScores {
 
     /// Uniform random scores in (0, 1): the control for a ranking.
     pub fn random(graph: Graph, rng: &mut ChaCha8Rng) -> Self {
-        let mut values = Array2::zeros((graph.n_sources(), graph.n_readers()));
+        let mut values = Array2::zeros((graph.n_sources(), graph.n_destinations()));
         for edge in graph.edges() {
-            values[(edge.source, edge.reader)] = rng.random::<f64>();
+            values[(edge.source, edge.destination)] = rng.random::<f64>();
         }
         EdgeScores { graph, values }
     }
@@ -47,7 +46,7 @@ impl EdgeScores {
 
     /// The score of an edge.
     pub fn get(&self, edge: Edge) -> f64 {
-        self.values[(edge.source, edge.reader)]
+        self.values[(edge.source, edge.destination)]
     }
 
     /// All scores, `[S, D]`.
@@ -62,13 +61,13 @@ impl EdgeScores {
 
     /// Edges from the highest to the lowest, ties row by row. Edges that are not scored come first: nothing is known
     /// against them.
-    pub fn ranked(&self, by: Rank) -> Vec<Edge> {
+    pub fn ranked(&self, by: RankBy) -> Vec<Edge> {
         let mut edges: Vec<(f64, Edge)> = self
             .graph
             .edges()
             .map(|edge| {
                 let score = self.get(edge);
-                let key = if by == Rank::Absolute { score.abs() } else { score };
+                let key = if by == RankBy::Absolute { score.abs() } else { score };
                 (if key.is_nan() { f64::INFINITY } else { key }, edge)
             })
             .collect();
@@ -80,7 +79,7 @@ impl EdgeScores {
 
 /// What edges are ranked by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rank {
+pub enum RankBy {
     /// The size of the score, whatever its sign.
     Absolute,
     /// The score: edges that help before those that hurt.

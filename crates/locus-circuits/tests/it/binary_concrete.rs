@@ -1,6 +1,7 @@
 //! The published recipe: against a direct reading of its formulas, and what must hold of every trajectory.
 
-use locus_circuits::{BinaryConcrete, Circuit, Noise, Progress};
+use locus_circuits::internal::Noise;
+use locus_circuits::masks::{BinaryConcrete, Circuit, MaskProgress, MaskTrainer, Objective};
 use locus_gpt2::internal::shuffle;
 use locus_gpt2::{ParamId, ParamMask};
 
@@ -19,7 +20,12 @@ fn fast() -> BinaryConcrete {
     }
 }
 
-fn train(recipe: &BinaryConcrete, case: &Case, targets: &[f64], seed: u64) -> (Vec<Circuit>, Vec<Progress>) {
+fn train(
+    recipe: &BinaryConcrete,
+    case: &Case,
+    targets: &[f64],
+    seed: u64,
+) -> (Vec<Circuit>, Vec<MaskProgress>) {
     let mut seen = Vec::new();
     let circuits = recipe.train(&case.objective(), targets, seed, &mut |at| seen.push(at)).unwrap();
     (circuits, seen)

@@ -1,6 +1,6 @@
 //! Cutting scores into masks of exact size.
 
-use locus_circuits::{count_at_density, top_k};
+use locus_circuits::masks::{count_at_density, top_k};
 use locus_gpt2::{Config, Gpt2, ParamMask};
 use proptest::prelude::*;
 

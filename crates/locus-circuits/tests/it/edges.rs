@@ -1,11 +1,12 @@
 //! Edge scores and interventions against the identities they must meet, in f64 on random models and prompts.
 
-use locus_circuits::{
-    Attribution, Edge, EdgeScores, EdgeSet, Formulation, Graph, Metric, Pair, Reader, Reference, Rule,
-    attribute_edges, attribute_edges_per_pair, patch_edges,
-    planted::{self, Planted},
-    run_circuit, run_clean,
+use locus_circuits::edges::{
+    Attribution, Destination, Edge, EdgeScores, EdgeSet, Graph, Kl, LogitDiff, Metric, Pair, ProbDiff,
+    QuadratureRule, StandardAblation, attribute_edges, attribute_edges_per_pair, patch_edges, run_circuit,
+    run_clean,
 };
+use locus_circuits::internal::{Formulation, run_circuit_as};
+use locus_circuits::planted::{self, Planted};
 use locus_gpt2::{Config, Gpt2, Norm, ParamId};
 use locus_testkit::{assert_close, random_vector};
 use proptest::prelude::*;
@@ -15,9 +16,6 @@ use crate::support::cases;
 
 /// Identities hold up to the order of additions; sums here run over a few hundred terms.
 const IDENTITY: f64 = 1e-9;
-
-const REFERENCES: [Reference; 4] =
-    [Reference::Corrupted, Reference::Zero, Reference::Mean, Reference::MeanPerPosition];
 
 #[derive(Clone, Debug)]
 struct Problem {
@@ -54,8 +52,8 @@ fn problem() -> impl Strategy<Value = Problem> {
             (prompt(), prompt(), 0..=n, prop::sample::subsequence((0u32..11).collect::<Vec<_>>(), 2..=4))
                 .prop_map(|(clean, other, shared, answers)| {
                     let corrupted = [&clean[..shared], &other[shared..]].concat();
-                    let (good, bad) = answers.split_at(1);
-                    Pair { clean, corrupted, good: good.to_vec(), bad: bad.to_vec() }
+                    let (correct, incorrect) = answers.split_at(1);
+                    Pair { clean, corrupted, correct: correct.to_vec(), incorrect: incorrect.to_vec() }
                 })
         });
         prop::collection::vec(pair, 1..=3).prop_map(move |pairs| Problem {
@@ -66,8 +64,9 @@ fn problem() -> impl Strategy<Value = Problem> {
     })
 }
 
-fn eap(problem: &Problem, metric: Metric) -> EdgeScores {
-    attribute_edges(&problem.model(), &problem.pairs, metric, Attribution::Eap, Reference::Corrupted).unwrap()
+fn eap(problem: &Problem, metric: &dyn Metric<f64>) -> EdgeScores {
+    attribute_edges(&problem.model(), &problem.pairs, metric, Attribution::Eap, &StandardAblation::Corrupted)
+        .unwrap()
 }
 
 /// Where clean and corrupted prompts are equal, scores are 0 but for rounding (the BLAS may round a row of a product by
@@ -96,10 +95,10 @@ proptest! {
         let model = problem.model();
         // One pair, because moving an embedding moves it wherever the token is.
         let pair = problem.pairs[0].clone();
-        let scores = attribute_edges(&model, std::slice::from_ref(&pair), Metric::LogitDiff, Attribution::Eap,
-            Reference::Zero).unwrap();
+        let scores = attribute_edges(&model, std::slice::from_ref(&pair), &LogitDiff, Attribution::Eap,
+            &StandardAblation::Zero).unwrap();
         let loss = |alpha: f64| {
-            // Zero reference: delta of `input` is minus the token embedding. The tied head must not move with it, so the
+            // Zero ablation: delta of `input` is minus the token embedding. The tied head must not move with it, so the
             // position embeddings carry the change.
             let mut moved = model.clone();
             let d = problem.config.n_embd;
@@ -108,7 +107,7 @@ proptest! {
                 let wpe = &mut moved.get_mut(ParamId::PositionEmbedding)[position * d..][..d];
                 wpe.iter_mut().zip(row).for_each(|(w, x)| *w -= alpha * x);
             }
-            -run_clean(&moved, std::slice::from_ref(&pair), Metric::LogitDiff).unwrap()[0]
+            -run_clean(&moved, std::slice::from_ref(&pair), &LogitDiff).unwrap()[0]
         };
         let h = 1e-5;
         let numeric = (8.0 * (loss(h) - loss(-h)) - (loss(2.0 * h) - loss(-2.0 * h))) / (12.0 * h);
@@ -122,7 +121,7 @@ proptest! {
         for pair in &mut problem.pairs {
             pair.corrupted = pair.clean.clone();
         }
-        for metric in [Metric::LogitDiff, Metric::ProbDiff, Metric::Kl] {
+        for metric in [&LogitDiff as &dyn Metric<f64>, &ProbDiff, &Kl] {
             prop_assert!(eap(&problem, metric).matrix().iter().all(|&score| score.abs() < 1e-12));
         }
     }
@@ -130,7 +129,7 @@ proptest! {
     /// KL has its minimum at the clean run, so its gradient there is zero.
     #[test]
     fn divergence_has_no_slope_at_the_clean_run(problem in problem()) {
-        prop_assert!(eap(&problem, Metric::Kl).matrix().iter().all(|&score| score.abs() < 1e-10));
+        prop_assert!(eap(&problem, &Kl).matrix().iter().all(|&score| score.abs() < 1e-10));
     }
 
     /// I4: along the path of the inputs, the scores of the edges that leave `input` add up to the change of the loss.
@@ -143,12 +142,12 @@ proptest! {
         }
         model.get_mut(ParamId::PositionEmbedding).iter_mut().enumerate()
             .for_each(|(i, w)| *w += if i % 2 == 0 { 1.0 } else { -1.0 });
-        let method = Attribution::IgInputs(Rule::GaussLegendre, 64);
-        let scores = attribute_edges(&model, &problem.pairs, Metric::LogitDiff, method, Reference::Corrupted).unwrap();
+        let method = Attribution::IgInputs(QuadratureRule::GaussLegendre, 64);
+        let scores = attribute_edges(&model, &problem.pairs, &LogitDiff, method, &StandardAblation::Corrupted).unwrap();
         let swapped: Vec<Pair> = problem.pairs.iter()
             .map(|p| Pair { clean: p.corrupted.clone(), corrupted: p.clean.clone(), ..p.clone() }).collect();
-        let clean: f64 = run_clean(&model, &problem.pairs, Metric::LogitDiff).unwrap().iter().sum();
-        let corrupted: f64 = run_clean(&model, &swapped, Metric::LogitDiff).unwrap().iter().sum();
+        let clean: f64 = run_clean(&model, &problem.pairs, &LogitDiff).unwrap().iter().sum();
+        let corrupted: f64 = run_clean(&model, &swapped, &LogitDiff).unwrap().iter().sum();
         let change = (clean - corrupted) / problem.pairs.len() as f64;
         let total = scores.node_scores()[0];
         prop_assert!((total - change).abs() <= 1e-6 * change.abs().max(1.0), "{total} against {change}");
@@ -161,8 +160,8 @@ proptest! {
         let model = problem.model();
         let pair = std::slice::from_ref(&problem.pairs[0]);
         let graph = problem.graph();
-        let scores = attribute_edges(&model, pair, Metric::LogitDiff, Attribution::Eap, Reference::Corrupted).unwrap();
-        let column = graph.column(Reader::Logits);
+        let scores = attribute_edges(&model, pair, &LogitDiff, Attribution::Eap, &StandardAblation::Corrupted).unwrap();
+        let column = graph.column(Destination::Logits);
         let total: f64 = scores.matrix().column(column).sum();
         let batch = |tokens: &Vec<u32>| locus_gpt2::Batch::new(&problem.config, &[tokens]).unwrap();
         let last = |tokens: &Vec<u32>| {
@@ -174,7 +173,8 @@ proptest! {
         let loss = |alpha: f64| {
             let x = &clean + &((&corrupted - &clean) * alpha);
             let hidden = model.layer_norm(Norm::Final, x.view().insert_axis(ndarray::Axis(0)));
-            -Metric::LogitDiff.value(&model, &pair[0], hidden.row(0), hidden.row(0))
+            let logits = model.logits(hidden.view()).into_raw_vec_and_offset().0;
+            -LogitDiff.value(&pair[0], &logits, &logits)
         };
         let h = 1e-5;
         let numeric = (8.0 * (loss(h) - loss(-h)) - (loss(2.0 * h) - loss(-2.0 * h))) / (12.0 * h);
@@ -185,16 +185,16 @@ proptest! {
     #[test]
     fn scores_per_pair_average_to_the_scores(problem in problem()) {
         let model = problem.model();
-        for method in [Attribution::Eap, Attribution::CleanCorrupted, Attribution::IgInputs(Rule::Midpoint, 3),
-                       Attribution::IgActivations(Rule::Left, 2)] {
-            let all = attribute_edges(&model, &problem.pairs, Metric::ProbDiff, method, Reference::Corrupted).unwrap();
+        for method in [Attribution::Eap, Attribution::CleanCorrupted, Attribution::IgInputs(QuadratureRule::Midpoint, 3),
+                       Attribution::IgActivations(QuadratureRule::Left, 2)] {
+            let all = attribute_edges(&model, &problem.pairs, &ProbDiff, method, &StandardAblation::Corrupted).unwrap();
             let each =
-                attribute_edges_per_pair(&model, &problem.pairs, Metric::ProbDiff, method, Reference::Corrupted).unwrap();
+                attribute_edges_per_pair(&model, &problem.pairs, &ProbDiff, method, &StandardAblation::Corrupted).unwrap();
             let mut mean = ndarray::Array2::<f64>::zeros(all.matrix().dim());
             for (pair, scores) in problem.pairs.iter().zip(&each) {
                 mean += scores.matrix();
-                let alone = attribute_edges(&model, std::slice::from_ref(pair), Metric::ProbDiff, method,
-                    Reference::Corrupted).unwrap();
+                let alone = attribute_edges(&model, std::slice::from_ref(pair), &ProbDiff, method,
+                    &StandardAblation::Corrupted).unwrap();
                 scores_close("alone", pair.clean == pair.corrupted, &alone, &scores.matrix().to_owned());
             }
             mean /= problem.pairs.len() as f64;
@@ -203,33 +203,33 @@ proptest! {
         }
     }
 
-    /// All edges kept is the clean run, none kept the corrupted one; a reference equal to the clean run changes nothing;
+    /// All edges kept is the clean run, none kept the corrupted one; an ablation equal to the clean run changes nothing;
     /// both formulations agree on any circuit.
     #[test]
     fn interventions(problem in problem(), pick in any::<u64>()) {
         let (model, graph) = (problem.model(), problem.graph());
-        let metric = Metric::LogitDiff;
+        let metric = &LogitDiff;
         let clean = run_clean(&model, &problem.pairs, metric).unwrap();
         let swapped: Vec<Pair> = problem.pairs.iter()
             .map(|p| Pair { clean: p.corrupted.clone(), corrupted: p.clean.clone(), ..p.clone() }).collect();
         let corrupted = run_clean(&model, &swapped, metric).unwrap();
-        let run = |circuit: &EdgeSet, pairs: &[Pair], reference, formulation| {
-            run_circuit(&model, pairs, metric, circuit, reference, formulation).unwrap()
+        let run = |circuit: &EdgeSet, pairs: &[Pair], ablation, formulation| {
+            run_circuit_as(&model, pairs, metric, circuit, ablation, formulation).unwrap()
         };
         let noise = random_vector(graph.n_edges(), pick);
         let some = EdgeSet::from_edges(graph, graph.edges().zip(&noise).filter(|(_, x)| **x > 0.3).map(|(e, _)| e));
         let same: Vec<Pair> = problem.pairs.iter()
             .map(|p| Pair { corrupted: p.clean.clone(), ..p.clone() }).collect();
         for formulation in [Formulation::Dropped, Formulation::Kept, Formulation::Shorter] {
-            for reference in REFERENCES {
-                let full = run(&EdgeSet::full(graph), &problem.pairs, reference, formulation);
+            for ablation in &StandardAblation::ALL {
+                let full = run(&EdgeSet::full(graph), &problem.pairs, ablation, formulation);
                 assert_close("all kept", &full, &clean, IDENTITY);
-                assert_close("one way or the other", &run(&some, &problem.pairs, reference, formulation),
-                    &run(&some, &problem.pairs, reference, Formulation::Dropped), IDENTITY);
+                assert_close("one way or the other", &run(&some, &problem.pairs, ablation, formulation),
+                    &run(&some, &problem.pairs, ablation, Formulation::Dropped), IDENTITY);
             }
-            let none = run(&EdgeSet::empty(graph), &problem.pairs, Reference::Corrupted, formulation);
+            let none = run(&EdgeSet::empty(graph), &problem.pairs, &StandardAblation::Corrupted, formulation);
             assert_close("none kept", &none, &corrupted, IDENTITY);
-            assert_close("nothing differs", &run(&some, &same, Reference::Corrupted, formulation), &clean, IDENTITY);
+            assert_close("nothing differs", &run(&some, &same, &StandardAblation::Corrupted, formulation), &clean, IDENTITY);
         }
     }
 
@@ -241,11 +241,10 @@ proptest! {
         let edge = edges[pick.index(edges.len())];
         let mut others = EdgeSet::full(graph);
         others.remove(edge);
-        for reference in REFERENCES {
-            let exact = patch_edges(&model, &problem.pairs, Metric::LogitDiff, reference, &[edge]).unwrap();
-            let clean: f64 = run_clean(&model, &problem.pairs, Metric::LogitDiff).unwrap().iter().sum();
-            let without = run_circuit(&model, &problem.pairs, Metric::LogitDiff, &others, reference,
-                Formulation::Shorter).unwrap();
+        for ablation in &StandardAblation::ALL {
+            let exact = patch_edges(&model, &problem.pairs, &LogitDiff, ablation, &[edge]).unwrap();
+            let clean: f64 = run_clean(&model, &problem.pairs, &LogitDiff).unwrap().iter().sum();
+            let without = run_circuit(&model, &problem.pairs, &LogitDiff, &others, ablation).unwrap();
             let change = (clean - without.iter().sum::<f64>()) / problem.pairs.len() as f64;
             close("effect", exact.get(edge), change);
             prop_assert_eq!(exact.matrix().iter().filter(|x| x.is_nan()).count(), graph.n_edges() - 1);
@@ -264,11 +263,11 @@ proptest! {
         for i in 0..d {
             wte[d + i] = wte[i] + epsilon * nudge[i];
         }
-        let pair = Pair { clean: vec![3, 0, 4], corrupted: vec![3, 1, 4], good: vec![5], bad: vec![6] };
+        let pair = Pair { clean: vec![3, 0, 4], corrupted: vec![3, 1, 4], correct: vec![5], incorrect: vec![6] };
         let pairs = std::slice::from_ref(&pair);
-        let estimate = attribute_edges(&model, pairs, Metric::LogitDiff, Attribution::Eap, Reference::Corrupted).unwrap();
+        let estimate = attribute_edges(&model, pairs, &LogitDiff, Attribution::Eap, &StandardAblation::Corrupted).unwrap();
         let edges: Vec<Edge> = graph.edges().collect();
-        let exact = patch_edges(&model, pairs, Metric::LogitDiff, Reference::Corrupted, &edges).unwrap();
+        let exact = patch_edges(&model, pairs, &LogitDiff, &StandardAblation::Corrupted, &edges).unwrap();
         let scale = exact.matrix().iter().fold(0f64, |max, x| max.max(x.abs()));
         for edge in edges {
             let (a, b) = (estimate.get(edge), exact.get(edge));
@@ -285,17 +284,17 @@ fn linear_planted_model() {
     let graph = truth.graph();
     assert_eq!(graph.n_edges(), 46);
     let edges: Vec<Edge> = graph.edges().collect();
-    let exact = patch_edges(&model, &pairs, Metric::LogitDiff, Reference::Corrupted, &edges).unwrap();
+    let exact = patch_edges(&model, &pairs, &LogitDiff, &StandardAblation::Corrupted, &edges).unwrap();
     let live = edges.iter().filter(|&&edge| exact.get(edge).abs() > 1e-6).count();
     assert!(live >= 12, "{live} edges do something");
     for method in [
         Attribution::Eap,
         Attribution::CleanCorrupted,
-        Attribution::IgInputs(Rule::Left, 5),
-        Attribution::IgActivations(Rule::Midpoint, 2),
+        Attribution::IgInputs(QuadratureRule::Left, 5),
+        Attribution::IgActivations(QuadratureRule::Midpoint, 2),
     ] {
         let estimate =
-            attribute_edges(&model, &pairs, Metric::LogitDiff, method, Reference::Corrupted).unwrap();
+            attribute_edges(&model, &pairs, &LogitDiff, method, &StandardAblation::Corrupted).unwrap();
         let (estimate, exact) = (estimate.matrix().as_slice().unwrap(), exact.matrix().as_slice().unwrap());
         assert_close(&format!("{method:?}"), estimate, exact, 1e-9);
     }

@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
-use locus_circuits::{
-    Attribution, Edge, EdgeSet, Formulation, Graph, Metric, Pair, Reference, Rule, attribute_edges,
-    patch_edges, run_circuit, run_clean,
+use locus_circuits::edges::{
+    Attribution, Edge, EdgeSet, Graph, Kl, LogitDiff, Metric, Pair, ProbDiff, QuadratureRule,
+    StandardAblation, attribute_edges, patch_edges, run_circuit, run_clean,
 };
 use locus_gpt2::{Config, Gpt2, Scalar};
 use locus_testkit::assert_close;
@@ -42,51 +42,51 @@ fn check<F: Scalar>(weights: &str, tolerance: f64) {
         .map(|e| Pair {
             clean: tokens(&e["clean"]),
             corrupted: tokens(&e["corrupted"]),
-            good: tokens(&e["good"]),
-            bad: tokens(&e["bad"]),
+            correct: tokens(&e["good"]),
+            incorrect: tokens(&e["bad"]),
         })
         .collect();
 
-    let methods = [
-        ("eap", Attribution::Eap, Metric::LogitDiff),
-        ("eap/prob-diff", Attribution::Eap, Metric::ProbDiff),
-        ("clean-corrupted", Attribution::CleanCorrupted, Metric::LogitDiff),
-        ("eap-ig-inputs/left", Attribution::IgInputs(Rule::Left, 5), Metric::LogitDiff),
-        ("eap-ig-inputs/right", Attribution::IgInputs(Rule::Right, 5), Metric::LogitDiff),
-        ("eap-ig-inputs/midpoint", Attribution::IgInputs(Rule::Midpoint, 5), Metric::LogitDiff),
-        ("eap-ig-inputs/trapezoid", Attribution::IgInputs(Rule::Trapezoid, 5), Metric::LogitDiff),
-        ("eap-ig-inputs/left/kl", Attribution::IgInputs(Rule::Left, 5), Metric::Kl),
-        ("eap-ig-activations/midpoint", Attribution::IgActivations(Rule::Midpoint, 5), Metric::LogitDiff),
+    let methods: [(&str, Attribution, &dyn Metric<F>); 9] = [
+        ("eap", Attribution::Eap, &LogitDiff),
+        ("eap/prob-diff", Attribution::Eap, &ProbDiff),
+        ("clean-corrupted", Attribution::CleanCorrupted, &LogitDiff),
+        ("eap-ig-inputs/left", Attribution::IgInputs(QuadratureRule::Left, 5), &LogitDiff),
+        ("eap-ig-inputs/right", Attribution::IgInputs(QuadratureRule::Right, 5), &LogitDiff),
+        ("eap-ig-inputs/midpoint", Attribution::IgInputs(QuadratureRule::Midpoint, 5), &LogitDiff),
+        ("eap-ig-inputs/trapezoid", Attribution::IgInputs(QuadratureRule::Trapezoid, 5), &LogitDiff),
+        ("eap-ig-inputs/left/kl", Attribution::IgInputs(QuadratureRule::Left, 5), &Kl),
+        ("eap-ig-activations/midpoint", Attribution::IgActivations(QuadratureRule::Midpoint, 5), &LogitDiff),
     ];
     let scores = &golden["scores"];
     assert_eq!(scores.as_object().unwrap().len(), methods.len() + 1, "every matrix of the file is compared");
     for (name, method, metric) in methods {
-        let ours = attribute_edges(&model, &pairs, metric, method, Reference::Corrupted).unwrap();
+        let ours = attribute_edges(&model, &pairs, metric, method, &StandardAblation::Corrupted).unwrap();
         assert_close(name, ours.matrix().as_slice().unwrap(), &floats(&scores[name]), tolerance);
     }
     let edges: Vec<Edge> = graph.edges().collect();
-    let exact = patch_edges(&model, &pairs, Metric::LogitDiff, Reference::Corrupted, &edges).unwrap();
+    let exact = patch_edges(&model, &pairs, &LogitDiff, &StandardAblation::Corrupted, &edges).unwrap();
     assert_close("exact", exact.matrix().as_slice().unwrap(), &floats(&scores["exact"]), tolerance);
 
     let losses = |values: Vec<f64>| values.into_iter().map(|x| -x).collect::<Vec<_>>();
-    let clean = losses(run_clean(&model, &pairs, Metric::LogitDiff).unwrap());
+    let clean = losses(run_clean(&model, &pairs, &LogitDiff).unwrap());
     assert_close("clean", &clean, &floats(&golden["clean_loss"]), tolerance);
     let none = EdgeSet::empty(graph);
-    let run = |set: &EdgeSet, reference| {
-        losses(run_circuit(&model, &pairs, Metric::LogitDiff, set, reference, Formulation::Shorter).unwrap())
+    let run = |set: &EdgeSet, ablation: &StandardAblation| {
+        losses(run_circuit(&model, &pairs, &LogitDiff, set, ablation).unwrap())
     };
-    let corrupted = run(&none, Reference::Corrupted);
+    let corrupted = run(&none, &StandardAblation::Corrupted);
     assert_close("corrupted", &corrupted, &floats(&golden["corrupted_loss"]), tolerance);
     let interventions = golden["interventions"].as_array().unwrap();
     assert_eq!(interventions.len(), 4);
     for intervention in interventions {
         let names = intervention["kept"].as_array().unwrap();
         let kept = names.iter().map(|name| graph.parse(name.as_str().unwrap()).expect("a known name"));
-        let reference = match intervention["reference"].as_str().unwrap() {
-            "zero" => Reference::Zero,
-            _ => Reference::Corrupted,
+        let ablation = match intervention["reference"].as_str().unwrap() {
+            "zero" => &StandardAblation::Zero,
+            _ => &StandardAblation::Corrupted,
         };
-        let ours = run(&EdgeSet::from_edges(graph, kept), reference);
+        let ours = run(&EdgeSet::from_edges(graph, kept), ablation);
         assert_close("intervention", &ours, &floats(&intervention["loss"]), tolerance);
     }
 }

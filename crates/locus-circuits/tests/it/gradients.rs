@@ -1,6 +1,7 @@
 //! The objective's gradient against finite differences, and the attribution made from it.
 
-use locus_circuits::{Objective, ReadOut, WeightScore, score_weights, weight_attribution};
+use locus_circuits::Objective;
+use locus_circuits::masks::{ReadOut, TaskObjective, WeightScore, score_weights, weight_attribution};
 use locus_gpt2::{Batch, Gpt2, ParamId, cross_entropy};
 use locus_testkit::{REORDERED_F64, assert_close, check_directional};
 use proptest::prelude::*;
@@ -97,7 +98,7 @@ proptest! {
         let case = Case::new(9, seed);
         let answers: Vec<[u32; 2]> = (0..9).map(|i| [i, (i + 7) % 20]).collect();
         let objective =
-            Objective { model: &case.model, read_out: ReadOut::Answers(&answers), sequences: &case.sequences };
+            TaskObjective { model: &case.model, read_out: ReadOut::Answers(&answers), sequences: &case.sequences };
         let masked = case.random_mask(density, seed).ablate_complement(&case.model);
         let rows = [0, 3, 4, 8];
         let (value, gradient) = objective.gradient(&masked, &rows).unwrap();
@@ -106,8 +107,8 @@ proptest! {
                 let batch = Batch::new(model.config(), &[&case.sequences[row]]).unwrap();
                 let hidden = locus_gpt2::last_hidden(model, &batch);
                 let logits = model.logits(hidden.view());
-                let [good, bad] = answers[row].map(|token| logits[(0, token as usize)]);
-                (1.0 + (bad - good).exp()).ln()
+                let [correct, incorrect] = answers[row].map(|token| logits[(0, token as usize)]);
+                (1.0 + (incorrect - correct).exp()).ln()
             };
             rows.iter().map(of).sum::<f64>() / 4.0
         };

@@ -5,6 +5,7 @@ mod cut;
 mod edges;
 mod golden;
 mod gradients;
+mod planted;
 mod scheduled;
 mod support;
 mod tracing;

@@ -1,6 +1,8 @@
-//! The `faithful` recipe: exact sizes, its first step by hand, and that training helps.
+//! The scheduled-top-k recipe: exact sizes, its first step by hand, and that training helps.
 
-use locus_circuits::{Circuit, Progress, ScheduledTopK, count_at_density, top_k, weight_attribution};
+use locus_circuits::masks::{
+    Circuit, MaskProgress, MaskTrainer, Objective, ScheduledTopK, count_at_density, top_k, weight_attribution,
+};
 use locus_gpt2::ParamId;
 
 use crate::support::{Case, flat, on_threads, with_blocks};
@@ -9,7 +11,12 @@ fn short() -> ScheduledTopK {
     ScheduledTopK { steps_per_target: 12, hold: 4, batch_sequences: 32, ..ScheduledTopK::default() }
 }
 
-fn train(recipe: &ScheduledTopK, case: &Case, targets: &[f64], seed: u64) -> (Vec<Circuit>, Vec<Progress>) {
+fn train(
+    recipe: &ScheduledTopK,
+    case: &Case,
+    targets: &[f64],
+    seed: u64,
+) -> (Vec<Circuit>, Vec<MaskProgress>) {
     let mut seen = Vec::new();
     let circuits = recipe.train(&case.objective(), targets, seed, &mut |at| seen.push(at)).unwrap();
     (circuits, seen)

@@ -1,6 +1,6 @@
 //! A tiny random task: model, head, ragged rows, and the classes the full model chooses.
 
-use locus_circuits::{Objective, ReadOut};
+use locus_circuits::{ReadOut, TaskObjective};
 use locus_gpt2::{Config, Gpt2, ParamId, ParamMask, ParamSet, ScoreHead, argmax, last_hidden_of};
 use locus_testkit::random_vector;
 use ndarray::Array2;
@@ -45,9 +45,9 @@ impl Case {
         Case { model, head, sequences, classes }
     }
 
-    pub fn objective(&self) -> Objective<'_, f64> {
+    pub fn objective(&self) -> TaskObjective<'_, f64> {
         let Case { model, head, sequences, classes } = self;
-        Objective { model, read_out: ReadOut::Head(head, classes), sequences }
+        TaskObjective { model, read_out: ReadOut::Head(head, classes), sequences }
     }
 
     /// Share of the training rows on which the masked model chooses as the full model does.
@@ -59,7 +59,7 @@ impl Case {
 
     pub fn random_mask(&self, density: f64, seed: u64) -> ParamMask {
         let config = self.model.config();
-        let count = locus_circuits::count_at_density(config, density);
+        let count = locus_circuits::masks::count_at_density(config, density);
         ParamMask::random(config, count, &mut ChaCha8Rng::seed_from_u64(seed))
     }
 }

@@ -1,8 +1,8 @@
 //! Causal tracing against whole passes with everything spelled out, and what it must give by construction.
 
-use locus_circuits::{
-    Effects, KnownFact, Place, Restored, Tracing, average_effects, corrupted_embeddings, embedding_deviation,
-    trace_fact,
+use locus_circuits::tracing::{
+    Effects, KnownFact, PatchedState, TokenPosition, Tracing, average_effects, corrupted_embeddings,
+    embedding_deviation, trace_fact,
 };
 use locus_gpt2::{Batch, Config, Gpt2, HookPoint, Norm, ParamId};
 use locus_testkit::{REORDERED_F64, assert_close, random_vector};
@@ -105,9 +105,9 @@ proptest! {
         };
         for token in 0..fact.prompt.len() {
             for layer in 0usize..4 {
-                for (what, site) in Restored::ALL.into_iter().zip([HookPoint::ResidPost, HookPoint::MlpOut, HookPoint::AttnOut]) {
+                for (what, site) in PatchedState::ALL.into_iter().zip([HookPoint::ResidPost, HookPoint::MlpOut, HookPoint::AttnOut]) {
                     let layers = match what {
-                        Restored::Hidden => layer..layer + 1,
+                        PatchedState::Hidden => layer..layer + 1,
                         _ => layer.saturating_sub(window / 2)..layer + window.div_ceil(2),
                     };
                     let restore = |l: usize, s: HookPoint, row: usize| row == token && s == site && layers.contains(&l);
@@ -194,9 +194,10 @@ fn noise_has_the_size_that_was_asked_for() {
 #[test]
 fn places_and_their_averages() {
     let fact = |n: u32, subject| KnownFact { prompt: (0..n).collect(), subject, answer: 0 };
-    let places =
-        |fact: &KnownFact| (0..fact.prompt.len()).map(|token| Place::of(fact, token)).collect::<Vec<_>>();
-    use Place::*;
+    let places = |fact: &KnownFact| {
+        (0..fact.prompt.len()).map(|token| TokenPosition::of(fact, token)).collect::<Vec<_>>()
+    };
+    use TokenPosition::*;
     let long = fact(8, 1..4);
     assert_eq!(
         places(&long),

@@ -32,6 +32,11 @@ impl ParamEntries {
         ParamEntries { id, indices }
     }
 
+    /// The parameter that they belong to.
+    pub fn id(&self) -> ParamId {
+        self.id
+    }
+
     /// Indices of the scalars in the parameter, ascending.
     pub fn indices(&self) -> &[u32] {
         &self.indices

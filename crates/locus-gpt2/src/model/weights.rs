@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use super::ids::{BlockParam, ParamId};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::hash::hex;
 use crate::kernels::Number;
 use crate::kernels::sparse::SparseMatrix;
 use crate::kernels::vector::axpy;
@@ -199,7 +198,7 @@ impl<F: Number> ParamSet<F> {
             hash.update([0]);
             hash.update(digest);
         }
-        hex(&hash.finalize())
+        locus_files::hex(&hash.finalize())
     }
 }
 

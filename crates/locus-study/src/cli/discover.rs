@@ -2,14 +2,15 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use locus_circuits::export::{Conventions, to_csv, to_dot, to_json};
-use locus_circuits::{
-    Attribution, Edge, EdgeScores, EdgeSet, Faithfulness, Graph, Metric, Pair, Rank, Reference, Rule,
-    activation_magnitude, attribute_edges, edge_mask, patch_edges,
+use locus_circuits::edges::export::{Conventions, to_csv, to_dot, to_json};
+use locus_circuits::edges::{
+    Attribution, Edge, EdgeScores, EdgeSet, Faithfulness, Graph, Pair, QuadratureRule, RankBy,
+    StandardAblation, StandardMetric, activation_magnitude, attribute_edges, edge_mask, patch_edges,
 };
 use locus_data::pairs::{self, AnswerColumns, PromptPair};
 use locus_data::seed::stream;
@@ -36,14 +37,21 @@ pub struct Discover {
     #[arg(long, default_value_t = 5, value_name = "N")]
     ig_steps: usize,
     /// Quadrature of the eap-ig methods; the public library runs left, its paper right
-    #[arg(long, default_value = "midpoint", value_parser = named(RULES, Rule::name))]
-    ig_rule: Rule,
-    /// Metric at the last token [default: logit-diff; prob-diff for greater-than]
-    #[arg(long, value_parser = named(METRICS, Metric::name))]
-    metric: Option<Metric>,
-    /// Ablation: what an edge outside the circuit carries
-    #[arg(long, default_value = "corrupted", value_parser = named(REFERENCES, Reference::name))]
-    reference: Reference,
+    #[arg(long, value_name = "RULE", default_value = "midpoint")]
+    #[arg(value_parser = named(QuadratureRule::ALL, QuadratureRule::name))]
+    ig_rule: QuadratureRule,
+    /// What is measured at the last token: correct minus incorrect answers (mean logit or total probability), or the
+    /// divergence from the clean run in nats [default: logit-diff; prob-diff for greater-than]
+    #[arg(long, value_name = "METRIC")]
+    #[arg(value_parser = named(StandardMetric::ALL, StandardMetric::name))]
+    metric: Option<StandardMetric>,
+    /// What a cut edge carries
+    #[arg(long, value_name = "ABLATION", default_value = "corrupted")]
+    #[arg(value_parser = named(StandardAblation::ALL, StandardAblation::name))]
+    ablation: StandardAblation,
+    /// The former name of --ablation
+    #[arg(long, hide = true)]
+    reference: Option<String>,
     /// Put the end-of-text token before every prompt
     #[arg(long)]
     bos: bool,
@@ -53,7 +61,7 @@ pub struct Discover {
     /// Selection of the circuit from the scores
     #[arg(long, value_enum, default_value_t = Select::TopN)]
     select: Select,
-    /// Rank by the signed score instead of its absolute value
+    /// Rank edges by score instead of its absolute value
     #[arg(long)]
     signed: bool,
     /// Also write the circuit's parameters as a mask for `edit` (safetensors)
@@ -89,45 +97,20 @@ enum MethodName {
     Random,
 }
 
-const RULES: &[(Rule, &str)] = &[
-    (Rule::Left, "left ends, as in the public library"),
-    (Rule::Right, "right ends, as in the paper"),
-    (Rule::Midpoint, "middles"),
-    (Rule::Trapezoid, "both ends, half each"),
-    (Rule::GaussLegendre, "Gauss-Legendre points"),
-];
-
-const METRICS: &[(Metric, &str)] = &[
-    (Metric::LogitDiff, "Mean logit of the correct answers minus that of the incorrect ones"),
-    (Metric::ProbDiff, "Probability of the correct answers minus that of the incorrect ones"),
-    (Metric::Kl, "KL divergence from the clean run in nats"),
-];
-
-const REFERENCES: &[(Reference, &str)] = &[
-    (Reference::Corrupted, "what it carries in the corrupted run"),
-    (Reference::Zero, "zero"),
-    (Reference::Mean, "its mean over all tokens of the clean prompts"),
-    (Reference::MeanPerPosition, "its mean at each position of the clean prompts"),
-];
-
-/// A value of the library by the library's own name for it.
-fn named<T: Copy + Send + Sync + 'static>(
-    values: &'static [(T, &'static str)],
-    name: fn(T) -> &'static str,
-) -> impl TypedValueParser<Value = T> {
-    let names = values.iter().map(|&(value, help)| PossibleValue::new(name(value)).help(help));
-    PossibleValuesParser::new(names).map(move |given| {
-        let found = values.iter().find(|(value, _)| name(*value) == given);
-        found.expect("clap lets no other name through").0
-    })
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Select {
     /// The best edges
     TopN,
     /// The best edges that can be reached backwards from the logits
     Greedy,
+}
+
+/// Reads a value that the library knows by name.
+fn named<T, const N: usize>(all: [T; N], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = locus_gpt2::Error> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(all.map(name)).try_map(|name| name.parse())
 }
 
 impl Discover {
@@ -142,10 +125,13 @@ impl Discover {
         if self.ig_steps == 0 {
             return Err(Unusable("--ig-steps is 0; expected at least 1".into()).into());
         }
-        let reference = self.reference;
+        if self.reference.is_some() {
+            return Err(Unusable("--reference is now called --ablation".into()).into());
+        }
+        let ablation = self.ablation;
         let needs_run = matches!(self.method, MethodName::CleanCorrupted | MethodName::EapIgInputs);
-        if needs_run && reference != Reference::Corrupted {
-            let why = "this --method interpolates to the corrupted run; expected --reference corrupted";
+        if needs_run && ablation != StandardAblation::Corrupted {
+            let why = "this --method interpolates to the corrupted run; expected --ablation corrupted";
             return Err(Unusable(why.into()).into());
         }
         let texts = pairs::read(&self.task, self.answers())?;
@@ -161,10 +147,10 @@ impl Discover {
         let metric = self.metric();
 
         let stage = global.progress().stage("scores", 1);
-        let scores = self.scores(&model, &pairs, metric, reference, global.seed)?;
+        let scores = self.scores(&model, &pairs, metric, global.seed)?;
         stage.inc();
         stage.finish();
-        let by = if self.signed { Rank::Signed } else { Rank::Absolute };
+        let by = if self.signed { RankBy::Signed } else { RankBy::Absolute };
         let cut = match self.select {
             Select::TopN => EdgeSet::top_n(&scores, wanted, by),
             Select::Greedy => EdgeSet::greedy(&scores, wanted, by),
@@ -176,8 +162,8 @@ impl Discover {
                 circuit.count()
             );
         }
-        let measured = Faithfulness::of(&model, &pairs, metric, &circuit, reference)?;
-        let conventions = self.conventions(metric, reference, pairs.len());
+        let measured = Faithfulness::of(&model, &pairs, metric.metric(), &circuit, &ablation)?;
+        let conventions = self.conventions(metric, pairs.len());
         if let Some(path) = &global.out {
             let text = match path.extension().and_then(|extension| extension.to_str()) {
                 Some("csv") => to_csv(&scores, &circuit),
@@ -200,12 +186,11 @@ impl Discover {
         &self,
         model: &Gpt2<F>,
         pairs: &[Pair],
-        metric: Metric,
-        reference: Reference,
+        metric: StandardMetric,
         seed: u64,
     ) -> Result<EdgeScores> {
-        let rule = self.ig_rule;
-        let attribute = |method| Ok(attribute_edges(model, pairs, metric, method, reference)?);
+        let (metric, ablation, rule) = (metric.metric(), &self.ablation, self.ig_rule);
+        let attribute = |method| Ok(attribute_edges(model, pairs, metric, method, ablation)?);
         let graph = Graph::new(model.config());
         match self.method {
             MethodName::Eap => attribute(Attribution::Eap),
@@ -214,9 +199,9 @@ impl Discover {
             MethodName::EapIgActivations => attribute(Attribution::IgActivations(rule, self.ig_steps)),
             MethodName::Exact => {
                 let edges: Vec<Edge> = graph.edges().collect();
-                Ok(patch_edges(model, pairs, metric, reference, &edges)?)
+                Ok(patch_edges(model, pairs, metric, ablation, &edges)?)
             }
-            MethodName::ActivationMagnitude => Ok(activation_magnitude(model, pairs, reference)?),
+            MethodName::ActivationMagnitude => Ok(activation_magnitude(model, pairs, ablation)?),
             MethodName::Random => Ok(EdgeScores::random(graph, &mut stream(seed, "random edges", 0))),
         }
     }
@@ -224,57 +209,35 @@ impl Discover {
     /// Tokenises the pairs; every answer must be one token, and both prompts of a pair must have the same number.
     fn tokenise(&self, texts: &[PromptPair], tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Pair>> {
         const END_OF_TEXT: &str = "<|endoftext|>";
-        let before: Vec<u32> = if self.bos {
-            let id = tokenizer
-                .token_id(END_OF_TEXT)
-                .ok_or_else(|| Unusable(format!("--bos: the tokenizer has no token {END_OF_TEXT}")))?;
-            vec![id]
-        } else {
-            Vec::new()
-        };
+        let missing = || Unusable(format!("--bos: the tokenizer has no token {END_OF_TEXT}"));
+        let before = self.bos.then(|| tokenizer.token_id(END_OF_TEXT).ok_or_else(missing)).transpose()?;
         texts
             .par_iter()
             .map(|text| {
-                let place = || format!("{}: line {}", self.task.display(), text.line);
-                let prompt = |field: &str, text: &str| -> Result<Vec<u32>> {
-                    Ok([before.clone(), tokenizer.encode_some(field, text)?].concat())
-                };
-                let answers = |field: &str, answers: &[String]| -> Result<Vec<u32>> {
-                    let one = |answer: &String| {
-                        let ids = tokenizer.encode_some(field, answer)?;
-                        if ids.len() != 1 {
-                            let why = format!("{field}: {answer:?} is {} tokens; expected one", ids.len());
-                            return Err(anyhow::Error::from(Unusable(why)));
-                        }
-                        Ok(ids[0])
-                    };
-                    answers.iter().map(one).collect()
-                };
+                let PromptPair { clean, corrupted, correct, incorrect, .. } = text;
                 let pair = || -> Result<Pair> {
-                    let pair = Pair {
-                        clean: prompt("clean", &text.clean)?,
-                        corrupted: prompt("corrupted", &text.corrupted)?,
-                        good: answers("correct", &text.correct)?,
-                        bad: answers("incorrect", &text.incorrect)?,
-                    };
+                    let mut pair = Pair::from_text(tokenizer, clean, corrupted, correct, incorrect)?;
+                    for prompt in [&mut pair.clean, &mut pair.corrupted] {
+                        prompt.splice(..0, before);
+                    }
                     pair.check(config)?;
                     Ok(pair)
                 };
-                pair().with_context(place)
+                pair().with_context(|| format!("{}: line {}", self.task.display(), text.line))
             })
             .collect()
     }
 
-    fn conventions(&self, metric: Metric, reference: Reference, pairs: usize) -> Conventions {
+    fn conventions(&self, metric: StandardMetric, pairs: usize) -> Conventions {
         let integrated = matches!(self.method, MethodName::EapIgInputs | MethodName::EapIgActivations);
-        let method = self.method.to_possible_value().expect("no method is hidden");
+        let method = self.method.to_possible_value();
         Conventions {
             sign: "delta_loss_when_corrupted".into(),
-            method: method.get_name().to_owned(),
-            ig_rule: integrated.then(|| self.ig_rule.name().into()),
+            method: method.map_or_else(String::new, |method| method.get_name().to_owned()),
+            ig_rule: integrated.then(|| self.ig_rule.name().to_owned()),
             ig_steps: integrated.then_some(self.ig_steps),
             metric: metric.name().into(),
-            reference: reference.name().into(),
+            ablation: self.ablation.name().into(),
             bos: self.bos,
             bias_owner: "none".into(),
             input_node: "token-embedding".into(),
@@ -290,10 +253,12 @@ impl Discover {
         }
     }
 
-    fn metric(&self) -> Metric {
-        let usual =
-            if self.task_kind == TaskKind::GreaterThan { Metric::ProbDiff } else { Metric::LogitDiff };
-        self.metric.unwrap_or(usual)
+    fn metric(&self) -> StandardMetric {
+        let of_task = match self.task_kind {
+            TaskKind::GreaterThan => StandardMetric::ProbDiff,
+            TaskKind::Pairs | TaskKind::Ioi => StandardMetric::LogitDiff,
+        };
+        self.metric.unwrap_or(of_task)
     }
 }
 
@@ -318,7 +283,7 @@ fn print(
     }
     let graph = scores.graph();
     writeln!(out, "{:<24} {:>12}", "edge", "score")?;
-    for edge in scores.ranked(Rank::Absolute).into_iter().take(SHOWN) {
+    for edge in scores.ranked(RankBy::Absolute).into_iter().take(SHOWN) {
         writeln!(out, "{:<24} {:>+12.5}", graph.name(edge), scores.get(edge))?;
     }
     let of_all = graph.n_edges();

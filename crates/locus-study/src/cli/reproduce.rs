@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use locus_data::StudyData;
-use locus_data::hash::sha256;
+use locus_files::sha256;
 use locus_gpt2::Scalar;
 
 use super::error::Unusable;

@@ -2,11 +2,11 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use locus_circuits::planted::{Planted, exclusive_or, induction, linear};
-use locus_circuits::{
-    Attribution, Edge, EdgeSet, Faithfulness, Metric, Rank, Reference, Rule, attribute_edges, auroc,
-    patch_edges,
+use locus_circuits::edges::{
+    Attribution, Edge, EdgeSet, Faithfulness, LogitDiff, QuadratureRule, RankBy, StandardAblation,
+    attribute_edges, auroc, patch_edges,
 };
+use locus_circuits::planted::{Planted, exclusive_or, induction, linear};
 
 #[derive(Debug, Args)]
 pub struct Selftest {}
@@ -55,8 +55,8 @@ impl Selftest {
 fn linear_difference() -> Result<f64> {
     let Planted { model, pairs, truth, .. } = linear();
     let edges: Vec<Edge> = truth.graph().edges().collect();
-    let exact = patch_edges(&model, &pairs, Metric::LogitDiff, Reference::Corrupted, &edges)?;
-    let eap = attribute_edges(&model, &pairs, Metric::LogitDiff, Attribution::Eap, Reference::Corrupted)?;
+    let exact = patch_edges(&model, &pairs, &LogitDiff, &StandardAblation::Corrupted, &edges)?;
+    let eap = attribute_edges(&model, &pairs, &LogitDiff, Attribution::Eap, &StandardAblation::Corrupted)?;
     let largest = edges.iter().fold(0f64, |max, &edge| max.max(exact.get(edge).abs()));
     Ok(edges.iter().fold(0f64, |max, &edge| max.max((exact.get(edge) - eap.get(edge)).abs())) / largest)
 }
@@ -70,15 +70,15 @@ struct Found {
 impl Found {
     fn of(planted: &Planted) -> Result<Self> {
         let Planted { model, pairs, truth, .. } = planted;
-        let method = Attribution::IgInputs(Rule::Midpoint, 20);
-        let scores = attribute_edges(model, pairs, Metric::LogitDiff, method, Reference::Corrupted)?;
+        let method = Attribution::IgInputs(QuadratureRule::Midpoint, 20);
+        let scores = attribute_edges(model, pairs, &LogitDiff, method, &StandardAblation::Corrupted)?;
         let faithfulness = |circuit: &EdgeSet| -> Result<f64> {
-            let measured = Faithfulness::of(model, pairs, Metric::LogitDiff, circuit, Reference::Corrupted)?;
+            let measured = Faithfulness::of(model, pairs, &LogitDiff, circuit, &StandardAblation::Corrupted)?;
             Ok(measured.normalised().unwrap_or(f64::NAN))
         };
         Ok(Found {
-            area: auroc(&scores, truth, Rank::Absolute),
-            faithfulness: faithfulness(&EdgeSet::top_n(&scores, truth.count(), Rank::Absolute).pruned())?,
+            area: auroc(&scores, truth, RankBy::Absolute),
+            faithfulness: faithfulness(&scores.top_n(truth.count()).pruned())?,
             complement: faithfulness(&truth.complement())?,
         })
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
-use locus_data::hash::sha256;
 use locus_editors::KeyStatistics;
+use locus_files::sha256;
 use locus_gpt2::{Checkpoint, Scalar};
 use serde_json::json;
 

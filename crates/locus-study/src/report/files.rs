@@ -1,6 +1,5 @@
 //! The files of a report. All are rendered, and then written beside their places, before the first one is put in place.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -79,9 +78,7 @@ pub fn write(dir: &Path, results: &Results) -> io::Result<ReportPaths> {
 fn put_in_place(files: &[(&PathBuf, String)]) -> io::Result<()> {
     let mut written = Vec::with_capacity(files.len());
     for (path, text) in files {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        let mut file = new_file_in(folder)?;
+        let mut file = locus_files::new_file_beside(path)?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         written.push((file, path));
@@ -90,13 +87,4 @@ fn put_in_place(files: &[(&PathBuf, String)]) -> io::Result<()> {
         file.persist(path).map_err(|failure| failure.error)?;
     }
     Ok(())
-}
-
-/// A temporary file that others may read once it is in place, as the umask allows; the default would be the owner alone.
-fn new_file_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".report-");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
 }

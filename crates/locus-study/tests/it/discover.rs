@@ -1,7 +1,9 @@
 //! `locus discover` and `locus selftest`.
 
-use locus_circuits::export::from_json;
-use locus_circuits::{Attribution, Metric, Pair, Reference, Rule, attribute_edges, edge_mask};
+use locus_circuits::edges::export::from_json;
+use locus_circuits::edges::{
+    Attribution, Pair, ProbDiff, QuadratureRule, StandardAblation, attribute_edges, edge_mask,
+};
 use locus_gpt2::{Checkpoint, ParamMask};
 use locus_testkit::assert_close;
 use serde_json::Value;
@@ -21,8 +23,8 @@ fn pairs(sandbox: &Sandbox) -> (Checkpoint<f64>, Vec<Pair>) {
             Pair {
                 clean: ids(&line["clean"]),
                 corrupted: ids(&line["corrupted"]),
-                good: all(&line["correct"]),
-                bad: all(&line["incorrect"]),
+                correct: all(&line["correct"]),
+                incorrect: all(&line["incorrect"]),
             }
         })
         .collect();
@@ -40,9 +42,9 @@ fn scores_are_the_librarys_in_the_layout_of_eap_ig() {
         ))
         .done();
     let (scores, circuit) = from_json(&sandbox.read("new/scores.json")).unwrap();
-    let rule = Attribution::IgInputs(Rule::Left, 3);
+    let rule = Attribution::IgInputs(QuadratureRule::Left, 3);
     let expected =
-        attribute_edges(&checkpoint.model, &pairs, Metric::ProbDiff, rule, Reference::Corrupted).unwrap();
+        attribute_edges(&checkpoint.model, &pairs, &ProbDiff, rule, &StandardAblation::Corrupted).unwrap();
     assert_close("scores", scores.matrix().as_slice().unwrap(), expected.matrix().as_slice().unwrap(), 1e-12);
     let file: Value = serde_json::from_str(&sandbox.read("new/scores.json")).unwrap();
     assert_eq!(file["edges"].as_object().unwrap().len(), 46);
@@ -50,6 +52,7 @@ fn scores_are_the_librarys_in_the_layout_of_eap_ig() {
     let conventions = &file["conventions"];
     assert_eq!(conventions["sign"], "delta_loss_when_corrupted");
     assert_eq!(conventions["ig_rule"], "left");
+    assert_eq!(conventions["ablation"], "corrupted");
     assert_eq!((conventions["ig_steps"].as_u64(), conventions["bos"].as_bool()), (Some(3), Some(false)));
     let printed: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(printed["edges"], circuit.count());
@@ -82,9 +85,9 @@ fn every_method_runs_and_threads_do_not_show() {
             assert_eq!(one, sandbox.read(&format!("2.{extension}")), "{method} {extension}");
         }
     }
-    for reference in ["zero", "mean", "mean-per-position"] {
-        let out = sandbox
-            .locus(&format!("{DISCOVER} --method eap --reference {reference} --select greedy --signed"));
+    for ablation in ["zero", "mean", "mean-per-position"] {
+        let out =
+            sandbox.locus(&format!("{DISCOVER} --method eap --ablation {ablation} --select greedy --signed"));
         assert!(out.done().contains("faithfulness"));
     }
 }
@@ -141,13 +144,13 @@ fn unusable_tasks_are_refused() {
             what: "no answer",
             commands: COMMAND,
             spoil: |s| s.replace("pairs.jsonl", "[\" flower\"]", "[]"),
-            says: &["pairs.jsonl: line 1", "good is empty"],
+            says: &["pairs.jsonl: line 1", "correct is empty"],
         },
         Case {
             what: "an answer that is correct and incorrect",
             commands: COMMAND,
             spoil: |s| s.replace("pairs.jsonl", "\" dog\"", "\" tree\""),
-            says: &["pairs.jsonl: line 2", "both good and bad"],
+            says: &["pairs.jsonl: line 2", "both correct and incorrect"],
         },
         Case {
             what: "a missing field",
@@ -183,7 +186,8 @@ fn arguments_out_of_range_are_refused() {
         ("--edges 0", "--edges is 0; expected 1 to 46"),
         ("--edges 47", "--edges is 47"),
         ("--ig-steps 0", "--ig-steps is 0"),
-        ("--method eap-ig-inputs --reference zero", "--reference corrupted"),
+        ("--method eap-ig-inputs --ablation zero", "--ablation corrupted"),
+        ("--reference zero", "--reference is now called --ablation"),
     ] {
         let run = sandbox.locus(&format!("{DISCOVER} {wrong} --quiet --out new/scores.json"));
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{wrong}");

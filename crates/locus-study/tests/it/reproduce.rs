@@ -119,7 +119,7 @@ fn the_studys_data_go_through() {
     assert_eq!(sources.len(), 15);
     for source in sources {
         let bytes = std::fs::read(data.join(source[0].as_str().unwrap())).unwrap();
-        assert_eq!(source[1], locus_data::hash::sha256(&bytes), "{source}");
+        assert_eq!(source[1], locus_files::sha256(&bytes), "{source}");
     }
 }
 

@@ -1,21 +1,23 @@
-//! What a circuit is asked to do: choose as the full model does.
+//! The objective of classification and preference tasks: choose at the last token as the full model does.
 
 use locus_gpt2::internal::select_rows;
 use locus_gpt2::{
     Batch, Gpt2, ParamEntries, ParamId, ParamMask, ParamSet, Result, Scalar, ScoreHead, Tape, axpy,
-    chunk_by_tokens, dot, unique_inverse,
+    chunk_by_tokens, compiled, dot, unique_inverse,
 };
 use ndarray::Array2;
 use rayon::prelude::*;
 
-/// Rows of the packed batch in one piece of parallel work. A piece returns a gradient of every block parameter, so it
+use super::objective::Objective;
+
+/// Tokens in one piece of parallel work. A piece returns a gradient of every block parameter, so it
 /// must not be small; it must not be large either, or a batch would not fill the machine.
 const PIECE_TOKENS: usize = 512;
 
-/// Block parameters above which work takes turns: a piece of it is then enough for all threads, and what each would hold
-/// at the same time, a gradient for one, would be most of the memory.
+/// Block parameters above which pieces of work run one after another: each is then enough for all threads, and a gradient
+/// for each thread would be most of the memory.
 pub const MANY_PARAMETERS: usize = 1 << 23;
-/// Rows of one of those pieces: their states take memory, and with twice as many a step is a twelfth faster.
+/// Tokens of such a piece: their states take memory, and with twice as many a step is a twelfth faster.
 const PIECE_TOKENS_OF_MANY_PARAMETERS: usize = 128;
 
 /// How a choice is read off the last token's hidden state.
@@ -27,9 +29,9 @@ pub enum ReadOut<'a, F> {
     Answers(&'a [[u32; 2]]),
 }
 
-/// Sequences with the choice that is wanted for each of them.
+/// Mean cross-entropy of the choice that is wanted for each sequence.
 #[derive(Clone, Copy, Debug)]
-pub struct Objective<'a, F> {
+pub struct TaskObjective<'a, F> {
     /// The intact model.
     pub model: &'a Gpt2<F>,
     /// Reads the choice.
@@ -38,49 +40,111 @@ pub struct Objective<'a, F> {
     pub sequences: &'a [Vec<u32>],
 }
 
-impl<F: Scalar> Objective<'_, F> {
-    /// Mean cross-entropy of a (masked) model on the given rows, and its gradient with respect to every block
-    /// parameter. Pieces are added up in order.
-    ///
-    /// # Errors
-    /// When a sequence does not fit the model.
-    pub fn gradient(&self, masked: &Gpt2<F>, rows: &[usize]) -> Result<(f64, ParamSet<F>)> {
-        let none = || ParamSet::zeros(masked.config(), ParamId::maskable(masked.config()));
-        let backward = |piece: &Piece<F>, sum: &mut ParamSet<F>| {
-            masked.backward(&piece.tape, piece.d_hidden.view(), sum, &mut ());
-        };
-        self.sum_over_pieces(masked, rows, none, backward, |sum, part| sum.add_scaled(F::one(), part))
+impl<F: Scalar> Objective<F> for TaskObjective<'_, F> {
+    fn model(&self) -> &Gpt2<F> {
+        self.model
     }
 
-    /// Mean cross-entropy on the given rows, and its gradient with respect to some scalars alone: a list of gradients for
-    /// each of `entries`.
-    ///
-    /// # Errors
-    /// When a sequence does not fit the model.
-    pub fn gradient_at(
+    fn n_rows(&self) -> usize {
+        self.sequences.len()
+    }
+
+    fn gradient(&self, masked: &Gpt2<F>, rows: &[usize]) -> Result<(f64, ParamSet<F>)> {
+        self.check(masked);
+        F::run::<GradientJob>((*self, masked, rows))
+    }
+
+    fn gradient_at(
         &self,
         masked: &Gpt2<F>,
         rows: &[usize],
         entries: &[ParamEntries],
     ) -> Result<(f64, Vec<Vec<F>>)> {
-        let none = || entries.iter().map(|entries| vec![F::zero(); entries.indices().len()]).collect();
-        let backward = |piece: &Piece<F>, sums: &mut Vec<Vec<F>>| {
-            masked.backward_to_entries(&piece.tape, piece.d_hidden.view(), entries, sums);
-        };
-        let add = |sums: &mut Vec<Vec<F>>, parts: &Vec<Vec<F>>| {
-            sums.iter_mut().zip(parts).for_each(|(sums, parts)| axpy(F::one(), parts, sums));
-        };
-        self.sum_over_pieces(masked, rows, none, backward, add)
+        self.check(masked);
+        F::run::<EntriesJob>((*self, masked, rows, entries))
     }
 
-    /// Loss and gradient, added up in order: pieces of large models take turns and share a sum, those of small ones run
-    /// side by side.
+    fn gradient_parts(
+        &self,
+        masked: &Gpt2<F>,
+        rows: &[usize],
+        max_tokens: usize,
+    ) -> Result<Vec<(f64, ParamSet<F>)>> {
+        self.check(masked);
+        F::run::<PartsJob>((*self, masked, rows, max_tokens))
+    }
+}
+
+compiled!(
+    GradientJob<'a>: <F> (TaskObjective<'a, F>, &'a Gpt2<F>, &'a [usize]) => Result<(f64, ParamSet<F>)>, gradient
+);
+compiled!(
+    EntriesJob<'a>: <F> (TaskObjective<'a, F>, &'a Gpt2<F>, &'a [usize], &'a [ParamEntries]) => Result<(f64, Vec<Vec<F>>)>,
+    gradient_at
+);
+compiled!(
+    PartsJob<'a>: <F> (TaskObjective<'a, F>, &'a Gpt2<F>, &'a [usize], usize) => Result<Vec<(f64, ParamSet<F>)>>,
+    gradient_parts
+);
+
+fn gradient<F: Scalar>(
+    (objective, masked, rows): (TaskObjective<F>, &Gpt2<F>, &[usize]),
+) -> Result<(f64, ParamSet<F>)> {
+    let none = || ParamSet::zeros(masked.config(), ParamId::maskable(masked.config()));
+    let backward = |piece: &RowPiece<F>, sum: &mut ParamSet<F>| {
+        masked.backward(&piece.tape, piece.d_hidden.view(), sum, &mut ());
+    };
+    objective.sum_over_pieces(masked, rows, none, backward, |sum, part| sum.add_scaled(F::one(), part))
+}
+
+fn gradient_at<F: Scalar>(
+    (objective, masked, rows, entries): (TaskObjective<F>, &Gpt2<F>, &[usize], &[ParamEntries]),
+) -> Result<(f64, Vec<Vec<F>>)> {
+    let none = || entries.iter().map(|entries| vec![F::zero(); entries.indices().len()]).collect();
+    let backward = |piece: &RowPiece<F>, sums: &mut Vec<Vec<F>>| {
+        masked.backward_to_entries(&piece.tape, piece.d_hidden.view(), entries, sums);
+    };
+    let add = |sums: &mut Vec<Vec<F>>, parts: &Vec<Vec<F>>| {
+        sums.iter_mut().zip(parts).for_each(|(sums, parts)| axpy(F::one(), parts, sums));
+    };
+    objective.sum_over_pieces(masked, rows, none, backward, add)
+}
+
+fn gradient_parts<F: Scalar>(
+    (objective, masked, rows, max_tokens): (TaskObjective<F>, &Gpt2<F>, &[usize], usize),
+) -> Result<Vec<(f64, ParamSet<F>)>> {
+    let gradient = |rows_of_piece: &[usize]| {
+        let piece = objective.piece(masked, rows_of_piece, rows.len())?;
+        let mut grads = ParamSet::zeros(masked.config(), ParamId::maskable(masked.config()));
+        masked.backward(&piece.tape, piece.d_hidden.view(), &mut grads, &mut ());
+        Ok((piece.loss, grads))
+    };
+    objective.chunks(rows, max_tokens).into_par_iter().map(gradient).collect()
+}
+
+impl<F: Scalar> TaskObjective<'_, F> {
+    /// A mask or a class of another model or task would give numbers that mean nothing.
+    fn check(&self, masked: &Gpt2<F>) {
+        assert_eq!(
+            masked.config(),
+            self.model.config(),
+            "a masked model of another shape than the objective's"
+        );
+        let (what, n) = match self.read_out {
+            ReadOut::Head(_, classes) => ("classes", classes.len()),
+            ReadOut::Answers(answers) => ("answers", answers.len()),
+        };
+        assert_eq!(n, self.sequences.len(), "numbers of {what} and of sequences");
+    }
+
+    /// Loss and gradient, added up in order: pieces of large models run one after another into one sum, those of small
+    /// ones side by side.
     fn sum_over_pieces<G: Send>(
         &self,
         masked: &Gpt2<F>,
         rows: &[usize],
         none: impl Fn() -> G + Sync,
-        backward: impl Fn(&Piece<F>, &mut G) + Sync,
+        backward: impl Fn(&RowPiece<F>, &mut G) + Sync,
         add: impl Fn(&mut G, &G),
     ) -> Result<(f64, G)> {
         // Sequences that begin alike side by side, where they share rows.
@@ -109,26 +173,6 @@ impl<F: Scalar> Objective<'_, F> {
         Ok((loss, sum))
     }
 
-    /// The summands of [`Objective::gradient`]: one per piece of at most `max_tokens` tokens (and at least one sequence),
-    /// already divided by the number of rows.
-    ///
-    /// # Errors
-    /// When a sequence does not fit the model.
-    pub fn gradient_parts(
-        &self,
-        masked: &Gpt2<F>,
-        rows: &[usize],
-        max_tokens: usize,
-    ) -> Result<Vec<(f64, ParamSet<F>)>> {
-        let gradient = |rows_of_piece: &[usize]| {
-            let piece = self.piece(masked, rows_of_piece, rows.len())?;
-            let mut grads = ParamSet::zeros(masked.config(), ParamId::maskable(masked.config()));
-            masked.backward(&piece.tape, piece.d_hidden.view(), &mut grads, &mut ());
-            Ok((piece.loss, grads))
-        };
-        self.chunks(rows, max_tokens).into_par_iter().map(gradient).collect()
-    }
-
     /// Runs of rows of at most so many tokens.
     fn chunks<'r>(&self, rows: &'r [usize], max_tokens: usize) -> Vec<&'r [usize]> {
         let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
@@ -136,7 +180,7 @@ impl<F: Scalar> Objective<'_, F> {
     }
 
     /// The forward pass of some of `n` rows; loss and gradient are divided by `n`.
-    fn piece(&self, masked: &Gpt2<F>, rows: &[usize], n: usize) -> Result<Piece<F>> {
+    fn piece(&self, masked: &Gpt2<F>, rows: &[usize], n: usize) -> Result<RowPiece<F>> {
         let config = masked.config();
         let share = 1.0 / n as f64;
         let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
@@ -149,12 +193,12 @@ impl<F: Scalar> Objective<'_, F> {
         for (&place, d_last) in places.iter().zip(d_last.rows()) {
             d_hidden.row_mut(place).scaled_add(F::from_f64(share), &d_last);
         }
-        Ok(Piece { tape, loss: loss * share, d_hidden })
+        Ok(RowPiece { tape, loss: loss * share, d_hidden })
     }
 }
 
 /// Some rows, before their backward pass.
-struct Piece<F> {
+struct RowPiece<F> {
     tape: Tape<F>,
     loss: f64,
     /// Gradient of the loss at the last hidden states.
@@ -174,13 +218,13 @@ impl<F: Scalar> ReadOut<'_, F> {
                 let mut loss = 0.0;
                 let mut d_hidden = Array2::zeros(hidden.dim());
                 for (last, &row) in rows.iter().enumerate() {
-                    let [good, bad] = answers[row].map(|token| wte.row(token as usize));
-                    let direction = &good - &bad;
+                    let [correct, incorrect] = answers[row].map(|token| wte.row(token as usize));
+                    let direction = &correct - &incorrect;
                     let hidden = hidden.row(last);
                     let [hidden, along] =
                         [hidden.as_slice(), direction.as_slice()].map(|x| x.expect("rows are contiguous"));
                     let advantage = dot(hidden, along).as_f64();
-                    // softmax over two: p(bad) = 1 / (1 + exp(advantage)), loss = -ln p(good)
+                    // softmax over two: p(incorrect) = 1 / (1 + exp(advantage)), loss = -ln p(correct)
                     let p_bad = 1.0 / (1.0 + advantage.exp());
                     loss += (-advantage).max(0.0) + (-advantage.abs()).exp().ln_1p();
                     d_hidden.row_mut(last).assign(&direction.mapv(|x| F::from_f64(-p_bad) * x));

@@ -2,17 +2,15 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::{DataError, Result};
-
 /// SHA-256 of `bytes`.
 ///
 /// ```
-/// let hash = locus_data::hash::sha256(b"abc");
+/// let hash = locus_files::sha256(b"abc");
 /// assert_eq!(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 /// ```
 pub fn sha256(bytes: &[u8]) -> String {
@@ -23,19 +21,21 @@ pub fn sha256(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn sha256_file(path: impl AsRef<Path>) -> Result<String> {
+pub fn sha256_file(path: impl AsRef<Path>) -> io::Result<String> {
     let mut hasher = Sha256::new();
     feed(path.as_ref(), &mut hasher)?;
-    Ok(finish(hasher))
+    Ok(hex(&hasher.finalize()))
 }
 
 /// Feeds a whole file to a hasher, which can be fed more afterwards.
-pub(crate) fn feed(path: &Path, hasher: &mut Sha256) -> Result<()> {
-    let failed = |e| DataError::io(path, "read", e);
-    let mut file = File::open(path).map_err(failed)?;
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn feed(path: &Path, hasher: &mut Sha256) -> io::Result<()> {
+    let mut file = File::open(path)?;
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let n = file.read(&mut buffer).map_err(failed)?;
+        let n = file.read(&mut buffer)?;
         if n == 0 {
             return Ok(());
         }
@@ -43,12 +43,8 @@ pub(crate) fn feed(path: &Path, hasher: &mut Sha256) -> Result<()> {
     }
 }
 
-/// Hexadecimal digits of what a hasher was fed.
-pub(crate) fn finish(hasher: Sha256) -> String {
-    hex(hasher.finalize().as_slice())
-}
-
-fn hex(bytes: &[u8]) -> String {
+/// Lowercase hexadecimal digits of bytes.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a String takes everything");
         text

@@ -14,16 +14,17 @@
 //! the first epoch whose density is at or below its target.
 
 use locus_gpt2::internal::{box_muller, shuffle, split_lengths};
-use locus_gpt2::{AdamW, Gpt2, Moments, ParamEntries, ParamId, ParamMask, Result, Scalar};
+use locus_gpt2::{AdamW, Gpt2, Moments, ParamEntries, ParamId, ParamMask, Result, Scalar, compiled};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
+use super::objective::Objective;
+use super::trainer::{Circuit, MaskProgress, MaskTrainer};
 use crate::noise::Noise;
-use crate::objective::Objective;
-use crate::{Circuit, Progress};
 
-/// Constants of the recipe; the default is what was published.
+/// Constants of the recipe; the default is what was published. A target that is not reached gets the last epoch's mask,
+/// with `reached` false.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BinaryConcrete {
     /// Mean of the initial logits.
@@ -34,17 +35,18 @@ pub struct BinaryConcrete {
     pub temperature: f64,
     /// Learning rate of AdamW; 0.01 or 0.1 in the study.
     pub lr: f64,
-    /// Its weight decay.
+    /// Weight decay of AdamW.
     pub weight_decay: f64,
     /// Sparseness weight in the first epoch.
     pub lambda_start: f64,
-    /// Added to it after each epoch.
+    /// What is added to the sparseness weight after each epoch.
     pub lambda_growth: f64,
-    /// Its largest value.
+    /// Largest sparseness weight.
     pub lambda_max: f64,
     /// Sequences per step.
     pub batch_sequences: usize,
-    /// Epochs after which the run gives up on targets it has not reached. Not part of the published recipe, which has no limit.
+    /// Epochs after which the run gives up on targets it has not reached. Not part of the
+    /// published recipe, which has no limit.
     pub max_epochs: usize,
 }
 
@@ -69,60 +71,68 @@ impl Default for BinaryConcrete {
 const PIECE_SCALARS: usize = 1 << 12;
 
 /// Logits of one tensor, and the optimiser's moments: parts of those of all, as an allocator rounds up what is large.
-struct Tensor<'a, F> {
+struct LogitTensor<'a, F> {
     id: ParamId,
     logits: &'a mut [F],
     mean: &'a mut [F],
     square: &'a mut [F],
 }
 
-impl BinaryConcrete {
-    /// Trains one trajectory and returns a circuit per target, in the order of `targets` (descending densities).
-    /// A target that is not reached gets the last epoch's mask with `reached` false.
-    ///
-    /// # Errors
-    /// When a sequence does not fit the model.
-    pub fn train<F: Scalar>(
+impl<F: Scalar> MaskTrainer<F> for BinaryConcrete {
+    fn train(
         &self,
-        objective: &Objective<'_, F>,
+        objective: &dyn Objective<F>,
         targets: &[f64],
         seed: u64,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(MaskProgress),
     ) -> Result<Vec<Circuit>> {
-        let config = objective.model.config();
+        F::run::<TrainJob>((self, objective, targets, seed, progress))
+    }
+}
+
+compiled!(TrainJob<'a>: <F> TrainInput<'a, F> => Result<Vec<Circuit>>, BinaryConcrete::trajectory);
+
+type TrainInput<'a, F> =
+    (&'a BinaryConcrete, &'a dyn Objective<F>, &'a [f64], u64, &'a mut dyn FnMut(MaskProgress));
+
+impl BinaryConcrete {
+    fn trajectory<F: Scalar>(
+        (recipe, objective, targets, seed, progress): TrainInput<F>,
+    ) -> Result<Vec<Circuit>> {
+        let (model, config) = (objective.model(), objective.model().config());
         let population = ParamMask::n_maskable(config);
         let (mut logits, mut moments) = (vec![F::zero(); population], Moments::zeros(population));
         let (mean, square) = moments.parts_mut();
         let lengths = || ParamId::maskable(config).map(|id| id.len(config));
         let moments = split_lengths(mean, lengths()).zip(split_lengths(square, lengths()));
-        let mut tensors: Vec<Tensor<F>> = ParamId::maskable(config)
+        let mut tensors: Vec<LogitTensor<F>> = ParamId::maskable(config)
             .zip(split_lengths(&mut logits, lengths()).zip(moments))
-            .map(|(id, (logits, (mean, square)))| Tensor { id, logits, mean, square })
+            .map(|(id, (logits, (mean, square)))| LogitTensor { id, logits, mean, square })
             .collect();
-        tensors.iter_mut().for_each(|tensor| self.init(tensor, seed));
+        tensors.iter_mut().for_each(|tensor| recipe.init(tensor, seed));
         let population = population as f64;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut order: Vec<usize> = (0..objective.sequences.len()).collect();
+        let mut order: Vec<usize> = (0..objective.n_rows()).collect();
         let mut circuits = Vec::new();
-        let mut masked = objective.model.clone();
+        let mut masked = model.clone();
         // Even streams are for steps; an odd one, after an epoch, is never one that a step used.
         let of_step = |t: usize| Streams { seed, step: 2 * t as u64 };
         let mut t = 0;
-        let mut open = self.pass(&mut tensors, objective.model, &mut masked, None, of_step(1));
-        for epoch in 0..self.max_epochs {
-            let lambda = (self.lambda_start + self.lambda_growth * epoch as f64).min(self.lambda_max);
+        let mut open = recipe.pass(&mut tensors, model, &mut masked, None, of_step(1));
+        for epoch in 0..recipe.max_epochs {
+            let lambda = (recipe.lambda_start + recipe.lambda_growth * epoch as f64).min(recipe.lambda_max);
             shuffle(&mut order, &mut rng);
-            for rows in order.chunks(self.batch_sequences) {
+            for rows in order.chunks(recipe.batch_sequences) {
                 t += 1;
                 let (_, gradients) = objective.gradient_at(&masked, rows, &open.entries)?;
                 let update = Update { t, penalty: lambda / population, open: &open, gradients: &gradients };
-                open = self.pass(&mut tensors, objective.model, &mut masked, Some(update), of_step(t + 1));
+                open = recipe.pass(&mut tensors, model, &mut masked, Some(update), of_step(t + 1));
             }
             let sample = Streams { seed, step: 2 * t as u64 + 1 };
             let count: usize = tensors.iter().map(|tensor| sample.count(tensor)).sum();
             let density = count as f64 / population;
-            progress(Progress { density, next_target: targets[circuits.len()] });
-            let last = epoch + 1 == self.max_epochs;
+            progress(MaskProgress { density, next_target: targets[circuits.len()] });
+            let last = epoch + 1 == recipe.max_epochs;
             while circuits.len() < targets.len() && (last || density <= targets[circuits.len()]) {
                 let mut inside = tensors.iter().flat_map(|tensor| sample.inside(tensor));
                 circuits.push(Circuit {
@@ -140,7 +150,7 @@ impl BinaryConcrete {
         Ok(circuits)
     }
 
-    fn init<F: Scalar>(&self, tensor: &mut Tensor<F>, seed: u64) {
+    fn init<F: Scalar>(&self, tensor: &mut LogitTensor<F>, seed: u64) {
         let noise = Noise::new(seed, tensor_stream(tensor.id), 0);
         let normal =
             |i: usize| box_muller(f64::from(noise.uniform(2 * i)), f64::from(noise.uniform(2 * i + 1)));
@@ -152,7 +162,7 @@ impl BinaryConcrete {
     /// into `masked`, and its gates that are not flat.
     fn pass<F: Scalar>(
         &self,
-        tensors: &mut [Tensor<F>],
+        tensors: &mut [LogitTensor<F>],
         model: &Gpt2<F>,
         masked: &mut Gpt2<F>,
         update: Option<Update<F>>,
@@ -162,7 +172,7 @@ impl BinaryConcrete {
         let scalars: Vec<_> = tensors.iter_mut().zip(masked.blocks_mut()).enumerate().collect();
         let of_tensors = scalars.into_par_iter().map(|(number, (tensor, (id, masked)))| {
             let (noise, last) = (next.of(id), update.map(|update| update.of_tensor(number)));
-            let Tensor { logits, mean, square, .. } = tensor;
+            let LogitTensor { logits, mean, square, .. } = tensor;
             let optimised = mean.par_chunks_mut(PIECE_SCALARS).zip(square.par_chunks_mut(PIECE_SCALARS));
             let logits = logits.par_chunks_mut(PIECE_SCALARS).zip(optimised);
             let weights = model.get(id).par_chunks(PIECE_SCALARS).zip(masked.par_chunks_mut(PIECE_SCALARS));
@@ -261,7 +271,7 @@ impl Streams {
     }
 
     /// Which scalars of a tensor are inside.
-    fn inside<F: Scalar>(self, tensor: &Tensor<F>) -> impl Iterator<Item = bool> {
+    fn inside<F: Scalar>(self, tensor: &LogitTensor<F>) -> impl Iterator<Item = bool> {
         let noise = self.of(tensor.id);
         tensor
             .logits
@@ -271,7 +281,7 @@ impl Streams {
     }
 
     /// Number of scalars of a tensor that are inside.
-    fn count<F: Scalar>(self, tensor: &Tensor<F>) -> usize {
+    fn count<F: Scalar>(self, tensor: &LogitTensor<F>) -> usize {
         let noise = self.of(tensor.id);
         let pieces = tensor.logits.par_chunks(PIECE_SCALARS).enumerate();
         let count = |(piece, logits): (usize, &[F])| {

@@ -1,4 +1,8 @@
-//! House rules: module docs, file sizes, lints opted into, nothing unfinished, no path of one machine.
+//! House rules: module docs, file sizes, lints opted into, nothing unfinished, no path of one machine, doc comments that
+//! stand alone, citations that can be followed, no circles of imports inside a crate.
+
+mod circles;
+mod imports;
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +10,13 @@ use anyhow::{Context, Result, bail};
 
 /// Most lines of a Rust file.
 const MOST_LINES: usize = 600;
+
+/// Words that no line of a doc comment begins with: what follows would need the sentence before it.
+const OPENERS: [&str; 5] = ["The same", "They", "Those", "Its", "It"];
+
+/// Citations of files that are not in the repository; put together here so that this file does not hold them.
+const UNKNOWN_SOURCES: [&str; 3] =
+    [concat!("STUDY", " section"), concat!("CIRCUITS.md", " section"), concat!("EDITORS", " section")];
 
 /// Checks the tree and lists every violation.
 pub fn check(root: &Path) -> Result<()> {
@@ -20,6 +31,13 @@ pub fn check(root: &Path) -> Result<()> {
         let name = path.strip_prefix(root).unwrap_or(path).display();
         for why in violations_in(path, &text) {
             violations.push(format!("{name}: {why}"));
+        }
+    }
+    for package in files.iter().filter(|path| path.ends_with("Cargo.toml")).filter_map(|path| path.parent()) {
+        let src = package.join("src");
+        if src.is_dir() {
+            let name = package.strip_prefix(root).unwrap_or(package).display();
+            violations.extend(circles::find(&src)?.into_iter().map(|circle| format!("{name}: {circle}")));
         }
     }
     if !violations.is_empty() {
@@ -58,8 +76,24 @@ fn violations_in(path: &Path, text: &str) -> Vec<String> {
         if line.ends_with([' ', '\t']) {
             found.push(format!("line {} ends in a blank", i + 1));
         }
+        if let Some(opener) = banned_opener(line) {
+            found.push(format!("line {} of a doc comment begins with {opener:?}", i + 1));
+        }
+        if let Some(source) = UNKNOWN_SOURCES.iter().find(|source| line.contains(**source)) {
+            found.push(format!("line {} cites {source:?}, which is not in the repository", i + 1));
+        }
     }
     found
+}
+
+/// The banned words that a line of a doc comment begins with.
+fn banned_opener(line: &str) -> Option<&'static str> {
+    let line = line.trim_start();
+    let doc = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! "))?;
+    OPENERS.into_iter().find(|opener| {
+        let rest = doc.strip_prefix(opener);
+        rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
+    })
 }
 
 /// Rust files and manifests below a folder, sorted.
@@ -98,5 +132,26 @@ mod tests {
         assert_eq!(violations_in(rust, concat!("//! Doc.\ntodo", "!()\n")).len(), 1);
         assert_eq!(violations_in(rust, &"//! Doc.\n".repeat(MOST_LINES + 1)).len(), 1);
         assert_eq!(violations_in(Path::new("Cargo.toml"), "[package]\n").len(), 1);
+    }
+
+    #[test]
+    fn doc_comments_stand_alone() {
+        let of = |line: &str| violations_in(Path::new("a.rs"), &format!("//! Doc.\n{line}\n"));
+        for opener in OPENERS {
+            let why = [format!("line 2 of a doc comment begins with {opener:?}")];
+            assert_eq!(of(&format!("/// {opener} of all.")), why);
+            assert_eq!(of(&format!("\t//! {opener}, too")), why);
+            assert_eq!(of(&format!("    /// A first line.\n    /// {opener}'s second")).len(), 1);
+            // Another word that begins alike, a plain comment, and the words inside a sentence.
+            assert_eq!(of(&format!("/// {opener}em\n// {opener} is\n/// Of {opener}.")), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn citations_can_be_followed() {
+        for source in UNKNOWN_SOURCES {
+            assert_eq!(violations_in(Path::new("a.rs"), &format!("//! Doc ({source} 4).\n")).len(), 1);
+        }
+        assert_eq!(violations_in(Path::new("a.rs"), "//! Meng et al. 2022, section 3.1.\n"), [""; 0]);
     }
 }

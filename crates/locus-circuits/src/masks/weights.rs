@@ -2,9 +2,9 @@
 //!
 //! Letters: `w_j` a parameter, `g_ij` the gradient of example `i`'s loss with respect to it.
 
-use locus_gpt2::{Gpt2, ParamId, ParamSet, Result, Scalar};
+use locus_gpt2::{Gpt2, ParamId, ParamSet, Result, Scalar, compiled};
 
-use crate::objective::Objective;
+use super::objective::Objective;
 
 /// Rows whose gradients are held at the same time.
 const ROWS_AT_A_TIME: usize = 64;
@@ -35,8 +35,14 @@ pub enum WeightScore {
 ///
 /// # Panics
 /// When there is no row, or integration has no point.
-pub fn score_weights<F: Scalar>(objective: &Objective<'_, F>, method: WeightScore) -> Result<ParamSet<F>> {
-    let model = objective.model;
+pub fn score_weights<F: Scalar>(objective: &dyn Objective<F>, method: WeightScore) -> Result<ParamSet<F>> {
+    F::run::<ScoreJob>((objective, method))
+}
+
+compiled!(ScoreJob<'a>: <F> (&'a dyn Objective<F>, WeightScore) => Result<ParamSet<F>>, scores);
+
+fn scores<F: Scalar>((objective, method): (&dyn Objective<F>, WeightScore)) -> Result<ParamSet<F>> {
+    let model = objective.model();
     match method {
         WeightScore::Snip => Ok(product(model, &mean_gradient(objective, model)?)),
         WeightScore::SnipPerExample => weight_attribution(objective, 1),
@@ -70,19 +76,25 @@ pub fn score_weights<F: Scalar>(objective: &Objective<'_, F>, method: WeightScor
 /// # Errors
 /// When a sequence does not fit the model.
 pub fn weight_attribution<F: Scalar>(
-    objective: &Objective<'_, F>,
+    objective: &dyn Objective<F>,
     piece_tokens: usize,
 ) -> Result<ParamSet<F>> {
+    F::run::<AttributionJob>((objective, piece_tokens))
+}
+
+compiled!(AttributionJob<'a>: <F> (&'a dyn Objective<F>, usize) => Result<ParamSet<F>>, sizes_of_parts);
+
+fn sizes_of_parts<F: Scalar>((objective, piece_tokens): (&dyn Objective<F>, usize)) -> Result<ParamSet<F>> {
     sum_over_parts(objective, piece_tokens, |w, g| (w * g).abs())
 }
 
 /// Sum over pieces of `term(w_j, g_j(piece))`, gradients being shares of the mean loss.
 fn sum_over_parts<F: Scalar>(
-    objective: &Objective<'_, F>,
+    objective: &dyn Objective<F>,
     piece_tokens: usize,
     term: impl Fn(F, F) -> F,
 ) -> Result<ParamSet<F>> {
-    let (model, n) = (objective.model, objective.sequences.len());
+    let (model, n) = (objective.model(), objective.n_rows());
     let mut scores = ParamSet::zeros(model.config(), ParamId::maskable(model.config()));
     let rows: Vec<usize> = (0..n).collect();
     for rows in rows.chunks(ROWS_AT_A_TIME) {
@@ -98,8 +110,8 @@ fn sum_over_parts<F: Scalar>(
     Ok(scores)
 }
 
-fn mean_gradient<F: Scalar>(objective: &Objective<'_, F>, at: &Gpt2<F>) -> Result<ParamSet<F>> {
-    let rows: Vec<usize> = (0..objective.sequences.len()).collect();
+fn mean_gradient<F: Scalar>(objective: &dyn Objective<F>, at: &Gpt2<F>) -> Result<ParamSet<F>> {
+    let rows: Vec<usize> = (0..objective.n_rows()).collect();
     Ok(objective.gradient(at, &rows)?.1)
 }
 

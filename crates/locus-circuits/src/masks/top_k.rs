@@ -1,6 +1,6 @@
 //! From scores to a mask of exact size.
 
-use locus_gpt2::{Config, ParamId, ParamMask, ParamSet, Scalar};
+use locus_gpt2::{Config, ParamId, ParamMask, ParamSet, Scalar, compiled};
 
 /// Number of parameters in a circuit of the given density: the nearest whole number, at least one.
 pub fn count_at_density(config: &Config, density: f64) -> usize {
@@ -14,6 +14,12 @@ pub fn count_at_density(config: &Config, density: f64) -> usize {
 /// # Panics
 /// When `count` is 0 or exceeds the number of block parameters, or a score is NaN.
 pub fn top_k<F: Scalar>(scores: &ParamSet<F>, count: usize) -> ParamMask {
+    F::run::<TopKJob>((scores, count))
+}
+
+compiled!(TopKJob<'a>: <F> (&'a ParamSet<F>, usize) => ParamMask, largest);
+
+fn largest<F: Scalar>((scores, count): (&ParamSet<F>, usize)) -> ParamMask {
     let config = scores.config();
     let mut all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
     assert!(count >= 1 && count <= all.len(), "{count} of {} parameters", all.len());
@@ -36,6 +42,12 @@ pub fn top_k<F: Scalar>(scores: &ParamSet<F>, count: usize) -> ParamMask {
 /// # Panics
 /// When the density is not in (0, 1], or a score is NaN.
 pub fn top_k_per_tensor<F: Scalar>(scores: &ParamSet<F>, density: f64) -> ParamMask {
+    F::run::<PerTensorJob>((scores, density))
+}
+
+compiled!(PerTensorJob<'a>: <F> (&'a ParamSet<F>, f64) => ParamMask, largest_per_tensor);
+
+fn largest_per_tensor<F: Scalar>((scores, density): (&ParamSet<F>, f64)) -> ParamMask {
     assert!(density > 0.0 && density <= 1.0, "a density of {density}");
     let config = scores.config();
     ParamMask::from_tensors(config, |id| {

@@ -2,42 +2,43 @@
 
 use locus_gpt2::{BlockParam, Config, ParamId, ParamMask};
 
-use super::graph::{Graph, Reader, Slot, Source};
-use super::select::EdgeSet;
+use super::edge_set::EdgeSet;
+use super::graph::{Destination, Graph, QkvInput, Source};
 
 /// The block parameters that a circuit of edges runs through:
 ///
 /// * a query, key or value input with a kept edge: its columns of `c_attn`, weight and bias;
 /// * a head with a kept outgoing edge: its rows of `c_proj`'s weight; the bias of `c_proj` with any such head;
 /// * an MLP with kept edges in and out: both matrices and biases;
-/// * a LayerNorm any of whose readers has a kept edge: gain and bias.
+/// * a LayerNorm any of whose destinations has a kept edge: gain and bias.
 ///
 /// # Panics
 /// When the circuit belongs to a model of another shape.
 pub fn edge_mask(circuit: &EdgeSet, config: &Config) -> ParamMask {
     let graph = Graph::new(config);
     assert_eq!(circuit.graph(), graph, "a circuit of another model");
-    let mut read = vec![false; graph.n_readers()];
+    let mut read = vec![false; graph.n_destinations()];
     let mut written = vec![false; graph.n_sources()];
     for edge in circuit.edges() {
-        read[edge.reader] = true;
+        read[edge.destination] = true;
         written[edge.source] = true;
     }
     let (d, width) = (config.n_embd, config.d_head());
-    let reads = |reader: Reader| read[graph.column(reader)];
+    let reads = |destination: Destination| read[graph.column(destination)];
     let writes = |source: Source| written[graph.row(source)];
     ParamMask::from_fn(config, |id, index| {
         let ParamId::Block(layer, param) = id else { unreachable!("masks hold block parameters only") };
-        let slot_of = |column: usize| Reader::Head(layer, Slot::ALL[column / d], (column % d) / width);
-        let mlp = reads(Reader::Mlp(layer)) && writes(Source::Mlp(layer));
+        let qkv_input_of =
+            |column: usize| Destination::Head(layer, QkvInput::ALL[column / d], (column % d) / width);
+        let mlp = reads(Destination::Mlp(layer)) && writes(Source::Mlp(layer));
         match param {
-            BlockParam::Ln1Weight | BlockParam::Ln1Bias => Slot::ALL
-                .iter()
-                .any(|&slot| (0..graph.n_head).any(|head| reads(Reader::Head(layer, slot, head)))),
-            BlockParam::AttnInWeight | BlockParam::AttnInBias => reads(slot_of(index % (3 * d))),
+            BlockParam::Ln1Weight | BlockParam::Ln1Bias => QkvInput::ALL.iter().any(|&qkv_input| {
+                (0..graph.n_head).any(|head| reads(Destination::Head(layer, qkv_input, head)))
+            }),
+            BlockParam::AttnInWeight | BlockParam::AttnInBias => reads(qkv_input_of(index % (3 * d))),
             BlockParam::AttnOutWeight => writes(Source::Head(layer, index / d / width)),
             BlockParam::AttnOutBias => (0..graph.n_head).any(|head| writes(Source::Head(layer, head))),
-            BlockParam::Ln2Weight | BlockParam::Ln2Bias => reads(Reader::Mlp(layer)),
+            BlockParam::Ln2Weight | BlockParam::Ln2Bias => reads(Destination::Mlp(layer)),
             BlockParam::MlpInWeight
             | BlockParam::MlpInBias
             | BlockParam::MlpOutWeight
@@ -61,7 +62,7 @@ mod tests {
             mask.counts().into_iter().find(|(id, ..)| *id == ParamId::Block(layer, param)).unwrap().1
         };
         assert_eq!(count(0, BlockParam::Ln1Weight), 6);
-        assert_eq!(count(0, BlockParam::AttnInWeight), 6 * 3); // one slot of one head, three wide
+        assert_eq!(count(0, BlockParam::AttnInWeight), 6 * 3); // one qkv_input of one head, three wide
         assert_eq!(count(0, BlockParam::AttnInBias), 3);
         assert_eq!(count(0, BlockParam::AttnOutWeight), 3 * 6);
         assert_eq!(count(0, BlockParam::AttnOutBias), 6);

@@ -9,15 +9,15 @@
 //! on frozen weights as in edge-popup (Ramanujan et al. 2020); the initial scores are SNIP's (Lee et al. 2019).
 
 use locus_gpt2::internal::shuffle;
-use locus_gpt2::{AdamW, Gpt2, Moments, ParamId, ParamMask, ParamSet, Result, Scalar};
+use locus_gpt2::{AdamW, Gpt2, Moments, ParamId, ParamMask, ParamSet, Result, Scalar, compiled};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
-use crate::attribution::weight_attribution;
-use crate::cut::{count_at_density, top_k};
-use crate::objective::Objective;
-use crate::{Circuit, Progress};
+use super::objective::Objective;
+use super::top_k::{count_at_density, top_k};
+use super::trainer::{Circuit, MaskProgress, MaskTrainer};
+use super::weights::weight_attribution;
 
 /// Constants of the recipe.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,7 +31,7 @@ pub struct ScheduledTopK {
     pub piece_tokens: usize,
     /// Steps from one density target to the next, of which the last `hold` stay at the target.
     pub steps_per_target: usize,
-    /// See `steps_per_target`.
+    /// Steps at a target before the next one is headed for.
     pub hold: usize,
     /// Sequences per step.
     pub batch_sequences: usize,
@@ -50,39 +50,48 @@ impl Default for ScheduledTopK {
     }
 }
 
-impl ScheduledTopK {
-    /// Trains one trajectory and returns a circuit per target, in the order of `targets` (descending densities).
-    ///
-    /// # Errors
-    /// When a sequence does not fit the model.
-    pub fn train<F: Scalar>(
+impl<F: Scalar> MaskTrainer<F> for ScheduledTopK {
+    fn train(
         &self,
-        objective: &Objective<'_, F>,
+        objective: &dyn Objective<F>,
         targets: &[f64],
         seed: u64,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(MaskProgress),
     ) -> Result<Vec<Circuit>> {
-        let model = objective.model;
+        F::run::<TrainJob>((self, objective, targets, seed, progress))
+    }
+}
+
+compiled!(TrainJob<'a>: <F> TrainInput<'a, F> => Result<Vec<Circuit>>, ScheduledTopK::trajectory);
+
+type TrainInput<'a, F> =
+    (&'a ScheduledTopK, &'a dyn Objective<F>, &'a [f64], u64, &'a mut dyn FnMut(MaskProgress));
+
+impl ScheduledTopK {
+    fn trajectory<F: Scalar>(
+        (recipe, objective, targets, seed, progress): TrainInput<F>,
+    ) -> Result<Vec<Circuit>> {
+        let model = objective.model();
         let config = model.config();
-        let mut scores = logistic_ranks(&weight_attribution(objective, self.piece_tokens)?);
+        let mut scores = logistic_ranks(&weight_attribution(objective, recipe.piece_tokens)?);
         let ids: Vec<ParamId> = ParamId::maskable(config).collect();
         let mut moments: Vec<Moments<F>> = ids.iter().map(|id| Moments::zeros(id.len(config))).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut batches = Batches::new(objective.sequences.len(), self.batch_sequences);
+        let mut batches = Batches::new(objective.n_rows(), recipe.batch_sequences);
         let mut circuits = Vec::new();
         let (mut from, mut t) = (1.0f64, 0);
         for &target in targets {
-            let moving = self.steps_per_target - self.hold;
-            for step in 0..self.steps_per_target {
+            let moving = recipe.steps_per_target - recipe.hold;
+            for step in 0..recipe.steps_per_target {
                 // Equal ratios: each step removes the same share of what is left.
                 let passed = (step as f64 / moving as f64).min(1.0);
                 let density = from * (target / from).powf(passed);
-                progress(Progress { density, next_target: target });
+                progress(MaskProgress { density, next_target: target });
                 let mask = top_k(&scores, count_at_density(config, density));
                 let rows = batches.next(&mut rng);
                 let (_, grads) = objective.gradient(&mask.ablate_complement(model), &rows)?;
                 t += 1;
-                self.step(t, &ids, model, &grads, &mut scores, &mut moments);
+                recipe.step(t, &ids, model, &grads, &mut scores, &mut moments);
             }
             from = target;
             circuits.push(Circuit {

@@ -1,9 +1,9 @@
-//! Sets of edges: cutting a circuit out of scores, and taking away what is not connected.
+//! Sets of edges: cutting a circuit out of scores, and pruning what is not connected.
 
 use std::collections::BinaryHeap;
 
-use super::graph::{Edge, Graph, Reader, Source};
-use super::scores::{EdgeScores, Rank};
+use super::graph::{Destination, Edge, Graph, Source};
+use super::scores::{EdgeScores, RankBy};
 
 /// A subset of a graph's edges.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct EdgeSet {
 impl EdgeSet {
     /// No edge.
     pub fn empty(graph: Graph) -> Self {
-        EdgeSet { graph, inside: vec![false; graph.n_sources() * graph.n_readers()] }
+        EdgeSet { graph, inside: vec![false; graph.n_sources() * graph.n_destinations()] }
     }
 
     /// Every edge.
@@ -40,8 +40,11 @@ impl EdgeSet {
     }
 
     /// Whether an edge is inside.
+    ///
+    /// # Panics
+    /// When it has no place in the graph's matrix.
     pub fn contains(&self, edge: Edge) -> bool {
-        self.inside[edge.source * self.graph.n_readers() + edge.reader]
+        self.inside[edge.source * self.graph.n_destinations() + edge.destination]
     }
 
     /// Puts an edge in.
@@ -50,12 +53,12 @@ impl EdgeSet {
     /// When it is not in the graph.
     pub fn insert(&mut self, edge: Edge) {
         assert!(self.graph.has(edge), "{edge:?} is not an edge");
-        self.inside[edge.source * self.graph.n_readers() + edge.reader] = true;
+        self.inside[edge.source * self.graph.n_destinations() + edge.destination] = true;
     }
 
     /// Takes an edge out.
     pub fn remove(&mut self, edge: Edge) {
-        self.inside[edge.source * self.graph.n_readers() + edge.reader] = false;
+        self.inside[edge.source * self.graph.n_destinations() + edge.destination] = false;
     }
 
     /// Number of edges inside.
@@ -74,45 +77,45 @@ impl EdgeSet {
     }
 
     /// The `n` best edges (all of them when there are fewer).
-    pub fn top_n(scores: &EdgeScores, n: usize, by: Rank) -> Self {
+    pub fn top_n(scores: &EdgeScores, n: usize, by: RankBy) -> Self {
         EdgeSet::from_edges(scores.graph(), scores.ranked(by).into_iter().take(n))
     }
 
     /// Edges whose score (or its size) is at least `threshold`, and those that are not scored.
-    pub fn threshold(scores: &EdgeScores, threshold: f64, by: Rank) -> Self {
+    pub fn threshold(scores: &EdgeScores, threshold: f64, by: RankBy) -> Self {
         let kept = scores.graph().edges().filter(|&edge| {
             let score = scores.get(edge);
-            score.is_nan() || (if by == Rank::Absolute { score.abs() } else { score }) >= threshold
+            score.is_nan() || (if by == RankBy::Absolute { score.abs() } else { score }) >= threshold
         });
         EdgeSet::from_edges(scores.graph(), kept)
     }
 
     /// The `n` edges found by growing from the logits: the best edge into a node that is already in, again and again.
     /// Every edge then has a path to the logits, though not always one from the input.
-    pub fn greedy(scores: &EdgeScores, n: usize, by: Rank) -> Self {
+    pub fn greedy(scores: &EdgeScores, n: usize, by: RankBy) -> Self {
         let graph = scores.graph();
         // Position in the ranking decides, so that ties fall as everywhere else.
-        let mut rank = vec![0; graph.n_sources() * graph.n_readers()];
+        let mut rank = vec![0; graph.n_sources() * graph.n_destinations()];
         let ranked = scores.ranked(by);
         for (i, edge) in ranked.iter().enumerate() {
-            rank[edge.source * graph.n_readers() + edge.reader] = i;
+            rank[edge.source * graph.n_destinations() + edge.destination] = i;
         }
         let mut set = EdgeSet::empty(graph);
         let mut seen = vec![false; graph.n_sources()];
         let mut open = BinaryHeap::new();
-        let offer = |open: &mut BinaryHeap<_>, reader: usize| {
-            for source in 0..graph.n_before(graph.reader(reader)) {
-                open.push(std::cmp::Reverse(rank[source * graph.n_readers() + reader]));
+        let offer = |open: &mut BinaryHeap<_>, destination: usize| {
+            for source in 0..graph.n_before(graph.destination(destination)) {
+                open.push(std::cmp::Reverse(rank[source * graph.n_destinations() + destination]));
             }
         };
-        offer(&mut open, graph.column(Reader::Logits));
+        offer(&mut open, graph.column(Destination::Logits));
         while set.count() < n {
             let Some(std::cmp::Reverse(best)) = open.pop() else { break };
             let edge = ranked[best];
             set.insert(edge);
             if !std::mem::replace(&mut seen[edge.source], true) {
-                for reader in graph.inputs_of(graph.source(edge.source)) {
-                    offer(&mut open, reader);
+                for destination in graph.inputs_of(graph.source(edge.source)) {
+                    offer(&mut open, destination);
                 }
             }
         }
@@ -120,7 +123,7 @@ impl EdgeSet {
     }
 
     /// Takes away, until nothing changes, every edge whose source gets nothing (no edge into any of its inputs; the input
-    /// itself always has something) or whose reader's node is read by nobody.
+    /// itself always has something) or whose destination's node is read by nobody.
     pub fn pruned(&self) -> Self {
         let graph = self.graph;
         let mut set = self.clone();
@@ -130,15 +133,15 @@ impl EdgeSet {
             fed[graph.row(Source::Input)] = true;
             for edge in set.edges() {
                 read[edge.source] = true;
-                if let Some(node) = graph.node_of(graph.reader(edge.reader)) {
+                if let Some(node) = graph.node_of(graph.destination(edge.destination)) {
                     fed[graph.row(node)] = true;
                 }
             }
             let dead: Vec<Edge> = set
                 .edges()
                 .filter(|edge| {
-                    let reader = graph.node_of(graph.reader(edge.reader));
-                    !fed[edge.source] || reader.is_some_and(|node| !read[graph.row(node)])
+                    let destination = graph.node_of(graph.destination(edge.destination));
+                    !fed[edge.source] || destination.is_some_and(|node| !read[graph.row(node)])
                 })
                 .collect();
             if dead.is_empty() {
@@ -146,6 +149,13 @@ impl EdgeSet {
             }
             dead.into_iter().for_each(|edge| set.remove(edge));
         }
+    }
+}
+
+impl EdgeScores {
+    /// The `n` edges whose scores are largest in size: [`EdgeSet::top_n`] by [`RankBy::Absolute`].
+    pub fn top_n(&self, n: usize) -> EdgeSet {
+        EdgeSet::top_n(self, n, RankBy::Absolute)
     }
 }
 
@@ -161,10 +171,10 @@ mod tests {
     }
 
     fn scores(named: &[(&str, f64)]) -> EdgeScores {
-        let mut values = Array2::zeros((GRAPH.n_sources(), GRAPH.n_readers()));
+        let mut values = Array2::zeros((GRAPH.n_sources(), GRAPH.n_destinations()));
         for (name, score) in named {
             let edge = GRAPH.parse(name).unwrap();
-            values[(edge.source, edge.reader)] = *score;
+            values[(edge.source, edge.destination)] = *score;
         }
         EdgeScores::new(GRAPH, values)
     }
@@ -172,17 +182,17 @@ mod tests {
     #[test]
     fn top_n_ranks_by_size_or_by_sign() {
         let scores = scores(&[("input->m0", -3.0), ("m0->m1", 2.0), ("m1->logits", 1.0)]);
-        assert_eq!(EdgeSet::top_n(&scores, 2, Rank::Absolute), set(&["input->m0", "m0->m1"]));
-        assert_eq!(EdgeSet::top_n(&scores, 2, Rank::Signed), set(&["m0->m1", "m1->logits"]));
-        assert_eq!(EdgeSet::top_n(&scores, 10_000, Rank::Absolute), EdgeSet::full(GRAPH));
-        assert_eq!(EdgeSet::threshold(&scores, 2.0, Rank::Absolute), set(&["input->m0", "m0->m1"]));
+        assert_eq!(EdgeSet::top_n(&scores, 2, RankBy::Absolute), set(&["input->m0", "m0->m1"]));
+        assert_eq!(EdgeSet::top_n(&scores, 2, RankBy::Signed), set(&["m0->m1", "m1->logits"]));
+        assert_eq!(EdgeSet::top_n(&scores, 10_000, RankBy::Absolute), EdgeSet::full(GRAPH));
+        assert_eq!(EdgeSet::threshold(&scores, 2.0, RankBy::Absolute), set(&["input->m0", "m0->m1"]));
     }
 
     #[test]
     fn edges_without_a_score_are_kept() {
         let scores = scores(&[("m0->m1", f64::NAN), ("m1->logits", 9.0)]);
-        assert_eq!(EdgeSet::top_n(&scores, 1, Rank::Absolute), set(&["m0->m1"]));
-        assert_eq!(EdgeSet::threshold(&scores, 10.0, Rank::Signed), set(&["m0->m1"]));
+        assert_eq!(EdgeSet::top_n(&scores, 1, RankBy::Absolute), set(&["m0->m1"]));
+        assert_eq!(EdgeSet::threshold(&scores, 10.0, RankBy::Signed), set(&["m0->m1"]));
     }
 
     #[test]
@@ -193,8 +203,11 @@ mod tests {
             ("m0->m1", 2.0),
             ("m2->logits", 0.5),
         ]);
-        assert_eq!(EdgeSet::greedy(&scores, 3, Rank::Absolute), set(&["m1->logits", "m0->m1", "input->m0"]));
-        assert_eq!(EdgeSet::greedy(&scores, 10_000, Rank::Absolute), EdgeSet::full(GRAPH));
+        assert_eq!(
+            EdgeSet::greedy(&scores, 3, RankBy::Absolute),
+            set(&["m1->logits", "m0->m1", "input->m0"])
+        );
+        assert_eq!(EdgeSet::greedy(&scores, 10_000, RankBy::Absolute), EdgeSet::full(GRAPH));
     }
 
     #[test]

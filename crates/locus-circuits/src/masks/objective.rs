@@ -1,0 +1,65 @@
+//! What a circuit is asked to do, as trainers and attribution see it.
+
+use locus_gpt2::{Gpt2, ParamEntries, ParamSet, Result, Scalar};
+use rayon::prelude::*;
+
+/// A loss of a masked model on numbered rows of data, and its gradient: [`TaskObjective`](super::TaskObjective), or one of
+/// your own.
+pub trait Objective<F: Scalar>: Sync {
+    /// The intact model.
+    fn model(&self) -> &Gpt2<F>;
+
+    /// Number of rows.
+    fn n_rows(&self) -> usize;
+
+    /// Mean loss of a (masked) model on the given rows, and its gradient with respect to every block parameter
+    /// ([`ParamId::maskable`](locus_gpt2::ParamId::maskable)).
+    ///
+    /// # Errors
+    /// When a row does not fit the model.
+    ///
+    /// # Panics
+    /// When the masked model has another shape than [`Objective::model`].
+    fn gradient(&self, masked: &Gpt2<F>, rows: &[usize]) -> Result<(f64, ParamSet<F>)>;
+
+    /// Mean loss on the given rows, and its gradient with respect to some scalars alone: a list of gradients for each of
+    /// `entries`. Unless there is a faster way, they are taken from [`Objective::gradient`].
+    ///
+    /// # Errors
+    /// As [`Objective::gradient`].
+    fn gradient_at(
+        &self,
+        masked: &Gpt2<F>,
+        rows: &[usize],
+        entries: &[ParamEntries],
+    ) -> Result<(f64, Vec<Vec<F>>)> {
+        let (loss, grads) = self.gradient(masked, rows)?;
+        let of = |entries: &ParamEntries| {
+            let grads = grads.get(entries.id());
+            entries.indices().iter().map(|&index| grads[index as usize]).collect()
+        };
+        Ok((loss, entries.iter().map(of).collect()))
+    }
+
+    /// Summands of [`Objective::gradient`], already divided by the number of rows: one per piece of at most `max_tokens`
+    /// tokens (and at least one row). Unless there is a faster way, every row is a piece.
+    ///
+    /// # Errors
+    /// As [`Objective::gradient`].
+    fn gradient_parts(
+        &self,
+        masked: &Gpt2<F>,
+        rows: &[usize],
+        max_tokens: usize,
+    ) -> Result<Vec<(f64, ParamSet<F>)>> {
+        let _ = max_tokens;
+        let share = 1.0 / rows.len() as f64;
+        let part = |&row: &usize| {
+            let (loss, grads) = self.gradient(masked, &[row])?;
+            let mut part = ParamSet::zeros(masked.config(), grads.ids());
+            part.add_scaled(F::from_f64(share), &grads);
+            Ok((share * loss, part))
+        };
+        rows.par_iter().map(part).collect()
+    }
+}

@@ -1,0 +1,46 @@
+//! What finds circuits by training, and what such a search gives.
+
+use locus_gpt2::{ParamMask, Result, Scalar};
+
+use super::objective::Objective;
+
+/// A search for circuits of descending density: [`BinaryConcrete`](super::BinaryConcrete),
+/// [`ScheduledTopK`](super::ScheduledTopK), or one of your own.
+pub trait MaskTrainer<F: Scalar> {
+    /// Trains one trajectory and returns a circuit per target, in the order of `targets` (descending densities in (0, 1]).
+    /// `progress` is told where the run is, at every step or epoch.
+    ///
+    /// # Errors
+    /// When a row does not fit the model.
+    fn train(
+        &self,
+        objective: &dyn Objective<F>,
+        targets: &[f64],
+        seed: u64,
+        progress: &mut dyn FnMut(MaskProgress),
+    ) -> Result<Vec<Circuit>>;
+}
+
+/// A circuit found for one density target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Circuit {
+    /// The parameters kept.
+    pub mask: ParamMask,
+    /// Density asked for, in (0, 1].
+    pub target_density: f64,
+    /// Whether the recipe got there before it ran out of epochs.
+    pub reached: bool,
+    /// Epochs taken up to this circuit.
+    pub epochs: usize,
+    /// Optimiser steps taken up to this circuit.
+    pub steps: usize,
+}
+
+/// Where the training of a mask is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaskProgress {
+    /// Share of parameters currently inside.
+    pub density: f64,
+    /// The next density to reach.
+    pub next_target: f64,
+}

@@ -1,0 +1,9 @@
+//! Files written whole or not at all, and SHA-256 in lowercase hexadecimal.
+
+#![doc = include_str!("../README.md")]
+
+mod hash;
+mod write;
+
+pub use hash::{feed, hex, sha256, sha256_file};
+pub use write::{new_file_beside, write_atomically};
