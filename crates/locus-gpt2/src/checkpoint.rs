@@ -1,5 +1,5 @@
-//! A language model as people have it: weights and tokenizer of one folder in Hugging Face layout, and the first things one
-//! asks of it.
+//! A checkpoint: weights and tokenizer from one folder in Hugging Face layout, and the first questions one asks of a
+//! language model.
 
 use std::path::Path;
 
@@ -10,16 +10,34 @@ use crate::io::write::write_atomically;
 use crate::model::batch::Batch;
 use crate::model::generate::ranked;
 use crate::model::weights::Gpt2;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 use crate::training::loss::{PromptTargets, log_softmax};
 
-/// A language model ready to use.
+/// A language model with its tokenizer, ready to use.
 #[derive(Clone, Debug)]
 pub struct Checkpoint<F> {
     /// Weights, which carry the configuration.
     pub model: Gpt2<F>,
     /// The tokenizer that the model was trained with.
     pub tokenizer: Tokenizer,
+}
+
+compiled!(
+    TopKJob<'a>: <F> (&'a Checkpoint<F>, &'a str, usize) => Result<Vec<NextToken>>,
+    |(checkpoint, text, k)| top_k(checkpoint, text, k)
+);
+
+fn top_k<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str, k: usize) -> Result<Vec<NextToken>> {
+    let Checkpoint { model, tokenizer } = checkpoint;
+    let batch = checkpoint.encode(&[text])?;
+    let logits = model.run(&batch).reading(&batch.last_rows()).logits();
+    let logits = logits.as_slice().expect("fresh arrays are contiguous");
+    let log_p = log_softmax(logits);
+    let next = |token: usize| {
+        let text = tokenizer.decode(&[token as u32])?;
+        Ok(NextToken { token: token as u32, text, probability: log_p[token].exp() })
+    };
+    ranked(logits).into_iter().take(k).map(next).collect()
 }
 
 impl<F: Scalar> Checkpoint<F> {
@@ -62,19 +80,11 @@ impl<F: Scalar> Checkpoint<F> {
     /// # Errors
     /// As [`Checkpoint::encode`].
     pub fn top_k(&self, text: &str, k: usize) -> Result<Vec<NextToken>> {
-        let batch = self.encode(&[text])?;
-        let logits = self.model.run(&batch).reading(&batch.last_rows()).logits();
-        let logits = logits.as_slice().expect("fresh arrays are contiguous");
-        let log_p = log_softmax(logits);
-        let next = |token: usize| {
-            let text = self.tokenizer.decode(&[token as u32])?;
-            Ok(NextToken { token: token as u32, text, probability: log_p[token].exp() })
-        };
-        ranked(logits).into_iter().take(k).map(next).collect()
+        F::run::<TopKJob>((self, text, k))
     }
 
-    /// Mean NLL per token of a target after a prompt, in nats. The two are tokenised separately, exactly as given: begin
-    /// the target with the space that separates them.
+    /// Mean NLL per token of a target after a prompt, in nats. The two are tokenised separately, exactly as given:
+    /// begin the target with the space that separates them.
     ///
     /// # Errors
     /// When one of them cannot be tokenised or gives no token, or the two do not fit the context.

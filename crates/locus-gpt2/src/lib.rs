@@ -1,5 +1,5 @@
-//! GPT-2 on ndarray, for people who take models apart: weights by name, packed ragged batches, a forward pass with a hook
-//! at every named state, a backward pass written by hand, and parameter masks. Generic over `f32` and `f64`.
+//! GPT-2 for mechanistic interpretability: weights by name, packed ragged batches, a forward pass with a hook at every
+//! named state, a backward pass written by hand, and parameter masks. Generic over `f32` and `f64`.
 //!
 //! ```
 //! use locus_gpt2::{Batch, Config, Gpt2};
@@ -13,9 +13,9 @@
 //! # Ok::<(), locus_gpt2::Error>(())
 //! ```
 //!
-//! Reading order: [`Config`], [`Gpt2`], [`Batch`], the forward pass ([`Gpt2::run`], [`HookPoint`], [`ActivationCache`]), the
-//! backward pass ([`Tape`], [`Gpt2::backward`]), losses ([`PromptTargets`], [`ScoreHead`]), [`ParamMask`], [`lens`], files
-//! ([`Checkpoint`]).
+//! Reading order: [`Config`], [`Gpt2`], [`Batch`], the forward pass ([`Gpt2::run`], [`HookPoint`],
+//! [`ActivationCache`]), the backward pass ([`Tape`], [`Gpt2::backward`]), losses ([`PromptTargets`], [`ScoreHead`]),
+//! [`ParamMask`], [`lens`], files ([`Checkpoint`]).
 //!
 //! Results do not depend on the number of threads, provided the BLAS runs one thread per call: start programs with what
 //! [`blas_environment`] says (the `locus` binary does so itself).
@@ -44,6 +44,7 @@ pub use error::{Error, Result};
 pub use io::safetensors::{read_safetensors, write_safetensors};
 pub use io::tokenizer::Tokenizer;
 pub use kernels::blas::blas_environment;
+pub use kernels::number::Number;
 pub use kernels::vector::{axpy, dot};
 pub use mask::ParamMask;
 pub use model::batch::{Batch, chunk_by_tokens, unique_inverse};
@@ -57,7 +58,7 @@ pub use model::kv_cache::KvCache;
 pub use model::run::Run;
 pub use model::tape::Tape;
 pub use model::weights::{Gpt2, ParamSet};
-pub use scalar::{Job, Number, Scalar, gemm};
+pub use scalar::{Job, Scalar, gemm};
 pub use training::loss::{PromptTargets, Target, log_softmax, log_sum_exp};
 pub use training::optim::{AdamW, Moments};
 pub use training::score_head::{HeadTraining, ScoreHead, argmax, cross_entropy, last_hidden, last_hidden_of};
@@ -73,3 +74,8 @@ pub mod internal {
     pub use crate::random::{box_muller, shuffle};
     pub use crate::training::loss::nll_of_row;
 }
+
+/// The README, whose examples are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

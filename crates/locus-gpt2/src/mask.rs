@@ -9,10 +9,10 @@ use safetensors::Dtype;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::io::safetensors::{file_shape, read_safetensors, write_safetensors};
-use crate::kernels::Number;
 use crate::model::ids::ParamId;
 use crate::model::weights::{Gpt2, ParamSet};
 use crate::random::shuffle;
+use crate::scalar::{Scalar, compiled};
 
 /// A subset of the block parameters, scalar by scalar.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,7 @@ impl ParamMask {
         ParamMask { config: config.clone(), kept }
     }
 
-    /// A mask from a rule on a parameter, which says of each of its scalars whether it is inside.
+    /// A mask from a rule that gives, for each parameter, whether each of its scalars is inside.
     ///
     /// # Panics
     /// When the rule returns another number of scalars than the parameter has.
@@ -87,14 +87,14 @@ impl ParamMask {
         self.kept.iter().map(|(id, bytes)| (*id, bytes.as_slice()))
     }
 
-    /// Everything outside this mask.
+    /// Scalars that are outside this mask.
     pub fn complement(&self) -> Self {
         let mut mask = self.clone();
         mask.kept.iter_mut().flat_map(|(_, bytes)| bytes).for_each(|byte| *byte ^= 1);
         mask
     }
 
-    /// Everything in this mask or the other.
+    /// Scalars that are in this mask or the other.
     ///
     /// # Panics
     /// When the masks belong to models of different shape.
@@ -102,7 +102,7 @@ impl ParamMask {
         self.combined(other, |a, b| a | b)
     }
 
-    /// Everything in both masks.
+    /// Scalars that are in both masks.
     ///
     /// # Panics
     /// When the masks belong to models of different shape.
@@ -110,7 +110,7 @@ impl ParamMask {
         self.combined(other, |a, b| a & b)
     }
 
-    /// Everything in this mask and not in the other.
+    /// Scalars that are in this mask and not in the other.
     ///
     /// # Panics
     /// When the masks belong to models of different shape.
@@ -121,33 +121,33 @@ impl ParamMask {
     fn combined(&self, other: &ParamMask, rule: impl Fn(u8, u8) -> u8) -> Self {
         self.assert_fits(&other.config);
         let mut mask = self.clone();
-        for ((_, bytes), (_, others)) in mask.kept.iter_mut().zip(&other.kept) {
-            bytes.iter_mut().zip(others).for_each(|(byte, &other)| *byte = rule(*byte, other));
+        for ((_, bytes), (_, other)) in mask.kept.iter_mut().zip(&other.kept) {
+            bytes.iter_mut().zip(other).for_each(|(byte, &other)| *byte = rule(*byte, other));
         }
         mask
     }
 
-    /// Number of scalars inside.
+    /// Number of scalars in the mask.
     pub fn count(&self) -> usize {
         self.tensors().map(|(_, bytes)| count_ones(bytes)).sum()
     }
 
-    /// Share of block parameters inside.
+    /// Share of the block parameters that are in the mask, in [0, 1].
     pub fn density(&self) -> f64 {
         self.count() as f64 / ParamMask::n_maskable(&self.config) as f64
     }
 
-    /// Scalars inside each tensor, with the tensor's size, in order.
+    /// Number of scalars in the mask and in all, tensor by tensor, in order.
     pub fn counts(&self) -> Vec<(ParamId, usize, usize)> {
         self.tensors().map(|(id, bytes)| (id, count_ones(bytes), bytes.len())).collect()
     }
 
-    /// Scalars inside both masks, tensor by tensor.
+    /// Number of scalars that are in both masks, tensor by tensor.
     ///
     /// # Panics
     /// When the masks belong to models of different shape.
     pub fn intersection_counts(&self, other: &ParamMask) -> Vec<usize> {
-        assert_eq!(self.config, other.config, "masks of different models");
+        self.assert_fits(&other.config);
         self.tensors()
             .zip(other.tensors())
             .map(|((_, a), (_, b))| a.iter().zip(b).map(|(a, b)| usize::from(a & b)).sum())
@@ -159,32 +159,19 @@ impl ParamMask {
     ///
     /// # Panics
     /// When the mask belongs to a model of another shape.
-    pub fn ablate_complement<F: Number>(&self, model: &Gpt2<F>) -> Gpt2<F> {
-        self.assert_fits(model.config());
-        let mut masked = model.clone();
-        for (id, bytes) in self.tensors() {
-            let weights = model.get(id).iter().zip(bytes);
-            masked.insert(id, weights.map(|(&w, &kept)| if kept == 1 { w } else { F::zero() }).collect());
-        }
-        masked
+    pub fn ablate_complement<F: Scalar>(&self, model: &Gpt2<F>) -> Gpt2<F> {
+        F::run::<AblateJob>((self, model))
     }
 
     /// Sets the gradient of every parameter outside the mask to zero.
     ///
     /// # Panics
     /// When the mask belongs to a model of another shape.
-    pub fn mask_gradients<F: Number>(&self, grads: &mut ParamSet<F>) {
-        self.assert_fits(grads.config());
-        for (id, bytes) in self.tensors().filter(|(id, _)| grads.has(*id)).collect::<Vec<_>>() {
-            for (grad, &kept) in grads.get_mut(id).iter_mut().zip(bytes) {
-                if kept == 0 {
-                    *grad = F::zero();
-                }
-            }
-        }
+    pub fn mask_gradients<F: Scalar>(&self, grads: &mut ParamSet<F>) {
+        F::run::<MaskGradientsJob>((self, grads));
     }
 
-    /// Whether the mask belongs to a model of this shape.
+    /// Checks that the mask belongs to a model of this shape.
     ///
     /// # Errors
     /// When a block parameter has another shape, or there is another number of blocks.
@@ -229,7 +216,7 @@ impl ParamMask {
         write_safetensors(path, &tensors, provenance)
     }
 
-    /// Reads the mask format. Parameters that are absent from the file are inside; names may lack the prefix.
+    /// Reads the mask format. Parameters that are absent from the file are in the mask; names may lack the prefix.
     ///
     /// # Errors
     /// When a tensor is not a block parameter of this model, has another shape or type, or values other than 0 and 1.
@@ -253,6 +240,39 @@ impl ParamMask {
             }
             Ok(mask)
         })
+    }
+}
+
+compiled!(
+    AblateJob<'a>: <F> (&'a ParamMask, &'a Gpt2<F>) => Gpt2<F>,
+    |(mask, model)| ablate_complement(mask, model)
+);
+compiled!(
+    MaskGradientsJob<'a>: <F> (&'a ParamMask, &'a mut ParamSet<F>) => (),
+    |(mask, grads)| mask_gradients(mask, grads)
+);
+
+fn ablate_complement<F: Scalar>(mask: &ParamMask, model: &Gpt2<F>) -> Gpt2<F> {
+    mask.assert_fits(model.config());
+    let mut masked = model.clone();
+    for (id, bytes) in mask.tensors() {
+        let weights = model.get(id).iter().zip(bytes);
+        masked.insert(id, weights.map(|(&w, &kept)| if kept == 1 { w } else { F::zero() }).collect());
+    }
+    masked
+}
+
+fn mask_gradients<F: Scalar>(mask: &ParamMask, grads: &mut ParamSet<F>) {
+    mask.assert_fits(grads.config());
+    for (id, bytes) in mask.tensors() {
+        if !grads.has(id) {
+            continue;
+        }
+        for (grad, &kept) in grads.get_mut(id).iter_mut().zip(bytes) {
+            if kept == 0 {
+                *grad = F::zero();
+            }
+        }
     }
 }
 

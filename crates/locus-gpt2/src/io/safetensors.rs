@@ -1,4 +1,4 @@
-//! Reading and writing safetensors: checkpoints here, masks and patches through the same two functions.
+//! Reading and writing safetensors: two functions for every tensor file, and checkpoints through them.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::ids::ParamId;
 use crate::model::weights::{Gpt2, ParamSet, by_name};
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, compiled};
 
 /// Opens a safetensors file and hands its tensors and its `provenance` metadata to `read`.
 ///
@@ -37,7 +37,7 @@ pub fn read_safetensors<T>(
     read(&tensors, provenance)
 }
 
-/// The one metadata key this crate writes: several would come out in random order.
+/// The one metadata key that this crate writes; with several, their order in the file would be random.
 const PROVENANCE: &str = "provenance";
 
 /// Writes tensors `(name, type, shape, bytes)` and a provenance string, atomically and with the same bytes every time.
@@ -60,6 +60,60 @@ pub fn write_safetensors(
     write_atomically(path, &bytes)
 }
 
+compiled!(
+    ReadJob<'a>: <F> (&'a Path, &'a Config) => Result<Gpt2<F>>,
+    |(path, config)| read_model(path, config)
+);
+compiled!(
+    WriteJob<'a>: <F> (&'a ParamSet<F>, &'a Path, &'a str) => Result<()>,
+    |(params, path, provenance)| write_params(params, path, provenance)
+);
+compiled!(
+    DecodeJob<'a>: <F> &'a TensorView<'a> => std::result::Result<Vec<F>, String>,
+    decode_floats
+);
+
+fn read_model<F: Scalar>(path: &Path, config: &Config) -> Result<Gpt2<F>> {
+    read_safetensors(path, |tensors, _| {
+        let ids = by_name(config);
+        let mut params = ParamSet::zeros(config, []);
+        let mut head = None;
+        for (name, view) in tensors.iter() {
+            let wrong = |why: String| Error::format(path, format!("tensor {name} {why}"));
+            let short = name.strip_prefix("transformer.").unwrap_or(name);
+            if let Some(&id) = ids.get(short) {
+                let shape = file_shape(id, config);
+                if view.shape() != shape {
+                    let found = view.shape();
+                    return Err(wrong(format!("has shape {found:?}; config.json asks for {shape:?}")));
+                }
+                params.insert(id, decode_floats(&view).map_err(wrong)?);
+            } else if short == "lm_head.weight" {
+                head = Some(decode_floats::<F>(&view).map_err(wrong)?);
+            } else if !is_buffer(short) {
+                return Err(wrong("is not part of a GPT-2 of this config".into()));
+            }
+        }
+        let model = Gpt2::new(params).map_err(|missing| Error::format(path, missing.to_string()))?;
+        if head.is_some_and(|head| head != model.get(ParamId::TokenEmbedding)) {
+            return Err(Error::format(path, "lm_head.weight differs from wte.weight; expected a tied head"));
+        }
+        Ok(model)
+    })
+}
+
+fn write_params<F: Scalar>(params: &ParamSet<F>, path: &Path, provenance: &str) -> Result<()> {
+    let tensors: Vec<_> = params
+        .ids()
+        .map(|id| {
+            let mut bytes = Vec::with_capacity(std::mem::size_of_val(params.get(id)));
+            params.get(id).iter().for_each(|x| x.put_le(&mut bytes));
+            (format!("transformer.{id}"), F::DTYPE, file_shape(id, params.config()), bytes)
+        })
+        .collect();
+    write_safetensors(path, &tensors, provenance)
+}
+
 impl<F: Scalar> Gpt2<F> {
     /// Reads every parameter of a checkpoint from a safetensors file; F16, BF16, F32 and F64 are converted. Names may
     /// carry the `transformer.` prefix; attention-mask buffers, a score head and a tied `lm_head` are passed over.
@@ -68,48 +122,7 @@ impl<F: Scalar> Gpt2<F> {
     /// When a tensor is missing, has another shape than `config` says, is not floating point, is not finite or is
     /// unknown, or when the head is not tied.
     pub fn read(path: &Path, config: &Config) -> Result<Self> {
-        read_safetensors(path, |tensors, _| {
-            let ids = by_name(config);
-            let mut params = ParamSet::zeros(config, []);
-            let mut head = None;
-            for (name, view) in tensors.iter() {
-                let short = name.strip_prefix("transformer.").unwrap_or(name);
-                if let Some(&id) = ids.get(short) {
-                    let shape = file_shape(id, config);
-                    if view.shape() != shape {
-                        return Err(Error::format(
-                            path,
-                            format!(
-                                "tensor {name} has shape {:?}; config.json asks for {shape:?}",
-                                view.shape()
-                            ),
-                        ));
-                    }
-                    params.insert(
-                        id,
-                        decode(&view).map_err(|why| Error::format(path, format!("tensor {name} {why}")))?,
-                    );
-                } else if short == "lm_head.weight" {
-                    head = Some(
-                        decode::<F>(&view)
-                            .map_err(|why| Error::format(path, format!("tensor {name} {why}")))?,
-                    );
-                } else if !is_buffer(short) {
-                    return Err(Error::format(
-                        path,
-                        format!("tensor {name} is not part of a GPT-2 of this config"),
-                    ));
-                }
-            }
-            let model = Gpt2::new(params).map_err(|missing| Error::format(path, missing.to_string()))?;
-            if head.is_some_and(|head| head != model.get(ParamId::TokenEmbedding)) {
-                return Err(Error::format(
-                    path,
-                    "lm_head.weight differs from wte.weight; expected a tied head",
-                ));
-            }
-            Ok(model)
-        })
+        F::run::<ReadJob>((path, config))
     }
 }
 
@@ -119,19 +132,11 @@ impl<F: Scalar> ParamSet<F> {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path, provenance: &str) -> Result<()> {
-        let tensors: Vec<_> = self
-            .ids()
-            .map(|id| {
-                let mut bytes = Vec::with_capacity(std::mem::size_of_val(self.get(id)));
-                self.get(id).iter().for_each(|x| x.put_le(&mut bytes));
-                (format!("transformer.{id}"), F::DTYPE, file_shape(id, self.config()), bytes)
-            })
-            .collect();
-        write_safetensors(path, &tensors, provenance)
+        F::run::<WriteJob>((self, path, provenance))
     }
 }
 
-/// Shape of a parameter in files: vectors have one axis there.
+/// Shape of a parameter in files, where vectors have one axis.
 pub fn file_shape(id: ParamId, config: &Config) -> Vec<usize> {
     let (rows, columns) = id.shape(config);
     if id.is_vector() { vec![columns] } else { vec![rows, columns] }
@@ -147,6 +152,10 @@ fn is_buffer(name: &str) -> bool {
 /// # Errors
 /// A phrase that continues "tensor NAME ..." when the type is not floating point or a value is not finite.
 pub fn decode<F: Scalar>(view: &TensorView<'_>) -> std::result::Result<Vec<F>, String> {
+    F::run::<DecodeJob>(view)
+}
+
+fn decode_floats<F: Scalar>(view: &TensorView<'_>) -> std::result::Result<Vec<F>, String> {
     let bytes = view.data();
     let values: Vec<F> = match view.dtype() {
         Dtype::F32 => converted(bytes, |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
 use super::batch::Batch;
+use super::forward::{Pass, hidden};
 use super::hooks::{Hook, HookPoint};
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 
-/// States that a forward pass kept; see [`Run::cache`](crate::Run::cache). Dimension letters: `n` rows of the batch (from
-/// [`HookPoint::Z`] of the last layer on, the rows read), `d` width, `w` width of a head.
+/// States that a forward pass kept; see [`Run::cache`](crate::Run::cache). Dimension letters: `n` rows of the batch
+/// (from [`HookPoint::Z`] of the last layer on, the rows read), `d` width, `w` width of a head.
 #[derive(Clone, Debug)]
 pub struct ActivationCache<F> {
     batch: Batch<F>,
@@ -63,8 +64,8 @@ impl<F: Number> ActivationCache<F> {
         self.head(layer, HookPoint::Z, head, 0)
     }
 
-    /// The attention pattern of a head on a sequence, `[queries, keys]`: one query for each row that went on, one key for
-    /// each token up to the last of them, zero for keys behind a query.
+    /// The attention pattern of a head on a sequence, `[queries, keys]`: a query for each of the sequence's rows (those
+    /// that were read, in the last block), a key for each token up to the last query, zero for keys behind a query.
     ///
     /// # Panics
     /// When [`HookPoint::Pattern`] of the layer is not cached or there is no such head or sequence.
@@ -85,22 +86,24 @@ impl<F: Number> ActivationCache<F> {
     }
 }
 
+/// A forward pass that keeps the states at some hook points as the pass's own hook leaves them.
+pub(crate) fn cache<F: Number>(
+    pass: Pass<F>,
+    points: Vec<HookPoint>,
+    hook: &mut dyn Hook<F>,
+) -> ActivationCache<F> {
+    let (batch, n_head) = (pass.batch.clone(), pass.model.config().n_head);
+    let mut keep = CacheHook { points, inner: hook, states: BTreeMap::new(), patterns: BTreeMap::new() };
+    hidden(pass, &mut keep);
+    ActivationCache { batch, n_head, states: keep.states, patterns: keep.patterns }
+}
+
 /// Keeps the states at some hook points behind another hook.
-pub(crate) struct CacheHook<'a, F> {
+struct CacheHook<'a, F> {
     points: Vec<HookPoint>,
     inner: &'a mut dyn Hook<F>,
     states: BTreeMap<(usize, HookPoint), Array2<F>>,
     patterns: BTreeMap<(usize, usize, usize), Array2<F>>,
-}
-
-impl<'a, F: Number> CacheHook<'a, F> {
-    pub fn new(points: Vec<HookPoint>, inner: &'a mut dyn Hook<F>) -> Self {
-        CacheHook { points, inner, states: BTreeMap::new(), patterns: BTreeMap::new() }
-    }
-
-    pub fn finish(self, batch: Batch<F>, n_head: usize) -> ActivationCache<F> {
-        ActivationCache { batch, n_head, states: self.states, patterns: self.patterns }
-    }
 }
 
 impl<F: Number> Hook<F> for CacheHook<'_, F> {

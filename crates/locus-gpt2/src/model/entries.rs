@@ -1,4 +1,4 @@
-//! Gradients of some scalars of the blocks, and of those alone.
+//! Gradients of some scalars of the blocks, without those of the rest.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -8,7 +8,7 @@ use super::ids::{BlockParam, ParamId};
 use super::tape::Tape;
 use super::weights::{Gpt2, ParamSet};
 use crate::config::Config;
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 use crate::kernels::sparse::add_gradient_at;
 use crate::kernels::transposed::Transposed;
 
@@ -23,9 +23,10 @@ impl ParamEntries {
     /// Scalars by their indices in the parameter, which ascend.
     ///
     /// # Panics
-    /// When the indices do not ascend, the parameter has fewer scalars, or it is not a block's.
+    /// When the indices do not ascend, the parameter has fewer scalars, or it is not one of the model's blocks'.
     pub fn new(config: &Config, id: ParamId, indices: Vec<u32>) -> Self {
-        assert!(matches!(id, ParamId::Block(..)), "{id} is not a parameter of a block");
+        let is_of_block = matches!(id, ParamId::Block(layer, _) if layer < config.n_layer);
+        assert!(is_of_block, "{id} is not a parameter of a block");
         assert!(indices.is_sorted_by(|a, b| a < b), "scalars of {id} that do not ascend");
         let last = indices.last().map_or(0, |&last| last as usize);
         assert!(last < id.len(config), "scalar {last} of {id}, which has {}", id.len(config));
@@ -43,7 +44,7 @@ impl ParamEntries {
     }
 }
 
-/// [`backward`] to some scalars of the blocks: adds each one's gradient to its place in `sums`.
+/// Runs the backward pass for some scalars of the blocks: adds each one's gradient to its place in `sums`.
 pub(crate) fn backward_to_entries<F: Number>(
     model: &Gpt2<F>,
     tape: &Tape<F>,
@@ -52,6 +53,9 @@ pub(crate) fn backward_to_entries<F: Number>(
     sums: &mut [Vec<F>],
 ) {
     assert_eq!(entries.len(), sums.len(), "a list of sums for each parameter");
+    for (entries, sums) in entries.iter().zip(&*sums) {
+        assert_eq!(sums.len(), entries.indices.len(), "a sum for each scalar of {}", entries.id);
+    }
     let vectors = entries.iter().map(|entries| entries.id).filter(|id| id.is_vector());
     let mut of_vectors = ParamSet::zeros(model.config(), vectors);
     let transposed = [Transposed::new(), Transposed::new()];
@@ -59,12 +63,11 @@ pub(crate) fn backward_to_entries<F: Number>(
     backward(model, tape, d_hidden, &mut of_vectors, &mut matrices);
     for (entries, sums) in entries.iter().zip(sums).filter(|(entries, _)| entries.id.is_vector()) {
         let gradients = of_vectors.get(entries.id);
-        assert_eq!(sums.len(), entries.indices.len(), "a sum for each scalar of {}", entries.id);
         sums.iter_mut().zip(&entries.indices).for_each(|(sum, &index)| *sum += gradients[index as usize]);
     }
 }
 
-/// Takes from a backward pass what entries of matrices need.
+/// The hook that takes from a backward pass what the entries of matrices need.
 struct Matrices<'a, F> {
     tape: &'a Tape<F>,
     entries: &'a [ParamEntries],

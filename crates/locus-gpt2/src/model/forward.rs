@@ -20,11 +20,11 @@ use super::attention::{attention, hook_patterns};
 use super::batch::Batch;
 use super::hooks::{Hook, HookPoint};
 use super::ids::{BlockParam, ParamId};
-use super::tape::{BlockTape, NormStats};
+use super::tape::{BlockTape, NormStats, Tape};
 use super::weights::Gpt2;
-use crate::kernels::Number;
 use crate::kernels::activation::{gelu, gelu_with_slope};
 use crate::kernels::gemm::gemm;
+use crate::kernels::number::Number;
 use crate::kernels::vector::{axpy, dot, rows_in_piece, sum, written_zeros};
 
 /// One of the model's LayerNorms.
@@ -70,9 +70,9 @@ pub(crate) fn embed<F: Number>(model: &Gpt2<F>, batch: &Batch<F>) -> Array2<F> {
     x
 }
 
-/// One block on the residual stream `[n, d]` that enters it: the one that leaves it (of the rows in `reads` alone where they
-/// are given) and, with `taped`, what its backward pass needs.
-pub(crate) fn block<F: Number>(
+/// Runs one block on the residual stream `[n, d]` that enters it. Gives the residual stream that leaves it (of the rows
+/// in `reads` alone where they are given) and, with `taped`, what its backward pass needs.
+fn block<F: Number>(
     model: &Gpt2<F>,
     batch: &Batch<F>,
     layer: usize,
@@ -139,6 +139,16 @@ pub(crate) fn block<F: Number>(
     (resid_post, tape)
 }
 
+/// Attention of one layer on queries, keys and values `qkv [n, 3d]`: the weighted values, heads side by side `[n, d]`.
+pub(crate) fn attend<F: Number>(
+    model: &Gpt2<F>,
+    batch: &Batch<F>,
+    layer: usize,
+    qkv: ArrayView2<F>,
+) -> Array2<F> {
+    attention(model.config(), batch, layer, qkv, None).0
+}
+
 /// What the MLP of a layer adds to the residual stream, from the output of its LayerNorm `[n, d]`.
 pub(crate) fn mlp<F: Number>(model: &Gpt2<F>, layer: usize, ln_out: ArrayView2<F>) -> Array2<F> {
     let id = |param| ParamId::Block(layer, param);
@@ -158,6 +168,7 @@ pub(crate) fn logits<F: Number>(model: &Gpt2<F>, hidden: ArrayView2<F>) -> Array
 /// `x W + b` with `x [n, in]`, `W [in, out]`, `b [out]`.
 fn linear<F: Number>(model: &Gpt2<F>, x: ArrayView2<F>, weight: ParamId, bias: ParamId) -> Array2<F> {
     let bias = model.get(bias);
+    assert_eq!(x.ncols(), weight.shape(model.config()).0, "columns of the rows and inputs of {weight}");
     if let Some(sparse) = model.sparse(weight) {
         return sparse.apply(x, bias);
     }
@@ -178,6 +189,7 @@ pub(crate) fn layer_norm<F: Number>(
     let inv_d = F::one() / F::from_f64(d as f64);
     let (gain, bias) = norm.params();
     let (gain, bias) = (model.get(gain), model.get(bias));
+    assert_eq!(d, gain.len(), "width of the rows and of {norm:?}");
     let mut out = written_zeros(n, d);
     let mut stats = NormStats { mean: vec![F::zero(); n], rstd: vec![F::zero(); n] };
     let rows = rows_in_piece(d);
@@ -201,16 +213,21 @@ pub(crate) fn layer_norm<F: Number>(
     (out, stats)
 }
 
-/// Some blocks one after the other: the residual stream that leaves the last of them and, with `taped`, what their backward
-/// passes need. With no block to run, the rows in `reads` are picked out.
-pub(crate) fn blocks<F: Number>(
-    model: &Gpt2<F>,
-    batch: &Batch<F>,
-    (layers, resid): (Range<usize>, Array2<F>),
-    reads: Option<&[usize]>,
-    hook: &mut dyn Hook<F>,
-    taped: bool,
-) -> (Array2<F>, Vec<BlockTape<F>>) {
+/// A forward pass over some layers.
+pub(crate) struct Pass<'a, F> {
+    pub model: &'a Gpt2<F>,
+    pub batch: &'a Batch<F>,
+    /// Residual stream that enters the first of the layers, `[n, d]`.
+    pub resid: Array2<F>,
+    pub layers: Range<usize>,
+    /// Rows with which the last block goes on, ascending; `None` for all.
+    pub reads: Option<&'a [usize]>,
+}
+
+/// Runs the blocks of a pass. Gives the residual stream that leaves the last of them and, with `taped`, what their
+/// backward passes need. With no block to run, the rows in `reads` are selected.
+fn blocks<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>, taped: bool) -> (Array2<F>, Vec<BlockTape<F>>) {
+    let Pass { model, batch, resid, layers, reads } = pass;
     if let Some(rows) = reads.filter(|_| layers.is_empty()) {
         return (resid.select(Axis(0), rows), Vec::new());
     }
@@ -223,4 +240,34 @@ pub(crate) fn blocks<F: Number>(
         tapes.extend(tape);
     }
     (x, tapes)
+}
+
+/// The residual stream that leaves the last layer of a pass, `[n, d]`.
+pub(crate) fn resid<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>) -> Array2<F> {
+    blocks(pass, hook, false).0
+}
+
+/// Hidden states after the final LayerNorm, `[n, d]`.
+pub(crate) fn hidden<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>) -> Array2<F> {
+    let model = pass.model;
+    final_norm(model, resid(pass, hook).view(), hook).0
+}
+
+/// Runs a pass and keeps everything that its backward pass needs.
+pub(crate) fn tape<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>) -> Tape<F> {
+    let (model, batch, first_layer) = (pass.model, pass.batch.clone(), pass.layers.start);
+    let reads = pass.reads.filter(|_| pass.layers.is_empty()).map(<[usize]>::to_vec);
+    let (resid, blocks) = blocks(pass, hook, true);
+    let (hidden, ln_f) = final_norm(model, resid.view(), hook);
+    Tape { batch, first_layer, blocks, reads, resid, ln_f, hidden }
+}
+
+fn final_norm<F: Number>(
+    model: &Gpt2<F>,
+    resid: ArrayView2<F>,
+    hook: &mut dyn Hook<F>,
+) -> (Array2<F>, NormStats<F>) {
+    let (mut hidden, stats) = layer_norm(model, Norm::Final, resid);
+    hook.call(model.config().n_layer, HookPoint::LnFinal, hidden.view_mut());
+    (hidden, stats)
 }

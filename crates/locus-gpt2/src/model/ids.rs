@@ -93,8 +93,8 @@ impl ParamId {
             .chain([ParamId::FinalNormWeight, ParamId::FinalNormBias])
     }
 
-    /// Every block parameter: what a circuit can contain (arXiv 2406.17241, section 3: embeddings and the final LayerNorm
-    /// are never masked).
+    /// Every block parameter: what a circuit can contain (arXiv 2406.17241, section 3: embeddings and the final
+    /// LayerNorm are never masked).
     pub fn maskable(config: &Config) -> impl Iterator<Item = ParamId> + use<> {
         (0..config.n_layer).flat_map(|layer| BlockParam::ALL.map(|param| ParamId::Block(layer, param)))
     }
@@ -133,13 +133,16 @@ impl ParamId {
         }
     }
 
-    pub(crate) fn index(self, n_layer: usize) -> usize {
+    /// Place among [`ParamId::all`]; `None` for a block that a model of `n_layer` layers does not have.
+    pub(crate) fn index(self, n_layer: usize) -> Option<usize> {
         match self {
-            ParamId::TokenEmbedding => 0,
-            ParamId::PositionEmbedding => 1,
-            ParamId::Block(layer, param) => 2 + layer * BlockParam::ALL.len() + param as usize,
-            ParamId::FinalNormWeight => 2 + n_layer * BlockParam::ALL.len(),
-            ParamId::FinalNormBias => 3 + n_layer * BlockParam::ALL.len(),
+            ParamId::TokenEmbedding => Some(0),
+            ParamId::PositionEmbedding => Some(1),
+            ParamId::Block(layer, param) => {
+                (layer < n_layer).then_some(2 + layer * BlockParam::ALL.len() + param as usize)
+            }
+            ParamId::FinalNormWeight => Some(2 + n_layer * BlockParam::ALL.len()),
+            ParamId::FinalNormBias => Some(3 + n_layer * BlockParam::ALL.len()),
         }
     }
 }

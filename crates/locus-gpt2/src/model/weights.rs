@@ -12,13 +12,15 @@ use sha2::{Digest, Sha256};
 use super::ids::{BlockParam, ParamId};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::Number;
+use crate::kernels::number::Number;
 use crate::kernels::sparse::SparseMatrix;
 use crate::kernels::vector::axpy;
 use crate::random::normal;
+use crate::scalar::{Scalar, compiled};
 
-/// Row-major tensors by [`ParamId`], all of them or some. Cloning shares the tensors; writing to one copies it first,
-/// so a masked or edited model costs only what it changes.
+/// Row-major tensors by [`ParamId`], all of a model's or some.
+///
+/// Cloning shares the tensors; writing to one copies it first, so a masked or edited model costs only what it changes.
 #[derive(Clone, Debug)]
 pub struct ParamSet<F> {
     config: Arc<Config>,
@@ -51,7 +53,7 @@ impl<F> Tensor<F> {
     }
 }
 
-/// What is cloned is about to be written to, so what was derived is dropped.
+/// Drops what is derived: what is cloned is about to be written to.
 impl<F: Clone> Clone for Tensor<F> {
     fn clone(&self) -> Self {
         Tensor { values: self.values.clone(), digest: OnceLock::new(), sparse: OnceLock::new() }
@@ -83,16 +85,18 @@ impl<F: Number> ParamSet<F> {
 
     /// Whether the parameter is present.
     pub fn has(&self, id: ParamId) -> bool {
-        self.tensors[id.index(self.config.n_layer)].is_some()
+        id.index(self.config.n_layer).is_some_and(|i| self.tensors[i].is_some())
     }
 
     /// Sets a parameter.
     ///
     /// # Panics
-    /// When the length is not the parameter's.
+    /// When the length is not the parameter's, or the model has no such block.
     pub fn insert(&mut self, id: ParamId, tensor: Vec<F>) {
         assert_eq!(tensor.len(), id.len(&self.config), "length of {id}");
-        self.tensors[id.index(self.config.n_layer)] = Some(Tensor::new(tensor));
+        let i = id.index(self.config.n_layer);
+        let i = i.unwrap_or_else(|| panic!("{id} of a model of {} layers", self.config.n_layer));
+        self.tensors[i] = Some(Tensor::new(tensor));
     }
 
     /// The scalars of a parameter, row-major.
@@ -108,7 +112,8 @@ impl<F: Number> ParamSet<F> {
     /// # Panics
     /// When the parameter is absent.
     pub fn get_mut(&mut self, id: ParamId) -> &mut [F] {
-        let tensor = self.tensors[id.index(self.config.n_layer)].as_mut();
+        let i = id.index(self.config.n_layer);
+        let tensor = i.and_then(|i| self.tensors[i].as_mut());
         Tensor::make_mut(tensor.unwrap_or_else(|| panic!("{id} is absent")))
     }
 
@@ -132,11 +137,11 @@ impl<F: Number> ParamSet<F> {
     /// gradient container is not computed.
     pub fn matrix_mut(&mut self, id: ParamId) -> Option<ArrayViewMut2<'_, F>> {
         let shape = id.shape(&self.config);
-        let tensor = Tensor::make_mut(self.tensors[id.index(self.config.n_layer)].as_mut()?);
+        let tensor = Tensor::make_mut(self.tensors[id.index(self.config.n_layer)?].as_mut()?);
         Some(ArrayViewMut2::from_shape(shape, tensor).expect("lengths are checked on insertion"))
     }
 
-    /// The entries of a matrix that are not zero, when they are few.
+    /// The matrix as its entries that are not zero, when they are few.
     ///
     /// # Panics
     /// When the parameter is absent.
@@ -145,7 +150,7 @@ impl<F: Number> ParamSet<F> {
     }
 
     fn tensor(&self, id: ParamId) -> &Tensor<F> {
-        let tensor = self.tensors[id.index(self.config.n_layer)].as_ref();
+        let tensor = id.index(self.config.n_layer).and_then(|i| self.tensors[i].as_ref());
         tensor.unwrap_or_else(|| panic!("{id} is absent"))
     }
 
@@ -153,18 +158,72 @@ impl<F: Number> ParamSet<F> {
     pub fn fill_zero(&mut self) {
         self.tensors.iter_mut().flatten().for_each(|tensor| Tensor::make_mut(tensor).fill(F::zero()));
     }
+}
 
+compiled!(
+    AddScaledJob<'a>: <F> (&'a mut ParamSet<F>, F, &'a ParamSet<F>) => (),
+    |(params, alpha, other)| add_scaled(params, alpha, other)
+);
+compiled!(Sha256Job<'a>: <F> &'a ParamSet<F> => String, sha256);
+compiled!(InitJob<'a>: <F> (&'a Config, &'a mut ChaCha8Rng) => Gpt2<F>, |(config, rng)| init(config, rng));
+
+fn add_scaled<F: Scalar>(params: &mut ParamSet<F>, alpha: F, other: &ParamSet<F>) {
+    assert_eq!(*params.config, *other.config, "parameters of different models");
+    for id in ParamId::all(&other.config) {
+        if params.has(id) && other.has(id) {
+            axpy(alpha, other.get(id), params.get_mut(id));
+        }
+    }
+}
+
+fn sha256<F: Scalar>(params: &ParamSet<F>) -> String {
+    let present: Vec<(ParamId, &Tensor<F>)> = params.ids().map(|id| (id, params.tensor(id))).collect();
+    let digests: Vec<[u8; 32]> = present
+        .par_iter()
+        .map(|(_, tensor)| {
+            *tensor.digest.get_or_init(|| {
+                let mut bytes = Vec::with_capacity(size_of_val(tensor.values.as_slice()));
+                tensor.values.iter().for_each(|x| x.put_le(&mut bytes));
+                Sha256::digest(&bytes).into()
+            })
+        })
+        .collect();
+    let mut hash = Sha256::new();
+    for ((id, _), digest) in present.into_iter().zip(digests) {
+        hash.update(id.to_string());
+        hash.update([0]);
+        hash.update(digest);
+    }
+    locus_files::hex(&hash.finalize())
+}
+
+fn init<F: Scalar>(config: &Config, rng: &mut ChaCha8Rng) -> Gpt2<F> {
+    let mut model = Gpt2::zeros(config);
+    for id in ParamId::all(config) {
+        let tensor = model.get_mut(id);
+        let scale = match id {
+            ParamId::FinalNormWeight | ParamId::Block(_, BlockParam::Ln1Weight | BlockParam::Ln2Weight) => {
+                tensor.fill(F::one());
+                continue;
+            }
+            ParamId::Block(_, BlockParam::AttnOutWeight | BlockParam::MlpOutWeight) => {
+                config.initializer_range / (2.0 * config.n_layer as f64).sqrt()
+            }
+            id if id.is_vector() => continue,
+            _ => config.initializer_range,
+        };
+        tensor.iter_mut().for_each(|w| *w = F::from_f64(scale * normal(rng)));
+    }
+    model
+}
+
+impl<F: Scalar> ParamSet<F> {
     /// Adds `alpha other` to the parameters both have.
     ///
     /// # Panics
     /// When the sets belong to models of different shape.
     pub fn add_scaled(&mut self, alpha: F, other: &ParamSet<F>) {
-        assert_eq!(*self.config, *other.config, "parameters of different models");
-        for id in ParamId::all(&self.config.clone()) {
-            if self.has(id) && other.has(id) {
-                axpy(alpha, other.get(id), self.get_mut(id));
-            }
-        }
+        F::run::<AddScaledJob>((self, alpha, other));
     }
 
     /// Converts every scalar.
@@ -176,36 +235,20 @@ impl<F: Number> ParamSet<F> {
         cast
     }
 
-    /// SHA-256 over the names of the parameters present and the SHA-256 of each one's values (little endian), as lowercase
-    /// hex: what a patch and a result refer to. Independent of the file layout, so a checkpoint hashes alike whether its
-    /// names carry the `transformer.` prefix or not. Hashes of values are kept, so that of an edited model costs what the
-    /// edit changed.
+    /// SHA-256 over the names of the parameters present and the SHA-256 of each one's values (little endian), as
+    /// lowercase hex: what a patch and a result refer to.
+    ///
+    /// Independent of the file layout, so a checkpoint hashes alike whether its names carry the `transformer.` prefix
+    /// or not. Hashes of values are kept, so that of an edited model costs what the edit changed.
     pub fn sha256(&self) -> String {
-        let present: Vec<(ParamId, &Tensor<F>)> = self.ids().map(|id| (id, self.tensor(id))).collect();
-        let digests: Vec<[u8; 32]> = present
-            .par_iter()
-            .map(|(_, tensor)| {
-                *tensor.digest.get_or_init(|| {
-                    let mut bytes = Vec::with_capacity(size_of_val(tensor.values.as_slice()));
-                    tensor.values.iter().for_each(|x| x.put_le(&mut bytes));
-                    Sha256::digest(&bytes).into()
-                })
-            })
-            .collect();
-        let mut hash = Sha256::new();
-        for ((id, _), digest) in present.into_iter().zip(digests) {
-            hash.update(id.to_string());
-            hash.update([0]);
-            hash.update(digest);
-        }
-        locus_files::hex(&hash.finalize())
+        F::run::<Sha256Job>(self)
     }
 }
 
-/// The weights of a GPT-2, complete by construction: the type that can run. Cloning shares the tensors; writing to one
-/// copies it first.
+/// The weights of a GPT-2, complete by construction, with their configuration: the type that can run ([`Gpt2::run`]).
 ///
-/// Reading goes through [`ParamSet`], to which a model dereferences.
+/// Cloning shares the tensors; writing to one copies it first. Reading goes through [`ParamSet`], to which a model
+/// dereferences.
 #[derive(Clone, Debug)]
 pub struct Gpt2<F> {
     params: ParamSet<F>,
@@ -219,7 +262,7 @@ impl<F> Deref for Gpt2<F> {
     }
 }
 
-impl<F: Number> Gpt2<F> {
+impl<F: Scalar> Gpt2<F> {
     /// A model of the given parameters.
     ///
     /// # Errors
@@ -239,24 +282,7 @@ impl<F: Number> Gpt2<F> {
     /// Fresh GPT-2 weights: N(0, `initializer_range`), the two projections into the residual stream divided by
     /// `sqrt(2 L)`, biases 0, LayerNorm gains 1.
     pub fn init(config: &Config, rng: &mut ChaCha8Rng) -> Self {
-        let mut model = Gpt2::zeros(config);
-        for id in ParamId::all(config) {
-            let tensor = model.get_mut(id);
-            let scale = match id {
-                ParamId::FinalNormWeight
-                | ParamId::Block(_, BlockParam::Ln1Weight | BlockParam::Ln2Weight) => {
-                    tensor.fill(F::one());
-                    continue;
-                }
-                ParamId::Block(_, BlockParam::AttnOutWeight | BlockParam::MlpOutWeight) => {
-                    config.initializer_range / (2.0 * config.n_layer as f64).sqrt()
-                }
-                id if id.is_vector() => continue,
-                _ => config.initializer_range,
-            };
-            tensor.iter_mut().for_each(|w| *w = F::from_f64(scale * normal(rng)));
-        }
-        model
+        F::run::<InitJob>((config, rng))
     }
 
     /// The weights as a set of parameters.

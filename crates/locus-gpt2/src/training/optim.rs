@@ -1,6 +1,7 @@
 //! AdamW on flat slices.
 
-use crate::kernels::Number;
+use crate::kernels::number::Number;
+use crate::scalar::{Scalar, compiled};
 
 /// Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), as in PyTorch: the decay is multiplied by
 /// the learning rate, moments start at zero and are corrected for it.
@@ -18,6 +19,11 @@ pub struct AdamW {
     pub weight_decay: f64,
 }
 
+compiled!(
+    StepJob<'a>: <F> (&'a AdamW, usize, &'a mut [F], &'a [F], (&'a mut [F], &'a mut [F])) => (),
+    |(adam, t, params, grads, moments)| AdamW::update(adam, t, params, grads, moments)
+);
+
 impl AdamW {
     /// PyTorch's defaults (betas 0.9 and 0.999, epsilon 1e-8, weight decay 0.01) at a learning rate.
     pub fn new(lr: f64) -> Self {
@@ -27,16 +33,26 @@ impl AdamW {
     /// Takes step number `t` (from 1). `moments` holds a mean and a mean square per parameter.
     ///
     /// # Panics
-    /// When the lengths differ.
-    pub fn step<F: Number>(&self, t: usize, params: &mut [F], grads: &[F], moments: &mut Moments<F>) {
+    /// When the lengths differ; the message has all of them.
+    pub fn step<F: Scalar>(&self, t: usize, params: &mut [F], grads: &[F], moments: &mut Moments<F>) {
         self.step_part(t, params, grads, moments.parts_mut());
     }
 
     /// Takes step number `t` of a part of a tensor, with the moments of that part ([`Moments::parts_mut`]).
     ///
     /// # Panics
-    /// When the lengths differ.
-    pub fn step_part<F: Number>(
+    /// When the lengths differ; the message has all of them.
+    pub fn step_part<F: Scalar>(
+        &self,
+        t: usize,
+        params: &mut [F],
+        grads: &[F],
+        moments: (&mut [F], &mut [F]),
+    ) {
+        F::run::<StepJob>((self, t, params, grads, moments));
+    }
+
+    fn update<F: Scalar>(
         &self,
         t: usize,
         params: &mut [F],
@@ -44,7 +60,8 @@ impl AdamW {
         (mean, square): (&mut [F], &mut [F]),
     ) {
         let n = params.len();
-        assert!(n == grads.len() && n == mean.len() && n == square.len(), "lengths differ");
+        let lengths = [grads.len(), mean.len(), square.len()];
+        assert!(lengths == [n; 3], "{n} parameters; gradients, means and mean squares: {lengths:?}");
         let one = F::one();
         let (b1, b2) = (F::from_f64(self.beta1), F::from_f64(self.beta2));
         let keep = F::from_f64(1.0 - self.lr * self.weight_decay);

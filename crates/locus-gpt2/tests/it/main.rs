@@ -3,5 +3,9 @@
 mod files;
 mod golden;
 mod gradients;
+mod hooks;
 mod invariances;
+mod lens;
+mod refusals;
+mod score_head;
 mod support;

@@ -56,3 +56,27 @@ pub fn cases(n: u32) -> ProptestConfig {
     let rng_seed = proptest::test_runner::RngSeed::Fixed(u64::from(n));
     ProptestConfig { cases: n, failure_persistence: None, rng_seed, ..ProptestConfig::default() }
 }
+
+/// What a call panics with.
+pub fn panic_of<T>(call: impl FnOnce() -> T) -> String {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    let payload = caught.err().expect("the call panics");
+    match payload.downcast_ref::<String>() {
+        Some(message) => message.clone(),
+        None => (*payload.downcast_ref::<&str>().expect("a message")).to_owned(),
+    }
+}
+
+/// Asserts that a call panics with a message that has all of the parts.
+pub fn panics_with<T>(parts: &[&str], call: impl FnOnce() -> T) {
+    let message = panic_of(call);
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+/// A model with random weights of the given layers, heads and width.
+pub fn model(n_layer: usize, n_head: usize, n_embd: usize) -> Gpt2<f64> {
+    let config = Config::new(n_layer, n_head, n_embd, 8, 11);
+    Problem { config, seed: 5, sequences: Vec::new() }.model()
+}
