@@ -20,17 +20,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let circuit = recipe.train(&task.objective(), &[0.5], 1, &mut |_| {})?.remove(0);
 
     let fact = Fact::from_text(&checkpoint.tokenizer, "{} is a kind of", "A monarch", "wasp", &[""; 0])?;
-    println!(
-        "{:<12} {:>10} {:>9} {:>14} {:>13}",
-        "parameters", "agreement", "accuracy", "NLL(wasp)", "task after"
-    );
+    println!("parameters    agreement  accuracy    NLL of \"wasp\"  agreement of the edited model");
     for (name, mask) in [("circuit", circuit.mask.clone()), ("complement", circuit.mask.complement())] {
         let edit = ClampedSgd::default().edit(&checkpoint.model, &[fact.clone()], Some(&mask))?;
-        let same = task.predict(&edit.patch.apply(&checkpoint.model)?)?;
-        let same = locus_metrics::classify::agreement(&same, &task.held_out.choices).unwrap_or(0.0);
+        let edited = task.agreement_of(&edit.patch.apply(&checkpoint.model)?)?;
         let (agreement, accuracy) = (task.agreement(&mask)?, task.accuracy(&mask)?);
         let (before, after) = (edit.report.nll_before, edit.report.nll_after);
-        println!("{name:<12} {agreement:>10.3} {accuracy:>9.3} {before:>6.2} -> {after:>4.2} {same:>13.3}");
+        println!("{name:<12} {agreement:>10.3} {accuracy:>9.3} {before:>8.2} -> {after:.2} {edited:>11.3}");
     }
     Ok(())
 }

@@ -141,7 +141,16 @@ impl<F: Scalar> Task<F> {
     /// # Panics
     /// When the mask belongs to a model of another shape.
     pub fn agreement(&self, mask: &ParamMask) -> Result<f64> {
-        let predicted = self.predict(&mask.ablate_complement(&self.model))?;
+        self.agreement_of(&mask.ablate_complement(&self.model))
+    }
+
+    /// Share of held-out rows on which another model (an edited or masked one) chooses what the full model chooses, in
+    /// [0, 1].
+    ///
+    /// # Errors
+    /// When a row does not fit that model.
+    pub fn agreement_of(&self, model: &Gpt2<F>) -> Result<f64> {
+        let predicted = self.predict(model)?;
         Ok(classify::agreement(&predicted, &self.held_out.choices).expect("there are held-out rows"))
     }
 
@@ -233,7 +242,7 @@ mod tests {
         );
         assert_eq!(task.accuracy_full(), 1.0);
         let all = ParamMask::full(task.model.config());
-        assert_eq!(task.agreement(&all).unwrap(), 1.0);
+        assert_eq!((task.agreement(&all).unwrap(), task.agreement_of(&task.model).unwrap()), (1.0, 1.0));
         assert_eq!(task.accuracy(&all).unwrap(), task.accuracy_full());
         // Without blocks the last token sees nothing of the word before it.
         assert!(task.agreement(&all.complement()).unwrap() < 1.0);

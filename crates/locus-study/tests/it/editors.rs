@@ -116,7 +116,10 @@ fn statistics_are_collected_and_gone_on_with() {
 
     let other = organism(&sandbox, "stats --text text.txt --layers 1 --resume --out keys.safetensors");
     assert_eq!(other.code, Some(2));
-    assert!(other.stderr.contains("of another model, text or layers"), "{other:?}");
+    assert!(
+        other.stderr.contains("collected with another model, text or set of layers; cannot resume it"),
+        "{other:?}"
+    );
     let beyond = organism(&sandbox, "stats --text text.txt --layers 4 --out other.safetensors");
     assert_eq!(beyond.code, Some(2));
     assert!(beyond.stderr.contains("layer 4 is not in the model; expected 0 to 3"), "{beyond:?}");
