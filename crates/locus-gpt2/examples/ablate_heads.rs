@@ -1,4 +1,5 @@
-//! Which heads does an answer need? Each head's output is set to zero by a hook, and the logit difference measured again.
+//! Which heads does an answer need? Each head's output is set to zero by a hook, and the logit difference measured
+//! again.
 
 use locus_gpt2::ndarray::{ArrayViewMut2, s};
 use locus_gpt2::{Checkpoint, Hook, HookPoint, Result};

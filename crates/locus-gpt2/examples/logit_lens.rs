@@ -1,5 +1,5 @@
-//! Where does the answer appear, who writes it, and where does a head look? Logit lens by layer, direct logit attribution by
-//! component, and one attention pattern.
+//! Where does the answer appear, who writes it, and where does a head look? Logit lens by layer, direct logit
+//! attribution by component, and one attention pattern.
 
 use locus_gpt2::lens::{direct_logit_attribution, logit_lens};
 use locus_gpt2::{Checkpoint, HookPoint, Result, argmax};

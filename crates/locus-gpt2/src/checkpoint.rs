@@ -1,5 +1,5 @@
-//! A language model as people have it: weights and tokenizer of one folder in Hugging Face layout, and the first things one
-//! asks of it.
+//! A checkpoint: weights and tokenizer from one folder in Hugging Face layout, and the first questions one asks of a
+//! language model.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::model::weights::Gpt2;
 use crate::scalar::{Scalar, compiled};
 use crate::training::loss::{PromptTargets, log_softmax};
 
-/// A language model ready to use.
+/// A language model with its tokenizer, ready to use.
 #[derive(Clone, Debug)]
 pub struct Checkpoint<F> {
     /// Weights, which carry the configuration.
@@ -83,8 +83,8 @@ impl<F: Scalar> Checkpoint<F> {
         F::run::<TopKJob>((self, text, k))
     }
 
-    /// Mean NLL per token of a target after a prompt, in nats. The two are tokenised separately, exactly as given: begin
-    /// the target with the space that separates them.
+    /// Mean NLL per token of a target after a prompt, in nats. The two are tokenised separately, exactly as given:
+    /// begin the target with the space that separates them.
     ///
     /// # Errors
     /// When one of them cannot be tokenised or gives no token, or the two do not fit the context.

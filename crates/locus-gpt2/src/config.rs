@@ -16,23 +16,23 @@ pub struct Config {
     pub n_head: usize,
     /// Width of the residual stream, `d`.
     pub n_embd: usize,
-    /// Longest sequence, in tokens.
+    /// Length of the context: the longest sequence, in tokens.
     pub n_positions: usize,
-    /// Number of tokens, `V`.
+    /// Number of tokens in the vocabulary, `V`.
     pub vocab_size: usize,
     /// Width of the MLP's hidden layer; `None` means `4 d`.
     #[serde(default)]
     pub n_inner: Option<usize>,
-    /// Added to the variance in every LayerNorm.
+    /// Number added to the variance in every LayerNorm.
     #[serde(default = "default_epsilon")]
     pub layer_norm_epsilon: f64,
-    /// Activation of the MLP; only `gelu_new` (the tanh form) is GPT-2.
+    /// Activation of the MLP; `gelu_new` (the tanh form) is the only one supported.
     #[serde(default = "default_activation")]
     pub activation_function: String,
     /// Standard deviation of fresh weights.
     #[serde(default = "default_initializer_range")]
     pub initializer_range: f64,
-    /// Written so that other tools recognise the architecture.
+    /// Name of the architecture, `gpt2`, by which other tools recognise it.
     #[serde(default = "default_model_type")]
     pub model_type: String,
 }
@@ -70,7 +70,7 @@ impl Config {
         }
     }
 
-    /// GPT-2 small: 12 layers, 12 heads, d = 768.
+    /// The shape of GPT-2 small: 12 layers, 12 heads, `d = 768`.
     pub fn gpt2_small() -> Self {
         Config::new(12, 12, 768, 1024, 50_257)
     }
@@ -88,7 +88,7 @@ impl Config {
     /// Reads and checks a `config.json`.
     ///
     /// # Errors
-    /// When the file cannot be read, lacks a field or describes something that is not GPT-2.
+    /// When the file cannot be read, lacks a field or describes another architecture.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         let value: serde_json::Value =

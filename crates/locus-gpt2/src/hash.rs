@@ -1,6 +1,6 @@
-//! SHA-256 as this workspace prints it.
+//! Hashes as this workspace prints them.
 
-/// Lowercase hex of bytes.
+/// Bytes as lowercase hex.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,15 +1,16 @@
-//! What the residual stream says in words: logit lens and direct logit attribution.
+//! Logit lens and direct logit attribution: what the residual stream says about the next token.
 //!
-//! With `x` the final residual stream of a row and `u` the difference of two rows of the unembedding, the logit difference is
-//! linear in what each component wrote once the standard deviation of the final LayerNorm is taken as it is:
+//! With `x` the final residual stream of a row and `u` the difference of two rows of the unembedding, the logit
+//! difference is linear in what each component wrote once the standard deviation of the final LayerNorm is taken as it
+//! is:
 //!
 //! ```text
 //! logit difference = sum over components c of rstd(x) (c - mean(c)) . (gain * u)  +  bias . u
 //! ```
 //!
-//! Sources: the logit lens is nostalgebraist 2020; direct logit attribution is Elhage et al. 2021, with the LayerNorm frozen
-//! as TransformerLens does (`apply_ln_to_stack`). Heads are counted without the output bias that they share, which is
-//! an item of its own.
+//! Sources: the logit lens is nostalgebraist 2020; direct logit attribution is Elhage et al. 2021, with the LayerNorm
+//! frozen as TransformerLens does (`apply_ln_to_stack`). Heads are counted without the output bias that they share,
+//! which is an item of its own.
 
 use ndarray::{Array3, ArrayView1, Axis, s};
 
@@ -31,8 +32,8 @@ compiled!(
     |(model, cache, row, answers)| attribution(model, cache, row, answers)
 );
 
-/// Logits `[L, rows, V]` that the residual stream leaving each layer gives when it goes through the final LayerNorm and the
-/// unembedding at once. Those of the last layer are the model's own.
+/// Logits `[L, rows, V]` that the residual stream leaving each layer gives when it goes through the final LayerNorm and
+/// the unembedding at once. Those of the last layer are the model's own.
 ///
 /// # Panics
 /// When the cache lacks [`HookPoint::ResidPost`] of a layer or one of the rows.
@@ -50,14 +51,14 @@ fn logits_by_layer<F: Scalar>(model: &Gpt2<F>, cache: &ActivationCache<F>, rows:
     lens
 }
 
-/// Something that writes to the residual stream, or the final LayerNorm's bias.
+/// A component that writes to the residual stream, or the bias of the final LayerNorm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Component {
-    /// Embedding of the row's token.
+    /// The embedding of the row's token.
     TokenEmbedding,
-    /// Embedding of the row's position.
+    /// The embedding of the row's position.
     PositionEmbedding,
-    /// A head: layer and head.
+    /// A head, by layer and index, without the output bias.
     Head(usize, usize),
     /// The output bias of a layer's attention.
     AttnBias(usize),
@@ -70,12 +71,12 @@ pub enum Component {
 /// Hook points whose states [`direct_logit_attribution`] needs.
 pub const ATTRIBUTION_POINTS: [HookPoint; 3] = [HookPoint::Z, HookPoint::MlpOut, HookPoint::ResidPost];
 
-/// What each component adds to the logit difference of two tokens, `[correct, incorrect]`, at a row, in the order of the forward pass. The
-/// parts sum to the logit difference.
+/// What each component adds to the logit difference of two tokens, `[correct, incorrect]`, at a row, in the order of
+/// the forward pass. The parts sum to the logit difference.
 ///
 /// # Panics
-/// When the cache lacks one of [`ATTRIBUTION_POINTS`] or is of some rows alone, there is no such row, or a token is outside
-/// the vocabulary.
+/// When the cache lacks one of [`ATTRIBUTION_POINTS`] or is of some rows alone, there is no such row, or a token is
+/// outside the vocabulary.
 pub fn direct_logit_attribution<F: Scalar>(
     model: &Gpt2<F>,
     cache: &ActivationCache<F>,

@@ -1,5 +1,5 @@
-//! GPT-2 on ndarray, for people who take models apart: weights by name, packed ragged batches, a forward pass with a hook
-//! at every named state, a backward pass written by hand, and parameter masks. Generic over `f32` and `f64`.
+//! GPT-2 for mechanistic interpretability: weights by name, packed ragged batches, a forward pass with a hook at every
+//! named state, a backward pass written by hand, and parameter masks. Generic over `f32` and `f64`.
 //!
 //! ```
 //! use locus_gpt2::{Batch, Config, Gpt2};
@@ -13,9 +13,9 @@
 //! # Ok::<(), locus_gpt2::Error>(())
 //! ```
 //!
-//! Reading order: [`Config`], [`Gpt2`], [`Batch`], the forward pass ([`Gpt2::run`], [`HookPoint`], [`ActivationCache`]), the
-//! backward pass ([`Tape`], [`Gpt2::backward`]), losses ([`PromptTargets`], [`ScoreHead`]), [`ParamMask`], [`lens`], files
-//! ([`Checkpoint`]).
+//! Reading order: [`Config`], [`Gpt2`], [`Batch`], the forward pass ([`Gpt2::run`], [`HookPoint`],
+//! [`ActivationCache`]), the backward pass ([`Tape`], [`Gpt2::backward`]), losses ([`PromptTargets`], [`ScoreHead`]),
+//! [`ParamMask`], [`lens`], files ([`Checkpoint`]).
 //!
 //! Results do not depend on the number of threads, provided the BLAS runs one thread per call: start programs with what
 //! [`blas_environment`] says (the `locus` binary does so itself).
@@ -67,7 +67,6 @@ pub use training::score_head::{HeadTraining, ScoreHead, argmax, cross_entropy, l
 /// Parts that the crates of this workspace share, without a promise to others.
 #[doc(hidden)]
 pub mod internal {
-    pub use crate::hash::hex;
     pub use crate::io::safetensors::{decode, file_shape};
     pub use crate::io::write::write_atomically;
     pub use crate::kernels::split::{split_lengths, split_rows, split_rows_view};

@@ -32,7 +32,7 @@ impl ParamMask {
         ParamMask { config: config.clone(), kept }
     }
 
-    /// A mask from a rule on a parameter, which says of each of its scalars whether it is inside.
+    /// A mask from a rule that gives, for each parameter, whether each of its scalars is inside.
     ///
     /// # Panics
     /// When the rule returns another number of scalars than the parameter has.
@@ -88,14 +88,14 @@ impl ParamMask {
         self.kept.iter().map(|(id, bytes)| (*id, bytes.as_slice()))
     }
 
-    /// Everything outside this mask.
+    /// Scalars that are outside this mask.
     pub fn complement(&self) -> Self {
         let mut mask = self.clone();
         mask.kept.iter_mut().flat_map(|(_, bytes)| bytes).for_each(|byte| *byte ^= 1);
         mask
     }
 
-    /// Everything in this mask or the other.
+    /// Scalars that are in this mask or the other.
     ///
     /// # Panics
     /// When the masks belong to models of different shape.
@@ -103,7 +103,7 @@ impl ParamMask {
         self.combined(other, |a, b| a | b)
     }
 
-    /// Everything in both masks.
+    /// Scalars that are in both masks.
     ///
     /// # Panics
     /// When the masks belong to models of different shape.
@@ -111,7 +111,7 @@ impl ParamMask {
         self.combined(other, |a, b| a & b)
     }
 
-    /// Everything in this mask and not in the other.
+    /// Scalars that are in this mask and not in the other.
     ///
     /// # Panics
     /// When the masks belong to models of different shape.
@@ -122,28 +122,28 @@ impl ParamMask {
     fn combined(&self, other: &ParamMask, rule: impl Fn(u8, u8) -> u8) -> Self {
         self.assert_fits(&other.config);
         let mut mask = self.clone();
-        for ((_, bytes), (_, others)) in mask.kept.iter_mut().zip(&other.kept) {
-            bytes.iter_mut().zip(others).for_each(|(byte, &other)| *byte = rule(*byte, other));
+        for ((_, bytes), (_, other)) in mask.kept.iter_mut().zip(&other.kept) {
+            bytes.iter_mut().zip(other).for_each(|(byte, &other)| *byte = rule(*byte, other));
         }
         mask
     }
 
-    /// Number of scalars inside.
+    /// Number of scalars in the mask.
     pub fn count(&self) -> usize {
         self.tensors().map(|(_, bytes)| count_ones(bytes)).sum()
     }
 
-    /// Share of block parameters inside.
+    /// Share of the block parameters that are in the mask, in [0, 1].
     pub fn density(&self) -> f64 {
         self.count() as f64 / ParamMask::n_maskable(&self.config) as f64
     }
 
-    /// Scalars inside each tensor, with the tensor's size, in order.
+    /// Number of scalars in the mask and in all, tensor by tensor, in order.
     pub fn counts(&self) -> Vec<(ParamId, usize, usize)> {
         self.tensors().map(|(id, bytes)| (id, count_ones(bytes), bytes.len())).collect()
     }
 
-    /// Scalars inside both masks, tensor by tensor.
+    /// Number of scalars that are in both masks, tensor by tensor.
     ///
     /// # Panics
     /// When the masks belong to models of different shape.
@@ -172,7 +172,7 @@ impl ParamMask {
         F::run::<MaskGradientsJob>((self, grads));
     }
 
-    /// Whether the mask belongs to a model of this shape.
+    /// Checks that the mask belongs to a model of this shape.
     ///
     /// # Errors
     /// When a block parameter has another shape, or there is another number of blocks.
@@ -217,7 +217,7 @@ impl ParamMask {
         write_safetensors(path, &tensors, provenance)
     }
 
-    /// Reads the mask format. Parameters that are absent from the file are inside; names may lack the prefix.
+    /// Reads the mask format. Parameters that are absent from the file are in the mask; names may lack the prefix.
     ///
     /// # Errors
     /// When a tensor is not a block parameter of this model, has another shape or type, or values other than 0 and 1.

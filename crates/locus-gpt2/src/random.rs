@@ -1,4 +1,4 @@
-//! Draws that are written out here: normal numbers by Box-Muller and the Fisher-Yates shuffle.
+//! Draws that this crate makes from uniform numbers: normal numbers by Box-Muller and the Fisher-Yates shuffle.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +15,7 @@ pub fn normal(rng: &mut ChaCha8Rng) -> f64 {
     box_muller(u, v)
 }
 
-/// Fisher-Yates. The index of each swap is drawn with `rand`, whose version `Cargo.lock` pins.
+/// Shuffles in place (Fisher-Yates). The index of each swap is drawn with `rand`, whose version `Cargo.lock` pins.
 pub fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
     for i in (1..items.len()).rev() {
         items.swap(i, rng.random_range(0..=i));

@@ -1,8 +1,9 @@
 //! [`Scalar`]: the number type of a model, and the door to heavy work on it.
 //!
-//! Generic functions are compiled where they are used. If kernels and passes were reached as such, every crate and every
-//! test above this one would compile them again. So each heavy function is a [`Job`], which is compiled once for `f32` and
-//! once for `f64` in the crate that owns it, and the generic method that everyone calls only hands its arguments over.
+//! Generic functions are compiled where they are used. If kernels and passes were reached as such, every crate and
+//! every test above this one would compile them again. So each heavy function is a [`Job`], which is compiled once for
+//! `f32` and once for `f64` in the crate that owns it, and the generic method that everyone calls only hands its
+//! arguments over.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -11,8 +12,8 @@ use crate::kernels::number::Number;
 
 /// Work that is compiled once for each number type, in the crate that owns it, instead of wherever it is used.
 ///
-/// A generic function `fn work<F: Scalar>(input) -> output` that is called through a job (`F::run::<WorkJob>(input)`) is
-/// instantiated for `f32` and `f64` where [`compiled!`](crate::compiled) names it.
+/// A generic function `fn work<F: Scalar>(input) -> output` that is called through a job (`F::run::<WorkJob>(input)`)
+/// is instantiated for `f32` and `f64` where [`compiled!`](crate::compiled) names it.
 pub trait Job {
     /// What the work takes.
     type In<F: Scalar>;
@@ -24,8 +25,8 @@ pub trait Job {
     fn run_f64(input: Self::In<f64>) -> Self::Out<f64>;
 }
 
-/// Names a [`Job`]: its name, what it takes, what it gives, and a function or closure that does it, which is then compiled
-/// for `f32` and `f64` here and nowhere else.
+/// Names a [`Job`]: its name, what it takes, what it gives, and a function or closure that does it, which is then
+/// compiled for `f32` and `f64` here and nowhere else.
 ///
 /// ```
 /// use locus_gpt2::ndarray::{Array2, ArrayView2};
@@ -67,8 +68,8 @@ macro_rules! compiled {
 
 pub(crate) use compiled;
 
-/// `f32` (the default everywhere) or `f64` (for checks against finite differences and golden values), and no other type:
-/// [`Number`] cannot be implemented outside of this crate.
+/// `f32` (the default everywhere) or `f64` (for checks against finite differences and golden values), and no other
+/// type: [`Number`] cannot be implemented outside of this crate.
 pub trait Scalar: Number {
     /// Does a job in this number type.
     fn run<J: Job>(input: J::In<Self>) -> J::Out<Self>;

@@ -1,4 +1,4 @@
-//! Reading and writing safetensors: checkpoints here, masks and patches through the same two functions.
+//! Reading and writing safetensors: two functions for every tensor file, and checkpoints through them.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -37,7 +37,7 @@ pub fn read_safetensors<T>(
     read(&tensors, provenance)
 }
 
-/// The one metadata key this crate writes: several would come out in random order.
+/// The one metadata key that this crate writes; with several, their order in the file would be random.
 const PROVENANCE: &str = "provenance";
 
 /// Writes tensors `(name, type, shape, bytes)` and a provenance string, atomically and with the same bytes every time.
@@ -136,7 +136,7 @@ impl<F: Scalar> ParamSet<F> {
     }
 }
 
-/// Shape of a parameter in files: vectors have one axis there.
+/// Shape of a parameter in files, where vectors have one axis.
 pub fn file_shape(id: ParamId, config: &Config) -> Vec<usize> {
     let (rows, columns) = id.shape(config);
     if id.is_vector() { vec![columns] } else { vec![rows, columns] }

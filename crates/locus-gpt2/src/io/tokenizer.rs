@@ -64,7 +64,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Token ids of a text and the range of those that a part of it, given in bytes, ends up in.
+    /// Token ids of a text, and the range of the tokens that cover a part of it, given as a range of bytes.
     ///
     /// # Errors
     /// When the part is empty or reaches beyond the text, or its last token also covers what follows it.
@@ -97,12 +97,12 @@ impl Tokenizer {
         self.inner.decode(ids, false).map_err(|e| Error::Input(format!("tokens cannot be decoded: {e}")))
     }
 
-    /// One more than the largest token id: the least vocabulary of a model that this tokenizer fits.
+    /// One more than the largest token id, which is the smallest vocabulary of a model that fits this tokenizer.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
     }
 
-    /// The id of a token given as it stands in the vocabulary.
+    /// Id of a token, which is given as the vocabulary spells it; `None` when it has no such token.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }

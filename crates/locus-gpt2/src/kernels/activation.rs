@@ -1,6 +1,6 @@
 //! GELU, the activation of the MLP, over whole states.
 //!
-//! Nothing is fused, so the bits do not depend on how wide the processor's vectors are.
+//! Multiplications and additions are not fused, so the bits do not depend on how wide the processor's vectors are.
 
 use ndarray::Array2;
 use pulp::{Arch, Simd, WithSimd};
@@ -13,7 +13,7 @@ use super::vector::PIECE_ENTRIES;
 const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
 /// Coefficient of the cubic term.
 const GELU_CUBIC: f64 = 0.044_715;
-/// Entries that are worked on by one call.
+/// Entries in one call of the kernel with slopes.
 const BLOCK: usize = 64;
 
 /// GELU of every entry, in place.
@@ -22,7 +22,7 @@ pub(crate) fn gelu<F: Number>(x: &mut Array2<F>) {
     x.par_chunks_mut(PIECE_ENTRIES).for_each(|x| Arch::new().dispatch(Plain(x)));
 }
 
-/// GELU of every entry; each entry is replaced by the slope there.
+/// GELU of every entry; the slope at each entry replaces the entry.
 pub(crate) fn gelu_with_slope<F: Number>(x: &mut Array2<F>) -> Array2<F> {
     let dim = x.dim();
     let (blocks, rest) = x.as_slice_mut().expect("states are contiguous").as_chunks_mut::<BLOCK>();

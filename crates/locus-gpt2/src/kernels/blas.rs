@@ -1,13 +1,14 @@
-//! What the BLAS is told before it is loaded.
+//! Settings of the BLAS, which it reads from the environment when it is loaded.
 
-/// Variables that a program's environment should have when it is loaded, for the BLAS to be fast and its results to be the
-/// same on any number of threads.
+/// Environment variables that a program should be started with, for the BLAS to be fast and its results to be the same
+/// on any number of threads.
 ///
-/// * `OPENBLAS_NUM_THREADS`: one, because the parallel work is ours.
-/// * `OPENBLAS_CORETYPE`: the kernels, chosen by what the processor can do. OpenBLAS itself goes by lists of models, and on a
-///   model that is newer than it falls back to kernels without AVX, a fifth as fast.
+/// * `OPENBLAS_NUM_THREADS`: one, because this crate runs the threads.
+/// * `OPENBLAS_CORETYPE`: the kernels, by the instructions that the processor has. OpenBLAS itself goes by lists of
+///   processor models; on one that is newer than the installed version it falls back to kernels without AVX, a fifth as
+///   fast.
 ///
-/// Another BLAS reads neither.
+/// Other BLAS libraries read neither.
 pub fn blas_environment() -> Vec<(&'static str, &'static str)> {
     let mut variables = vec![("OPENBLAS_NUM_THREADS", "1")];
     variables.extend(kernels().map(|kernels| ("OPENBLAS_CORETYPE", kernels)));
@@ -28,7 +29,7 @@ fn kernels() -> Option<&'static str> {
     }
 }
 
-/// On other processors OpenBLAS chooses.
+/// No kernels to name: on other processors OpenBLAS chooses well.
 #[cfg(not(target_arch = "x86_64"))]
 fn kernels() -> Option<&'static str> {
     None

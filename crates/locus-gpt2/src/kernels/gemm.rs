@@ -11,8 +11,8 @@ use super::gemm_small_m::product;
 use super::number::Number;
 use super::split::column_chunks;
 
-/// Largest rows and columns of a piece. The BLAS copies both factors of a piece into the layout of its kernels, so a piece
-/// should be broad both ways; it should not be so large that few pieces leave threads idle.
+/// Most rows and columns of a piece. The BLAS copies both factors of a piece into the layout of its kernels, so a piece
+/// should be large both ways, but not so large that threads are idle for want of pieces.
 const PIECE_ROWS: usize = 512;
 const PIECE_COLUMNS: usize = 384;
 /// Multiply-adds below which a product is one piece: a tenth of a millisecond, as handing it to a thread is not free.
@@ -22,7 +22,7 @@ const PIECE_MULTIPLY_ADDS: usize = 1 << 24;
 
 /// An inner dimension is long when it is this many times the larger side of the product.
 const LONG: usize = 16;
-/// Partial sums of one product, each as large as the product.
+/// Most partial sums of one product, each of which is as large as the product.
 const MOST_PARTIAL_SUMS: usize = 32;
 
 /// `c <- alpha a b + beta c` with `a [m, k]`, `b [k, n]`, `c [m, n]`.
@@ -59,8 +59,8 @@ pub(crate) fn gemm<F: Number>(
     parts.into_par_iter().for_each(|(a, b, c)| product(alpha, a, b, beta, c));
 }
 
-/// A product whose inner dimension is by far its longest, such as the gradient of hidden states from logits: that
-/// dimension is cut, and the pieces' products are added up in order.
+/// Product whose inner dimension is by far its longest, such as the gradient of hidden states from logits: that
+/// dimension is cut, and the products of the pieces are added up in order.
 fn gemm_over_long<F: Number>(alpha: F, a: ArrayView2<F>, b: ArrayView2<F>, beta: F, mut c: ArrayViewMut2<F>) {
     let pieces = (c.len() * a.ncols() / PIECE_MULTIPLY_ADDS).clamp(2, MOST_PARTIAL_SUMS);
     let size = a.ncols().div_ceil(pieces);

@@ -1,8 +1,9 @@
-//! Products of a few rows with a large matrix, which is read where it lies.
+//! GEMM for small `m`: products of a few rows with a large matrix, which is read where it lies.
 //!
-//! A BLAS copies both factors into the layout of its kernels first. With many rows that is nothing; with 16 it is two thirds
-//! of the work, as the copy walks down columns while memory is fast along rows. The two kernels here read the matrix
-//! once, along its rows, and keep a small tile of it in registers while all rows of the other factor pass.
+//! A BLAS first copies both factors into the layout of its kernels. With many rows the copy costs nothing to speak of;
+//! with 16 it is two thirds of the work, because it walks down columns while memory is fast along rows. The two kernels
+//! here read the matrix once, along contiguous memory: [`Tiles`] keeps a small tile of it in registers while all rows
+//! of the other factor pass, [`Dots`] forms dot products along its columns.
 //!
 //! Dimension letters: `m` rows (few), `k` inner, `n` columns.
 
@@ -14,15 +15,17 @@ use super::number::Number;
 use super::simd::lanes;
 use super::transposed::Aligned;
 
-/// Rows up to which a matrix `[k, n]` with contiguous rows is read in place.
-/// Measured at GPT-2 small's shapes: 0.7 of the time of a BLAS at 16 rows, 0.8 at 65, even at 192.
+/// Most rows `m` for which a matrix `[k, n]` with contiguous rows is read in place. Measured at GPT-2 small's shapes:
+/// 0.7 of the time of a BLAS at 16 rows, 0.8 at 65, equal at 192.
 const FEW_ROWS: usize = 128;
-/// Rows up to which a matrix with contiguous columns is read in place, which a BLAS copies along them. Measured: 0.7 at 16 rows, 0.8 at 24.
+/// Most rows `m` for which a matrix with contiguous columns is read in place; a BLAS copies such a matrix along them.
+/// Measured: 0.7 of the time of a BLAS at 16 rows, 0.8 at 24.
 const FEW_ROWS_TRANSPOSED: usize = 24;
-/// Matrices with fewer entries, one megabyte of them in `f32`, stay in the second-level cache whichever way they are read.
+/// Fewest entries of a matrix that is read in place: smaller ones (a megabyte in `f32`) stay in the second-level cache
+/// whichever way they are read.
 const LARGE: usize = 1 << 18;
 
-/// Columns of a tile, in vectors.
+/// Columns of a tile, counted in vectors.
 const TILE_COLUMNS: usize = 3;
 /// Columns whose dot products run side by side.
 const DOTS: usize = 6;
@@ -56,7 +59,7 @@ struct Product<'a, F> {
     c: ArrayViewMut2<'a, F>,
 }
 
-/// With rows of `b` contiguous.
+/// The kernel for a `b` with contiguous rows.
 struct Tiles<'a, F>(Product<'a, F>);
 
 impl<F: Number> WithSimd for Tiles<'_, F> {
@@ -64,7 +67,7 @@ impl<F: Number> WithSimd for Tiles<'_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // A tile, one row's sums and a broadcast entry fill the registers.
+        // A tile, the sums of one row and a broadcast entry fill the registers.
         match S::REGISTER_COUNT {
             32.. => self.0.tiles::<S, 8>(simd),
             _ => self.0.tiles::<S, 4>(simd),
@@ -72,7 +75,7 @@ impl<F: Number> WithSimd for Tiles<'_, F> {
     }
 }
 
-/// With columns of `b` contiguous.
+/// The kernel for a `b` with contiguous columns.
 struct Dots<'a, F>(Product<'a, F>);
 
 impl<F: Number> WithSimd for Dots<'_, F> {
@@ -85,7 +88,7 @@ impl<F: Number> WithSimd for Dots<'_, F> {
 }
 
 impl<F: Number> Product<'_, F> {
-    /// A tile of `b` stays in registers, and every row of `c` passes it.
+    /// Keeps a tile of `b`, `K` rows high, in registers while every row of `c` passes.
     #[inline(always)]
     fn tiles<S: Simd, const K: usize>(mut self, simd: S) {
         let (m, n) = self.c.dim();
@@ -131,7 +134,7 @@ impl<F: Number> Product<'_, F> {
         self.rest_of_columns(columns);
     }
 
-    /// Every entry is a dot product along both factors.
+    /// Forms every entry as a dot product along both factors.
     #[inline(always)]
     fn all_dots<S: Simd>(mut self, simd: S) {
         let (m, n) = self.c.dim();
@@ -149,7 +152,7 @@ impl<F: Number> Product<'_, F> {
         self.rest_of_columns(whole);
     }
 
-    /// Entries `[i..i + R, j..j + DOTS]`; returns `R`.
+    /// Writes the entries `[i..i + R, j..j + DOTS]` and returns `R`.
     #[inline(always)]
     fn dots<S: Simd, const R: usize>(&mut self, simd: S, i: usize, j: usize) -> usize {
         let rows: [&[F]; R] =
@@ -181,7 +184,7 @@ impl<F: Number> Product<'_, F> {
         R
     }
 
-    /// Columns that fill no tile.
+    /// Leaves the columns from `first` on, too few for the kernel, to the BLAS.
     fn rest_of_columns(&mut self, first: usize) {
         if first < self.c.ncols() {
             let (b, mut c) = (self.b.slice(s![.., first..]), self.c.slice_mut(s![.., first..]));
@@ -190,7 +193,7 @@ impl<F: Number> Product<'_, F> {
     }
 }
 
-/// `beta c`, and zero for a `beta` of zero, whatever `c` is.
+/// Product `beta c`, which is zero for a `beta` of zero even when `c` is not a number.
 #[inline(always)]
 fn scaled<F: Number>(beta: F, c: F) -> F {
     if beta == F::zero() { F::zero() } else { beta * c }

@@ -1,13 +1,13 @@
 //! Arithmetic on numbers: matrix products, sparse products, activation and softmax.
 //!
-//! Nothing here knows a model. Every kernel is generic over [`Number`]; [`Scalar`](crate::Scalar) is the door through which
-//! the rest of the workspace reaches the heavy ones, so that each is compiled once for `f32` and once for `f64`.
+//! Nothing here knows a model. Every kernel is generic over [`Number`](number::Number). Other crates reach the heavy
+//! ones through jobs ([`compiled!`](crate::compiled)), so that each is compiled once for `f32` and once for `f64`.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | `gemm`, `gemm_small_m` | products of dense matrices, by a BLAS or in place where few rows meet a large matrix |
 //! | `sparse` | products with matrices of few entries, and gradients at few entries |
-//! | `transposed` | states on their side, the layout that both of those read |
+//! | `transposed` | transposed states, the layout that the sparse kernels read |
 //! | `vector`, `softmax`, `activation` | loops over vectors and rows with a fixed order of additions |
 //! | `number`, `simd` | the two number types and their vectors |
 //! | `split` | cuts of arrays into parts for threads |

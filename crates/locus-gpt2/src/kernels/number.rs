@@ -10,7 +10,8 @@ use safetensors::Dtype;
 
 use super::simd::SimdNumber;
 
-/// `f32` (the default everywhere) or `f64` (for checks against finite differences and golden values), and no other type.
+/// `f32` (the default everywhere) or `f64` (for checks against finite differences and golden values), and no other
+/// type: the vectors that it requires cannot be named outside of this crate, so that it cannot be implemented there.
 pub trait Number:
     LinalgScalar
     + Float
@@ -47,7 +48,7 @@ pub trait Number:
         Self::one() - two / ((two * self).fast_exp() + Self::one())
     }
 
-    /// Little-endian bytes, as safetensors stores them.
+    /// Appends the little-endian bytes, as safetensors stores them.
     fn put_le(self, out: &mut Vec<u8>);
 }
 
@@ -70,7 +71,8 @@ impl Number for f32 {
     fn fast_exp(self) -> Self {
         const LN2_HIGH: f32 = 0.693_359_4;
         const LN2_LOW: f32 = -2.121_944_4e-4;
-        // Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the last bits; subtracting it gives the number.
+        // Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the last bits; subtracting it gives the
+        // number.
         const ROUND: f32 = 12_582_912.0;
         // Comparisons are written so that NaN passes through both of them.
         let x = if self > 88.3 { 88.3 } else { self };

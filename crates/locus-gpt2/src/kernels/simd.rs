@@ -2,7 +2,8 @@
 
 use pulp::Simd;
 
-/// A number type with vectors, on whatever processor the program runs.
+/// A number type with vectors, on whatever processor the program runs. Nothing outside of this crate can name this
+/// trait, which seals [`Number`](super::number::Number).
 pub trait SimdNumber: Copy {
     /// A register full of numbers.
     type Vector<S: Simd>: Copy;

@@ -46,7 +46,7 @@ fn f64_sum<F: Number>(x: &[F]) -> f64 {
     lanes.into_iter().sum::<f64>() + rest.iter().map(|x| x.as_f64()).sum::<f64>()
 }
 
-/// `x_i <- exp(x_i - shift)`.
+/// Replaces each entry by `exp(x_i - shift)`.
 fn shifted_exponentials<F: Number>(x: &mut [F], shift: F) {
     // Long enough for wider vectors to be worth a call that is not inlined.
     const LONG: usize = 128;
@@ -62,8 +62,8 @@ struct Exponentials<'a, F> {
 impl<F: Number> Exponentials<'_, F> {
     #[inline(always)]
     fn run(self) {
-        // Sixteen at a time. A loop of unknown length takes short rows one by one, and the compiler would write out one of
-        // eight before it sees that it is two vectors.
+        // Sixteen at a time. A loop of unknown length takes short rows one by one, and the compiler would write out one
+        // of eight before it sees that it is two vectors.
         let (blocks, rest) = self.x.as_chunks_mut::<16>();
         for x in blocks {
             for i in 0..16 {

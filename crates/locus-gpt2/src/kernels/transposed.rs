@@ -1,6 +1,6 @@
 //! Transposed states: the values of one feature in many rows lie side by side, so that a vector holds them.
 //!
-//! Products that use few entries of a matrix run over rows: every entry that counts is one number against a vector of them,
+//! The sparse kernels need this layout: each entry of a matrix that counts is one number times a vector of rows,
 //! whatever the pattern of those entries.
 //!
 //! Dimension letters: `n` rows, `k` features.
@@ -9,13 +9,13 @@ use ndarray::{ArrayView2, Axis};
 
 use super::number::Number;
 
-/// Bytes to which transposed states are aligned: a line of the cache, so that no vector lies in two. Measured: a load that crosses lines
-/// halves the speed of every loop here.
+/// Alignment of transposed states in bytes: a cache line, so that no vector lies in two. Measured: loads that cross
+/// lines halve the speed of every loop here.
 const LINE: usize = 64;
-/// Rows, or features on the way back, that are transposed together: a line of `f32`.
+/// Rows (features, on the way back) that are transposed together: a cache line of `f32`.
 pub(crate) const TOGETHER: usize = 16;
 
-/// Numbers that begin at a line of the cache.
+/// A vector of numbers that begins at a cache line.
 pub(crate) struct Aligned<F> {
     entries: Vec<F>,
     first: usize,
@@ -45,19 +45,19 @@ impl<F> std::ops::DerefMut for Aligned<F> {
     }
 }
 
-/// A state `[n, k]` as `[k, width]`, one after another in the same place.
+/// A state `[n, k]` as `[k, width]`. The memory is kept from one state to the next.
 pub(crate) struct Transposed<F> {
     entries: Aligned<F>,
     width: usize,
 }
 
 impl<F: Number> Transposed<F> {
-    /// Room for a state, without one yet.
+    /// Room for states, empty at first.
     pub(crate) fn new() -> Self {
         Transposed { entries: Aligned::zeros(0), width: 0 }
     }
 
-    /// Transposes a state with contiguous rows, of which there are at most `width`; zeros follow them.
+    /// Transposes a state that has at most `width` rows, each contiguous; zeros fill the rest of the width.
     pub(crate) fn transpose(&mut self, x: ArrayView2<F>, width: usize) {
         let (n, k) = x.dim();
         if self.entries.len() < k * width {
@@ -77,19 +77,19 @@ impl<F: Number> Transposed<F> {
         &self.entries[k * self.width..][..self.width]
     }
 
-    /// All features, one after the other.
+    /// The values of all features, one feature after the other.
     #[inline(always)]
     pub(crate) fn features(&self) -> &[F] {
         &self.entries
     }
 
-    /// Room for rows.
+    /// Number of rows that there is room for.
     pub(crate) fn width(&self) -> usize {
         self.width
     }
 }
 
-/// Column `j` of `x`, which has at most [`TOGETHER`] rows, into the beginning of the `j`th slice.
+/// Copies column `j` of `x`, which has at most [`TOGETHER`] rows, into the beginning of slice `j`.
 #[inline(always)]
 pub(crate) fn transpose<'a, F: Number>(x: ArrayView2<F>, out: impl Iterator<Item = &'a mut [F]>) {
     let k = x.ncols();

@@ -23,10 +23,10 @@ pub fn dot<F: Number>(a: &[F], b: &[F]) -> F {
     lanes.into_iter().sum::<F>() + tail
 }
 
-/// Entries in one piece of a loop over entries or rows.
+/// Entries in one piece of parallel work over entries or rows.
 pub(crate) const PIECE_ENTRIES: usize = 1 << 14;
 
-/// Rows of the given width in one piece of a loop over rows: it depends on the width alone.
+/// Rows of the given width in one piece of parallel work over rows; it depends on the width alone.
 pub(crate) fn rows_in_piece(width: usize) -> usize {
     (PIECE_ENTRIES / width).max(1)
 }
@@ -61,8 +61,8 @@ pub(crate) fn max<F: Number>(x: &[F]) -> F {
     larger(larger(twos[0], twos[1]), tail)
 }
 
-/// Zeros that are written. Those of `Array2::zeros` come from the system as pages that are mapped when read and copied
-/// when written; sums that start from them pay for both.
+/// Zeros that have been written to memory. Those of `Array2::zeros` are pages that the system maps at the first read
+/// and copies at the first write; sums that start from them pay for both.
 pub(crate) fn written_zeros<F: Number>(rows: usize, columns: usize) -> Array2<F> {
     let mut zeros = Vec::with_capacity(rows * columns);
     zeros.resize(rows * columns, F::zero());

@@ -4,11 +4,12 @@
 //! s_ij = q_i k_j / sqrt(w)  for j <= i       a_i = softmax(s_i)       z_i = sum over j of a_ij v_j
 //! ```
 //!
-//! Dimension letters: `n` rows of a packed batch, `d` the model's width, `w` that of a head, `s` tokens that a sequence's
-//! rows see, `t` rows of a sequence.
+//! Dimension letters: `n` rows of a packed batch, `d` the model's width, `w` that of a head, `s` tokens that a
+//! sequence's rows see, `t` rows of a sequence.
 //!
-//! Each head on each sequence is one piece of parallel work ([`Head`]). Attention weights are packed: per sequence, per
-//! head, row by row that goes on, one weight for each token up to the row's own.
+//! Each head on each sequence is one piece of parallel work ([`Head`]). Not every row needs to be a query: in the last
+//! block of a run that reads some rows, the others give keys and values alone. Attention weights are packed: sequence
+//! by sequence, head by head, query by query, one weight for each key that the query sees.
 
 use std::ops::Range;
 
@@ -30,7 +31,7 @@ pub(crate) fn n_weights(start: usize, t: usize) -> usize {
 
 /// One head on one sequence.
 struct Head<'a, F> {
-    /// Where its columns begin among those of all heads.
+    /// First of the head's columns among those of all heads.
     first: usize,
     d: usize,
     width: usize,
@@ -40,12 +41,12 @@ struct Head<'a, F> {
     prefix: &'a [F],
     /// Queries, keys and values of the sequence's rows, `[t, 3d]`.
     qkv: &'a [F],
-    /// Rows of the sequence that go on after the keys and values.
+    /// Rows of the sequence that are queries.
     reading: &'a [usize],
 }
 
 impl<'a, F: Number> Head<'a, F> {
-    /// All heads of the first sequence, then those of the next.
+    /// All heads on the first sequence, then all on the next.
     fn all(
         config: &Config,
         batch: &Batch<F>,
@@ -70,8 +71,8 @@ impl<'a, F: Number> Head<'a, F> {
         F::one() / F::from_f64(self.width as f64).sqrt()
     }
 
-    /// Number of keys that each row that goes on sees.
-    fn queries(&self) -> Vec<usize> {
+    /// Number of keys that each query sees.
+    fn keys_seen(&self) -> Vec<usize> {
         self.reading.iter().map(|row| self.start + row + 1).collect()
     }
 
@@ -80,16 +81,16 @@ impl<'a, F: Number> Head<'a, F> {
         self.reading.iter().map(|row| self.start + row + 1).sum()
     }
 
-    /// The packed weights row by row.
-    fn rows_of<'w>(&self, weights: &'w mut [F]) -> impl Iterator<Item = &'w mut [F]> + use<'w, F> {
-        split_lengths(weights, self.queries().into_iter())
+    /// Packed weights query by query.
+    fn by_query<'w>(&self, weights: &'w mut [F]) -> impl Iterator<Item = &'w mut [F]> + use<'w, F> {
+        split_lengths(weights, self.keys_seen().into_iter())
     }
 
-    /// Values weighted by given attention weights, `z [reading, w]`.
+    /// Writes the values weighted by given attention weights, `z [queries, w]`.
     fn weigh(&self, weights: &mut [F], mut z: ArrayViewMut2<F>) {
         let mut values = Vec::new();
         self.pack(1, &mut values);
-        for (weights, mut z) in self.rows_of(weights).zip(z.rows_mut()) {
+        for (weights, mut z) in self.by_query(weights).zip(z.rows_mut()) {
             weighted_sum(
                 weights,
                 &values,
@@ -99,7 +100,7 @@ impl<'a, F: Number> Head<'a, F> {
         }
     }
 
-    /// Number of tokens that the last row sees.
+    /// Number of tokens that the sequence's last row sees, `s`.
     fn n_seen(&self) -> usize {
         self.start + self.qkv.len() / (3 * self.d)
     }
@@ -114,8 +115,8 @@ impl<'a, F: Number> Head<'a, F> {
         let (d, first, width) = (self.d, part * self.d + self.first, self.width);
         let prefix = self.prefix.chunks_exact(2 * self.d);
         // In the sequence's rows the queries come first.
-        let own = self.qkv.chunks_exact(3 * self.d).map(move |row| &row[d..]);
-        prefix.chain(own).map(move |row| &row[first..][..width])
+        let of_sequence = self.qkv.chunks_exact(3 * self.d).map(move |row| &row[d..]);
+        prefix.chain(of_sequence).map(move |row| &row[first..][..width])
     }
 
     /// Packs the keys (part 0) or values (1) of all tokens seen row-major, `[s, w]`.
@@ -124,7 +125,8 @@ impl<'a, F: Number> Head<'a, F> {
         self.seen(part).for_each(|row| out.extend_from_slice(row));
     }
 
-    /// Packs the keys (part 0) or values (1) of all tokens seen transposed, `[w, s]`, zeros up to a whole number of lanes.
+    /// Packs the keys (part 0) or values (1) of all tokens seen transposed, `[w, s]`, zeros up to a whole number of
+    /// lanes.
     fn pack_transposed(&self, part: usize, out: &mut Vec<F>) {
         let columns = lanes(self.n_seen());
         zeros(out, self.width * columns);
@@ -133,7 +135,7 @@ impl<'a, F: Number> Head<'a, F> {
         }
     }
 
-    /// Writes the weighted values of the rows that go on, `z [reading, w]`, and their attention weights.
+    /// Writes the weighted values of the queries, `z [queries, w]`, and their attention weights.
     fn forward(&self, work: &mut Work<F>, mut z: ArrayViewMut2<F>, weights: &mut [F]) {
         if self.reading.is_empty() {
             return;
@@ -166,8 +168,8 @@ impl<'a, F: Number> Head<'a, F> {
         }
     }
 
-    /// Gradients of queries, keys and values of the sequence's rows, `[t, w]` each, and of keys and values of the tokens
-    /// before, unless there is no room for them, from the attention weights and `d_z [reading, d]`.
+    /// From the attention weights and `d_z [queries, d]`, writes the gradients of queries, keys and values of the
+    /// sequence's rows, `[t, w]` each, and, where there is room for them, of keys and values of the tokens before.
     fn backward(
         &self,
         work: &mut Work<F>,
@@ -179,7 +181,7 @@ impl<'a, F: Number> Head<'a, F> {
         if self.reading.is_empty() {
             return;
         }
-        // From this token on gradients are wanted.
+        // The first token whose gradients are wanted.
         let wanted = self.start - d_k_before.nrows();
         let Work { transposed: values, packed: keys, scores: d_scores, attended, d_keys, d_values } = work;
         self.pack(0, keys);
@@ -207,26 +209,26 @@ impl<'a, F: Number> Head<'a, F> {
                 let d_q = d_q.row_mut(row).into_slice().expect("columns of a row are contiguous");
                 weighted_sum(&d_s[..seen], keys, width, d_q);
             }
-            // Of rows that are not there the weights are zeros.
+            // The last block may have fewer rows: their weights are zeros, whatever they are multiplied with.
             let n = self.start + rows[rows.len() - 1] + 1 - wanted;
-            let of = |k: usize| k.min(rows.len() - 1);
-            let query = |k: usize| self.query(rows[of(k)]);
+            let place = |k: usize| k.min(rows.len() - 1);
+            let query = |k: usize| self.query(rows[place(k)]);
             let queries = [query(0), query(1), query(2), query(3)];
-            let d_z = |k: usize| d_z(block * TOGETHER + of(k));
+            let d_z = |k: usize| d_z(block * TOGETHER + place(k));
             let d_zs = [d_z(0), d_z(1), d_z(2), d_z(3)];
             add_products(&d_scores[wanted..], columns, queries, &mut d_keys[..n * width]);
             add_products(&attended[wanted..], columns, d_zs, &mut d_values[..n * width]);
         }
         let n_before = (self.start - wanted) * width;
-        for (before, own, rows) in [(d_k_before, d_k, d_keys), (d_v_before, d_v, d_values)] {
+        for (before, after, rows) in [(d_k_before, d_k, d_keys), (d_v_before, d_v, d_values)] {
             let (rows_before, rows) = rows.split_at(n_before);
             copy_rows(rows_before, before);
-            copy_rows(rows, own);
+            copy_rows(rows, after);
         }
     }
 }
 
-/// Rows end to end into those of a view.
+/// Copies rows that lie end to end into the rows of a view.
 fn copy_rows<F: Number>(rows: &[F], mut out: ArrayViewMut2<F>) {
     let width = out.ncols();
     for (mut out, row) in out.rows_mut().into_iter().zip(rows.chunks_exact(width)) {
@@ -234,7 +236,7 @@ fn copy_rows<F: Number>(rows: &[F], mut out: ArrayViewMut2<F>) {
     }
 }
 
-/// What one thread needs beside inputs and outputs.
+/// Room that one thread works in.
 struct Work<F> {
     /// Keys of a forward, values of a backward pass, `[w, s]`.
     transposed: Vec<F>,
@@ -258,17 +260,17 @@ fn zeros<F: Number>(x: &mut Vec<F>, n: usize) {
     x.resize(n, F::zero());
 }
 
-/// Columns that are worked on at once.
+/// Columns whose sums are in registers at once.
 const LANES: usize = 16;
-/// Rows whose gradients are added to those of keys and values at once.
+/// Queries that add to the gradients of keys and values at once.
 const TOGETHER: usize = 4;
 
-/// The least whole number of lanes, in entries.
+/// The least multiple of [`LANES`] that holds `n` columns.
 fn lanes(n: usize) -> usize {
     n.next_multiple_of(LANES)
 }
 
-/// Rows of each sequence that go on after the keys and values, as places in the sequence.
+/// Rows of each sequence that are queries, as places in the sequence.
 fn reading<F: Number>(batch: &Batch<F>, reads: Option<&[usize]>) -> Vec<Vec<usize>> {
     let of_sequence = |sequence: Range<usize>| match reads {
         None => (0..sequence.len()).collect(),
@@ -294,7 +296,8 @@ fn weighted_sum<F: Number>(weights: &[F], rows: &[F], stride: usize, y: &mut [F]
     }
 }
 
-/// [`weighted_sum`] for `N` columns, whose sums stay in registers. Four rows at a time, so that no sum waits for the one before.
+/// [`weighted_sum`] of `N` columns, whose sums stay in registers. Four rows are added at a time, so that no sum waits
+/// for the one before.
 #[inline(always)]
 fn column_sums<F: Number, const N: usize>(weights: &[F], rows: &[F], stride: usize) -> [F; N] {
     let mut sums = [F::zero(); N];
@@ -330,15 +333,15 @@ fn add_products<F: Number>(weights: &[F], stride: usize, x: [&[F]; TOGETHER], y:
     }
 }
 
-/// Heads that one piece of parallel work should have at least: some ten microseconds' worth.
+/// Least number of heads in one piece of parallel work: some ten microseconds' worth.
 fn heads_together<F: Number>(heads: &[Head<F>]) -> usize {
     const MULTIPLY_ADDS: usize = 1 << 16;
     let multiply_adds: usize = heads.iter().map(|head| head.n_weights() * head.width).sum();
     (MULTIPLY_ADDS * heads.len() / multiply_adds.max(1)).max(1)
 }
 
-/// Keys and values of the tokens before each sequence's rows, packed `[rows, 2d]`: from the KV cache, or from the rows that
-/// sequences share.
+/// Keys and values of the tokens before each sequence's rows, packed `[rows, 2d]`: from the KV cache, or from the rows
+/// that sequences share.
 fn prefixes<'a, F: Number>(batch: &'a Batch<F>, layer: usize, qkv: ArrayView2<F>) -> CowArray<'a, F, Ix2> {
     let d = qkv.ncols() / 3;
     match batch.prefix(layer) {
@@ -347,8 +350,8 @@ fn prefixes<'a, F: Number>(batch: &'a Batch<F>, layer: usize, qkv: ArrayView2<F>
     }
 }
 
-/// Causal softmax attention per sequence and head of a layer: `qkv [n, 3d]` in; heads side by side `[n, d]` (or of the rows
-/// in `reads`) and the packed attention weights out.
+/// Causal softmax attention per sequence and head of a layer: `qkv [n, 3d]` in; heads side by side `[n, d]` (or of the
+/// rows in `reads`) and the packed attention weights out.
 pub(crate) fn attention<F: Number>(
     config: &Config,
     batch: &Batch<F>,
@@ -374,7 +377,7 @@ pub(crate) fn attention<F: Number>(
     (out, weights)
 }
 
-/// Shows every attention pattern to a hook, and puts what it left in place of the weights and of `z`.
+/// Shows every attention pattern to a hook; what the hook leaves replaces the weights, and `z` is computed from them.
 pub(crate) fn hook_patterns<F: Number>(
     config: &Config,
     batch: &Batch<F>,
@@ -391,16 +394,16 @@ pub(crate) fn hook_patterns<F: Number>(
     let z = z.into_iter().flat_map(|z| column_chunks(z, config.d_head()));
     let weights = split_lengths(weights, heads.iter().map(Head::n_weights));
     for ((i, head), (z, weights)) in heads.iter().enumerate().zip(z.zip(weights)) {
-        let mut pattern = unpack(weights, &head.queries());
+        let mut pattern = unpack(weights, &head.keys_seen());
         hook.pattern(layer, i % config.n_head, i / config.n_head, pattern.view_mut());
-        for (packed, pattern) in head.rows_of(weights).zip(pattern.rows()) {
+        for (packed, pattern) in head.by_query(weights).zip(pattern.rows()) {
             packed.iter_mut().zip(pattern).for_each(|(packed, &weight)| *packed = weight);
         }
         head.weigh(weights, z);
     }
 }
 
-/// Packed weights of one head as `[queries, keys]`, given the number of keys that each query sees.
+/// Packed weights of one head as a matrix `[queries, keys]`, given the number of keys that each query sees.
 fn unpack<F: Number>(weights: &[F], seen: &[usize]) -> Array2<F> {
     let mut pattern = Array2::zeros((seen.len(), seen.last().copied().unwrap_or(0)));
     let mut rest = weights;
@@ -412,6 +415,7 @@ fn unpack<F: Number>(weights: &[F], seen: &[usize]) -> Array2<F> {
     pattern
 }
 
+/// Entries of a state, row by row.
 fn slice<'a, F>(states: ArrayView2<'a, F>) -> &'a [F] {
     states.to_slice().expect("states are contiguous")
 }
@@ -423,7 +427,7 @@ fn slice<'a, F>(states: ArrayView2<'a, F>) -> &'a [F] {
 /// d_q_i = sum over j of d_s_ij k_j / sqrt(w)                      d_k_j = sum over i of d_s_ij q_i / sqrt(w)
 /// ```
 ///
-/// Takes the packed weights `a` and `d_z [n, d]` (or of the rows that went on), gives `d_qkv [n, 3d]`.
+/// Takes the packed weights `a` and `d_z [n, d]` (or of the rows in `reads`), gives `d_qkv [n, 3d]`.
 pub(crate) fn attention_backward<F: Number>(
     config: &Config,
     batch: &Batch<F>,
@@ -444,7 +448,7 @@ pub(crate) fn attention_backward<F: Number>(
         let d_q = column_chunks(d_q, width);
         d_q.zip(keys_and_values(d_kv, width)).map(|(d_q, [d_k, d_v])| [d_q, d_k, d_v])
     });
-    // What flows to rows that a sequence shares is added to them below. A KV cache is given, and nothing flows to it.
+    // What flows to shared rows is added to them below. Nothing flows to a KV cache, which is given.
     let mut d_shared = written_zeros(n_shared, 2 * d);
     let counts = batch.starts().iter().map(|&start| if n_shared == 0 { 0 } else { start });
     let d_prefixes =
@@ -474,7 +478,7 @@ pub(crate) fn attention_backward<F: Number>(
     out
 }
 
-/// Keys and values of each head, from those of all heads `[rows, 2d]`.
+/// Views of the keys and values of each head, from those of all heads `[rows, 2d]`.
 fn keys_and_values<F>(
     kv: ArrayViewMut2<'_, F>,
     width: usize,

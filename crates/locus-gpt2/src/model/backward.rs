@@ -1,8 +1,8 @@
 //! The backward pass, written by hand.
 //!
-//! `d_y` stands for the gradient of the loss with respect to `y`. What is computed is what the caller made room for:
-//! a parameter that is absent from `grads` costs nothing, and with no parameters at all the pass yields gradients of
-//! activations only.
+//! `d_y` stands for the gradient of the loss with respect to `y`. Gradients of parameters are computed where the caller
+//! made room for them: a parameter that is absent from `grads` costs nothing, and with none at all the pass gives
+//! gradients of activations alone.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Zip, s};
 use rayon::prelude::*;
@@ -31,11 +31,11 @@ pub(crate) fn backward<F: Number>(
     assert_eq!(d_hidden.dim(), tape.hidden.dim(), "gradient and hidden states of the tape");
     let mut d_x = norm_backward(model, Norm::Final, (tape.resid.view(), &tape.ln_f), d_hidden, grads);
     if let Some(rows) = &tape.reads {
-        let mut of_all = Array2::zeros((tape.batch.n_rows(), d_x.ncols()));
+        let mut d_all = Array2::zeros((tape.batch.n_rows(), d_x.ncols()));
         for (&row, d) in rows.iter().zip(d_x.rows()) {
-            of_all.row_mut(row).assign(&d);
+            d_all.row_mut(row).assign(&d);
         }
-        d_x = of_all;
+        d_x = d_all;
     }
     for (i, block) in tape.blocks.iter().enumerate().rev() {
         d_x = block_backward(model, &tape.batch, block, d_x, tape.first_layer + i, grads, hook);
@@ -46,7 +46,7 @@ pub(crate) fn backward<F: Number>(
     d_x
 }
 
-/// From `d_logits [rows, V]` at `hidden [rows, d]` to the gradient of those hidden states; adds to the token embedding's
+/// Gradient of hidden states `[rows, d]` from that of their logits, `d_logits [rows, V]`; adds to the token embedding's
 /// gradient when `grads` holds it.
 pub(crate) fn logits_backward<F: Number>(
     model: &Gpt2<F>,
@@ -242,7 +242,8 @@ fn add_weight_gradients<F: Number>(
     }
 }
 
-/// Backward of [`embed`](super::forward::embed): each token's and position's row receives the gradients of the rows that read it.
+/// Backward of [`embed`](super::forward::embed): each token's and position's row receives the gradients of the rows
+/// that read it.
 fn embed_backward<F: Number>(batch: &Batch<F>, d_x: ArrayView2<F>, grads: &mut ParamSet<F>) {
     let d = d_x.ncols();
     for id in [ParamId::TokenEmbedding, ParamId::PositionEmbedding] {

@@ -1,4 +1,4 @@
-//! Packed ragged batches: all tokens in one row after another, no padding and no attention mask.
+//! Packed ragged batches: a row for each token, sequence after sequence, without padding and attention mask.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,8 +12,8 @@ use crate::kernels::number::Number;
 
 /// Sequences of token ids laid end to end. Row `i` of every activation belongs to token `i`.
 ///
-/// A batch may hold what follows the beginnings in a [`KvCache`] ([`Batch::after`]), or let sequences that begin alike
-/// share rows ([`Batch::prefix_sharing`]).
+/// The tokens before a sequence's rows may be in a [`KvCache`] ([`Batch::after`]), or in rows of another sequence that
+/// begins alike ([`Batch::prefix_sharing`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch<F> {
     rows: Rows,
@@ -80,10 +80,10 @@ impl Rows {
 
     fn of_sequences(&self) -> Vec<Vec<usize>> {
         let mut rest = self.shared.as_slice();
-        let rows = |(own, &start): (Range<usize>, &usize)| {
+        let rows = |(unshared, &start): (Range<usize>, &usize)| {
             let (shared, tail) = rest.split_at(start.min(rest.len()));
             rest = tail;
-            shared.iter().copied().chain(own).collect()
+            shared.iter().copied().chain(unshared).collect()
         };
         self.sequences().zip(&self.starts).map(rows).collect()
     }
@@ -103,7 +103,7 @@ impl<F: Number> Batch<F> {
         Ok(Batch { rows, prefix: None })
     }
 
-    /// Packs what follows the beginnings in a KV cache, one for each. Gradients do not flow into the cache.
+    /// Packs suffixes, one for each beginning in a KV cache. Gradients do not flow into the cache.
     ///
     /// # Errors
     /// When a suffix is empty, has an unknown token or does not fit the context behind its beginning.
@@ -118,8 +118,8 @@ impl<F: Number> Batch<F> {
         Ok(Batch { rows, prefix })
     }
 
-    /// Packs sequences so that what they share is computed once: a token that comes after the same tokens as in an earlier
-    /// sequence has its row there, since nothing after it bears on it.
+    /// Packs sequences so that what they share is computed once: a token that comes after the same tokens as in an
+    /// earlier sequence has its row there, since nothing after it bears on it.
     ///
     /// # Errors
     /// As [`Batch::new`].
@@ -152,7 +152,7 @@ impl<F: Number> Batch<F> {
         self.sequences().zip(self.starts()).flat_map(|(rows, &start)| (start..).take(rows.len())).collect()
     }
 
-    /// Rows of other sequences in which the tokens before each sequence's rows stand, sequence by sequence.
+    /// Rows of earlier sequences that hold the tokens before each sequence's rows, sequence by sequence.
     pub(crate) fn shared(&self) -> &[usize] {
         &self.rows.shared
     }
@@ -185,7 +185,7 @@ impl<F: Number> Batch<F> {
     }
 }
 
-/// Whether the model can read a sequence behind `start` tokens.
+/// Checks that the model can read a sequence behind `start` tokens.
 fn check(config: &Config, i: usize, start: usize, sequence: &[u32]) -> Result<()> {
     if sequence.is_empty() {
         return Err(Error::Input(format!("sequence {i} has no tokens; expected at least one")));
@@ -215,23 +215,25 @@ pub fn unique_inverse(rows: &[usize]) -> (Vec<usize>, Vec<usize>) {
     (unique, inverse)
 }
 
-/// Cuts a list of sequences into runs of at most `max_tokens` tokens (and at least one sequence). The cuts depend on the
-/// lengths alone, so work done run by run and added up in order gives the same bits on any number of threads.
+/// Cuts a list of sequences into runs of at most `max_tokens` tokens (and at least one sequence).
+///
+/// The cuts depend on the lengths alone, so work that is done run by run and added up in order gives the same bits on
+/// any number of threads.
 pub fn chunk_by_tokens<S: AsRef<[u32]>>(sequences: &[S], max_tokens: usize) -> Vec<Range<usize>> {
-    let mut pieces = Vec::new();
-    let (mut start, mut rows) = (0, 0);
+    let mut runs = Vec::new();
+    let (mut start, mut tokens) = (0, 0);
     for (i, sequence) in sequences.iter().enumerate() {
         let length = sequence.as_ref().len();
-        if i > start && rows + length > max_tokens {
-            pieces.push(start..i);
-            (start, rows) = (i, 0);
+        if i > start && tokens + length > max_tokens {
+            runs.push(start..i);
+            (start, tokens) = (i, 0);
         }
-        rows += length;
+        tokens += length;
     }
     if start < sequences.len() {
-        pieces.push(start..sequences.len());
+        runs.push(start..sequences.len());
     }
-    pieces
+    runs
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use super::forward::{Pass, hidden};
 use super::hooks::{Hook, HookPoint};
 use crate::kernels::number::Number;
 
-/// States that a forward pass kept; see [`Run::cache`](crate::Run::cache). Dimension letters: `n` rows of the batch (from
-/// [`HookPoint::Z`] of the last layer on, the rows read), `d` width, `w` width of a head.
+/// States that a forward pass kept; see [`Run::cache`](crate::Run::cache). Dimension letters: `n` rows of the batch
+/// (from [`HookPoint::Z`] of the last layer on, the rows read), `d` width, `w` width of a head.
 #[derive(Clone, Debug)]
 pub struct ActivationCache<F> {
     batch: Batch<F>,
@@ -64,8 +64,8 @@ impl<F: Number> ActivationCache<F> {
         self.head(layer, HookPoint::Z, head, 0)
     }
 
-    /// The attention pattern of a head on a sequence, `[queries, keys]`: one query for each row that went on, one key for
-    /// each token up to the last of them, zero for keys behind a query.
+    /// The attention pattern of a head on a sequence, `[queries, keys]`: a query for each of the sequence's rows (those
+    /// that were read, in the last block), a key for each token up to the last query, zero for keys behind a query.
     ///
     /// # Panics
     /// When [`HookPoint::Pattern`] of the layer is not cached or there is no such head or sequence.

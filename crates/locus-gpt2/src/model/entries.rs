@@ -1,4 +1,4 @@
-//! Gradients of some scalars of the blocks, and of those alone.
+//! Gradients of some scalars of the blocks, without those of the rest.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -39,7 +39,7 @@ impl ParamEntries {
     }
 }
 
-/// [`backward`] to some scalars of the blocks: adds each one's gradient to its place in `sums`.
+/// Runs the backward pass for some scalars of the blocks: adds each one's gradient to its place in `sums`.
 pub(crate) fn backward_to_entries<F: Number>(
     model: &Gpt2<F>,
     tape: &Tape<F>,
@@ -62,7 +62,7 @@ pub(crate) fn backward_to_entries<F: Number>(
     }
 }
 
-/// Takes from a backward pass what entries of matrices need.
+/// The hook that takes from a backward pass what the entries of matrices need.
 struct Matrices<'a, F> {
     tape: &'a Tape<F>,
     entries: &'a [ParamEntries],

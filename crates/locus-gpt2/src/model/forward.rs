@@ -70,8 +70,8 @@ pub(crate) fn embed<F: Number>(model: &Gpt2<F>, batch: &Batch<F>) -> Array2<F> {
     x
 }
 
-/// One block on the residual stream `[n, d]` that enters it: the one that leaves it (of the rows in `reads` alone where they
-/// are given) and, with `taped`, what its backward pass needs.
+/// Runs one block on the residual stream `[n, d]` that enters it. Gives the residual stream that leaves it (of the rows
+/// in `reads` alone where they are given) and, with `taped`, what its backward pass needs.
 fn block<F: Number>(
     model: &Gpt2<F>,
     batch: &Batch<F>,
@@ -220,12 +220,12 @@ pub(crate) struct Pass<'a, F> {
     /// Residual stream that enters the first of the layers, `[n, d]`.
     pub resid: Array2<F>,
     pub layers: Range<usize>,
-    /// Rows with which the last block goes on, ascending; `None` is all.
+    /// Rows with which the last block goes on, ascending; `None` for all.
     pub reads: Option<&'a [usize]>,
 }
 
-/// The blocks of a pass one after the other: the residual stream that leaves the last of them and, with `taped`, what their
-/// backward passes need. With no block to run, the rows in `reads` are picked out.
+/// Runs the blocks of a pass. Gives the residual stream that leaves the last of them and, with `taped`, what their
+/// backward passes need. With no block to run, the rows in `reads` are selected.
 fn blocks<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>, taped: bool) -> (Array2<F>, Vec<BlockTape<F>>) {
     let Pass { model, batch, resid, layers, reads } = pass;
     if let Some(rows) = reads.filter(|_| layers.is_empty()) {
@@ -253,7 +253,7 @@ pub(crate) fn hidden<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>) -> Array2
     final_norm(model, resid(pass, hook).view(), hook).0
 }
 
-/// A pass with everything that its backward pass needs.
+/// Runs a pass and keeps everything that its backward pass needs.
 pub(crate) fn tape<F: Number>(pass: Pass<F>, hook: &mut dyn Hook<F>) -> Tape<F> {
     let (model, batch, first_layer) = (pass.model, pass.batch.clone(), pass.layers.start);
     let reads = pass.reads.filter(|_| pass.layers.is_empty()).map(<[usize]>::to_vec);

@@ -1,4 +1,4 @@
-//! Continuing a prompt: greedy or from the k likeliest tokens.
+//! Generation: the likeliest token at each step, or one drawn from the `k` likeliest.
 
 use ndarray::ArrayViewMut2;
 use rand::RngExt;
@@ -66,8 +66,8 @@ fn generate<F: Scalar>(
 }
 
 impl<F: Scalar> Gpt2<F> {
-    /// Appends `n` tokens to the prompt and returns them; stops early when the context is full. Each token is run once: a
-    /// KV cache keeps those before it.
+    /// Appends `n` tokens to the prompt and returns them; stops early when the context is full. Each token is run once:
+    /// a KV cache keeps those before it.
     ///
     /// # Errors
     /// When the prompt is empty, too long or has an unknown token.
@@ -76,7 +76,7 @@ impl<F: Scalar> Gpt2<F> {
     }
 }
 
-/// Tokens from the likeliest down; equal logits in order of token id.
+/// Token ids from the likeliest down; equal logits in order of token id.
 pub(crate) fn ranked<F: Scalar>(logits: &[F]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap_or(std::cmp::Ordering::Equal));

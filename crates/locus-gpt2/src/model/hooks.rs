@@ -33,7 +33,8 @@ pub enum HookPoint {
     MlpOut,
     /// Residual stream leaving the block, `hook_resid_post` `[n, d]`.
     ResidPost,
-    /// Output of `ln_f`, gain and bias applied, `[n, d]`; its layer is `L`. Backward passes begin here and do not visit it.
+    /// Output of `ln_f`, gain and bias applied, `[n, d]`; its layer is `L`. Backward passes begin here and do not visit
+    /// it.
     LnFinal,
 }
 
@@ -47,13 +48,14 @@ pub trait Hook<F> {
         false
     }
 
-    /// The attention pattern of one head on one sequence, `[queries, keys]`: one query for each of the sequence's rows
-    /// that goes on, one key for each token up to the last of them. Weights of keys behind a query are zero and stay
-    /// so. What is written replaces the pattern; on a backward pass such a pattern is a constant.
+    /// Called with the attention pattern of one head on one sequence, `[queries, keys]`: a query for each of the
+    /// sequence's rows (those that are read, in the last block), a key for each token up to the last query. Weights of
+    /// keys behind a query are zero and stay so. What is written replaces the pattern. On a backward pass the patterns
+    /// of this layer are constants: values receive gradients, queries and keys do not.
     fn pattern(&mut self, _layer: usize, _head: usize, _sequence: usize, _pattern: ArrayViewMut2<F>) {}
 
-    /// Whether `call` will overwrite the whole of [`HookPoint::AttnOut`] on a forward pass, or of [`HookPoint::Ln1`] on a
-    /// backward pass: the pass then hands over zeros and saves a product.
+    /// Whether `call` overwrites the whole of [`HookPoint::AttnOut`] on a forward pass, or of [`HookPoint::Ln1`] on a
+    /// backward pass. The pass then hands over zeros and saves a product.
     #[doc(hidden)]
     fn overwrites(&self, _point: HookPoint) -> bool {
         false

@@ -93,8 +93,8 @@ impl ParamId {
             .chain([ParamId::FinalNormWeight, ParamId::FinalNormBias])
     }
 
-    /// Every block parameter: what a circuit can contain (arXiv 2406.17241, section 3: embeddings and the final LayerNorm
-    /// are never masked).
+    /// Every block parameter: what a circuit can contain (arXiv 2406.17241, section 3: embeddings and the final
+    /// LayerNorm are never masked).
     pub fn maskable(config: &Config) -> impl Iterator<Item = ParamId> + use<> {
         (0..config.n_layer).flat_map(|layer| BlockParam::ALL.map(|param| ParamId::Block(layer, param)))
     }

@@ -1,11 +1,11 @@
-//! Keys and values of tokens that have been run, for passes over what follows them.
+//! The KV cache: keys and values of tokens that have been run, for passes over what follows them.
 
 use ndarray::{ArcArray2, Array2, ArrayView2, Axis, concatenate, s};
 
 use crate::config::Config;
 use crate::kernels::number::Number;
 
-/// Keys and values of the beginning of each of some sequences, layer by layer. Clones share them.
+/// Keys and values of the beginnings of some sequences, layer by layer. Clones share them.
 ///
 /// [`Gpt2::kv_cache`](crate::Gpt2::kv_cache) makes one from tokens; a [`Batch`](crate::Batch) of what follows owns it.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,8 +25,8 @@ impl<F: Number> KvCache<F> {
         }
     }
 
-    /// Beginnings of `starts[i]` tokens of sequences of the given lengths, from a run over the whole of them: its
-    /// queries, keys and values ([`HookPoint::Qkv`](crate::HookPoint::Qkv)) `[rows, 3d]` per layer.
+    /// Keys and values of the first `starts[i]` tokens of sequences of the given lengths, taken from a run over whole
+    /// sequences: queries, keys and values ([`HookPoint::Qkv`](crate::HookPoint::Qkv)) `[rows, 3d]` per layer.
     ///
     /// # Panics
     /// When there are not as many starts as lengths, a beginning is longer than its sequence, or the states have other
@@ -48,7 +48,7 @@ impl<F: Number> KvCache<F> {
         KvCache { lengths: starts.to_vec(), layers: qkv.iter().map(layer).collect() }
     }
 
-    /// Beginnings of other lengths with as many tokens in all, such as with empty ones between them.
+    /// Keys and values of as many tokens, cut into beginnings of other lengths, such as with empty ones between them.
     pub(crate) fn with_lengths(self, lengths: Vec<usize>) -> Self {
         assert_eq!(lengths.iter().sum::<usize>(), self.lengths.iter().sum::<usize>(), "tokens in all");
         KvCache { lengths, ..self }
@@ -77,7 +77,7 @@ impl<F: Number> KvCache<F> {
         self.layers.len()
     }
 
-    /// The beginnings of all sequences, then all of them once more, `times` over.
+    /// Keys and values of all beginnings in order, `times` over.
     pub fn repeat(&self, times: usize) -> Self {
         let layer = |kv: &ArcArray2<F>| {
             concatenate(Axis(0), &vec![kv.view(); times]).expect("parts have equal width").into_shared()
@@ -85,7 +85,8 @@ impl<F: Number> KvCache<F> {
         KvCache { lengths: self.lengths.repeat(times), layers: self.layers.iter().map(layer).collect() }
     }
 
-    /// Puts the tokens of one more pass behind a single beginning: its queries, keys and values `[rows, 3d]` per layer.
+    /// Lengthens a single beginning by the tokens of a pass, given their queries, keys and values `[rows, 3d]` per
+    /// layer.
     pub(crate) fn push(&mut self, qkv: &[Array2<F>]) {
         assert!(self.lengths.len() == 1 && qkv.len() == self.layers.len(), "states of one sequence");
         for (kv, qkv) in self.layers.iter_mut().zip(qkv) {

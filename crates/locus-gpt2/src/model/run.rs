@@ -1,5 +1,5 @@
-//! One way through the model: a builder that says from where, over which rows and with which hooks, and ends in what is
-//! wanted.
+//! One way through the model: a builder that says from which layer, over which rows and with which hooks, and that ends
+//! in what is wanted.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
@@ -48,7 +48,8 @@ compiled!(
     |(pass, hook)| forward::tape(pass, hook)
 );
 compiled!(
-    BackwardJob<'a>: <F> (&'a Gpt2<F>, &'a Tape<F>, ArrayView2<'a, F>, &'a mut ParamSet<F>, &'a mut dyn Hook<F>) => Array2<F>,
+    BackwardJob<'a>: <F>
+        (&'a Gpt2<F>, &'a Tape<F>, ArrayView2<'a, F>, &'a mut ParamSet<F>, &'a mut dyn Hook<F>) => Array2<F>,
     |(model, tape, d_hidden, grads, hook)| backward::backward(model, tape, d_hidden, grads, hook)
 );
 compiled!(
@@ -63,12 +64,16 @@ compiled!(
     ThroughNormJob<'a>: <F> (&'a Gpt2<F>, &'a Tape<F>, Norm, ArrayViewMut2<'a, F>) => (),
     |(model, tape, norm, d)| backward::through_norm(model, tape, norm, d)
 );
+compiled!(
+    SelectRowsJob<'a>: <F> (ArrayView2<'a, F>, &'a [usize]) => Array2<F>,
+    |(x, rows)| selected(x, rows)
+);
 
 /// A forward pass that is being described; see [`Gpt2::run`].
 ///
-/// Ends: [`Run::resid`], [`Run::hidden`], [`Run::logits`], [`Run::cache`], [`Run::tape`]; each panics when the run would end
-/// at a layer below the one it begins at. Dimension letters: `n` rows of the
-/// batch (or the rows read), `d` width, `V` vocabulary, `L` layers.
+/// Ends: [`Run::resid`], [`Run::hidden`], [`Run::logits`], [`Run::cache`], [`Run::tape`]; each panics when the run
+/// would end at a layer below the one it begins at. Dimension letters: `n` rows of the batch (or the rows read), `d`
+/// width, `V` vocabulary, `L` layers.
 #[must_use = "a run does nothing until it ends in what is wanted"]
 pub struct Run<'a, F> {
     model: &'a Gpt2<F>,
@@ -80,8 +85,8 @@ pub struct Run<'a, F> {
 }
 
 impl<'a, F: Scalar> Run<'a, F> {
-    /// Begins with the residual stream `[n, d]` that enters block `layer`, in place of the embeddings. With `layer = L`
-    /// no block runs.
+    /// Begins at block `layer` with the residual stream `[n, d]` that enters it, in place of the embeddings. With
+    /// `layer = L` no block runs.
     ///
     /// # Panics
     /// When there is no such layer or the residual stream has other rows than the batch.
@@ -94,7 +99,7 @@ impl<'a, F: Scalar> Run<'a, F> {
         self
     }
 
-    /// Ends with the residual stream that enters block `layer`, in place of the last one.
+    /// Stops before block `layer`: blocks from there on do not run.
     ///
     /// # Panics
     /// When there is no such layer.
@@ -104,8 +109,8 @@ impl<'a, F: Scalar> Run<'a, F> {
         self
     }
 
-    /// Reads these rows alone, given in ascending order: results have them alone, and the last block does no work for
-    /// other rows once it has their keys and values. A hook sees those rows alone from there on.
+    /// Reads some rows alone, in ascending order: results have those rows, and the last block does no work for other
+    /// rows once it has their keys and values. From there on a hook sees those rows alone.
     ///
     /// # Panics
     /// When the rows do not ascend or the batch has fewer.
@@ -138,13 +143,13 @@ impl<'a, F: Scalar> Run<'a, F> {
         model.logits(self.hidden().view())
     }
 
-    /// The states at the given hook points, every layer that runs.
+    /// States at the given hook points of every layer that runs.
     pub fn cache(self, points: impl IntoIterator<Item = HookPoint>) -> ActivationCache<F> {
         let points = points.into_iter().collect();
         self.end_in(|pass, hook| F::run::<CacheJob>((pass, points, hook)))
     }
 
-    /// Everything that a backward pass needs ([`Gpt2::backward`]).
+    /// Hidden states and everything else that a backward pass needs ([`Gpt2::backward`]).
     ///
     /// # Panics
     /// When the run ends before the last layer.
@@ -165,7 +170,6 @@ impl<'a, F: Scalar> Run<'a, F> {
     }
 }
 
-/// GPT-2: weights in, states, logits and gradients out. The weights carry the configuration.
 impl<F: Scalar> Gpt2<F> {
     /// Describes a forward pass over a batch.
     ///
@@ -211,7 +215,8 @@ impl<F: Scalar> Gpt2<F> {
         F::run::<LogitsJob>((self, hidden))
     }
 
-    /// Attention of one layer on queries, keys and values `qkv [n, 3d]`: the weighted values, heads side by side `[n, d]`.
+    /// Attention of one layer on queries, keys and values `qkv [n, 3d]`: the weighted values, heads side by side `[n,
+    /// d]`.
     ///
     /// # Panics
     /// When `qkv` has another shape than the batch and the model say.
@@ -231,8 +236,8 @@ impl<F: Scalar> Gpt2<F> {
     /// that were read).
     ///
     /// Adds to the parameters present in `grads` and returns the gradient of the residual stream entering the tape's
-    /// first layer `[n, d]`. When the tape begins at the embeddings and `grads` holds them, they receive their share. The
-    /// hook sees the gradients of the named states.
+    /// first layer `[n, d]`. When the tape begins at the embeddings and `grads` holds them, they receive their share.
+    /// The hook sees the gradients of the named states.
     ///
     /// # Panics
     /// When `d_hidden` has another shape than the tape's hidden states.
@@ -246,8 +251,11 @@ impl<F: Scalar> Gpt2<F> {
         F::run::<BackwardJob>((self, tape, d_hidden, grads, hook))
     }
 
-    /// Backward of [`Gpt2::logits`]: from `d_logits [rows, V]` at `hidden [rows, d]` to the gradient of those hidden
-    /// states; adds to the token embedding's gradient when `grads` holds it.
+    /// Gradient of hidden states `[rows, d]` from that of their logits, `d_logits [rows, V]`; adds to the token
+    /// embedding's gradient when `grads` holds it.
+    ///
+    /// # Panics
+    /// When the shapes do not fit each other or the model.
     pub fn logits_backward(
         &self,
         hidden: ArrayView2<F>,
@@ -257,10 +265,12 @@ impl<F: Scalar> Gpt2<F> {
         F::run::<LogitsBackwardJob>((self, hidden, d_logits, grads))
     }
 
-    /// [`Gpt2::backward`] to some scalars of the blocks: adds each one's gradient to its place in `sums`.
+    /// Gradient of some scalars of the blocks alone, as of [`Gpt2::backward`]: adds each one's gradient to its place in
+    /// `sums`.
     ///
     /// # Panics
-    /// When `sums` do not match.
+    /// When there is not one list of sums for each parameter and one sum for each scalar, or `d_hidden` has another
+    /// shape than the tape's hidden states.
     pub fn backward_to_entries(
         &self,
         tape: &Tape<F>,
@@ -271,17 +281,24 @@ impl<F: Scalar> Gpt2<F> {
         F::run::<EntriesJob>((self, tape, d_hidden, entries, sums));
     }
 
-    /// Turns a gradient at the output of a LayerNorm into one at its input, in place: `d [n, d]`, the rows of the
+    /// Turns a gradient `d [n, d]` at the output of a LayerNorm into one at its input, in place, for the rows of the
     /// tape. The path around the block (the residual connection) is not included.
     ///
     /// # Panics
-    /// When the tape does not reach that far down or has other rows.
+    /// When the LayerNorm is not on the tape or the gradient has another shape than the tape's states there.
     pub fn through_norm(&self, tape: &Tape<F>, norm: Norm, d: ArrayViewMut2<F>) {
         F::run::<ThroughNormJob>((self, tape, norm, d));
     }
 }
 
 /// Rows of a state, in the order given.
+///
+/// # Panics
+/// When there is no such row.
 pub fn select_rows<F: Scalar>(x: ArrayView2<F>, rows: &[usize]) -> Array2<F> {
+    F::run::<SelectRowsJob>((x, rows))
+}
+
+fn selected<F: Scalar>(x: ArrayView2<F>, rows: &[usize]) -> Array2<F> {
     x.select(Axis(0), rows)
 }

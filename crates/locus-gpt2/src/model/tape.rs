@@ -17,9 +17,9 @@ pub(crate) struct NormStats<F> {
 /// States of one block that its backward pass needs.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockTape<F> {
-    /// Rows that go on after the keys and values, ascending; `None` is all.
+    /// Rows that go on after the keys and values, ascending; `None` for all.
     pub reads: Option<Vec<usize>>,
-    /// Whether a hook saw the attention patterns: they are constants then.
+    /// Whether a hook could replace the attention patterns: they are constants then.
     pub pattern_is_given: bool,
     pub resid_pre: Array2<F>,
     pub ln_1: NormStats<F>,
@@ -31,7 +31,7 @@ pub(crate) struct BlockTape<F> {
     pub resid_mid: Array2<F>,
     pub ln_2: NormStats<F>,
     pub ln_2_out: Array2<F>,
-    /// Slope of the activation at each entry of what goes into it: that is all that the backward pass asks of it.
+    /// Slope of the activation at each entry of its input, which is all that the backward pass needs of it.
     pub mlp_slope: Array2<F>,
     pub mlp_post: Array2<F>,
 }
@@ -42,7 +42,7 @@ pub struct Tape<F> {
     pub(crate) batch: Batch<F>,
     pub(crate) first_layer: usize,
     pub(crate) blocks: Vec<BlockTape<F>>,
-    /// Rows of the residual stream that the final LayerNorm read when no block ran; `None` is all.
+    /// Rows of the residual stream that the final LayerNorm read when no block ran; `None` for all.
     pub(crate) reads: Option<Vec<usize>>,
     pub(crate) resid: Array2<F>,
     pub(crate) ln_f: NormStats<F>,
@@ -56,11 +56,10 @@ impl<F: Number> Tape<F> {
         &self.batch
     }
 
-    /// Forgets all but the first sequences: `batch` holds those alone.
+    /// Keeps the first sequences alone; `batch` holds them.
     ///
     /// # Panics
-    /// When the tape's batch does not begin with that one, its last block went on with some rows only, or sequences
-    /// share rows.
+    /// When the tape's batch does not begin with that one, the tape is of some rows alone, or sequences share rows.
     pub fn truncate(&mut self, config: &Config, batch: &Batch<F>) {
         let n = batch.n_rows();
         assert!(self.blocks.iter().all(|block| block.reads.is_none()), "a tape of some rows");

@@ -19,8 +19,9 @@ use crate::kernels::vector::axpy;
 use crate::random::normal;
 use crate::scalar::{Scalar, compiled};
 
-/// Row-major tensors by [`ParamId`], all of them or some. Cloning shares the tensors; writing to one copies it first,
-/// so a masked or edited model costs only what it changes.
+/// Row-major tensors by [`ParamId`], all of a model's or some.
+///
+/// Cloning shares the tensors; writing to one copies it first, so a masked or edited model costs only what it changes.
 #[derive(Clone, Debug)]
 pub struct ParamSet<F> {
     config: Arc<Config>,
@@ -53,7 +54,7 @@ impl<F> Tensor<F> {
     }
 }
 
-/// What is cloned is about to be written to, so what was derived is dropped.
+/// Drops what is derived: what is cloned is about to be written to.
 impl<F: Clone> Clone for Tensor<F> {
     fn clone(&self) -> Self {
         Tensor { values: self.values.clone(), digest: OnceLock::new(), sparse: OnceLock::new() }
@@ -141,7 +142,7 @@ impl<F: Number> ParamSet<F> {
         Some(ArrayViewMut2::from_shape(shape, tensor).expect("lengths are checked on insertion"))
     }
 
-    /// The entries of a matrix that are not zero, when they are few.
+    /// The matrix as its entries that are not zero, when they are few.
     ///
     /// # Panics
     /// When the parameter is absent.
@@ -235,20 +236,20 @@ impl<F: Scalar> ParamSet<F> {
         cast
     }
 
-    /// SHA-256 over the names of the parameters present and the SHA-256 of each one's values (little endian), as lowercase
-    /// hex: what a patch and a result refer to.
+    /// SHA-256 over the names of the parameters present and the SHA-256 of each one's values (little endian), as
+    /// lowercase hex: what a patch and a result refer to.
     ///
-    /// Independent of the file layout, so a checkpoint hashes alike whether its names carry the `transformer.` prefix or
-    /// not. Hashes of values are kept, so that of an edited model costs what the edit changed.
+    /// Independent of the file layout, so a checkpoint hashes alike whether its names carry the `transformer.` prefix
+    /// or not. Hashes of values are kept, so that of an edited model costs what the edit changed.
     pub fn sha256(&self) -> String {
         F::run::<Sha256Job>(self)
     }
 }
 
-/// The weights of a GPT-2, complete by construction: the type that can run. Cloning shares the tensors; writing to one
-/// copies it first.
+/// The weights of a GPT-2, complete by construction, with their configuration: the type that can run ([`Gpt2::run`]).
 ///
-/// Reading goes through [`ParamSet`], to which a model dereferences.
+/// Cloning shares the tensors; writing to one copies it first. Reading goes through [`ParamSet`], to which a model
+/// dereferences.
 #[derive(Clone, Debug)]
 pub struct Gpt2<F> {
     params: ParamSet<F>,

@@ -133,14 +133,15 @@ impl<F: Scalar> PromptTargets<F> {
     }
 }
 
-/// Rows whose logits are computed at a time, so that a batch never needs `[n, V]` at once.
-const ROWS_AT_A_TIME: usize = 128;
-/// Logits that are few: of a small vocabulary more rows at a time keep a product from copying the embedding too often.
-const FEW_LOGITS: usize = 1 << 20;
+/// Targets whose logits are computed at a time, so that a batch never needs `[n, V]` at once.
+const TARGETS_AT_A_TIME: usize = 128;
+/// Logits that are computed at a time at least: with a small vocabulary more targets at a time save copies of the
+/// embedding.
+const LOGITS_AT_A_TIME: usize = 1 << 20;
 
 fn nll<F: Scalar>(model: &Gpt2<F>, hidden: ArrayView2<F>, targets: &[Target]) -> Vec<f64> {
     let mut nll = Vec::with_capacity(targets.len());
-    let at_a_time = ROWS_AT_A_TIME.max(FEW_LOGITS / model.config().vocab_size);
+    let at_a_time = TARGETS_AT_A_TIME.max(LOGITS_AT_A_TIME / model.config().vocab_size);
     for targets in targets.chunks(at_a_time) {
         let rows: Vec<usize> = targets.iter().map(|target| target.row).collect();
         let (rows, places) = unique_inverse(&rows);
@@ -167,7 +168,7 @@ fn nll_backward<F: Scalar>(
     assert_eq!(targets.len(), weights.len(), "one weight per target");
     let mut nll = Vec::with_capacity(targets.len());
     let mut d_hidden = Array2::zeros(tape.hidden.dim());
-    for (targets, weights) in targets.chunks(ROWS_AT_A_TIME).zip(weights.chunks(ROWS_AT_A_TIME)) {
+    for (targets, weights) in targets.chunks(TARGETS_AT_A_TIME).zip(weights.chunks(TARGETS_AT_A_TIME)) {
         let rows: Vec<usize> = targets.iter().map(|target| target.row).collect();
         let hidden = tape.hidden.select(Axis(0), &rows);
         let mut logits = model.logits(hidden.view());

@@ -33,7 +33,7 @@ impl AdamW {
     /// Takes step number `t` (from 1). `moments` holds a mean and a mean square per parameter.
     ///
     /// # Panics
-    /// When the lengths differ.
+    /// When the lengths differ; the message has all of them.
     pub fn step<F: Scalar>(&self, t: usize, params: &mut [F], grads: &[F], moments: &mut Moments<F>) {
         self.step_part(t, params, grads, moments.parts_mut());
     }
@@ -41,7 +41,7 @@ impl AdamW {
     /// Takes step number `t` of a part of a tensor, with the moments of that part ([`Moments::parts_mut`]).
     ///
     /// # Panics
-    /// When the lengths differ.
+    /// When the lengths differ; the message has all of them.
     pub fn step_part<F: Scalar>(
         &self,
         t: usize,

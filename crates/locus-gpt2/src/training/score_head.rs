@@ -167,8 +167,8 @@ impl<F: Scalar> ScoreHead<F> {
         F::run::<ReadOutJob>((self, features))
     }
 
-    /// Sum over sequences of the cross-entropy (nats) against `classes` at last-token states `[n_sequences, d]`, and the
-    /// gradient with respect to those states.
+    /// Sum over sequences of the cross-entropy (nats) against `classes` at last-token states `[n_sequences, d]`, and
+    /// the gradient with respect to those states.
     ///
     /// # Panics
     /// When there is not one class per sequence, or the states have another width than the head.
@@ -182,9 +182,9 @@ impl<F: Scalar> ScoreHead<F> {
 pub struct HeadTraining {
     /// Learning rate of AdamW.
     pub lr: f64,
-    /// Its weight decay.
+    /// Weight decay of AdamW.
     pub weight_decay: f64,
-    /// Passes over the rows.
+    /// Number of passes over the rows.
     pub epochs: usize,
     /// Sequences per step.
     pub batch_sequences: usize,
@@ -212,7 +212,8 @@ pub fn last_hidden<F: Scalar>(model: &Gpt2<F>, batch: &Batch<F>) -> Array2<F> {
     F::run::<LastHiddenJob>((model, batch))
 }
 
-/// Summed cross-entropy (nats) of logits `[rows, classes]`, which become their own gradient: `softmax(logits) - onehot`.
+/// Summed cross-entropy (nats) of logits `[rows, classes]`, which become their own gradient: `softmax(logits) -
+/// onehot`.
 ///
 /// # Panics
 /// When a class is none of the columns or there is not one class per row.

@@ -84,8 +84,8 @@ proptest! {
         });
     }
 
-    /// The gradient a hook sees at each hook point is the derivative with respect to what a hook adds there: this separates
-    /// LayerNorm, attention, GELU and the two linear maps of the MLP.
+    /// The gradient a hook sees at each hook point is the derivative with respect to what a hook adds there: this
+    /// separates LayerNorm, attention, GELU and the two linear maps of the MLP.
     #[test]
     fn every_hook_point(problem in problem()) {
         const POINTS: [HookPoint; 11] = [

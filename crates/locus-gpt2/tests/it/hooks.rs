@@ -1,5 +1,5 @@
-//! Hooks and the cache: what is kept is what a hook sees, patterns are softmax(q k / sqrt(w)), and a pattern that a hook
-//! writes is the one that is used, forward and backward.
+//! Hooks and the cache: what is kept is what a hook sees, patterns are softmax(q k / sqrt(w)), and a pattern that a
+//! hook writes is the one that is used, forward and backward.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use locus_gpt2::{
 use locus_testkit::{REORDERED_F64, assert_close, check_directional, random_vector};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, concatenate, s};
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use crate::support::{Problem, cases, problem};
 
@@ -36,7 +37,7 @@ struct Kinds {
     starts: Vec<usize>,
 }
 
-fn kinds(problem: &Problem, model: &Gpt2<f64>, cut: prop::sample::Index) -> Kinds {
+fn kinds(problem: &Problem, model: &Gpt2<f64>, cut: Index) -> Kinds {
     let mut sequences = problem.sequences.clone();
     // Every sequence once more, with another last token.
     for sequence in &problem.sequences {
@@ -130,7 +131,8 @@ proptest! {
                 state.fill(0.0);
             }
         };
-        let cache = model.run(&batch).with_hooks(&mut ablate).cache([HookPoint::MlpOut, HookPoint::ResidMid, HookPoint::ResidPost]);
+        let points = [HookPoint::MlpOut, HookPoint::ResidMid, HookPoint::ResidPost];
+        let cache = model.run(&batch).with_hooks(&mut ablate).cache(points);
         prop_assert!(cache.get(0, HookPoint::MlpOut).unwrap().iter().all(|&x| x == 0.0));
         prop_assert_eq!(cache.get(0, HookPoint::ResidMid).unwrap(), cache.get(0, HookPoint::ResidPost).unwrap());
         let mut uniform = PatternHook(|_, _, _, mut pattern: ArrayViewMut2<f64>| pattern.fill(0.25));
@@ -158,7 +160,7 @@ proptest! {
             prop_assert_eq!(side_by_side(ActivationCache::z), z);
             // The columns of the fused weight are q, k, v, as TransformerLens' W_Q, W_K, W_V are cut from it.
             let w_qkv = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
-            let b = ArrayView2::from_shape((1, 3 * d), model.get(ParamId::Block(layer, BlockParam::AttnInBias))).unwrap();
+            let b = model.matrix(ParamId::Block(layer, BlockParam::AttnInBias));
             let (last, ln) = (model.config().n_head - 1, cache.get(layer, HookPoint::Ln1).unwrap());
             let columns = s![.., d + last * w..d + (last + 1) * w];
             let k = ln.dot(&w_qkv.slice(columns)) + b.slice(columns);
@@ -169,7 +171,7 @@ proptest! {
     /// Rows sum to 1, keys behind a query are zero, and the weights are softmax(q k / sqrt(w)): of whole sequences, of
     /// sequences that share rows, behind a KV cache, and of some rows.
     #[test]
-    fn patterns_by_hand(problem in problem(), cut in any::<prop::sample::Index>(), every in 1usize..4) {
+    fn patterns_by_hand(problem in problem(), cut in any::<Index>(), every in 1usize..4) {
         let model = problem.model();
         let Kinds { whole, sharing, suffixes, starts } = kinds(&problem, &model, cut);
         let last_layer = model.config().n_layer - 1;
@@ -189,22 +191,23 @@ proptest! {
         };
         let lengths: Vec<usize> = whole.sequences().map(|rows| rows.len()).collect();
         check("whole", &of_whole, &|_, sequence| (0..lengths[sequence]).collect());
-        check("suffixes", &model.run(&suffixes).cache(points), &|_, sequence| (starts[sequence]..lengths[sequence]).collect());
+        let of_suffixes = model.run(&suffixes).cache(points);
+        check("suffixes", &of_suffixes, &|_, i| (starts[i]..lengths[i]).collect());
         // Rows of earlier sequences are no queries of the one that shares them.
-        let shared = sharing.starts().to_vec();
-        check("sharing", &model.run(&sharing).cache(points), &|_, sequence| (shared[sequence]..lengths[sequence]).collect());
+        let (shared, of_sharing) = (sharing.starts(), model.run(&sharing).cache(points));
+        check("sharing", &of_sharing, &|_, i| (shared[i]..lengths[i]).collect());
         let rows: Vec<usize> = (0..whole.n_rows()).filter(|row| row % every == 0).collect();
         let of_rows = model.run(&whole).reading(&rows).cache(points);
         check("reading", &of_rows, &|layer, sequence| {
-            let of_sequence = whole.sequences().nth(sequence).unwrap();
-            let all = (0..lengths[sequence]).filter(|place| layer < last_layer || (of_sequence.start + place) % every == 0);
-            all.collect()
+            let start = whole.sequences().nth(sequence).unwrap().start;
+            let is_read = |place: &usize| layer < last_layer || (start + place).is_multiple_of(every);
+            (0..lengths[sequence]).filter(is_read).collect()
         });
     }
 
     /// A hook that looks at every pattern and leaves it, or writes what is there, changes no bit.
     #[test]
-    fn patterns_replaced_by_themselves(problem in problem(), cut in any::<prop::sample::Index>()) {
+    fn patterns_replaced_by_themselves(problem in problem(), cut in any::<Index>()) {
         let model = problem.model();
         let Kinds { whole, sharing, suffixes, .. } = kinds(&problem, &model, cut);
         for batch in [whole, sharing, suffixes] {
@@ -250,8 +253,9 @@ proptest! {
         }
     }
 
-    /// Through a taped run with given patterns, gradients flow through the values alone: those of all parameters and of the
-    /// residual stream are those of finite differences of the run with the same hook, and queries and keys receive none.
+    /// Through a taped run with given patterns, gradients flow through the values alone: those of all parameters and of
+    /// the residual stream are those of finite differences of the run with the same hook, and queries and keys receive
+    /// none.
     #[test]
     fn gradients_through_given_patterns(problem in problem()) {
         let (model, batch) = (problem.model(), problem.batch());
@@ -260,7 +264,8 @@ proptest! {
             pattern.iter_mut().zip(noise).for_each(|(weight, noise)| *weight = noise);
         };
         let tape = model.run(&batch).with_hooks(&mut PatternHook(replace)).tape();
-        let d_hidden = Array2::from_shape_vec(tape.hidden.dim(), random_vector(tape.hidden.len(), problem.seed ^ 7)).unwrap();
+        let d_hidden = random_vector(tape.hidden.len(), problem.seed ^ 7);
+        let d_hidden = Array2::from_shape_vec(tape.hidden.dim(), d_hidden).unwrap();
         let mut grads = ParamSet::zeros(model.config(), ParamId::all(model.config()));
         let d = model.config().n_embd;
         let mut n_checked = 0;
@@ -273,7 +278,9 @@ proptest! {
         };
         let d_resid = model.backward(&tape, d_hidden.view(), &mut grads, &mut see);
         prop_assert_eq!(n_checked, model.config().n_layer);
-        let loss = |model: &Gpt2<f64>| (model.run(&batch).with_hooks(&mut PatternHook(replace)).hidden() * &d_hidden).sum();
+        let loss = |model: &Gpt2<f64>| {
+            (model.run(&batch).with_hooks(&mut PatternHook(replace)).hidden() * &d_hidden).sum()
+        };
         for id in ParamId::all(model.config()) {
             check_directional(&id.to_string(), model.get(id), grads.get(id), problem.seed, |values| {
                 let mut changed = model.clone();
@@ -293,9 +300,10 @@ proptest! {
     fn empty_beginnings_between_others(problem in problem(), times in 1usize..4) {
         let (model, config) = (problem.model(), &problem.config);
         // Nothing, all but the last token, nothing, ...
-        let starts: Vec<usize> =
-            problem.sequences.iter().enumerate().map(|(i, tokens)| if i % 2 == 0 { 0 } else { tokens.len() - 1 }).collect();
-        let beginnings: Vec<&[u32]> = problem.sequences.iter().zip(&starts).map(|(tokens, &start)| &tokens[..start]).collect();
+        let start = |(i, tokens): (usize, &Vec<u32>)| if i % 2 == 0 { 0 } else { tokens.len() - 1 };
+        let starts: Vec<usize> = problem.sequences.iter().enumerate().map(start).collect();
+        let beginnings: Vec<&[u32]> =
+            problem.sequences.iter().zip(&starts).map(|(tokens, &start)| &tokens[..start]).collect();
         let cache = model.kv_cache(&beginnings).unwrap();
         prop_assert_eq!((cache.lengths(), cache.n_layers()), (starts.as_slice(), config.n_layer));
         let repeated = cache.repeat(times);
@@ -310,17 +318,20 @@ proptest! {
                 tokens
             }));
         }
-        let suffixes: Vec<&[u32]> = sequences.iter().zip(starts.repeat(times)).map(|(tokens, start)| &tokens[start..]).collect();
+        let starts = starts.repeat(times);
+        let suffixes: Vec<&[u32]> =
+            sequences.iter().zip(&starts).map(|(tokens, &start)| &tokens[start..]).collect();
         let behind = Batch::after(config, repeated, &suffixes).unwrap();
         let whole = Batch::new(config, &sequences).unwrap();
-        let positions: Vec<usize> = suffixes.iter().zip(starts.repeat(times)).flat_map(|(s, start)| start..start + s.len()).collect();
+        let positions: Vec<usize> =
+            suffixes.iter().zip(&starts).flat_map(|(tokens, &start)| (start..).take(tokens.len())).collect();
         prop_assert_eq!(behind.positions(), positions);
         let [found, expected] = [&behind, &whole].map(|batch| {
             locus_gpt2::last_hidden(&model, batch).into_raw_vec_and_offset().0
         });
         assert_close("last states", &found, &expected, REORDERED_F64);
-        let batches = [Batch::prefix_sharing(config, &sequences).unwrap(), model.suffixes(&sequences, &starts.repeat(times)).unwrap()];
-        for batch in batches {
+        let sharing = Batch::prefix_sharing(config, &sequences).unwrap();
+        for batch in [sharing, model.suffixes(&sequences, &starts).unwrap()] {
             let found = locus_gpt2::last_hidden(&model, &batch).into_raw_vec_and_offset().0;
             assert_close("last states", &found, &expected, REORDERED_F64);
         }

@@ -79,8 +79,8 @@ proptest! {
         assert_close("gradients", d_x.as_slice().unwrap(), &at_ends(&d_x_whole), REORDERED_F64);
     }
 
-    /// Sequences that share the rows of what they have in common have the states of sequences that do not; and the sum of
-    /// the gradients at the rows that one stands for gives the same gradients of all weights.
+    /// Sequences that share the rows of what they have in common have the states of sequences that do not; and the sum
+    /// of the gradients at the rows that one stands for gives the same gradients of all weights.
     #[test]
     fn rows_that_are_shared(problem in problem(), cut in any::<prop::sample::Index>(), reads_last in any::<bool>()) {
         let (model, config) = (problem.model(), &problem.config);

@@ -4,14 +4,15 @@ use locus_gpt2::lens::{ATTRIBUTION_POINTS, Component, direct_logit_attribution, 
 use locus_gpt2::{Batch, HookPoint, Norm};
 use ndarray::Axis;
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use crate::support::{cases, problem};
 
 proptest! {
     #![proptest_config(cases(32))]
 
-    /// Each layer's logits are those of its residual stream; the last layer's are the model's, to the bit when the same rows
-    /// are asked for (a BLAS may add up in another order for another number of rows).
+    /// Each layer's logits are those of its residual stream; the last layer's are the model's, to the bit when the same
+    /// rows are asked for (a BLAS may add up in another order for another number of rows).
     #[test]
     fn logits_of_every_layer(problem in problem(), every in 1usize..4) {
         let (model, batch) = (problem.model(), problem.batch());
@@ -35,7 +36,7 @@ proptest! {
 
     /// One part for each component, which sum to the logit difference at any row: whole sequences and suffixes alike.
     #[test]
-    fn attributions_sum_to_the_logit_difference(problem in problem(), cut in any::<prop::sample::Index>(), tokens in any::<[prop::sample::Index; 2]>()) {
+    fn attributions_sum_to_the_logit_difference(problem in problem(), cut in any::<Index>(), tokens in any::<[Index; 2]>()) {
         let model = problem.model();
         let config = model.config();
         let starts: Vec<usize> = problem.sequences.iter().map(|tokens| cut.index(tokens.len())).collect();
@@ -56,8 +57,8 @@ proptest! {
         }
     }
 
-    /// A part is what changes, with the final LayerNorm's deviation as it is, when the component writes nothing. Checked on
-    /// the last MLP, whose output nothing but the final LayerNorm reads.
+    /// A part is what changes, with the final LayerNorm's deviation as it is, when the component writes nothing.
+    /// Checked on the last MLP, whose output nothing but the final LayerNorm reads.
     #[test]
     fn the_part_of_the_last_mlp(problem in problem()) {
         let (model, batch) = (problem.model(), problem.batch());
@@ -77,6 +78,7 @@ proptest! {
         };
         let without = &resid.row(row) - &written.row(row);
         let expected = (logit(resid.row(row)) - logit(without.view())) / deviation(resid.row(row));
-        prop_assert!((part(Component::Mlp(last)) - expected).abs() < 1e-9, "{} and {expected}", part(Component::Mlp(last)));
+        let found = part(Component::Mlp(last));
+        prop_assert!((found - expected).abs() < 1e-9, "{found} and {expected}");
     }
 }

@@ -1,8 +1,8 @@
 //! Gradients at few entries of a matrix.
 //!
-//! The gradient of entry `(i, j)` of `W` in `y = x W` is the product of two columns, `sum over rows of x_i d_y_j`. Where few
-//! entries are wanted, as where a gate in front of each is flat for all but some of them, that is less work than the matrix
-//! of all.
+//! The gradient of entry `(i, j)` of `W` in `y = x W` is the dot product of two columns, `sum over rows of x_i d_y_j`.
+//! Where few entries are wanted, such as those whose gates are not saturated, this takes fewer operations than the
+//! whole matrix.
 //!
 //! Dimension letters: `n` rows, `k` inputs, `m` outputs.
 
@@ -14,12 +14,12 @@ use crate::kernels::gemm::gemm;
 use crate::kernels::number::Number;
 use crate::kernels::transposed::{TOGETHER, Transposed};
 
-/// Rows that are transposed at a time: with as many, 3072 features of them stay in a second-level cache of 2 MB or nearly so.
+/// Rows that are transposed at a time: so many that 3072 features of them about fill a second-level cache of 2 MB.
 const ROWS: usize = 256;
-/// The dense product of all gradients is used when more than one in this many entries is wanted. Measured at 64 x 256 and
-/// at 768 x 3072: a product of two columns runs at half the speed of a product of matrices.
+/// The dense product of all gradients is used when more than one in this many entries is wanted. Measured at 64 x 256
+/// and at 768 x 3072: a product of two columns runs at half the speed of a product of matrices.
 const DENSE_SHARE: usize = 3;
-/// Products of columns that share the loads of one of them.
+/// Dot products that share the loads of one column.
 const DOTS: usize = 4;
 /// Multiply-adds in one piece of parallel work.
 const PIECE_MULTIPLY_ADDS: usize = 1 << 20;
@@ -57,7 +57,7 @@ pub(crate) fn add_gradient_at<F: Number>(
     }
 }
 
-/// Products of the columns of `x` and `d_y` that meet at each index.
+/// Dot products of the columns of `x` and `d_y` that meet at each index.
 struct Dots<'a, F> {
     x: &'a Transposed<F>,
     d_y: &'a Transposed<F>,
@@ -93,7 +93,7 @@ impl<F: Number> WithSimd for Dots<'_, F> {
     }
 }
 
-/// Adds the product of `x` and each of some columns.
+/// Adds the dot product of `x` and each of some columns to its sum.
 #[inline(always)]
 fn add_dots<F: Number, S: Simd, const N: usize>(
     simd: S,

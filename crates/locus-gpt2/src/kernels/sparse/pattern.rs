@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::kernels::number::Number;
 
-/// Positions of the entries of a matrix of at most 65,535 columns, row by row.
+/// Positions of the entries of a matrix of at most 65,535 rows and columns, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     n_columns: usize,
@@ -15,8 +15,8 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// The `count` entries of a row-major matrix that are not zero, and their values; `None` when one of the sides is too
-    /// long for the indices.
+    /// The `count` entries of a row-major matrix that are not zero, and their values; `None` when one of the sides is
+    /// too long for the indices.
     pub(crate) fn of_nonzero<F: Number>(
         entries: &[F],
         (n_rows, n_columns): (usize, usize),

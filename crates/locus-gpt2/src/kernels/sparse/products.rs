@@ -1,7 +1,7 @@
 //! Products with matrices of few entries, such as those of a circuit.
 //!
-//! Rows of the state are transposed to lie side by side, and each entry is one number against a vector of them. So
-//! the positions of the entries do not matter, and work is in proportion to their number.
+//! The state is transposed, and each entry is one number times a vector of rows. So the positions of the entries do not
+//! matter, and work is in proportion to their number.
 //!
 //! Dimension letters: `n` rows, `k` inputs, `m` outputs.
 
@@ -17,9 +17,9 @@ use crate::kernels::vector::written_zeros;
 
 /// The dense product is used when more than one in this many entries is not zero.
 const DENSE_SHARE: usize = 3;
-/// Rows that are transposed at a time: 64 inputs of them are in the first-level cache, 3072 in the second.
+/// Rows that are transposed at a time: 64 features of them fit the first-level cache, 3072 the second.
 const ROWS: usize = 128;
-/// Vectors of sums that are in registers.
+/// Vectors of sums that are in registers at once.
 const SUMS: usize = 8;
 /// Multiply-adds in one piece of parallel work.
 const PIECE_MULTIPLY_ADDS: usize = 1 << 20;
@@ -41,7 +41,8 @@ struct Compressed<F> {
 }
 
 impl<F: Number> SparseMatrix<F> {
-    /// The entries of a matrix that are not zero; `None` when they are many or the matrix is too large for a [`Pattern`].
+    /// The entries of a matrix that are not zero; `None` when they are many or the matrix is too large for a
+    /// [`Pattern`].
     pub(crate) fn of(matrix: ArrayView2<F>) -> Option<Self> {
         let entries = matrix.to_slice()?;
         let count = entries.iter().filter(|&&w| w != F::zero()).count();
@@ -73,7 +74,8 @@ impl<F: Number> Compressed<F> {
         (self.pattern.row(i), &self.weights[self.pattern.range(i)])
     }
 
-    /// One column for each row of the pattern: its first number plus the weighted sum of the columns of `x` in that row.
+    /// One output column for each row of the pattern: a first number plus the weighted sum of the columns of `x` in
+    /// that row.
     fn products(&self, x: ArrayView2<F>, first: &[F]) -> Array2<F> {
         let mut y = written_zeros(x.nrows(), self.pattern.n_rows());
         let mut transposed = Transposed::new();
@@ -92,7 +94,7 @@ impl<F: Number> Compressed<F> {
     }
 }
 
-/// Some of the columns, from that of number `list` on.
+/// The work on some output columns, from column `list` on.
 struct Columns<'a, F> {
     lists: &'a Compressed<F>,
     first: &'a [F],
@@ -130,7 +132,7 @@ impl<F: Number> WithSimd for Columns<'_, F> {
     }
 }
 
-/// The weighted sum of the columns of `x` in a list, `V` vectors at a time.
+/// Weighted sum of the columns of `x` in a list, `V` vectors at a time.
 #[inline(always)]
 fn weighted_sum<F: Number, S: Simd, const V: usize>(
     simd: S,
