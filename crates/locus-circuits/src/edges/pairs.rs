@@ -7,7 +7,7 @@ use locus_gpt2::{Config, Error, Result, Tokenizer};
 pub struct Pair {
     /// The prompt on which the model shows the behaviour.
     pub clean: Vec<u32>,
-    /// The same number of tokens without what the behaviour depends on.
+    /// As many tokens, without what the behaviour depends on.
     pub corrupted: Vec<u32>,
     /// Correct answers to the clean prompt, one token each.
     pub correct: Vec<u32>,

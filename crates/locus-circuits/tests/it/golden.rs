@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// Both sides add up the same few thousand products in f64, in different orders.
 const AGREES_F64: f64 = 1e-9;
-/// The same in f32 against f64: scores are differences of nearly equal numbers, so a digit is lost against
+/// Sums in f32 against sums in f64: scores are differences of nearly equal numbers, so a digit is lost against
 /// [`locus_testkit::GOLDEN_F32`].
 const AGREES_F32: f64 = 1e-3;
 

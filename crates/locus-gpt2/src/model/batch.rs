@@ -163,8 +163,10 @@ impl<F: Number> Batch<F> {
         self.prefix.as_ref().map(|prefix| prefix.layer(layer))
     }
 
+    /// Checks that the KV cache, where there is one, belongs to a model of this many layers and this width.
+    ///
     /// # Panics
-    /// When the batch's KV cache belongs to a model of other layers or width.
+    /// When it does not.
     pub(crate) fn assert_fits(&self, config: &Config) {
         self.prefix.iter().for_each(|prefix| prefix.assert_fits(config));
     }

@@ -54,8 +54,10 @@ impl<F: Number> KvCache<F> {
         KvCache { lengths, ..self }
     }
 
+    /// Checks that the cache belongs to a model of this many layers and this width.
+    ///
     /// # Panics
-    /// When the cache belongs to a model of other layers or width.
+    /// When it does not.
     pub(crate) fn assert_fits(&self, config: &Config) {
         assert_eq!(self.n_layers(), config.n_layer, "layers of the KV cache and of the model");
         for kv in &self.layers {

@@ -66,7 +66,7 @@ compiled!(
 );
 compiled!(
     SelectRowsJob<'a>: <F> (ArrayView2<'a, F>, &'a [usize]) => Array2<F>,
-    |(x, rows): (ArrayView2<_>, &[usize])| x.select(Axis(0), rows)
+    |(x, rows)| selected(x, rows)
 );
 
 /// A forward pass that is being described; see [`Gpt2::run`].
@@ -297,4 +297,8 @@ impl<F: Scalar> Gpt2<F> {
 /// When there is no such row.
 pub fn select_rows<F: Scalar>(x: ArrayView2<F>, rows: &[usize]) -> Array2<F> {
     F::run::<SelectRowsJob>((x, rows))
+}
+
+fn selected<F: Scalar>(x: ArrayView2<F>, rows: &[usize]) -> Array2<F> {
+    x.select(Axis(0), rows)
 }

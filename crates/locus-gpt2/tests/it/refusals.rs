@@ -7,7 +7,7 @@ use locus_gpt2::internal::{
 use locus_gpt2::lens::{ATTRIBUTION_POINTS, direct_logit_attribution, logit_lens};
 use locus_gpt2::{
     AdamW, Batch, BlockParam, Config, Gpt2, HeadTraining, HookPoint, KvCache, Moments, Norm, ParamEntries,
-    ParamId, ParamMask, ParamSet, ScoreHead, Target, axpy, dot, gemm,
+    ParamId, ParamMask, ParamSet, PromptTargets, ScoreHead, Target, axpy, cross_entropy, dot, gemm,
 };
 use ndarray::Array2;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -291,10 +291,18 @@ fn losses_and_steps_that_do_not_fit() {
     });
     panics_with(&["3"], || nll_of_row(&mut [0.0; 3], 3));
 
+    let hidden = zeros(5, 4);
+    panics_with(&[], || model.nll(hidden.view(), &[Target { row: 5, token: 1 }]));
+    panics_with(&[], || model.nll(hidden.view(), &[Target { row: 0, token: 11 }]));
+    let packed = PromptTargets::<f64>::new(model.config(), &[([1], [2, 3])]).unwrap();
+    panics_with(&["mid > len"], || packed.mean_per_sequence(&[1.0]));
+
     let head = ScoreHead { weight: zeros(3, 4) };
     panics_with(&["one class per sequence", "1", "2"], || {
         head.cross_entropy_backward(zeros(2, 4).view(), &[0])
     });
+    panics_with(&["one class per row", "1", "2"], || cross_entropy(&mut zeros(2, 3), &[0]));
+    panics_with(&["3"], || cross_entropy(&mut zeros(1, 3), &[3]));
     panics_with(&["(2, 5)", "(4, 3)"], || head.read_out(zeros(2, 5).view()));
     let train = |classes: &[usize]| {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
