@@ -13,3 +13,13 @@ pub mod tables;
 
 pub use locus_protocol as protocol;
 pub use locus_protocol::{organism, records};
+
+/// The README, whose example is a test too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+/// The README of the repository.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct RepositoryReadme;
