@@ -2,10 +2,11 @@
 //!
 //! Read in this order: `ids` and `weights` (what there is), `batch` and `kv_cache` (what is run), `forward` with
 //! `attention`, `hooks` (what may look in), `tape` and `backward` with `entries` (gradients), and `run`, which is the
-//! interface to all of it. Nothing here knows files, losses, tasks or edits.
+//! interface to all of it; `cache`, `prefix` and `generate` are built on passes. Nothing here knows files, losses, tasks or
+//! edits.
 //!
-//! Dimension letters: `n` rows of a packed batch, `d` width of the residual stream, `f` width of the MLP, `H` heads, `w
-//! = d / H` width of a head, `L` layers, `V` vocabulary.
+//! Dimension letters: `n` rows of a packed batch, `d` width of the residual stream, `f` width of the MLP, `H` heads,
+//! `w = d / H` width of a head, `L` layers, `V` vocabulary.
 
 pub(crate) mod attention;
 pub(crate) mod backward;

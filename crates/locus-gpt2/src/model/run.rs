@@ -215,8 +215,8 @@ impl<F: Scalar> Gpt2<F> {
         F::run::<LogitsJob>((self, hidden))
     }
 
-    /// Attention of one layer on queries, keys and values `qkv [n, 3d]`: the weighted values, heads side by side `[n,
-    /// d]`.
+    /// Attention of one layer on queries, keys and values `qkv [n, 3d]`: the weighted values, heads side by side
+    /// `[n, d]`.
     ///
     /// # Panics
     /// When `qkv` has another shape than the batch and the model say.

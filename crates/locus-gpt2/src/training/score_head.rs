@@ -212,8 +212,8 @@ pub fn last_hidden<F: Scalar>(model: &Gpt2<F>, batch: &Batch<F>) -> Array2<F> {
     F::run::<LastHiddenJob>((model, batch))
 }
 
-/// Summed cross-entropy (nats) of logits `[rows, classes]`, which become their own gradient: `softmax(logits) -
-/// onehot`.
+/// Summed cross-entropy (nats) of logits `[rows, classes]`, which become their own gradient:
+/// `softmax(logits) - onehot`.
 ///
 /// # Panics
 /// When a class is none of the columns or there is not one class per row.
