@@ -72,7 +72,7 @@ impl Pair {
             }
         }
         if let Some(token) = self.correct.iter().find(|token| self.incorrect.contains(token)) {
-            return wrong(format!("token {token} is in both correct and bad"));
+            return wrong(format!("token {token} is in both correct and incorrect"));
         }
         let all = [&self.clean, &self.corrupted, &self.correct, &self.incorrect];
         if let Some(token) = all.into_iter().flatten().find(|&&token| token as usize >= config.vocab_size) {

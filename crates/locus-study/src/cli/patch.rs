@@ -61,9 +61,9 @@ impl PatchArgs {
                     "base_sha256": history.patches()[0].base_sha256(), "version": env!("CARGO_PKG_VERSION"),
                 });
                 write_checkpoint(folder, history.model(), &provenance.to_string())?;
-                // The tokenizer goes along, so that the folder is a whole model.
+                // Tokenizer and hyper-parameters go along, so that the folder is a whole model.
                 let from = global.model_folder()?;
-                for name in ["tokenizer.json", "vocab.json", "merges.txt"] {
+                for name in ["tokenizer.json", "vocab.json", "merges.txt", "hparams.toml"] {
                     if from.join(name).exists() {
                         let bytes = std::fs::read(from.join(name))?;
                         locus_gpt2::internal::write_atomically(&folder.join(name), &bytes)?;
