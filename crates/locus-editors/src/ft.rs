@@ -127,14 +127,14 @@ fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, FineTuning, F>) -
         let mut total = 0.0;
         for packed in &batches {
             let mut grads = ParamSet::zeros(model.config(), tuned);
-            let trace = edited.run(&packed.batch).from_layer(editor.layer, packed.resid.clone()).tape();
-            let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &packed.weights, &mut grads);
+            let tape = edited.run(&packed.batch).from_layer(editor.layer, packed.resid.clone()).tape();
+            let (nll, d_hidden) = edited.nll_backward(&tape, &packed.targets, &packed.weights, &mut grads);
             let loss: f64 = nll.iter().zip(&packed.weights).map(|(nll, weight)| nll * weight.as_f64()).sum();
             total += loss * packed.facts as f64 / facts.len() as f64;
             if loss < editor.loss_stop {
                 continue;
             }
-            edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+            edited.backward(&tape, d_hidden.view(), &mut grads, &mut ());
             if let Some(mask) = mask {
                 mask.mask_gradients(&mut grads);
             }

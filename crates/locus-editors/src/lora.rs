@@ -109,10 +109,10 @@ fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, Lora, F>) -> Resu
     for step in 1..=editor.steps {
         let edited = editor.patch(model, &adapters, mask).apply(model)?;
         let mut grads = ParamSet::zeros(config, adapters.iter().map(|adapter| adapter.id));
-        let trace = edited.run(&packed.batch).tape();
-        let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &weights, &mut grads);
+        let tape = edited.run(&packed.batch).tape();
+        let (nll, d_hidden) = edited.nll_backward(&tape, &packed.targets, &weights, &mut grads);
         report.losses.push(nll.iter().zip(&weights).map(|(nll, weight)| nll * weight.as_f64()).sum());
-        edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+        edited.backward(&tape, d_hidden.view(), &mut grads, &mut ());
         if let Some(mask) = mask {
             mask.mask_gradients(&mut grads);
         }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::fact::Context;
 
 /// Tokens in one piece of parallel work.
-const PIECE_ROWS: usize = 256;
+const PIECE_TOKENS: usize = 256;
 
 /// A state of one layer at the last token of each row's subject, `[n, d]` or `[n, f]`. What follows a subject cannot
 /// change it, so it is not run.
@@ -21,7 +21,7 @@ pub(crate) fn at_subjects<'a, F: Scalar>(
     point: HookPoint,
 ) -> Result<Array2<F>> {
     let beginnings: Vec<&[u32]> = rows.into_iter().map(|row| &row.tokens[..=row.subject_last]).collect();
-    let parts: Vec<Array2<F>> = chunk_by_tokens(&beginnings, PIECE_ROWS)
+    let parts: Vec<Array2<F>> = chunk_by_tokens(&beginnings, PIECE_TOKENS)
         .into_par_iter()
         .map(|piece| {
             let batch = Batch::new(model.config(), &beginnings[piece])?;

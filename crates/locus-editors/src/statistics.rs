@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::text::token_lines;
 
 /// Tokens in one piece of parallel work.
-const PIECE_ROWS: usize = 1024;
+const PIECE_TOKENS: usize = 1024;
 /// Tokens of a text that [`KeyStatistics::from_text`] reads, up to the end of a line.
 const TEXT_TOKENS: usize = 100_000;
 /// Pieces whose products are held at the same time.
@@ -255,7 +255,7 @@ fn collect<F: Scalar>((statistics, model, text, progress): CollectInput<'_, F>) 
         return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
     }
     let first = statistics.sequences;
-    let runs = chunk_by_tokens(&text[first..], PIECE_ROWS);
+    let runs = chunk_by_tokens(&text[first..], PIECE_TOKENS);
     for runs in runs.chunks(PIECES_AT_ONCE) {
         let keys: Vec<Vec<Array2<f64>>> = runs
             .par_iter()
