@@ -6,7 +6,7 @@
 //! | measure | prompts | success | magnitude |
 //! |---|---|---|---|
 //! | efficacy (ES, EM) | the one that is written | share with `P(o*) > P(o)` | mean of `P(o*) - P(o)` |
-//! | paraphrase (PS, PM) | other words for it | share with `P(o*) > P(o)` | mean of `P(o*) - P(o)` |
+//! | paraphrase (PS, PM) | the same fact in other words | share with `P(o*) > P(o)` | mean of `P(o*) - P(o)` |
 //! | neighbourhood (NS, NM) | about other subjects | share with `P(o) > P(o*)` | mean of `P(o) - P(o*)` |
 //!
 //! Source: Meng et al. 2022 (arXiv 2202.05262), section 3.3.
@@ -24,13 +24,13 @@ pub struct EditCase {
     pub fact: Fact,
     /// Tokens of the target that was true before.
     pub target_true: Vec<u32>,
-    /// Prompts that say the same in other words.
+    /// Tokens of prompts that state the fact in other words.
     pub paraphrases: Vec<Vec<u32>>,
-    /// Prompts about other subjects, of which the true target should stay true.
+    /// Tokens of prompts about other subjects, for which the true target is right and should stay so.
     pub neighbourhood: Vec<Vec<u32>>,
 }
 
-/// NLLs per target token, `[new, true]`, in nats, after every prompt of a case.
+/// Mean NLLs per target token, in nats, after every prompt of a case: `[new target, true target]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CaseNlls {
     /// After the prompt that is written.
@@ -61,7 +61,7 @@ pub struct EditEvaluation {
     pub after: EditScores,
 }
 
-/// Measures an edit: a case on the model as it was and as edited.
+/// Measures an edit: the scores of a case on the model as it was and as edited.
 ///
 /// # Errors
 /// When a prompt or target does not fit the model, or an NLL is not a number.
@@ -74,8 +74,7 @@ pub fn evaluate_edit<F: Scalar>(
 }
 
 impl EditCase {
-    /// Tokenises the texts on which the edit of a fact is judged. Prompts are taken as given, the target behind a
-    /// space.
+    /// Makes a case from text. Prompts are tokenised exactly as given, the true target with a space before it.
     ///
     /// # Errors
     /// When a text gives no token.

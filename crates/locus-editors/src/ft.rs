@@ -43,8 +43,8 @@ pub enum ScoredAt {
 /// | `layer` | 0 | a layer of the model | the MLP that is tuned, counted from 0 |
 /// | `scored` | by editor | | where target tokens are scored |
 /// | `lr` | 5e-4 | above 0 | learning rate of Adam |
-/// | `steps` | 25 | at least 1 | most passes over the facts |
-/// | `loss_stop` | 0.01 | at least 0 | loss below which a batch is left alone |
+/// | `steps` | 25 | at least 1 | largest number of passes over the facts |
+/// | `loss_stop` | 0.01 | at least 0 | mean NLL, in nats, below which a batch takes no step |
 /// | `clamp` | by model for `ft-l`, else none | above 0 | largest change of an entry |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -55,11 +55,11 @@ pub struct FineTuning {
     pub scored: ScoredAt,
     /// Learning rate of Adam.
     pub lr: f64,
-    /// Most passes over the facts.
+    /// Largest number of passes over the facts.
     pub steps: usize,
-    /// Mean NLL, in nats, below which a batch is left alone.
+    /// Mean NLL, in nats, below which a batch takes no step.
     pub loss_stop: f64,
-    /// Largest change of an entry; none is no bound.
+    /// Largest absolute change of an entry; `None` sets no bound.
     pub clamp: Option<f64>,
 }
 
@@ -155,6 +155,7 @@ fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, FineTuning, F>) -
     report.into_edit(model, patch, facts)
 }
 
+/// Clamps weights to within `clamp` of their start.
 fn keep_near<F: Scalar>(weights: &mut [F], start: &[F], clamp: F) {
     for (w, &start) in weights.iter_mut().zip(start) {
         *w = w.max(start - clamp).min(start + clamp);
@@ -165,9 +166,9 @@ fn keep_near<F: Scalar>(weights: &mut [F], start: &[F], clamp: F) {
 struct FactBatch<F> {
     batch: Batch<F>,
     targets: Vec<Target>,
-    /// Of each target's NLL in the mean over facts.
+    /// Weight of each target's NLL in the mean over facts.
     weights: Vec<F>,
-    /// The residual stream entering the tuned layer.
+    /// The residual stream entering the tuned layer, `[t, d]` for the `t` tokens of the batch.
     resid: ndarray::Array2<F>,
     facts: usize,
 }

@@ -1,6 +1,6 @@
 //! States at the last tokens of subjects.
 //!
-//! Letters: `n` rows, `d` width, `f` MLP width.
+//! Letters: `n` contexts, `d` width, `f` MLP width.
 
 use locus_gpt2::{Batch, Gpt2, HookPoint, Scalar, chunk_by_tokens};
 use ndarray::{Array2, ArrayViewMut2, Axis, concatenate};
@@ -12,8 +12,8 @@ use crate::fact::Context;
 /// Tokens in one piece of parallel work.
 const PIECE_TOKENS: usize = 256;
 
-/// A state of one layer at the last token of each row's subject, `[n, d]` or `[n, f]`. What follows a subject cannot
-/// change it, so it is not run.
+/// A state of one layer at the last token of each context's subject, `[n, d]` or `[n, f]`. Tokens after the subject are
+/// not run, as they cannot change it.
 pub(crate) fn at_subjects<'a, F: Scalar>(
     model: &Gpt2<F>,
     rows: impl IntoIterator<Item = &'a Context>,
