@@ -203,8 +203,8 @@ proptest! {
         }
     }
 
-    /// All edges kept is the clean run, none kept the corrupted one; an ablation equal to the clean run changes nothing;
-    /// both formulations agree on any circuit.
+    /// All edges kept is the clean run, none kept the corrupted one; an ablation equal to the clean run changes
+    /// nothing; both formulations agree on any circuit.
     #[test]
     fn interventions(problem in problem(), pick in any::<u64>()) {
         let (model, graph) = (problem.model(), problem.graph());
@@ -251,7 +251,8 @@ proptest! {
         }
     }
 
-    /// EAP is the slope of exact patching at a vanishing difference: shrink the corrupted embedding towards the clean one.
+    /// EAP is the slope of exact patching at a vanishing difference: shrink the corrupted embedding towards the clean
+    /// one.
     #[test]
     fn small_differences_are_patched_as_estimated(problem in problem()) {
         let mut model = problem.model();
