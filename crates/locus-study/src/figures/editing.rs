@@ -30,7 +30,7 @@ pub(super) fn before_after(records: &Records, preset: &str) -> Vec<Figure> {
     [("T2-nll", Density::SMALL), ("T3-nll", Density::LARGE)].into_iter().filter_map(at).collect()
 }
 
-/// The rows: full model, random mask, then circuit and complement of every task.
+/// Rows of the figure: full model, random mask, then circuit and complement of every task.
 fn groups<'a>(records: &'a Records, preset: &str, size: Density) -> Vec<(String, Vec<&'a EditOutcome>)> {
     let of = |scope| edits(records, preset, size, scope);
     let mut groups: Vec<(String, Vec<&EditOutcome>)> =
