@@ -222,7 +222,7 @@ impl Builder {
     fn new(layers: usize, heads: usize, width: usize, positions: usize, tokens: usize) -> Self {
         let config = Config::new(layers, heads, heads * width, positions, tokens);
         let mut model = Gpt2::zeros(&config);
-        // The scale that LayerNorm divides by, put back by the gains; nobody reads the variance pair and the balance.
+        // The scale that LayerNorm divides by, put back by the gains; nothing reads the variance pair and the balance.
         let gain = C * (2.0 / config.n_embd as f64).sqrt();
         for layer in 0..layers {
             for norm in [BlockParam::Ln1Weight, BlockParam::Ln2Weight] {

@@ -1,4 +1,4 @@
-//! Causal tracing: which states carry a fact?
+//! Causal tracing: which states of the model carry a fact?
 //!
 //! The subject's token embeddings are corrupted by noise, so that the model no longer says the answer. Then one state
 //! is restored to its clean value; the probability that this brings back is the state's indirect effect:
@@ -82,7 +82,7 @@ impl KnownFact {
     }
 }
 
-/// A kind of state that is patched with its clean value.
+/// A kind of state that is restored to its clean value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchedState {
     /// The residual stream leaving a block.
@@ -450,7 +450,7 @@ impl TokenPosition {
 /// Indirect effects of one kind of state, averaged by token position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeanEffects {
-    /// Which state was patched.
+    /// Kind of state that was restored.
     pub what: PatchedState,
     /// Mean over facts, `[6, L]`, in the order of [`TokenPosition::ALL`]; a fact's tokens at one position are averaged
     /// first.

@@ -1,4 +1,4 @@
-//! What all editors have in common.
+//! The trait of all editors, and what they return.
 
 use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar, compiled};
 
@@ -22,22 +22,22 @@ pub trait Editor<F: Scalar>: Sync {
 /// Arguments of [`Editor::edit`] as one value: editor, model, facts, mask.
 pub(crate) type EditInput<'a, E, F> = (&'a E, &'a Gpt2<F>, &'a [Fact], Option<&'a ParamMask>);
 
-/// What an editor returns.
+/// Result of an editor: a patch and a report.
 #[derive(Clone, Debug)]
 pub struct Edit<F> {
     /// The change.
     pub patch: Patch<F>,
-    /// How it came about.
+    /// Report on how the change came about.
     pub report: Report,
 }
 
-/// How an edit came about.
+/// Report on how an edit came about.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Loss at the start of each step, in nats. Where facts are written together: the mean over them, in which a fact
-    /// that was done earlier counts with its last loss. Where they are written one by one: that of the last fact.
+    /// Loss at the start of each step, in nats: the mean over facts that are written together, in which a fact that was
+    /// done earlier counts with its last loss; of facts written one by one, that of the last.
     pub losses: Vec<f64>,
-    /// Optimiser steps taken, the most of any fact.
+    /// Optimiser steps taken; of several facts, the largest number.
     pub steps: usize,
     /// Mean NLL per target token after the bare prompts, in nats, before the edit.
     pub nll_before: f64,

@@ -1,4 +1,4 @@
-//! What an edit did, by CounterFact's measures: efficacy, paraphrase and neighbourhood.
+//! Evaluation of an edit by CounterFact's measures: efficacy, paraphrase and neighbourhood.
 //!
 //! A case has two targets: `o*`, which is written, and `o`, which was true before. With `P` from the mean NLL per
 //! target token (as in the released code):
@@ -20,7 +20,7 @@ use crate::fact::Fact;
 /// A fact to write, and the prompts on which its edit is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EditCase {
-    /// What is written.
+    /// The fact that is written.
     pub fact: Fact,
     /// Tokens of the target that was true before.
     pub target_true: Vec<u32>,
@@ -41,23 +41,23 @@ pub struct CaseNlls {
     pub neighbourhood: Vec<[f64; 2]>,
 }
 
-/// The measures on one model.
+/// The three measures on one model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EditScores {
-    /// ES and EM.
+    /// Efficacy (ES and EM).
     pub efficacy: Outcome,
-    /// PS and PM; `None` without paraphrases.
+    /// Paraphrase (PS and PM); `None` without paraphrases.
     pub paraphrase: Option<Outcome>,
-    /// NS and NM; `None` without neighbourhood prompts.
+    /// Neighbourhood (NS and NM); `None` without neighbourhood prompts.
     pub neighbourhood: Option<Outcome>,
 }
 
 /// The measures on the model as it was and as edited.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EditEvaluation {
-    /// On the unedited model.
+    /// Scores of the unedited model.
     pub before: EditScores,
-    /// On the edited model.
+    /// Scores of the edited model.
     pub after: EditScores,
 }
 

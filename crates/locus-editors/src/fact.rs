@@ -1,10 +1,10 @@
-//! What an editor is asked to write: tokens, and where the subject ends.
+//! Facts to write: tokens, and where the subject ends.
 
 use locus_gpt2::Config;
 
 use crate::error::{Error, Result};
 
-/// One target to write: after `prompt`, say `target`.
+/// A request as tokens: after `prompt`, the model should say `target`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRequest {
     /// Tokens of the prompt, subject included.

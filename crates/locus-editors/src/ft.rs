@@ -26,13 +26,13 @@ use crate::patch::Patch;
 /// Facts per batch.
 const BATCH: usize = 64;
 
-/// Where target tokens are scored.
+/// Position at which target tokens are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScoredAt {
-    /// All of them after the prompt alone.
+    /// All target tokens right after the prompt.
     AfterPrompt,
-    /// Each after the ones before it.
+    /// Each target token after the ones before it.
     InPlace,
 }
 
@@ -51,7 +51,7 @@ pub enum ScoredAt {
 pub struct FineTuning {
     /// The MLP that is tuned, counted from 0.
     pub layer: usize,
-    /// Where target tokens are scored.
+    /// Position at which target tokens are scored.
     pub scored: ScoredAt,
     /// Learning rate of Adam.
     pub lr: f64,

@@ -1,4 +1,4 @@
-//! Writing keys and values into a linear memory.
+//! Closed-form updates that write keys and values into a linear memory.
 //!
 //! An MLP's output matrix `W [f, d]` answers a key `k [f]` with `k W + b`. To add `R^T [n, d]` to its answers to the
 //! keys `K [f, n]`, while its answers to the keys it usually sees (second moment `C`) change as little as possible:

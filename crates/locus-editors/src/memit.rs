@@ -57,7 +57,7 @@ pub struct Memit {
     pub null_space: Option<f64>,
     /// AlphaEdit: added to the diagonal of the projected keys' Gram matrix.
     pub l2: f64,
-    /// How the targets are found.
+    /// Constants of the optimisation that finds the targets.
     pub optimisation: TargetOptimisation,
 }
 

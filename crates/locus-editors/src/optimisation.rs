@@ -148,7 +148,7 @@ pub struct TargetVector<F> {
     pub keys: Array2<F>,
     /// State at the subject's last token of the bare prompt before the edit, `[d]`.
     pub start: Vec<F>,
-    /// What to add to the start, `[d]`.
+    /// The vector that is added to the start, `[d]`.
     pub delta: Vec<F>,
     /// Loss at each evaluation, in nats.
     pub losses: Vec<f64>,
@@ -170,7 +170,7 @@ impl<F: Scalar> TargetVector<F> {
     }
 }
 
-/// What a row of logits is read for.
+/// Purpose for which a row of logits is read.
 #[derive(Clone, Copy, Debug)]
 enum LogitRow {
     /// The NLL of a target token, with its weight in the mean.
@@ -192,11 +192,11 @@ struct Optimisation<'a, F> {
     facts: Vec<LocatedFact<F>>,
 }
 
-/// Where a fact's rows are in the batch.
+/// A fact with the places of its rows in the batch.
 struct LocatedFact<F> {
     /// Row of the subject's last token in each context and in the KL prompt: the first of each sequence.
     subject_lasts: Vec<usize>,
-    /// What the fact's part of [`Optimisation::rows`] is read for.
+    /// Purpose of each row in the fact's part of [`Optimisation::rows`].
     reads: Vec<LogitRow>,
     /// Where that part begins.
     first_read: usize,

@@ -316,7 +316,7 @@ fn add_to<F: Scalar>((delta, weights): (&Delta<F>, &mut [F])) {
     }
 }
 
-/// What a tensor of a patch file is. Reading relies on the order: a delta before factors, `u` before `r`.
+/// Kinds of tensor in a patch file. Reading relies on the order: a delta before factors, `u` before `r`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum DeltaPart {
     Delta,
@@ -324,7 +324,7 @@ enum DeltaPart {
     R,
 }
 
-/// Which part of which parameter's change a tensor of this name and shape is.
+/// Parameter and part of its change that a tensor with this name and shape holds; an error text when it fits none.
 fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(ParamId, DeltaPart), String> {
     let short = name.strip_prefix("transformer.").unwrap_or(name);
     let found = short.rsplit_once('.').and_then(|(parameter, part)| {

@@ -72,13 +72,13 @@ impl Variant {
 pub struct Rome {
     /// The MLP that is edited, counted from 0.
     pub layer: usize,
-    /// Which keys are used where.
+    /// Variant of the method: which keys are used where.
     pub variant: Variant,
     /// Added to the diagonal of `C`, as a multiple of its mean.
     pub ridge: f64,
     /// Largest Frobenius norm of the change, as a multiple of `W`'s.
     pub max_update: f64,
-    /// How the target is found.
+    /// Constants of the optimisation that finds the target.
     pub optimisation: TargetOptimisation,
 }
 

@@ -39,7 +39,7 @@ pub type Lookup<'a> = dyn Fn() -> Result<Hparams> + 'a;
 pub struct NamedEditor {
     /// Name in files and on the command line.
     pub name: &'static str,
-    /// What the editor does, in a line of help.
+    /// Line of help that says what the editor does.
     pub about: &'static str,
     /// Default constants, from a seed and the model's hyper-parameters; only editors that need the latter look them up.
     pub constants: fn(&Lookup, u64) -> Result<Constants>,

@@ -50,7 +50,7 @@ impl Prepared {
     }
 }
 
-/// How an editor of the comparison writes.
+/// The ways in which editors of the comparison write.
 enum Writer<F> {
     Tuning(Box<dyn Editor<F>>),
     Rome(RomeEditor),
@@ -83,7 +83,7 @@ impl<F: Scalar> Ready<F> {
     }
 }
 
-/// Where an editor may change parameters; the others keep their values.
+/// Scope of an edit in the intact model: parameters outside of it keep their values.
 #[derive(Clone, Debug)]
 pub struct WritableScope {
     /// Kind of scope.

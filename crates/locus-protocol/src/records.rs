@@ -105,7 +105,7 @@ pub struct TracedEffect {
 pub struct EditorOutcome {
     /// Editor, or [`UNEDITED`].
     pub editor: String,
-    /// Where the editor could change parameters.
+    /// Scope in which the editor could change parameters.
     pub scope: Scope,
     /// Target density of the circuit that defines the scope; 1 for the whole model.
     pub target_density: f64,
@@ -227,7 +227,7 @@ pub struct Extraction {
     pub mask_sha256: String,
 }
 
-/// How much of one tensor a circuit keeps.
+/// Number of parameters of one tensor that a circuit keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorCount {
     /// Layer, counted from 0.

@@ -7,7 +7,7 @@ use crate::records::Records;
 /// The content of `results.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results {
-    /// Where the numbers come from.
+    /// Version, seed, model and data that the numbers come from.
     pub provenance: Provenance,
     /// Raw measurements.
     pub records: Records,
@@ -58,7 +58,7 @@ pub struct Table {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Cell {
-    /// A count.
+    /// A whole number.
     Count(u64),
     /// An estimate with its 95 % bootstrap interval.
     Estimate {
@@ -68,23 +68,23 @@ pub enum Cell {
         low: f64,
         /// Upper end.
         high: f64,
-        /// How all three are printed.
+        /// Style of all three numbers.
         style: Style,
     },
     /// A number and how to print it.
     Number {
         /// The value.
         value: f64,
-        /// How it is printed.
+        /// Style of the number.
         style: Style,
     },
-    /// Words.
+    /// Text.
     Text(String),
     /// Not measured or not defined.
     Empty(()),
 }
 
-/// How a number is printed.
+/// Style in which a number is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Style {
@@ -123,7 +123,7 @@ pub enum Plot {
         values: Vec<Vec<Option<f64>>>,
         /// Value of the darkest colour.
         max: f64,
-        /// What a value is.
+        /// Name of the quantity, with its unit.
         unit: String,
     },
     /// Groups of bars side by side.
@@ -132,14 +132,14 @@ pub enum Plot {
         groups: Vec<String>,
         /// Each series has one value per group, with an optional interval.
         series: Vec<BarSeries>,
-        /// What y is.
+        /// Label of the y axis.
         y_label: String,
     },
     /// Lines over a numeric axis.
     Lines {
-        /// What x is.
+        /// Label of the x axis.
         x_label: String,
-        /// What y is.
+        /// Label of the y axis.
         y_label: String,
         /// Whether x is drawn on a log axis.
         log_x: bool,
@@ -148,7 +148,7 @@ pub enum Plot {
     },
     /// One row per entry with a mark before and a mark after, joined by a line.
     BeforeAfter {
-        /// What x is.
+        /// Label of the x axis.
         x_label: String,
         /// The rows.
         entries: Vec<BeforeAfter>,

@@ -23,7 +23,7 @@ pub enum Error {
         task: String,
         /// Rows of the task.
         rows: usize,
-        /// What the missing rows would be for.
+        /// Side of the split that has no rows: `train on` or `measure on`.
         side: &'static str,
     },
 }

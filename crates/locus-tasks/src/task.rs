@@ -17,7 +17,7 @@ use locus_metrics::classify;
 
 use crate::error::{Error, Result};
 
-/// How rows are divided between training and measuring.
+/// Options of the split of rows into training and held-out ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SplitOptions {
     /// Share of the rows that head and masks are trained on, in [0, 1].

@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn pruning_reaches_the_end_of_a_chain() {
         let live = ["input->a0.h1<k>", "a0.h1->m1", "m1->logits"];
-        // A chain of three that nobody reads, and one that nothing feeds.
+        // A chain of three that nothing reads, and one that nothing feeds.
         let unread = ["input->m0", "m0->a1.h0<q>", "a1.h0->m2"];
         let unfed = ["a0.h0->a1.h1<v>", "a1.h1->a2.h0<v>", "a2.h0->logits"];
         let all: Vec<&str> = live.iter().chain(&unread).chain(&unfed).copied().collect();

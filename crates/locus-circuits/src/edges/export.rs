@@ -15,7 +15,7 @@ use super::scores::EdgeScores;
 /// What a reader must know to interpret a score file; written beside the scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conventions {
-    /// What a score means; `delta_loss_when_corrupted` in every file of ours.
+    /// Meaning of a score: `delta_loss_when_corrupted` in all files that `locus` writes.
     pub sign: String,
     /// Method that made the scores.
     pub method: String,
@@ -31,7 +31,7 @@ pub struct Conventions {
     pub bos: bool,
     /// Which source attention's output bias belongs to: `none`.
     pub bias_owner: String,
-    /// What the source `input` writes: `token-embedding`.
+    /// Output of the source `input`: `token-embedding`.
     pub input_node: String,
     /// Number of pairs.
     pub pairs: usize,

@@ -30,7 +30,7 @@ use super::standard_ablation::StandardAblation;
 /// Tokens in one piece of parallel work.
 const PIECE_TOKENS: usize = 64;
 
-/// Which of two equal sums computes a destination's input.
+/// The sum that computes a destination's input: one of two that are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Formulation {
     /// The residual stream of this run, plus `r_u - o_u` over dropped edges.

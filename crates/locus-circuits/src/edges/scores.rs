@@ -79,7 +79,7 @@ impl EdgeScores {
     }
 }
 
-/// What edges are ranked by.
+/// Order in which edges are ranked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RankBy {
     /// The absolute value of the score.

@@ -20,7 +20,7 @@ pub const MANY_PARAMETERS: usize = 1 << 23;
 /// Tokens of a piece of such a model: states take memory, and twice as many would make a step only a twelfth faster.
 const PIECE_TOKENS_OF_MANY_PARAMETERS: usize = 128;
 
-/// How a choice is read from the last token's hidden state.
+/// Read-out of a choice from the last token's hidden state.
 #[derive(Clone, Copy, Debug)]
 pub enum ReadOut<'a, F> {
     /// A linear head, and the class wanted for each row, usually the one that the full model chooses.

@@ -1,4 +1,4 @@
-//! From scores to a mask of exact size.
+//! Masks of an exact size, cut from scores.
 
 use locus_gpt2::{Config, ParamId, ParamMask, ParamSet, Scalar, compiled};
 

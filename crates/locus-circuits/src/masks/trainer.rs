@@ -30,9 +30,9 @@ pub struct Circuit {
     pub target_density: f64,
     /// Whether the density was reached before the recipe ran out of epochs.
     pub reached: bool,
-    /// Epochs taken up to this circuit.
+    /// Epochs from the start of the trajectory to this circuit.
     pub epochs: usize,
-    /// Optimiser steps taken up to this circuit.
+    /// Optimiser steps from the start of the trajectory to this circuit.
     pub steps: usize,
 }
 

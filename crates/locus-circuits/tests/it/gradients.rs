@@ -76,7 +76,7 @@ proptest! {
         let weights = flat(&case.model);
         let mut expected = vec![0.0; weights.len()];
         let rows: Vec<usize> = (0..50).collect();
-        // All rows at once: what is held at a time does not change the sum.
+        // All rows at once: how many are held at the same time does not change the sum.
         for (_, part) in objective.gradient_parts(&case.model, &rows, piece_rows).unwrap() {
             for ((sum, w), g) in expected.iter_mut().zip(&weights).zip(flat(&part)) {
                 *sum += (w * g).abs();

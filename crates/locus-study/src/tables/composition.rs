@@ -1,4 +1,4 @@
-//! What circuits are made of: T6 and T6b, their figure, and C5.
+//! Composition of circuits by kind of module: T6 and T6b, their figure, and C5.
 //!
 //! The published "60 % LayerNorm" (arXiv 2406.17241) cannot be a share of the circuit, because LayerNorms hold far
 //! fewer than 5 % of the parameters, and what else it means was not published. All readings are computed: D0-D3 in

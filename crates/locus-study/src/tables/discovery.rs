@@ -37,7 +37,7 @@ const MASK_COLUMNS: [&str; 9] = [
     "faithfulness",
 ];
 
-/// X1: ways to find circuits of edges.
+/// X1: methods that find circuits of edges.
 ///
 /// Rows: tasks (the hierarchy first), within each the methods that score edges in the order they were run: exact
 /// patching first, controls last.
@@ -90,7 +90,7 @@ pub fn x1(records: &Records, options: &TableOptions) -> Table {
     table("X1", "Ways to find circuits of edges".into(), notes, &EDGE_COLUMNS, rows)
 }
 
-/// X1b: ways to find circuits of parameters, each measured on the task it was found on.
+/// X1b: methods that find circuits of parameters, each measured on the task that it was found on.
 ///
 /// Rows: tasks (the hierarchy first), sizes from large to small, within each the methods in the order they were run.
 ///

@@ -32,7 +32,7 @@ const COLUMNS: [&str; 14] = [
 /// Function that gives the outcome of a request on its prompts of one kind.
 type OnPrompts = fn(&EditorOutcome) -> Option<Outcome>;
 
-/// X2: editors side by side.
+/// X2: comparison of editors.
 ///
 /// Rows: the unedited model, then editor, scope and size in the order they were run.
 ///

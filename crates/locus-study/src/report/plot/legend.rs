@@ -10,7 +10,7 @@ const GAP: f64 = 18.0;
 /// Number of colours in `figure.css`; further series start again with the first colour and another mark.
 const COLOURS: usize = 7;
 
-/// How a series is drawn, and therefore its sample in the legend.
+/// Sample of a series in the legend, which looks as the series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sample {
     /// A filled square.

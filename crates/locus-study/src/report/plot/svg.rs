@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// Style of all drawings. The page holds it once; a standalone file brings its own copy.
 pub const STYLE: &str = include_str!("figure.css");
 
-/// Where a text is anchored horizontally.
+/// Horizontal anchor of a text.
 #[derive(Clone, Copy, Debug)]
 pub enum Anchor {
     /// The text begins at its position.
