@@ -9,9 +9,9 @@
 //! W <- W + U R^T,    U = C^-1 K (lambda + K^T C^-1 K)^-1
 //! ```
 //!
-//! With `null_space` the change is projected onto directions that keys seldom use (AlphaEdit);
-//! [`NullSpace::alphaedit_update`](crate::NullSpace::alphaedit_update) computes `U` then,
-//! [`memit_update`](crate::memit_update) otherwise.
+//! [`memit_update`](crate::memit_update) computes `U`. With `null_space` it is
+//! [`NullSpace::alphaedit_update`](crate::NullSpace::alphaedit_update), which projects the change onto directions that
+//! keys seldom use (AlphaEdit).
 //!
 //! Sources: Meng et al. 2023 (arXiv 2210.07229, eq. 14 for the update) and its code; Fang et al. 2024 (arXiv
 //! 2410.02355) for AlphaEdit.

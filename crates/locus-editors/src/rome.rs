@@ -35,7 +35,7 @@ use crate::statistics::{KeyCovariance, KeyStatistics};
 /// Smallest cosine between `u` and the key of the denominator: below it, the denominator is mostly rounding error.
 const LEAST_COSINE: f64 = 1e-4;
 
-/// Variants of ROME, which differ in the key of the numerator and of the denominator.
+/// Variants of ROME, which differ in the keys that `u` and the denominator use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Variant {
