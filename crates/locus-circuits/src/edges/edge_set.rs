@@ -42,7 +42,7 @@ impl EdgeSet {
     /// Whether an edge is inside.
     ///
     /// # Panics
-    /// When it has no place in the graph's matrix.
+    /// When the index of the source is out of range.
     pub fn contains(&self, edge: Edge) -> bool {
         self.inside[edge.source * self.graph.n_destinations() + edge.destination]
     }

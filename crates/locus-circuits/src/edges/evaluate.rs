@@ -198,7 +198,7 @@ pub struct CurveAreas {
     /// MIB's CMD (arXiv 2504.13151), the integral of `|1 - F|` over the share: lower is better.
     pub cmd: f64,
     /// Integral of `|1 - F|` over the logarithm of the share, divided by the length of that axis: on a linear axis nine
-    /// tenths of the weight lie above one tenth of the edges.
+    /// tenths of the weight lie above one tenth of the edges. NaN for a curve of one point.
     pub cmd_log: f64,
 }
 

@@ -31,7 +31,7 @@ pub struct ScheduledTopK {
     pub piece_tokens: usize,
     /// Steps from one density target to the next, of which the last `hold` stay at the target.
     pub steps_per_target: usize,
-    /// Steps at a target before the density falls towards the next.
+    /// Steps at a target before the density falls towards the next; at most `steps_per_target`.
     pub hold: usize,
     /// Sequences per step.
     pub batch_sequences: usize,
