@@ -30,14 +30,14 @@ fn passes(c: &mut Criterion) {
     let sequences: Vec<_> = (0..64).map(|i| tokens(i, 12)).collect();
     let batch = Batch::new(config, &sequences).expect("tokens fit");
     c.bench_function("forward 64x12", |b| b.iter(|| black_box(model.run(&batch).hidden())));
-    let trace = model.run(&batch).tape();
-    let d_hidden = Array2::from_elem(trace.hidden.dim(), 1e-3);
+    let tape = model.run(&batch).tape();
+    let d_hidden = Array2::from_elem(tape.hidden.dim(), 1e-3);
     for (name, ids) in [
         ("backward to activations 64x12", Vec::new()),
         ("backward to weights 64x12", ParamId::maskable(config).collect()),
     ] {
         let mut grads = ParamSet::zeros(config, ids);
-        c.bench_function(name, |b| b.iter(|| model.backward(&trace, d_hidden.view(), &mut grads, &mut ())));
+        c.bench_function(name, |b| b.iter(|| model.backward(&tape, d_hidden.view(), &mut grads, &mut ())));
     }
     // Products with many rows, and with few, which read the weights in place.
     for (m, k, n) in [(768, 512, 384), (16, 768, 3072)] {

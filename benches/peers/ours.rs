@@ -120,10 +120,10 @@ fn backward(model: &Gpt2<f32>, batch: &Batch<f32>) -> f64 {
     };
     let targets: Vec<Target> = batch.sequences().flat_map(next).collect();
     let mut grads = ParamSet::zeros(config, ParamId::all(config));
-    let trace = model.run(batch).tape();
+    let tape = model.run(batch).tape();
     let mean = vec![1.0 / targets.len() as f32; targets.len()];
-    let (_, d_hidden) = model.nll_backward(&trace, &targets, &mean, &mut grads);
-    model.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+    let (_, d_hidden) = model.nll_backward(&tape, &targets, &mean, &mut grads);
+    model.backward(&tape, d_hidden.view(), &mut grads, &mut ());
     assert!(grads.get(ParamId::TokenEmbedding).iter().any(|&g| g != 0.0));
     let head = (config.vocab_size * config.n_embd * targets.len()) as f64;
     6.0 * (block_multiply_adds(config) * (config.n_layer * batch.n_rows()) as f64 + head)
@@ -198,8 +198,8 @@ fn fine_tune(model: &Gpt2<f32>, mask: &ParamMask) -> f64 {
     let nll = editor.fine_tune_each(&start, &requests, Some(mask), |i, edited, report| {
         assert_eq!(report.steps, 10);
         let request = &requests[i];
-        let laid = PromptTargets::new(model.config(), &[(&request.prompt, &request.target)])?;
-        Ok::<_, locus_editors::Error>(edited.nll_per_token(&laid)[0])
+        let packed = PromptTargets::new(model.config(), &[(&request.prompt, &request.target)])?;
+        Ok::<_, locus_editors::Error>(edited.nll_per_token(&packed)[0])
     });
     assert!(nll.expect("requests fit").iter().all(|nll| nll.is_finite()));
     0.0

@@ -176,7 +176,7 @@ impl BinaryConcrete {
     ) -> Open<F> {
         let gate = Gate::new(self.temperature);
         let scalars: Vec<_> = tensors.iter_mut().zip(masked.blocks_mut()).enumerate().collect();
-        let of_tensors = scalars.into_par_iter().map(|(number, (tensor, (id, masked)))| {
+        let per_tensor = scalars.into_par_iter().map(|(number, (tensor, (id, masked)))| {
             let (noise, last) = (next.of(id), update.map(|update| update.of_tensor(number)));
             let LogitTensor { logits, mean, square, .. } = tensor;
             let optimised = mean.par_chunks_mut(PIECE_SCALARS).zip(square.par_chunks_mut(PIECE_SCALARS));
@@ -200,7 +200,7 @@ impl BinaryConcrete {
             let (indices, slopes): (Vec<_>, Vec<_>) = open.into_iter().unzip();
             (ParamEntries::new(model.config(), id, indices.concat()), slopes.concat())
         });
-        let (entries, slopes) = of_tensors.unzip();
+        let (entries, slopes) = per_tensor.unzip();
         Open { entries, slopes }
     }
 

@@ -264,7 +264,7 @@ mod tests {
         let requests: Vec<TokenRequest> = (1..7).map(request).collect();
         let editor = ClampedSgd { lr: 0.05, clamp: 0.05, max_steps: 4, loss_stop: 0.0 };
         let descent = Descent { lr: editor.lr, clamp: editor.clamp };
-        let of_request = 4 * editor.max_steps * SharedStart::new(&start, None, descent).bytes_of_step();
+        let request_bytes = 4 * editor.max_steps * SharedStart::new(&start, None, descent).bytes_of_step();
         let edits = |most_bytes| {
             let mut order = Vec::new();
             let nll = editor.fine_tune_within(most_bytes, &start, &requests, None, |i, tuned, report| {
@@ -277,7 +277,7 @@ mod tests {
             nll.unwrap()
         };
         let together = edits(usize::MAX);
-        for most_bytes in [0, 2 * of_request] {
+        for most_bytes in [0, 2 * request_bytes] {
             for (bounded, together) in edits(most_bytes).iter().zip(&together) {
                 // Products with other rows beside them round otherwise.
                 assert!((bounded - together).abs() < 1e-12, "{bounded} against {together}");

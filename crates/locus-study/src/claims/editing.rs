@@ -124,20 +124,21 @@ fn pairs(
             (Some(Density::of(e.target_density)), e.task.clone(), e.case_id)
         }
     };
-    let of = |scope| {
+    let edits_in = |scope| {
         let belongs =
             move |e: &&EditOutcome| e.scope == scope && (scope == Scope::Full || e.preset == preset);
         records.edits.iter().filter(belongs)
     };
     let mut partners: BTreeMap<_, Vec<f64>> = BTreeMap::new();
-    for edit in of(right) {
+    for edit in edits_in(right) {
         partners.entry(key(edit)).or_default().push(value(edit));
     }
     let pair = |e: &EditOutcome| {
         let right = mean(partners.get(&key(e))?.iter().copied())?;
         Some(EditPair { density: Density::of(e.target_density), case_id: e.case_id, left: value(e), right })
     };
-    let mut pairs: Vec<EditPair> = of(left).filter_map(pair).filter(|pair| pair.density.is_main()).collect();
+    let mut pairs: Vec<EditPair> =
+        edits_in(left).filter_map(pair).filter(|pair| pair.density.is_main()).collect();
     pairs.sort_by_key(|pair| (pair.density, pair.case_id));
     pairs
 }

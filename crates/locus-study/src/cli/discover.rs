@@ -286,10 +286,10 @@ fn print(
     for edge in scores.ranked(RankBy::Absolute).into_iter().take(SHOWN) {
         writeln!(out, "{:<24} {:>+12.5}", graph.name(edge), scores.get(edge))?;
     }
-    let of_all = graph.n_edges();
+    let n_edges = graph.n_edges();
     writeln!(
         out,
-        "circuit: {} of {of_all} edges after pruning dead ends ({wanted} selected)",
+        "circuit: {} of {n_edges} edges after pruning dead ends ({wanted} selected)",
         circuit.count()
     )?;
     let faithfulness = measured

@@ -117,13 +117,13 @@ impl TraceArgs {
         let facts: Vec<Known> = if text.trim_start().starts_with('[') {
             serde_json::from_str(&text).map_err(|e| Unusable(format!("{place}: {e}")))?
         } else {
-            let of = |(i, line): (usize, &str)| {
+            let parse = |(i, line): (usize, &str)| {
                 serde_json::from_str(line).map_err(|e| Unusable(format!("{place}: line {}: {e}", i + 1)))
             };
             text.lines()
                 .enumerate()
                 .filter(|(_, line)| !line.trim().is_empty())
-                .map(of)
+                .map(parse)
                 .collect::<Result<_, _>>()?
         };
         if facts.is_empty() {

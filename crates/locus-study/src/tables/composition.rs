@@ -262,18 +262,18 @@ impl<'a> Composition<'a> {
     /// Measure D2. Tensors tied at the threshold share the places that are left, so that the result does not depend on
     /// the order of their names.
     fn top_share(&self, kind: ModuleKind, part: TensorPart) -> Option<f64> {
-        let of_part: Vec<(ModuleKind, f64)> = self
+        let densities: Vec<(ModuleKind, f64)> = self
             .tensors
             .iter()
             .filter(|(_, t)| part.holds(&t.tensor))
             .map(|(k, t)| (*k, tensor_density(t)))
             .collect();
-        let places = of_part.iter().filter(|(k, _)| *k == ModuleKind::LayerNorm).count();
-        let mut descending: Vec<f64> = of_part.iter().map(|(_, density)| *density).collect();
+        let places = densities.iter().filter(|(k, _)| *k == ModuleKind::LayerNorm).count();
+        let mut descending: Vec<f64> = densities.iter().map(|(_, density)| *density).collect();
         descending.sort_by(|a, b| b.total_cmp(a));
         let threshold = *descending.get(places.checked_sub(1)?)?;
         let count =
-            |keep: &dyn Fn(&(ModuleKind, f64)) -> bool| of_part.iter().filter(|&t| keep(t)).count() as f64;
+            |keep: &dyn Fn(&(ModuleKind, f64)) -> bool| densities.iter().filter(|&t| keep(t)).count() as f64;
         let left = places as f64 - count(&|t| t.1 > threshold);
         let tied_weight = left / count(&|t| t.1 == threshold);
         let taken = count(&|t| t.0 == kind && t.1 > threshold)

@@ -222,9 +222,9 @@ mod tests {
             record("hierarchy", TRAINED, "hierarchy", 0.5, 0.85),
         ];
         let records = Records { mask_comparisons, ..Default::default() };
-        let own = x1b(&records, &options());
+        let own_task = x1b(&records, &options());
         let names: Vec<_> =
-            own.rows.iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone())).collect();
+            own_task.rows.iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone())).collect();
         let expected = [
             ("hierarchy", "50 %", TRAINED),
             ("hierarchy", "5 %", TRAINED),

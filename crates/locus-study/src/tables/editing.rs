@@ -119,13 +119,13 @@ pub fn t4b(records: &Records, options: &TableOptions) -> Table {
 /// mask.
 pub(crate) fn sweep<'a>(records: &'a Records, preset: &str) -> Vec<(Density, Scope, Vec<&'a EditOutcome>)> {
     let of_preset: Vec<&EditOutcome> = records.edits.iter().filter(|e| e.preset == preset).collect();
-    let of_task = of_preset.iter().filter(|e| e.task == HIERARCHY);
+    let on_hierarchy = of_preset.iter().filter(|e| e.task == HIERARCHY);
     let mut groups = Vec::new();
-    for density in distinct(of_task.map(|e| Density::of(e.target_density))).into_iter().rev() {
+    for density in distinct(on_hierarchy.map(|e| Density::of(e.target_density))).into_iter().rev() {
         for scope in [Scope::Circuit, Scope::Complement, Scope::Random] {
             let belongs = |e: &&EditOutcome| {
-                let of_task = e.task == HIERARCHY || scope == Scope::Random;
-                of_task && e.scope == scope && Density::of(e.target_density) == density
+                let fits_task = e.task == HIERARCHY || scope == Scope::Random;
+                fits_task && e.scope == scope && Density::of(e.target_density) == density
             };
             let edits: Vec<&EditOutcome> = of_preset.iter().copied().filter(belongs).collect();
             if !edits.is_empty() {

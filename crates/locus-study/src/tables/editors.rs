@@ -72,8 +72,8 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
             let successes = KINDS
                 .map(|(what, measured)| estimate_of(what, &|o| measured(o).map(|outcome| outcome.success)));
             let magnitudes = KINDS.map(|(what, measured)| {
-                let of_kind = estimate_of(what, &|o| measured(o).map(|outcome| outcome.magnitude));
-                percent(of_kind.map(|magnitude| magnitude.value))
+                let interval = estimate_of(what, &|o| measured(o).map(|outcome| outcome.magnitude));
+                percent(interval.map(|magnitude| magnitude.value))
             });
             let requests: Vec<[Option<f64>; 3]> = group
                 .iter()
