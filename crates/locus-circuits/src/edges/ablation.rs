@@ -13,7 +13,7 @@ use super::pairs::Pair;
 /// use locus_circuits::edges::{AblatedOutputs, Ablation, Pair};
 /// use locus_gpt2::{Gpt2, Result, Scalar};
 ///
-/// /// Every cut source writes the same small number everywhere.
+/// /// Every ablated source writes the same small number everywhere.
 /// struct Constant(f64);
 ///
 /// impl<F: Scalar> Ablation<F> for Constant {

@@ -60,7 +60,7 @@ pub struct LogitDiff;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbDiff;
 
-/// `KL(intact model on the clean prompt || run)` in nats, over the whole vocabulary; less is better. The gradient at
+/// `KL(intact model on the clean prompt || run)` in nats, over the whole vocabulary; lower is better. The gradient at
 /// the clean run is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kl;
