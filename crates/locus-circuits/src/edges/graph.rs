@@ -58,7 +58,7 @@ pub struct Edge {
     pub destination: usize,
 }
 
-/// The edge graph of a GPT-2, which numbers of layers and heads determine.
+/// The edge graph of a GPT-2, determined by its numbers of layers and heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Graph {
     /// Number of layers, `L`.
@@ -161,8 +161,7 @@ impl Graph {
             .filter(move |&edge| self.has(edge))
     }
 
-    /// Columns of the destinations that belong to the node which writes `source`: three for a head, one for an MLP,
-    /// none for the input.
+    /// Columns of a source node's inputs: three for a head, one for an MLP, none for the token embedding.
     pub fn inputs_of(self, source: Source) -> Vec<usize> {
         match source {
             Source::Input => Vec::new(),

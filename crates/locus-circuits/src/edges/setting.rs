@@ -1,4 +1,4 @@
-//! The arguments that all work on edges has in common, as one value to pass to a job ([`locus_gpt2::compiled`]).
+//! Arguments that all computations on edges share, as one value to pass to a job ([`locus_gpt2::compiled`]).
 
 use locus_gpt2::{Gpt2, Result, Scalar};
 
