@@ -1,9 +1,9 @@
-//! What the benchmarks share.
+//! Parts that the benchmarks share.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Replaces a process whose environment lacks what the BLAS and the allocator should find there by one that has it.
+/// Replaces this process by one whose environment has the settings of the BLAS and the allocator, if any is missing.
 pub fn start_over_with_settings() {
     let mut settings = locus_gpt2::blas_environment();
     settings.push(("MIMALLOC_PURGE_DELAY", "-1"));

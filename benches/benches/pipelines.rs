@@ -1,4 +1,4 @@
-//! Every pipeline of the study, once around, on a model of the organism's size: four layers, width 128.
+//! Every pipeline of the study on a small random model: four layers as the organism, twice its width (128).
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -19,7 +19,7 @@ fn model() -> Gpt2<f32> {
     Gpt2::init(&Config::new(4, 4, 128, 128, 3072), &mut ChaCha8Rng::seed_from_u64(1))
 }
 
-/// `n` tokens that are alike for no two `seed`s.
+/// `n` tokens, different for every `seed`.
 fn tokens(seed: usize, n: usize) -> Vec<u32> {
     (0..n).map(|j| ((seed * 131 + j * 17) % 3072) as u32).collect()
 }
@@ -30,16 +30,16 @@ fn passes(c: &mut Criterion) {
     let sequences: Vec<_> = (0..64).map(|i| tokens(i, 12)).collect();
     let batch = Batch::new(config, &sequences).expect("tokens fit");
     c.bench_function("forward 64x12", |b| b.iter(|| black_box(model.run(&batch).hidden())));
-    let trace = model.run(&batch).tape();
-    let d_hidden = Array2::from_elem(trace.hidden.dim(), 1e-3);
+    let tape = model.run(&batch).tape();
+    let d_hidden = Array2::from_elem(tape.hidden.dim(), 1e-3);
     for (name, ids) in [
         ("backward to activations 64x12", Vec::new()),
         ("backward to weights 64x12", ParamId::maskable(config).collect()),
     ] {
         let mut grads = ParamSet::zeros(config, ids);
-        c.bench_function(name, |b| b.iter(|| model.backward(&trace, d_hidden.view(), &mut grads, &mut ())));
+        c.bench_function(name, |b| b.iter(|| model.backward(&tape, d_hidden.view(), &mut grads, &mut ())));
     }
-    // Many rows, and few, which read the weights in place.
+    // Products with many rows, and with few, which read the weights in place.
     for (m, k, n) in [(768, 512, 384), (16, 768, 3072)] {
         let (a, w) = (Array2::<f32>::from_elem((m, k), 0.5), Array2::from_elem((k, n), 0.5));
         let transposed = Array2::from_elem((n, k), 0.5);

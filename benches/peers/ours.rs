@@ -1,6 +1,6 @@
-//! Our side of the comparison with PyTorch: reads the name of a piece of work from stdin, does it once, prints the
-//! seconds it took and the operations it counted in billions; again and again. `cargo xtask bench --peers` drives it and
-//! its counterpart in turns.
+//! Our side of the comparison with PyTorch. Repeatedly reads the name of a piece of work from stdin, does the work
+//! once, and prints the seconds it took and its operations, in billions. `cargo xtask bench --peers` runs it and its
+//! PyTorch counterpart alternately.
 
 use std::cell::OnceCell;
 use std::io::{BufRead, Write};
@@ -20,23 +20,24 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Prompts and their length, as in the goal: eight of thirteen tokens.
+/// Number of prompts.
 const PROMPTS: u32 = 8;
+/// Tokens per prompt.
 const TOKENS: u32 = 13;
-/// Fine-tuning edits of one scope.
+/// Number of fine-tuning edits of one scope.
 const EDITS: u32 = 198;
-/// Rows of a step of mask training.
+/// Sequences per step of mask training.
 const BATCH: usize = 128;
-/// Steps of one epoch of it.
+/// Steps per epoch of mask training.
 const MASK_STEPS: usize = 2;
-/// Products in one turn of `sgemm`.
+/// Products per run of `sgemm`.
 const SGEMM_TIMES: usize = 4;
 
 fn main() {
     locus_benches::start_over_with_settings();
     let config = Config::gpt2_small();
     let mut model = Gpt2::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(1));
-    // Fresh biases are zeros; make every addition a real one.
+    // Biases are initialised to zero; give them values, so that no addition is trivial.
     for id in ParamId::all(&config).filter(|id| id.is_vector()) {
         model.get_mut(id).iter_mut().enumerate().for_each(|(i, w)| *w += 1e-3 * (i % 7) as f32);
     }
@@ -47,9 +48,9 @@ fn main() {
     let stdin = std::io::stdin();
     for work in stdin.lock().lines().map_while(Result::ok) {
         let start = Instant::now();
-        // Of works that prepare something first.
+        // Seconds of the work alone, for works that prepare something first.
         let mut seconds = None;
-        // Operations, where they are counted.
+        // Number of operations, where they are counted.
         let flop = match work.as_str() {
             "sgemm" => sgemm(),
             "forward 1x16" => forward(&model, &batch(&config, 1, 16)),
@@ -59,7 +60,7 @@ fn main() {
             "backward 8x64" => backward(&model, &batch(&config, 8, 64)),
             // The worst case: prompts that differ from the first token on.
             "eap 0" => score(&model, &pairs(0), Attribution::Eap),
-            // As in the public greater-than pairs, where the year is the eighth token: the beginning is run once.
+            // As in the public greater-than pairs, where the year is the eighth token: the common prefix is run once.
             "eap 7" => score(&model, &pairs(7), Attribution::Eap),
             "eap-ig 0" => score(&model, &pairs(0), Attribution::IgInputs(QuadratureRule::Left, 5)),
             "eap-ig 7" => score(&model, &pairs(7), Attribution::IgInputs(QuadratureRule::Left, 5)),
@@ -70,7 +71,7 @@ fn main() {
             }
             "ft circuit" => fine_tune(&model, &mask()),
             "ft complement" => {
-                // The mask itself goes before the work begins.
+                // The mask itself is dropped before the work begins.
                 let complement = mask().complement();
                 fine_tune(&model, &complement)
             }
@@ -82,7 +83,7 @@ fn main() {
     }
 }
 
-/// The rate that products can reach here: two large ones at a time.
+/// Matrix products at the rate that this machine can reach: two large ones at a time.
 fn sgemm() -> f64 {
     let side = 2048;
     let a = Array2::<f32>::from_elem((side, side), 0.5);
@@ -103,7 +104,7 @@ fn block_multiply_adds(config: &Config) -> f64 {
     (12 * config.n_embd * config.n_embd) as f64
 }
 
-/// The trunk: hidden states, no logits.
+/// Forward pass to hidden states, without logits.
 fn forward(model: &Gpt2<f32>, batch: &Batch<f32>) -> f64 {
     assert!(model.run(batch).hidden().iter().all(|x| x.is_finite()));
     let config = model.config();
@@ -119,17 +120,17 @@ fn backward(model: &Gpt2<f32>, batch: &Batch<f32>) -> f64 {
     };
     let targets: Vec<Target> = batch.sequences().flat_map(next).collect();
     let mut grads = ParamSet::zeros(config, ParamId::all(config));
-    let trace = model.run(batch).tape();
+    let tape = model.run(batch).tape();
     let mean = vec![1.0 / targets.len() as f32; targets.len()];
-    let (_, d_hidden) = model.nll_backward(&trace, &targets, &mean, &mut grads);
-    model.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+    let (_, d_hidden) = model.nll_backward(&tape, &targets, &mean, &mut grads);
+    model.backward(&tape, d_hidden.view(), &mut grads, &mut ());
     assert!(grads.get(ParamId::TokenEmbedding).iter().any(|&g| g != 0.0));
     let head = (config.vocab_size * config.n_embd * targets.len()) as f64;
     6.0 * (block_multiply_adds(config) * (config.n_layer * batch.n_rows()) as f64 + head)
 }
 
-/// A step of the study's mask training, on 128 rows of 16 tokens: its operations and its seconds, in the second of two
-/// epochs.
+/// A step of the study's mask training on 128 sequences of 16 tokens: operations and seconds, measured in the second of
+/// two epochs.
 fn mask_step(model: &Gpt2<f32>) -> (f64, f64) {
     let config = model.config();
     let n = BATCH * MASK_STEPS;
@@ -144,13 +145,15 @@ fn mask_step(model: &Gpt2<f32>) -> (f64, f64) {
     let circuits = recipe.train(&objective, &[0.05], 1, &mut |_| epochs.push(Instant::now()));
     assert_eq!(circuits.expect("sequences fit")[0].steps, 2 * MASK_STEPS);
     let seconds = (epochs[1] - epochs[0]).as_secs_f64() / MASK_STEPS as f64;
-    // Forward, to activations, to weights; in the last block one row of each sequence goes on after keys and values.
+    // Forward pass, gradients of activations, gradients of weights. After its keys and values, the last block works on
+    // one row of each sequence only.
     let (d, rows) = (config.n_embd * config.n_embd, BATCH * 16);
     let all = (config.n_layer - 1) * 12 * d * rows;
     (6.0 * (all + 3 * d * rows + 9 * d * BATCH) as f64, seconds)
 }
 
-/// One ROME edit: 21 rows behind prefixes of 10 tokens, a prompt of 8, a target of 2, all 20 evaluations.
+/// The fact of a ROME edit: 21 contexts with prefixes of 10 tokens, a prompt of 8, a target of 2; all 20 evaluations
+/// run.
 fn fact() -> Fact {
     let prompt: Vec<u32> = (0..8).map(|i| 1000 + 37 * i).collect();
     let row = |j: u32| {
@@ -161,7 +164,7 @@ fn fact() -> Fact {
     Fact { contexts: (0..21).map(row).collect(), kl_prompt, target: vec![2000, 2001] }
 }
 
-/// Any positive definite matrix will do: the work is the same.
+/// Key statistics from random keys: the work is the same for any positive definite matrix.
 fn covariance_of(config: &Config) -> Arc<KeyCovariance> {
     let (f, n) = (config.d_mlp(), 4096);
     let mut rng = ChaCha8Rng::seed_from_u64(2);
@@ -182,7 +185,7 @@ fn rome(model: &Gpt2<f32>, fact: &Fact, covariance: &Arc<KeyCovariance>) -> f64 
     0.0
 }
 
-/// Edits of the study: all ten steps, and the NLL of the target after them.
+/// Fine-tuning edits of the study: all ten steps, then the NLL of the target.
 fn fine_tune(model: &Gpt2<f32>, mask: &ParamMask) -> f64 {
     let requests: Vec<TokenRequest> = (0..EDITS)
         .map(|i| TokenRequest {
@@ -195,8 +198,8 @@ fn fine_tune(model: &Gpt2<f32>, mask: &ParamMask) -> f64 {
     let nll = editor.fine_tune_each(&start, &requests, Some(mask), |i, edited, report| {
         assert_eq!(report.steps, 10);
         let request = &requests[i];
-        let laid = PromptTargets::new(model.config(), &[(&request.prompt, &request.target)])?;
-        Ok::<_, locus_editors::Error>(edited.nll_per_token(&laid)[0])
+        let packed = PromptTargets::new(model.config(), &[(&request.prompt, &request.target)])?;
+        Ok::<_, locus_editors::Error>(edited.nll_per_token(&packed)[0])
     });
     assert!(nll.expect("requests fit").iter().all(|nll| nll.is_finite()));
     0.0

@@ -1,5 +1,5 @@
-//! Where in the organism is the fact that a horn is an instrument? The subject is corrupted by noise, and the hidden state of
-//! one token after one layer is given back its clean value: how much of the answer's probability returns?
+//! Where in the organism is the fact that a horn is an instrument? The subject is corrupted by noise, and the hidden
+//! state of one token after one layer is given back its clean value: how much of the answer's probability returns?
 //!
 //! `cargo run -p locus-circuits --example causal_tracing`
 

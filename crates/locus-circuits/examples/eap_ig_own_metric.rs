@@ -1,5 +1,5 @@
-//! Which edges of the organism carry "A deer is a kind of mammal", by a metric of one's own? EAP-IG on pairs from text, the
-//! circuit of the best edges, and its faithfulness on pairs that it was not found on.
+//! Which edges of the organism carry "A deer is a kind of mammal", by a metric of one's own? EAP-IG on pairs from text,
+//! the circuit of the best edges, and its faithfulness on pairs that it was not found on.
 //!
 //! `cargo run -p locus-circuits --example eap_ig_own_metric`
 

@@ -2,7 +2,7 @@
 //!
 //! | module | a circuit is | found by |
 //! |---|---|---|
-//! | [`masks`] | a subset of the block parameters | training a mask ([`BinaryConcrete`], [`ScheduledTopK`]), scores of weights |
+//! | [`masks`] | a subset of the block parameters | training ([`BinaryConcrete`], [`ScheduledTopK`]), scores of weights |
 //! | [`edges`] | a subset of the edges between heads and MLPs | attribution (EAP, EAP-IG) and exact patching |
 //! | [`tracing`] | the states that restore a fact | causal tracing |
 //!

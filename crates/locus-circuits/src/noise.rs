@@ -1,5 +1,5 @@
-//! Counter-based uniform noise: the number at `(key, step, index)` is a function of those three and nothing else, so a
-//! tensor can be filled in any order and by any number of threads.
+//! Counter-based uniform noise: a number is a function of seed, tensor, step and index alone, so a tensor can be filled
+//! in any order and by any number of threads.
 
 /// Uniform numbers for one tensor and one step.
 #[derive(Clone, Copy, Debug)]

@@ -1,13 +1,14 @@
-//! Models whose circuit is known because it was written into their weights: the ground truth that discovery methods are
-//! tested against (`locus selftest`).
+//! Models whose circuit is known because it was written into their weights: a ground truth to test discovery methods
+//! against (`locus selftest`).
 //!
-//! The planted models are ordinary GPT-2s: LayerNorm, softmax and GELU are all at work. What keeps LayerNorm from mixing features is
-//! a pair of coordinates with `+C` and `-C` at every position, `C` far above any feature: the variance is then nearly
-//! constant, and the gains undo it. Every feature is balanced by minus itself in one more coordinate, so means are zero.
+//! The planted models are ordinary GPT-2s: LayerNorm, softmax and GELU are all at work. What keeps LayerNorm from
+//! mixing features is a pair of coordinates with `+C` and `-C` at every position, `C` far above any feature: the
+//! variance is then nearly constant, and the gains undo it. Every feature is balanced by minus itself in one more
+//! coordinate, so means are zero.
 //!
-//! Beside the circuit there are parts that must not be found: heads of zeros; heads and MLPs that write into coordinates
-//! which nobody reads (their outputs differ between clean and corrupted prompts, without effect); heads that write where
-//! the circuit reads, but look at a token that never differs.
+//! Besides the circuit there are parts that must not be found: heads of zeros; heads and MLPs that write into
+//! coordinates which nothing reads (their outputs differ between clean and corrupted prompts, without effect); heads
+//! that write where the circuit reads, but attend to a token that never differs.
 
 use locus_gpt2::{BlockParam, Config, Gpt2, ParamId};
 use rand::RngExt;
@@ -19,25 +20,25 @@ use crate::edges::{EdgeSet, Graph, Pair};
 /// A model, pairs on which it shows its behaviour, and the edges that carry it.
 #[derive(Clone, Debug)]
 pub struct Planted {
-    /// What it does.
+    /// Name of the behaviour.
     pub name: &'static str,
     /// The weights.
     pub model: Gpt2<f64>,
-    /// Clean and corrupted prompts that differ in each of the ways the circuit can tell.
+    /// Clean and corrupted prompts that differ in every way the circuit is sensitive to.
     pub pairs: Vec<Pair>,
-    /// The edges written in.
+    /// The edges of the circuit that was written in.
     pub truth: EdgeSet,
 }
 
-/// Coordinates that hold the variance.
+/// Coordinates of the pair that holds the variance.
 const PLUS: usize = 0;
 const MINUS: usize = 1;
-/// Takes minus the sum of all features.
+/// Coordinate of minus the sum of all features.
 const BALANCE: usize = 2;
 const FIRST_FREE: usize = 3;
 /// Size of the variance pair; features are about 1.
 const C: f64 = 400.0;
-/// Logit of an answer that is fully there.
+/// Logit of an answer whose feature is 1.
 const ANSWER_LOGIT: f64 = 6.0;
 
 /// A linear model: attention is uniform, MLPs write nothing and the LayerNorms' epsilon is far above any variance, so
@@ -75,8 +76,8 @@ pub fn linear() -> Planted {
     Planted { name: "linear", truth: EdgeSet::from_edges(graph, truth), model, pairs }
 }
 
-/// Induction: after `... A B ... A` comes `B`. A head of the first layer tells every token which one came before; a head
-/// of the second looks for the place that came after the present token, and copies the token there.
+/// Induction: after `... A B ... A` comes `B`. A head of the first layer tells every token which one came before; a
+/// head of the second looks for the place that came after the present token, and copies the token there.
 pub fn induction() -> Planted {
     const TOKENS: usize = 10; // 0 begins every prompt
     const POSITIONS: usize = 8;
@@ -102,7 +103,7 @@ pub fn induction() -> Planted {
     }
     build.head(0, 0, &previous);
 
-    // a1.h0: to where the present token came before; rests on the first token, which says nothing.
+    // a1.h0: to the place after an earlier copy of the present token; else to the first token, which says nothing.
     let mut copy = HeadWeights::new();
     for t in 0..TOKENS {
         copy.query.push((token + t, t, 30.0));
@@ -139,7 +140,8 @@ pub fn induction() -> Planted {
     build.planted("induction", pairs, &truth)
 }
 
-/// Exclusive or: two heads fetch one bit each, an MLP of the second layer combines them. No edge alone tells the answer.
+/// Exclusive or: two heads fetch one bit each, an MLP of the second layer combines them. No edge alone tells the
+/// answer.
 pub fn exclusive_or() -> Planted {
     const TOKENS: usize = 8; // 0 begins, 1 and 2 are the first bit, 3 and 4 the second, 5 asks, 6 and 7 answer
     const POSITIONS: usize = 5;
@@ -220,7 +222,7 @@ impl Builder {
     fn new(layers: usize, heads: usize, width: usize, positions: usize, tokens: usize) -> Self {
         let config = Config::new(layers, heads, heads * width, positions, tokens);
         let mut model = Gpt2::zeros(&config);
-        // The scale that LayerNorm divides by, put back by the gains; nobody reads the variance pair and the balance.
+        // The scale that LayerNorm divides by, put back by the gains; nothing reads the variance pair and the balance.
         let gain = C * (2.0 / config.n_embd as f64).sqrt();
         for layer in 0..layers {
             for norm in [BlockParam::Ln1Weight, BlockParam::Ln2Weight] {
@@ -230,7 +232,7 @@ impl Builder {
         Builder { config, model, free: FIRST_FREE, rng: ChaCha8Rng::seed_from_u64(1) }
     }
 
-    /// The first of `n` fresh coordinates.
+    /// Reserves `n` fresh coordinates and returns the first.
     fn block(&mut self, n: usize) -> usize {
         let first = self.free;
         self.free += n;
@@ -261,7 +263,7 @@ impl Builder {
         }
     }
 
-    /// The tied head sees the answers alone.
+    /// Lets the unembedding, which is tied, see only the coordinates of the answers.
     fn read_answers(&mut self, answers: std::ops::Range<usize>) {
         let gain = ANSWER_LOGIT * C * (2.0 / self.config.n_embd as f64).sqrt();
         self.model.get_mut(ParamId::FinalNormWeight)[answers].fill(gain);
@@ -307,7 +309,7 @@ impl Builder {
         }
     }
 
-    /// Heads and MLPs that read tokens and write random features where nobody reads.
+    /// Adds heads and MLPs that read tokens and write random features where nothing reads.
     fn distract(&mut self, heads: &[(usize, usize)], mlps: &[usize], tokens: std::ops::Range<usize>) {
         let unread = self.free..self.config.n_embd;
         let width = self.config.d_head();

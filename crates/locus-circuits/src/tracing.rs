@@ -1,22 +1,23 @@
-//! Causal tracing: which states carry a fact?
+//! Causal tracing: which states of the model carry a fact?
 //!
-//! The subject's token embeddings are corrupted by noise, so that the model no longer says the answer; then one state is
-//! given back its clean value, and the probability that returns is that state's indirect effect:
+//! The subject's token embeddings are corrupted by noise, so that the model no longer says the answer. Then one state
+//! is restored to its clean value; the probability that this brings back is the state's indirect effect:
 //!
 //! ```text
 //! total effect       p - p*
 //! indirect effect    IE(token, layer) = mean over samples of p(answer | state restored) - p*
 //! ```
 //!
-//! with `p` the clean probability and `p*` the mean corrupted one. The same noise is used for every cell. What is
-//! restored: the residual stream leaving a block, or what its attention or its MLP writes, the latter two in a window of
-//! layers. Severed: the residual stream of one token is restored while what its MLPs (or attention) write in later layers
-//! is held at its corrupted value, so that the effect that goes through them is cut off.
+//! with `p` the clean probability of the answer and `p*` the mean corrupted one. All cells use the same noise. The
+//! state is the residual stream leaving a block, or the output of attention or MLP, the latter two in a window of
+//! layers. In the severed variant the residual stream of one token is restored while the outputs of its MLPs (or of
+//! attention) in later layers are held at their corrupted values, which cuts off the effect that goes through them.
 //!
-//! Source: Meng et al. 2022 (arXiv 2202.05262, section 2.1 and appendix B) and its code. Deviations: the window is scaled to
-//! the model's depth (theirs is 10 layers of 48); noise comes from a counter-based generator. States before the subject
-//! are never corrupted, so their effect is zero and is not computed; a cell runs from its first restored layer on, rows
-//! before its token being given by the corrupted run's keys and values; logits are made at the last token only.
+//! Source: Meng et al. 2022 (arXiv 2202.05262, section 2.1 and appendix B) and its code. Deviations: the window is
+//! scaled to the model's depth (theirs is 10 layers of 48); noise comes from a counter-based generator. To save work,
+//! states before the subject are left out (they are never corrupted, so their effect is zero), a cell runs from its
+//! first restored layer and its token on, with the corrupted run's keys and values of the tokens before, and logits are
+//! computed at the last token only.
 //!
 //! Letters: `t` tokens, `L` layers, `s` samples, `d` width.
 
@@ -32,19 +33,19 @@ use rayon::prelude::*;
 
 use crate::noise::Noise;
 
-/// A prompt about a subject, and the token that should follow.
+/// A fact to trace: a prompt about a subject, and the token that should follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownFact {
     /// Tokens of the prompt.
     pub prompt: Vec<u32>,
-    /// Which of them are the subject's.
+    /// Positions of the subject's tokens in the prompt.
     pub subject: Range<usize>,
     /// The answer's first token.
     pub answer: u32,
 }
 
 impl KnownFact {
-    /// A fact from text; the answer is the first token of " ATTRIBUTE".
+    /// A fact from text; the answer is the first token of the attribute with a space before it.
     ///
     /// # Errors
     /// When the prompt does not contain the subject, or a token covers both the subject's end and what follows.
@@ -81,14 +82,14 @@ impl KnownFact {
     }
 }
 
-/// A kind of state that is patched with its clean value.
+/// A kind of state that is restored to its clean value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchedState {
     /// The residual stream leaving a block.
     Hidden,
-    /// What MLPs write, in a window of layers.
+    /// The output of the MLPs in a window of layers.
     Mlp,
-    /// What attention writes, in a window of layers.
+    /// The output of attention in a window of layers.
     Attention,
 }
 
@@ -117,7 +118,7 @@ impl PatchedState {
 /// Settings of causal tracing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tracing {
-    /// Corrupted copies of the prompt.
+    /// Number of corrupted copies of the prompt.
     pub samples: usize,
     /// Standard deviation of the noise on every entry of the subject's token embeddings.
     pub noise: f64,
@@ -129,8 +130,8 @@ pub struct Tracing {
 }
 
 impl Tracing {
-    /// Ten samples, noise of three standard deviations of the subjects' embeddings ([`embedding_deviation`]) and the
-    /// published window scaled to the model's depth.
+    /// The published settings: ten samples, noise of three standard deviations of the subjects' embeddings
+    /// ([`embedding_deviation`]), and a window scaled to the model's depth.
     pub fn new<F: Scalar>(model: &Gpt2<F>, facts: &[KnownFact], seed: u64) -> Self {
         Tracing {
             samples: 10,
@@ -141,7 +142,7 @@ impl Tracing {
     }
 }
 
-/// Standard deviation (unbiased) over all entries of the token embeddings of all subjects' tokens.
+/// Standard deviation (with Bessel's correction) over all entries of the token embeddings of all subjects' tokens.
 pub fn embedding_deviation<F: Scalar>(model: &Gpt2<F>, facts: &[KnownFact]) -> f64 {
     let wte = model.matrix(ParamId::TokenEmbedding);
     let tokens = facts.iter().flat_map(|fact| &fact.prompt[fact.subject.clone()]);
@@ -151,32 +152,33 @@ pub fn embedding_deviation<F: Scalar>(model: &Gpt2<F>, facts: &[KnownFact]) -> f
     (entries.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0)).sqrt()
 }
 
-/// The effects of one fact's states.
+/// The effects of one fact's states, as differences of probabilities.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effects {
     /// Clean probability of the answer.
     pub clean: f64,
     /// Mean corrupted probability.
     pub corrupted: f64,
-    /// Indirect effect `[t, L]` of what was restored, in the order of [`PatchedState::ALL`].
+    /// Indirect effect `[t, L]` of each state, in the order of [`PatchedState::ALL`].
     pub indirect: [Array2<f64>; 3],
     /// Indirect effect `[L]` of the residual stream of the subject's last token with its later MLPs held corrupted.
     pub without_mlp: Vec<f64>,
-    /// Indirect effect `[L]` of the residual stream of the subject's last token with its later attention held corrupted.
+    /// Indirect effect `[L]` of the residual stream of the subject's last token with its later attention held
+    /// corrupted.
     pub without_attention: Vec<f64>,
 }
 
 impl Effects {
-    /// `p - p*`.
+    /// The total effect, `p - p*`.
     pub fn total(&self) -> f64 {
         self.clean - self.corrupted
     }
 }
 
-/// Traces one fact.
+/// Traces one fact: the effects of restoring each of its states.
 ///
 /// # Errors
-/// When it does not fit the model.
+/// When the fact does not fit the model.
 ///
 /// # Panics
 /// When there is no sample or no layer in the window.
@@ -258,27 +260,27 @@ fn corrupted<F: Scalar>((model, fact, how): (&Gpt2<F>, &KnownFact, &Tracing)) ->
     Ok((0..how.samples).map(sample).collect())
 }
 
-/// Which states are restored.
+/// A cell: which states are restored.
 struct Restoration {
     token: usize,
     what: PatchedState,
     layers: Range<usize>,
-    /// What the token's later layers write here stays as in the corrupted run.
+    /// Hook point (output of attention or MLP) that stays as in the corrupted run for this token.
     held: Option<HookPoint>,
 }
 
-/// The clean and the corrupted run of a fact, with the states that cells are made of.
+/// The clean and the corrupted run of a fact, with the states that cells need.
 struct FactRuns<'a, F> {
     model: &'a Gpt2<F>,
     fact: &'a KnownFact,
     samples: Vec<&'a [u32]>,
-    /// Per layer, `[t, d]`: residual stream, MLP and attention of the clean run.
+    /// States of the clean run by [`PatchedState`] and layer, `[t, d]` each.
     clean_states: [Vec<Array2<F>>; 3],
-    /// Per layer, `[s t, d]`: residual stream, MLP and attention of the corrupted run.
+    /// States of the corrupted run by [`PatchedState`] and layer, `[s t, d]` each.
     corrupted_states: [Vec<Array2<F>>; 3],
     /// Corrupted embeddings, `[s t, d]`.
     embedded: Array2<F>,
-    /// Per layer, queries, keys and values of the corrupted run `[s t, 3d]`.
+    /// Queries, keys and values of the corrupted run by layer, `[s t, 3d]` each.
     qkv: Vec<Array2<F>>,
     clean: f64,
     corrupted: f64,
@@ -307,14 +309,14 @@ impl<'a, F: Scalar> FactRuns<'a, F> {
         let suffixes: Vec<&[u32]> = samples.iter().map(|sample| &sample[token..]).collect();
         let batch = Batch::after(model.config(), prefix, &suffixes).expect("whole prompts fit");
         // Rows of the token itself: the first of each sequence.
-        let own: Vec<usize> = batch.sequences().map(|rows| rows.start).collect();
+        let token_rows: Vec<usize> = batch.sequences().map(|rows| rows.start).collect();
         let ends = |states: &Array2<F>| {
             let rows: Vec<usize> = (0..samples.len()).flat_map(|i| i * t + token..(i + 1) * t).collect();
             states.select(Axis(0), &rows)
         };
         let restore = |state: &mut ArrayViewMut2<F>, states: &[Vec<Array2<F>>; 3], layer: usize| {
             let clean = states[what as usize][layer].row(token);
-            own.iter().for_each(|&row| state.row_mut(row).assign(&clean));
+            token_rows.iter().for_each(|&row| state.row_mut(row).assign(&clean));
         };
         let (first, resid) = match what {
             PatchedState::Hidden => {
@@ -337,19 +339,20 @@ impl<'a, F: Scalar> FactRuns<'a, F> {
                 let kind =
                     if point == HookPoint::MlpOut { PatchedState::Mlp } else { PatchedState::Attention };
                 let states = &self.corrupted_states[kind as usize][layer];
-                for (i, &row) in own.iter().enumerate() {
+                for (i, &row) in token_rows.iter().enumerate() {
                     state.row_mut(row).assign(&states.row(i * t + token));
                 }
             }
         };
-        // The states of one layer at a time: a tape would keep them all, for every cell of the map.
+        // Without a tape, which would keep the states of all layers for every cell.
         let x = model.run(&batch).from_layer(first, resid).with_hooks(&mut hook).resid();
         let hidden = model.layer_norm(Norm::Final, x.select(Axis(0), &batch.last_rows()).view());
         answer_probability(model, hidden, self.fact.answer)
     }
 }
 
-/// States of a whole run by [`PatchedState`], its queries, keys and values, and the mean probability of the answer.
+/// Runs whole prompts: states by [`PatchedState`] and layer, queries, keys and values by layer, and the mean
+/// probability of the answer.
 #[allow(clippy::type_complexity)]
 fn run<F: Scalar>(
     model: &Gpt2<F>,
@@ -377,14 +380,14 @@ fn run<F: Scalar>(
 /// Mean over rows `[s, d]` of the probability of a token.
 fn answer_probability<F: Scalar>(model: &Gpt2<F>, hidden: Array2<F>, answer: u32) -> f64 {
     let logits = model.logits(hidden.view());
-    let of = |row: ndarray::ArrayView1<F>| {
+    let probability = |row: ndarray::ArrayView1<F>| {
         let row = row.to_slice().expect("rows are contiguous");
         (row[answer as usize].as_f64() - log_sum_exp(row)).exp()
     };
-    logits.rows().into_iter().map(of).sum::<f64>() / hidden.nrows() as f64
+    logits.rows().into_iter().map(probability).sum::<f64>() / hidden.nrows() as f64
 }
 
-/// A standard normal number by the Box-Muller transform of two numbers of the counter stream.
+/// A standard normal number by the Box-Muller transform of two uniform ones.
 fn normal(noise: Noise, index: usize) -> f64 {
     box_muller(f64::from(noise.uniform(2 * index)), f64::from(noise.uniform(2 * index + 1)))
 }
@@ -444,21 +447,22 @@ impl TokenPosition {
     }
 }
 
-/// Indirect effects averaged by position.
+/// Indirect effects of one kind of state, averaged by token position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeanEffects {
-    /// Which state was patched.
+    /// Kind of state that was restored.
     pub what: PatchedState,
-    /// Mean over facts, `[6, L]`, in the order of [`TokenPosition::ALL`]; a fact's tokens at one position are averaged first.
+    /// Mean over facts, `[6, L]`, in the order of [`TokenPosition::ALL`]; a fact's tokens at one position are averaged
+    /// first.
     pub mean: Array2<f64>,
-    /// Facts that have a token at each position.
+    /// Number of facts that have a token at each position.
     pub facts: [usize; 6],
 }
 
-/// Averages effects over facts by position.
+/// Averages effects over facts by token position, for each kind of state.
 ///
 /// # Panics
-/// When there are not as many effects as facts.
+/// When the numbers of facts and effects differ.
 pub fn average_effects(facts: &[KnownFact], effects: &[Effects]) -> [MeanEffects; 3] {
     assert_eq!(facts.len(), effects.len(), "effects of every fact");
     let layers = effects.first().map_or(0, |effects| effects.indirect[0].ncols());

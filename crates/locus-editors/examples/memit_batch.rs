@@ -9,7 +9,7 @@ use std::path::Path;
 use locus_editors::{EditCase, Editor, Fact, Hparams, evaluate_edit, prefixes};
 use locus_gpt2::Checkpoint;
 
-/// Subject, what it is, and what it shall be.
+/// Subject, its kind, and the kind that it is to have after the edit.
 const FACTS: [[&str; 3]; 4] = [
     ["A monarch", "butterfly", "wasp"],
     ["A poodle", "dog", "fish"],

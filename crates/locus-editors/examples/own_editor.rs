@@ -43,7 +43,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     println!("NLL of the target: {:.2} before, {:.2} after", edit.report.nll_before, edit.report.nll_after);
     assert!(edit.report.nll_after < edit.report.nll_before);
 
-    // It is no knowledge editing: what it does to the fact it does to its neighbours.
+    // This edits no knowledge: neighbouring prompts are affected as much as the fact's.
     let case = EditCase::from_text(
         &lm.tokenizer,
         fact,

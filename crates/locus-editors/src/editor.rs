@@ -1,4 +1,4 @@
-//! What all editors have in common.
+//! The trait of all editors, and what they return.
 
 use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar, compiled};
 
@@ -11,33 +11,33 @@ pub trait Editor<F: Scalar>: Sync {
     /// The name used in files and on the command line.
     fn name(&self) -> &'static str;
 
-    /// Writes `facts`, changing only block parameters inside `mask` when there is one. The model stays as it is. An
-    /// editor that writes one fact at a time writes each into what the one before left.
+    /// Writes `facts`; of the block parameters, only those inside `mask` change when there is one. The model passed in
+    /// stays as it is. An editor that writes one fact at a time writes each into the model that the previous one left.
     ///
     /// # Errors
     /// When a constant is out of its range, a fact or the mask does not fit the model or the edit would damage it.
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>>;
 }
 
-/// What the work of an editor `E` takes: editor, model, facts, mask.
+/// Arguments of [`Editor::edit`] as one value: editor, model, facts, mask.
 pub(crate) type EditInput<'a, E, F> = (&'a E, &'a Gpt2<F>, &'a [Fact], Option<&'a ParamMask>);
 
-/// What an editor returns.
+/// Result of an editor: a patch and a report.
 #[derive(Clone, Debug)]
 pub struct Edit<F> {
     /// The change.
     pub patch: Patch<F>,
-    /// How it came about.
+    /// Report on how the change came about.
     pub report: Report,
 }
 
-/// How an edit came about.
+/// Report on how an edit came about.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Loss at the start of each step, in nats. Where facts are written together: the mean over them, in which a fact
-    /// that was done earlier counts with its last loss. Where they are written one by one: that of the last fact.
+    /// Loss at the start of each step, in nats: the mean over facts that are written together, in which a fact that was
+    /// done earlier counts with its last loss; of facts written one by one, that of the last.
     pub losses: Vec<f64>,
-    /// Optimiser steps taken, the most of any fact.
+    /// Optimiser steps taken; of several facts, the largest number.
     pub steps: usize,
     /// Mean NLL per target token after the bare prompts, in nats, before the edit.
     pub nll_before: f64,
@@ -48,7 +48,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// The edit with this report and the NLLs of the bare prompts before and after: the last step of an editor.
+    /// Makes an edit of this report and a patch, measuring the NLLs of the bare prompts before and after: the last
+    /// thing an editor does.
     ///
     /// # Errors
     /// When a fact does not fit the model or the patch does not belong to it.
@@ -56,7 +57,7 @@ impl Report {
         F::run::<IntoEditJob>((self, model, patch, facts))
     }
 
-    /// Mean over facts of curves of different lengths.
+    /// Mean over facts of curves of different lengths: a curve that has ended counts with its last value.
     pub(crate) fn mean_curve(curves: &[&[f64]]) -> Vec<f64> {
         let longest = curves.iter().map(|curve| curve.len()).max().unwrap_or(0);
         let at = |step: usize| curves.iter().map(|curve| curve[step.min(curve.len() - 1)]).sum::<f64>();
@@ -82,16 +83,16 @@ fn into_edit<F: Scalar>(
     Ok(Edit { patch, report })
 }
 
-/// That a mask, if there is one, belongs to a model of this shape.
+/// Checks that a mask, if there is one, belongs to a model of this shape.
 pub(crate) fn check_mask(mask: Option<&ParamMask>, config: &Config) -> Result<()> {
     mask.map_or(Ok(()), |mask| Ok(mask.check(config)?))
 }
 
-/// Writes one fact into a model: the change, which belongs to that model, and how it came about.
+/// Function that writes one fact into a model: returns the change, which belongs to that model, and how it came about.
 pub type WriteFact<'a, F> = &'a mut dyn FnMut(&Gpt2<F>, &Fact) -> Result<(Patch<F>, Report)>;
 
-/// Writes facts one after the other, each into what the one before left, and merges the patches. Curves and measures
-/// are those of the last fact alone.
+/// Writes facts one after the other, each into the model that the previous one left, and merges the patches. Curves and
+/// measures of the report are those of the last fact.
 ///
 /// # Errors
 /// When a fact does not fit the model or `write` fails.

@@ -1,4 +1,4 @@
-//! What an edit did, by CounterFact's measures: efficacy, paraphrase and neighbourhood.
+//! Evaluation of an edit by CounterFact's measures: efficacy, paraphrase and neighbourhood.
 //!
 //! A case has two targets: `o*`, which is written, and `o`, which was true before. With `P` from the mean NLL per
 //! target token (as in the released code):
@@ -6,7 +6,7 @@
 //! | measure | prompts | success | magnitude |
 //! |---|---|---|---|
 //! | efficacy (ES, EM) | the one that is written | share with `P(o*) > P(o)` | mean of `P(o*) - P(o)` |
-//! | paraphrase (PS, PM) | other words for it | share with `P(o*) > P(o)` | mean of `P(o*) - P(o)` |
+//! | paraphrase (PS, PM) | the same fact in other words | share with `P(o*) > P(o)` | mean of `P(o*) - P(o)` |
 //! | neighbourhood (NS, NM) | about other subjects | share with `P(o) > P(o*)` | mean of `P(o) - P(o*)` |
 //!
 //! Source: Meng et al. 2022 (arXiv 2202.05262), section 3.3.
@@ -20,17 +20,17 @@ use crate::fact::Fact;
 /// A fact to write, and the prompts on which its edit is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EditCase {
-    /// What is written.
+    /// The fact that is written.
     pub fact: Fact,
     /// Tokens of the target that was true before.
     pub target_true: Vec<u32>,
-    /// Prompts that say the same in other words.
+    /// Tokens of prompts that state the fact in other words.
     pub paraphrases: Vec<Vec<u32>>,
-    /// Prompts about other subjects, of which the true target should stay true.
+    /// Tokens of prompts about other subjects, for which the true target is right and should stay so.
     pub neighbourhood: Vec<Vec<u32>>,
 }
 
-/// NLLs per target token, `[new, true]`, in nats, after every prompt of a case.
+/// Mean NLLs per target token, in nats, after every prompt of a case: `[new target, true target]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CaseNlls {
     /// After the prompt that is written.
@@ -41,27 +41,27 @@ pub struct CaseNlls {
     pub neighbourhood: Vec<[f64; 2]>,
 }
 
-/// The measures on one model.
+/// The three measures on one model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EditScores {
-    /// ES and EM.
+    /// Efficacy (ES and EM).
     pub efficacy: Outcome,
-    /// PS and PM; `None` without paraphrases.
+    /// Paraphrase (PS and PM); `None` without paraphrases.
     pub paraphrase: Option<Outcome>,
-    /// NS and NM; `None` without neighbourhood prompts.
+    /// Neighbourhood (NS and NM); `None` without neighbourhood prompts.
     pub neighbourhood: Option<Outcome>,
 }
 
 /// The measures on the model as it was and as edited.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EditEvaluation {
-    /// On the unedited model.
+    /// Scores of the unedited model.
     pub before: EditScores,
-    /// On the edited model.
+    /// Scores of the edited model.
     pub after: EditScores,
 }
 
-/// Measures an edit: a case on the model as it was and as edited.
+/// Measures an edit: the scores of a case on the model as it was and as edited.
 ///
 /// # Errors
 /// When a prompt or target does not fit the model, or an NLL is not a number.
@@ -74,8 +74,7 @@ pub fn evaluate_edit<F: Scalar>(
 }
 
 impl EditCase {
-    /// Tokenises the texts on which the edit of a fact is judged. Prompts are taken as given, the target behind a
-    /// space.
+    /// Makes a case from text. Prompts are tokenised exactly as given, the true target with a space before it.
     ///
     /// # Errors
     /// When a text gives no token.

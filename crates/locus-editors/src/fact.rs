@@ -1,10 +1,10 @@
-//! What an editor is asked to write: tokens, and where the subject ends.
+//! Facts to write: tokens, and where the subject ends.
 
 use locus_gpt2::Config;
 
 use crate::error::{Error, Result};
 
-/// One target to write: after `prompt`, say `target`.
+/// A request as tokens: after `prompt`, the model should say `target`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRequest {
     /// Tokens of the prompt, subject included.
@@ -13,12 +13,12 @@ pub struct TokenRequest {
     pub target: Vec<u32>,
 }
 
-/// A prompt as it may stand behind other text, and where its subject ends: the position at which the fact is looked up.
+/// A prompt, bare or behind a prefix, and where its subject ends: the position at which the model looks the fact up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
     /// Tokens of the prompt.
     pub tokens: Vec<u32>,
-    /// Position of the subject's last token.
+    /// Position of the subject's last token in `tokens`, counted from 0.
     pub subject_last: usize,
 }
 
@@ -52,7 +52,7 @@ impl Fact {
         TokenRequest { prompt: self.contexts[0].tokens.clone(), target: self.target.clone() }
     }
 
-    /// Checks that every context fits the model with all but the last token of the target behind it.
+    /// Checks that every context, followed by the target without its last token, fits the model.
     ///
     /// # Errors
     /// When there is no context or no target, a token is unknown, a prompt is too long or its subject lies outside of

@@ -26,13 +26,13 @@ use crate::patch::Patch;
 /// Facts per batch.
 const BATCH: usize = 64;
 
-/// Where target tokens are scored.
+/// Position at which target tokens are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScoredAt {
-    /// All of them after the prompt alone.
+    /// All target tokens right after the prompt.
     AfterPrompt,
-    /// Each after the ones before it.
+    /// Each target token after the ones before it.
     InPlace,
 }
 
@@ -43,23 +43,23 @@ pub enum ScoredAt {
 /// | `layer` | 0 | a layer of the model | the MLP that is tuned, counted from 0 |
 /// | `scored` | by editor | | where target tokens are scored |
 /// | `lr` | 5e-4 | above 0 | learning rate of Adam |
-/// | `steps` | 25 | at least 1 | most passes over the facts |
-/// | `loss_stop` | 0.01 | at least 0 | loss below which a batch is left alone |
+/// | `steps` | 25 | at least 1 | largest number of passes over the facts |
+/// | `loss_stop` | 0.01 | at least 0 | mean NLL, in nats, below which a batch takes no step |
 /// | `clamp` | by model for `ft-l`, else none | above 0 | largest change of an entry |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FineTuning {
     /// The MLP that is tuned, counted from 0.
     pub layer: usize,
-    /// Where target tokens are scored.
+    /// Position at which target tokens are scored.
     pub scored: ScoredAt,
     /// Learning rate of Adam.
     pub lr: f64,
-    /// Most passes over the facts.
+    /// Largest number of passes over the facts.
     pub steps: usize,
-    /// Mean NLL, in nats, below which a batch is left alone.
+    /// Mean NLL, in nats, below which a batch takes no step.
     pub loss_stop: f64,
-    /// Largest change of an entry; none is no bound.
+    /// Largest absolute change of an entry; `None` sets no bound.
     pub clamp: Option<f64>,
 }
 
@@ -127,14 +127,14 @@ fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, FineTuning, F>) -
         let mut total = 0.0;
         for packed in &batches {
             let mut grads = ParamSet::zeros(model.config(), tuned);
-            let trace = edited.run(&packed.batch).from_layer(editor.layer, packed.resid.clone()).tape();
-            let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &packed.weights, &mut grads);
+            let tape = edited.run(&packed.batch).from_layer(editor.layer, packed.resid.clone()).tape();
+            let (nll, d_hidden) = edited.nll_backward(&tape, &packed.targets, &packed.weights, &mut grads);
             let loss: f64 = nll.iter().zip(&packed.weights).map(|(nll, weight)| nll * weight.as_f64()).sum();
             total += loss * packed.facts as f64 / facts.len() as f64;
             if loss < editor.loss_stop {
                 continue;
             }
-            edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+            edited.backward(&tape, d_hidden.view(), &mut grads, &mut ());
             if let Some(mask) = mask {
                 mask.mask_gradients(&mut grads);
             }
@@ -155,6 +155,7 @@ fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, FineTuning, F>) -
     report.into_edit(model, patch, facts)
 }
 
+/// Clamps weights to within `clamp` of their start.
 fn keep_near<F: Scalar>(weights: &mut [F], start: &[F], clamp: F) {
     for (w, &start) in weights.iter_mut().zip(start) {
         *w = w.max(start - clamp).min(start + clamp);
@@ -165,9 +166,9 @@ fn keep_near<F: Scalar>(weights: &mut [F], start: &[F], clamp: F) {
 struct FactBatch<F> {
     batch: Batch<F>,
     targets: Vec<Target>,
-    /// Of each target's NLL in the mean over facts.
+    /// Weight of each target's NLL in the mean over facts.
     weights: Vec<F>,
-    /// The residual stream entering the tuned layer.
+    /// The residual stream entering the tuned layer, `[t, d]` for the `t` tokens of the batch.
     resid: ndarray::Array2<F>,
     facts: usize,
 }

@@ -1,11 +1,11 @@
-//! Hyper-parameters that depend on the model: files, one for each model, read by one typed loader.
+//! Hyper-parameters that depend on the model, read from one file per model.
 //!
-//! `hparams.toml` in a checkpoint's folder comes first. Without it the built-in file of exactly that shape (layers and
-//! width) is taken: those of the four sizes of GPT-2, in `hparams/` of this crate. Any other model must name its
-//! layers: a guess would silently edit the wrong one.
+//! `hparams.toml` in a checkpoint's folder comes first. Without it the built-in file for exactly that shape (layers and
+//! width) is used; `hparams/` of this crate has one for each of the four sizes of GPT-2. For any other model the layers
+//! must be named: a guess would silently edit the wrong one.
 //!
-//! A file states every constant of every editor it has, so that it can be read without the code; what is absent from it
-//! altogether is optional ([`Memit::null_space`], [`FineTuning::clamp`]).
+//! A file states every constant of every editor, so that it can be read without the code. Only
+//! [`Memit::null_space`] and [`FineTuning::clamp`] are optional.
 //!
 //! Sources: Meng et al. 2022 (arXiv 2202.05262) and its code for ROME and FT-L, Meng et al. 2023 (arXiv 2210.07229) and
 //! its code for MEMIT on GPT-2 XL; each file says which of its numbers were published.
@@ -31,16 +31,16 @@ const BUILT_IN: [(&str, &str); 4] = [
     ("gpt2-xl.toml", include_str!("../hparams/gpt2-xl.toml")),
 ];
 
-/// Former names of constants in files, and what they are called now.
+/// Former names of constants in files, each with its present name.
 const RENAMED: [(&str, &str); 1] = [("value", "optimisation")];
 
 /// Hyper-parameters of the editors for one model.
 ///
-/// The default is GPT-2 small's; on another model, name the layers.
+/// The default is that of GPT-2 small; for another model, set the layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hparams {
-    /// Blocks of the model.
+    /// Number of layers of the model.
     pub n_layer: usize,
     /// Width of the model.
     pub n_embd: usize,
@@ -74,11 +74,12 @@ impl Default for Hparams {
 }
 
 impl Hparams {
-    /// What the checkpoint's folder says, else the built-in file of exactly this shape. A folder without the file
-    /// counts as none.
+    /// Hyper-parameters of a model: from `hparams.toml` in the checkpoint's folder if there is one, otherwise from the
+    /// built-in file for exactly this shape.
     ///
     /// # Errors
-    /// When the folder's file is broken, incomplete or for another shape, or nothing is known of a model of this shape.
+    /// When the folder's file is broken, incomplete or for another shape, or there is no file for a model of this
+    /// shape.
     pub fn for_model(config: &Config, folder: Option<&Path>) -> Result<Self> {
         if let Some(path) = folder.map(|folder| folder.join(FILE)).filter(|path| path.exists()) {
             let place = path.display().to_string();
@@ -128,7 +129,7 @@ impl Hparams {
     }
 }
 
-/// Why one of these names of constants is refused: it is a former one.
+/// Error text for the first of `names` that is the former name of a constant; `None` when there is none.
 pub fn renamed<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Option<String> {
     names.into_iter().find_map(|name| {
         let (old, new) = RENAMED.iter().find(|(old, _)| *old == name.as_ref())?;
@@ -136,7 +137,7 @@ pub fn renamed<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Option<Stri
     })
 }
 
-/// The first constant of `all` that `given` does not have, with the tables it lies in.
+/// Path (`table.name`) of the first constant of `all` that `given` does not have.
 fn missing(all: &Table, given: &Table) -> Option<String> {
     all.iter().find_map(|(name, value)| match (value, given.get(name)) {
         (_, None) => Some(name.clone()),

@@ -1,7 +1,7 @@
-//! Writing keys and values into a linear memory.
+//! Closed-form updates that write keys and values into a linear memory.
 //!
-//! An MLP's output matrix `W [f, d]` answers a key `k [f]` with `k W + b`. To have it answer the keys `K [f, n]` with
-//! `R^T [n, d]` more than now, while keys it usually sees (second moment `C`) get what they got:
+//! An MLP's output matrix `W [f, d]` answers a key `k [f]` with `k W + b`. To add `R^T [n, d]` to its answers to the
+//! keys `K [f, n]`, while its answers to the keys it usually sees (second moment `C`) change as little as possible:
 //!
 //! ```text
 //! W <- W + U R^T,    U = (lambda C + K K^T)^-1 K = S (lambda + K^T S)^-1,    S = C^-1 K
@@ -10,9 +10,9 @@
 //! The second form follows from the first by the Woodbury identity and needs one triangular solve per key instead of a
 //! system of size `f`. `lambda -> 0` with one key is ROME's `u / (u . k)` (Meng et al. 2022, arXiv 2202.05262, eq. 2),
 //! with several the equality-constrained EMMET (Gupta et al. 2024, arXiv 2403.14236, its damping being `lambda`),
-//! `lambda > 0` is MEMIT (Meng et al. 2023, arXiv 2210.07229, eq. 14). With a projection `P` onto what keys seldom use,
-//! it is AlphaEdit (Fang et al. 2024, arXiv 2410.02355): `U = P M (l2 + M^T P M)^-1` for `M` the new keys and those
-//! written before, which ask for no change.
+//! `lambda > 0` is MEMIT (Meng et al. 2023, arXiv 2210.07229, eq. 14). AlphaEdit (Fang et al. 2024, arXiv 2410.02355)
+//! projects onto the directions that keys seldom use: `U = P M (l2 + M^T P M)^-1` with a projection `P`, where `M`
+//! holds the new keys and those written before, whose answers are to stay.
 //!
 //! Letters: `n` facts, `f` MLP width, `d` width.
 
@@ -22,7 +22,7 @@ use ndarray_linalg::{Cholesky, Diag, Eigh, SolveTriangular, UPLO};
 use crate::error::{Error, Result};
 use crate::statistics::KeyCovariance;
 
-/// `U [f, n]` for the keys `K [f, n]`.
+/// Left factor `U [f, n]` of MEMIT's update `U R^T` for the keys `K [f, n]`.
 ///
 /// # Errors
 /// When the keys are linearly dependent and `lambda` is 0.
@@ -37,8 +37,8 @@ pub fn memit_update(covariance: &KeyCovariance, keys: ArrayView2<f64>, lambda: f
     Ok(solve_positive(gram, solved.t())?.reversed_axes())
 }
 
-/// The part of key space in which keys seldom lie: `I - Q Q^T` for the eigenvectors `Q` of the second moment with an
-/// eigenvalue of at least `threshold`.
+/// AlphaEdit's projection `P = I - Q Q^T` onto directions that keys seldom use: `Q [f, r]` are the eigenvectors of the
+/// keys' second moment with an eigenvalue of at least a threshold.
 #[derive(Clone, Debug)]
 pub struct NullSpace {
     /// `Q [f, r]`.
@@ -46,7 +46,7 @@ pub struct NullSpace {
 }
 
 impl NullSpace {
-    /// Splits key space.
+    /// Splits key space by the second moment `[f, f]` of keys: directions below `threshold` stay free.
     ///
     /// # Errors
     /// When the eigenvalues cannot be computed.
@@ -59,12 +59,12 @@ impl NullSpace {
         Ok(NullSpace { used: vectors.select(Axis(1), &used) })
     }
 
-    /// Number of dimensions left free.
+    /// Number of free dimensions, `f - r`.
     pub fn free(&self) -> usize {
         self.used.nrows() - self.used.ncols()
     }
 
-    /// `P M`.
+    /// Projects keys `M [f, m]`: `P M`.
     ///
     /// # Panics
     /// When the keys have another width than the second moment that the space was split by.
@@ -73,7 +73,8 @@ impl NullSpace {
         &keys - &self.used.dot(&self.used.t().dot(&keys))
     }
 
-    /// `U [f, n]` for new keys `[f, n]` beside earlier ones `[f, p]`, whose answers stay.
+    /// Left factor `U [f, n]` of AlphaEdit's update for new keys `[f, n]`, with the keys `[f, p]` of earlier edits,
+    /// whose answers are to stay.
     ///
     /// # Errors
     /// When `l2` is 0 and the projected keys are linearly dependent.
@@ -97,9 +98,9 @@ impl NullSpace {
     }
 }
 
-/// Least share of a key's square that the keys before it do not already span. Equal keys of an `f32` model differ by
-/// rounding, 1e-7 of their length and 1e-14 of its square; at this share a change is 1e5 times that for orthogonal
-/// keys.
+/// Smallest share of a key's squared length outside the span of the keys before it. Equal keys of an `f32` model differ
+/// by rounding, by 1e-7 of their length and so 1e-14 of its square; at this share a change is 1e5 times as large as for
+/// orthogonal keys.
 const LEAST_SHARE: f64 = 1e-10;
 
 /// `A^-1 B` for a positive definite `A [n, n]` and `B [n, m]`.

@@ -1,17 +1,17 @@
 //! Knowledge editing in GPT-2.
 //!
-//! An editor takes a model and a request and returns an [`Edit`]: a [`Patch`] (what changes, by how much, and of which
-//! base weights) and a report of how it came about. The model it is given is never changed: [`Gpt2`] share their
-//! tensors and copy what is written to, so an edited model costs what the edit changed and the original stays as it
-//! was.
+//! An editor takes a model and facts and returns an [`Edit`]: a [`Patch`] (which parameters change, by how much, and
+//! the hash of the weights it was made for) and a report of how it came about. The model passed in is never changed:
+//! copies of a [`Gpt2`] share their tensors until one is written to, so an edited model takes only the memory of the
+//! tensors that changed.
 //!
 //! | editor | what changes |
 //! |---|---|
 //! | [`ClampedSgd`] | every parameter, each by a little (the fine-tuning of arXiv 2406.17241) |
-//! | [`FineTuning`] | the output of one MLP (`ft`, `ft-l`, `ft-m`) |
-//! | [`Lora`] | attention inputs of all layers, low rank |
-//! | [`Rome`] | the output of one MLP, rank one, in closed form (`r-rome`, `rome`, `p-rome`) |
-//! | [`Memit`] | the outputs of several MLPs, many facts at once, in closed form; AlphaEdit's projection |
+//! | [`FineTuning`] | output matrix and bias of one MLP (`ft`, `ft-l`, `ft-m`) |
+//! | [`Lora`] | query, key and value matrices of all layers, low rank |
+//! | [`Rome`] | output matrix of one MLP, rank one, in closed form (`r-rome`, `rome`, `p-rome`) |
+//! | [`Memit`] | output matrices of several MLPs, many facts at once, in closed form; with AlphaEdit's projection too |
 //!
 //! ```
 //! use locus_editors::{Context, Editor, Fact, KeyCovariance, Rome};

@@ -1,5 +1,5 @@
-//! LoRA, merged: a change `scale A B` of low rank in the attention input of every layer, trained with Adam on the
-//! target after the prompt.
+//! LoRA, merged: a change `scale A B` of low rank in the query, key and value matrix (`c_attn`) of every layer, trained
+//! with Adam on the mean NLL of the target after the prompt.
 //!
 //! Sources: Hu et al. 2021 (arXiv 2106.09685, section 4: `A` random, `B` zero, `scale = alpha / rank`); rank, alpha,
 //! steps and learning rate as EasyEdit uses them for GPT-2 XL. Deviations: no dropout, no adaptive ranks.
@@ -23,22 +23,22 @@ use crate::patch::Patch;
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `rank` | 8 | 1 to the model's width | columns of `A` |
-/// | `alpha` | 32 | above 0 | `scale` times `rank` |
+/// | `alpha` | 32 | above 0 | `scale = alpha / rank` |
 /// | `lr` | 5e-3 | above 0 | learning rate of Adam |
-/// | `steps` | 30 | at least 1 | steps, without an early stop |
-/// | `seed` | 0 | | of `A` |
+/// | `steps` | 30 | at least 1 | number of steps; there is no early stop |
+/// | `seed` | 0 | | seed of the initial `A` |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Lora {
     /// Columns of `A`.
     pub rank: usize,
-    /// `scale` times `rank`.
+    /// Numerator of `scale = alpha / rank`.
     pub alpha: f64,
     /// Learning rate of Adam.
     pub lr: f64,
-    /// Steps, without an early stop.
+    /// Number of steps; there is no early stop.
     pub steps: usize,
-    /// Seed of `A`.
+    /// Seed of the initial `A`.
     pub seed: u64,
 }
 
@@ -109,10 +109,10 @@ fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, Lora, F>) -> Resu
     for step in 1..=editor.steps {
         let edited = editor.patch(model, &adapters, mask).apply(model)?;
         let mut grads = ParamSet::zeros(config, adapters.iter().map(|adapter| adapter.id));
-        let trace = edited.run(&packed.batch).tape();
-        let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &weights, &mut grads);
+        let tape = edited.run(&packed.batch).tape();
+        let (nll, d_hidden) = edited.nll_backward(&tape, &packed.targets, &weights, &mut grads);
         report.losses.push(nll.iter().zip(&weights).map(|(nll, weight)| nll * weight.as_f64()).sum());
-        edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+        edited.backward(&tape, d_hidden.view(), &mut grads, &mut ());
         if let Some(mask) = mask {
             mask.mask_gradients(&mut grads);
         }

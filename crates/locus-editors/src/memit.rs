@@ -1,18 +1,20 @@
 //! MEMIT: many facts at once, spread over several layers.
 //!
-//! For every fact a residual stream `z` leaving the last of `layers` is found that makes the model say the target
-//! ([`TargetOptimisation`]). Then, layer by layer on the model as edited so far, with keys `K [f, n]` (half the bare
-//! prompt's, half the mean of the prefixed ones), the residual streams `H` of the bare prompts and `R = (Z - H) /
-//! layers left`:
+//! For every fact, [`TargetOptimisation`] finds a residual stream `z` leaving the last of `layers` that makes the model
+//! say the target. Then the layers are edited in turn, each on the model as edited so far: with the keys `K [f, n]`
+//! (half the bare prompt's, half the mean over the prefixed ones), the targets `Z [d, n]`, the residual streams
+//! `H [d, n]` of the bare prompts leaving the last of `layers`, and `R = (Z - H) / (number of layers left)`:
 //!
 //! ```text
 //! W <- W + U R^T,    U = C^-1 K (lambda + K^T C^-1 K)^-1
 //! ```
 //!
-//! With `null_space` the change is projected onto what keys seldom use (AlphaEdit). See
-//! [`memit_update`](crate::memit_update) for the algebra.
+//! [`memit_update`](crate::memit_update) computes `U`. With `null_space` it is
+//! [`NullSpace::alphaedit_update`](crate::NullSpace::alphaedit_update), which projects the change onto directions that
+//! keys seldom use (AlphaEdit).
 //!
-//! Sources: Meng et al. 2023 (arXiv 2210.07229) and its code; Fang et al. 2024 (arXiv 2410.02355) for AlphaEdit.
+//! Sources: Meng et al. 2023 (arXiv 2210.07229, eq. 14 for the update) and its code; Fang et al. 2024 (arXiv
+//! 2410.02355) for AlphaEdit.
 //!
 //! Letters: `n` facts, `d` width, `f` MLP width.
 
@@ -36,26 +38,26 @@ use crate::statistics::{KeyCovariance, KeyStatistics};
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `layers` | 3, 4, 5 | ascending layers of it | the MLPs that are edited |
-/// | `lambda` | 2000 | at least 0 | how many usual keys a new one weighs as much as |
-/// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
+/// | `layers` | 3, 4, 5 | layers of the model, ascending | the MLPs that are edited, counted from 0 |
+/// | `lambda` | 2000 | at least 0 | weight of `C` against the new keys (`mom2_update_weight` in MEMIT's code) |
+/// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, as a multiple of its mean |
 /// | `null_space` | none | above 0 | AlphaEdit: eigenvalue of `C` from which a direction counts as used |
-/// | `l2` | 10 | at least 0 | AlphaEdit's damping |
+/// | `l2` | 10 | at least 0 | AlphaEdit: added to the diagonal of the projected keys' Gram matrix |
 /// | `optimisation` | clamp 0.75 | | [`TargetOptimisation`] |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Memit {
     /// The MLPs that are edited, counted from 0.
     pub layers: Vec<usize>,
-    /// How many usual keys a new one weighs as much as.
+    /// Weight of `C` against the new keys (`mom2_update_weight` in MEMIT's code).
     pub lambda: f64,
-    /// Added to the diagonal of `C`, in means of it.
+    /// Added to the diagonal of `C`, as a multiple of its mean.
     pub ridge: f64,
-    /// AlphaEdit: eigenvalue of `C` from which a direction counts as used.
+    /// AlphaEdit: eigenvalue of `C` from which a direction counts as used. Without it the editor is MEMIT.
     pub null_space: Option<f64>,
-    /// AlphaEdit's damping.
+    /// AlphaEdit: added to the diagonal of the projected keys' Gram matrix.
     pub l2: f64,
-    /// How the targets are found.
+    /// Constants of the optimisation that finds the targets.
     pub optimisation: TargetOptimisation,
 }
 
@@ -98,7 +100,7 @@ impl Memit {
         self.optimisation.check(NAME)
     }
 
-    /// With the statistics of the layers' keys over a text, ready to edit.
+    /// Makes an editor, with statistics of the layers' keys over a text.
     ///
     /// # Errors
     /// When a layer is not in the model, the text is too short or AlphaEdit's split of key space fails.
@@ -108,10 +110,10 @@ impl Memit {
         self.with(covariances)
     }
 
-    /// With the statistics of its layers, ready to edit.
+    /// Makes an editor from statistics of its layers' keys, by layer.
     ///
     /// # Errors
-    /// When those of a layer are missing, or AlphaEdit's split of key space fails.
+    /// When the statistics of a layer are missing, or AlphaEdit's split of key space fails.
     pub fn with(self, covariances: BTreeMap<usize, Arc<KeyCovariance>>) -> Result<MemitEditor> {
         let mut layers = Vec::new();
         for &layer in &self.layers {
@@ -147,7 +149,7 @@ impl<F: Scalar> Editor<F> for MemitEditor {
 }
 
 impl MemitEditor {
-    /// The residual streams to write for facts, which depend on the model alone: many masks can share them.
+    /// Target vectors (MEMIT's `z`) of facts. No mask enters them, so edits inside different masks can share them.
     ///
     /// # Errors
     /// When a constant is out of its range or a fact does not fit the model.
@@ -157,7 +159,7 @@ impl MemitEditor {
         self.constants.optimisation.optimise(model, last, HookPoint::ResidPost, facts, &|| {})
     }
 
-    /// Writes targets that were found for these facts and this model.
+    /// Writes target vectors that [`MemitEditor::target_vectors`] found for these facts and this model.
     ///
     /// # Errors
     /// When there is no fact, targets or mask belong to another model, the statistics are of another width, keys are
@@ -245,7 +247,7 @@ fn insert<F: Scalar>((editor, model, facts, targets, mask): InsertInput<'_, F>) 
     report.into_edit(model, patch, facts)
 }
 
-/// Keys of every fact, `[f, n]`: half the bare prompt's, half the mean of the prefixed ones.
+/// Key of every fact, `[f, n]`: half that of the bare prompt, half the mean over the prefixed ones.
 fn mean_keys<F: Scalar>(model: &Gpt2<F>, layer: usize, facts: &[Fact]) -> Result<Array2<f64>> {
     let rows = facts.iter().flat_map(|fact| &fact.contexts);
     let all = at_subjects(model, rows, layer, HookPoint::MlpPost)?;
@@ -263,6 +265,7 @@ fn mean_keys<F: Scalar>(model: &Gpt2<F>, layer: usize, facts: &[Fact]) -> Result
     Ok(keys)
 }
 
+/// Mean Euclidean length of the rows.
 fn mean_length(rows: &Array2<f64>) -> f64 {
     rows.rows().into_iter().map(|row| row.dot(&row).sqrt()).sum::<f64>() / rows.nrows().max(1) as f64
 }

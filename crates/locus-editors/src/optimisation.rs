@@ -1,4 +1,4 @@
-//! Optimising `v*` (MEMIT's `z`): which state at the subject's last token makes the model say the target?
+//! Optimising ROME's `v*` (MEMIT's `z`): which state at the subject's last token makes the model say the target?
 //!
 //! For a fact with contexts `j` (the prompt, bare and prefixed) and target tokens `t`, find the `delta [d]` that
 //! minimises
@@ -8,15 +8,15 @@
 //!     + weight_decay |delta| / |start|^2
 //! ```
 //!
-//! when it is added to the residual stream leaving `layer` at the last token of the subject in each context (for a
-//! state of the MLP: added to what the MLP writes, which has the same effect); `v* = start + delta`, where `start [d]`
-//! is the state of the bare prompt. The divergence is taken at the subject's last token, as in the released code; the
-//! paper takes it at the prompt's end. Adam; no step once the loss is below `loss_stop` and none after the last
-//! evaluation; after a step `delta` is pulled back to `clamp |start|`.
+//! when it is added to the residual stream leaving `layer` at the last token of the subject in each context (for ROME:
+//! to the MLP's output, which has the same effect). Then `v* = start + delta`, where `start [d]` is the state in the
+//! bare prompt. The divergence is taken at the subject's last token, as in the released code; the paper takes it at the
+//! end of the prompt. The optimiser is Adam: no step is taken once the loss is below `loss_stop`, nor after the last
+//! evaluation, and after a step `delta` is scaled down to the length `clamp |start|` where it is longer.
 //!
 //! Source: Meng et al. 2022 (arXiv 2202.05262, eq. 4) and 2023 (arXiv 2210.07229, eq. 16), in the form of their code.
-//! What the code recomputes in every step is run once here: everything before the subjects' last tokens in every layer,
-//! and every layer up to the edited one. Steps run the rest alone, and logits are made only where they are read.
+//! What their code recomputes in every step is computed once here: all layers for the tokens before the subject's last,
+//! and the layers up to the edited one. A step runs the rest, and computes logits only where they are read.
 //!
 //! Letters: `d` width, `m` rows at or after the last token of a subject, `V` vocabulary.
 
@@ -33,8 +33,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 
-/// Facts whose vectors are optimised in one batch: enough rows for the large-matrix rate, few enough to fill all
-/// threads.
+/// Facts whose vectors are optimised in one batch: enough rows for fast matrix products, few enough that there is a
+/// batch for every thread.
 const FACTS_AT_ONCE: usize = 4;
 
 /// Constants of the optimisation of a target vector.
@@ -42,25 +42,25 @@ const FACTS_AT_ONCE: usize = 4;
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `lr` | 0.5 | above 0 | learning rate of Adam |
-/// | `steps` | 20 | at least 1 | most evaluations; one more than the most updates |
+/// | `steps` | 20 | at least 1 | largest number of evaluations, one more than that of updates |
 /// | `weight_decay` | 0.5 | at least 0 | weight of `delta`'s length |
 /// | `kl_factor` | 0.0625 | at least 0 | weight of the divergence |
-/// | `clamp` | 4 (MEMIT 0.75) | above 0 | longest `delta`, in lengths of the start |
+/// | `clamp` | 4 (MEMIT 0.75) | above 0 | largest length of `delta`, as a multiple of the start's |
 /// | `loss_stop` | 0.05 | at least 0 | loss below which the optimisation ends |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TargetOptimisation {
     /// Learning rate of Adam.
     pub lr: f64,
-    /// Most evaluations.
+    /// Largest number of evaluations of the loss.
     pub steps: usize,
-    /// Weight of `delta`'s length.
+    /// Weight of `|delta| / |start|^2`.
     pub weight_decay: f64,
-    /// Weight of the divergence.
+    /// Weight of the divergence at the KL prompt.
     pub kl_factor: f64,
-    /// Longest `delta`, in lengths of the start.
+    /// Largest length of `delta`, as a multiple of the start's.
     pub clamp: f64,
-    /// Loss below which the optimisation ends.
+    /// Loss, in nats, below which the optimisation ends.
     pub loss_stop: f64,
 }
 
@@ -100,11 +100,15 @@ impl TargetOptimisation {
         Ok(())
     }
 
-    /// Optimises the target vector of every fact. `point` is the state that `start` is read from: what the MLP of
-    /// `layer` writes, or the residual stream leaving it. Facts do not influence each other.
+    /// Optimises the target vector of every fact, independently of the others. `point` says which state of `layer` the
+    /// start is: the MLP's output ([`HookPoint::MlpOut`], ROME) or the residual stream leaving the layer
+    /// ([`HookPoint::ResidPost`], MEMIT). `progress` is called once per fact.
     ///
     /// # Errors
     /// When a fact does not fit the model.
+    ///
+    /// # Panics
+    /// When the model has no such layer.
     pub fn optimise<F: Scalar>(
         &self,
         model: &Gpt2<F>,
@@ -137,23 +141,23 @@ fn optimise<F: Scalar>(
     Ok(groups.into_iter().flatten().collect())
 }
 
-/// The vector `v* = start + delta` that a memory should answer a fact's key with, and how it was found.
+/// The vector `v* = start + delta` that the edited layer should produce at a fact's subject, and how it was found.
 #[derive(Clone, Debug)]
 pub struct TargetVector<F> {
-    /// Keys that the MLP of the layer sees at the last tokens of the subject, `[contexts, f]`.
+    /// Keys of the layer's MLP (its activations) at the subject's last token in each context, `[contexts, f]`.
     pub keys: Array2<F>,
-    /// State of the bare row before the edit, `[d]`.
+    /// State at the subject's last token of the bare prompt before the edit, `[d]`.
     pub start: Vec<F>,
-    /// What to add to it, `[d]`.
+    /// The vector that is added to the start, `[d]`.
     pub delta: Vec<F>,
-    /// Loss at each evaluation.
+    /// Loss at each evaluation, in nats.
     pub losses: Vec<f64>,
-    /// The part of it that is the mean NLL per target token, in nats.
+    /// Mean NLL per target token at each evaluation, in nats: the first term of the loss.
     pub nlls: Vec<f64>,
 }
 
 impl<F: Scalar> TargetVector<F> {
-    /// That it was found for a model of this shape.
+    /// Checks that the vector was found for a model of this shape.
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
         let found = [self.start.len(), self.delta.len(), self.keys.ncols()];
         let expected = [config.n_embd, config.n_embd, config.d_mlp()];
@@ -166,34 +170,35 @@ impl<F: Scalar> TargetVector<F> {
     }
 }
 
-/// A logit row that is read: which fact's, and for what.
+/// Purpose for which a row of logits is read.
 #[derive(Clone, Copy, Debug)]
 enum LogitRow {
-    /// A target token, with the weight of its NLL.
+    /// The NLL of a target token, with its weight in the mean.
     Target { token: u32, weight: f64 },
-    /// The kl_prompt, whose distribution should not move.
+    /// The distribution after the KL prompt's subject, which should not move.
     KlPrompt,
 }
 
-/// Everything that does not change while `delta` does.
+/// A few facts, with everything that does not change while their deltas do.
 struct Optimisation<'a, F> {
     model: &'a Gpt2<F>,
     layer: usize,
-    /// Rows at or after the last token of each sequence's subject: every fact's contexts with the target, then its KL
-    /// prompt.
+    /// The rows from the subject's last token on: of each fact the contexts with the target, then the KL prompt.
     batch: Batch<F>,
     /// The residual stream leaving `layer`, `[m, d]`.
     resid: Array2<F>,
-    /// Rows whose logits are read, ascending: every fact's, one after the other.
+    /// Rows whose logits are read, ascending, fact by fact.
     rows: Vec<usize>,
     facts: Vec<LocatedFact<F>>,
 }
 
+/// A fact with the places of its rows in the batch.
 struct LocatedFact<F> {
-    /// First rows of its sequences.
+    /// Row of the subject's last token in each context and in the KL prompt: the first of each sequence.
     subject_lasts: Vec<usize>,
-    /// What its part of the rows that are read is read for, and where that part begins.
+    /// Purpose of each row in the fact's part of [`Optimisation::rows`].
     reads: Vec<LogitRow>,
+    /// Where that part begins.
     first_read: usize,
     /// Log probabilities after the KL prompt's subject before the edit, `[V]`; the first evaluation fills them in.
     before: Vec<f64>,
@@ -329,12 +334,13 @@ impl<'a, F: Scalar> Optimisation<'a, F> {
         values
     }
 
-    /// The layers above the edited one, whose last goes on with the rows that are read.
+    /// Runs the layers above the edited one; the last of them computes only the rows that are read.
     fn tape(&self, resid: Array2<F>) -> Tape<F> {
         self.model.run(&self.batch).from_layer(self.layer + 1, resid).reading(&self.rows).tape()
     }
 
-    /// NLL and divergence of a fact; adds the gradient of their weighted sum to `d_hidden [reads, d]`.
+    /// NLL and divergence of a fact, in nats; writes the gradient of their weighted sum to its rows of
+    /// `d_hidden [reads, d]`.
     fn losses(
         &mut self,
         fact: usize,

@@ -1,4 +1,4 @@
-//! Patches: the change of an edit, and the hash of the weights it belongs to.
+//! Patches: what an edit changes, with the hash of the weights it was made for.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Change of one parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delta<F> {
-    /// Entry by entry.
+    /// Entry by entry, row-major.
     Dense(Vec<F>),
     /// `U R^T` of a matrix `[f, d]`.
     LowRank {
@@ -26,7 +26,7 @@ pub enum Delta<F> {
 }
 
 impl<F: Scalar> Delta<F> {
-    /// The change entry by entry.
+    /// The change entry by entry, row-major.
     pub fn to_dense(&self) -> Vec<F> {
         F::run::<DenseJob>(self)
     }
@@ -36,12 +36,12 @@ impl<F: Scalar> Delta<F> {
     }
 }
 
-/// What the shapes of all parameters depend on: layers, width, MLP width, context and vocabulary.
+/// The numbers that determine the shapes of all parameters: layers, width, MLP width, context and vocabulary.
 fn shape(config: &Config) -> [usize; 5] {
     [config.n_layer, config.n_embd, config.d_mlp(), config.n_positions, config.vocab_size]
 }
 
-/// Changes of some parameters of one particular model.
+/// Changes of some parameters of one particular model, its base.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patch<F> {
     base_sha256: String,
@@ -59,7 +59,7 @@ impl<F: Scalar> Patch<F> {
         F::run::<BetweenJob>((base, edited))
     }
 
-    /// Changes `U R^T` of matrices, `U [f, n]` and `R [d, n]`.
+    /// A patch of low rank: changes `U R^T` of matrices `[f, d]`, with `U [f, n]` and `R [d, n]`.
     ///
     /// # Panics
     /// When factors do not fit their parameter.
@@ -75,7 +75,8 @@ impl<F: Scalar> Patch<F> {
         Patch { base_sha256: base.sha256(), config: base.config().clone(), deltas: deltas.collect() }
     }
 
-    /// This patch with every entry outside the mask zero. Parameters that no mask covers stay.
+    /// This patch with every entry outside the mask set to zero. Parameters that no mask covers (embeddings, the final
+    /// LayerNorm) keep their changes.
     ///
     /// # Panics
     /// When the mask belongs to a model of another shape than the patch's base.
@@ -83,7 +84,7 @@ impl<F: Scalar> Patch<F> {
         F::run::<MaskedJob>((self, mask))
     }
 
-    /// Hash of the weights the patch belongs to.
+    /// SHA-256 of the weights the patch belongs to, in hexadecimal.
     pub fn base_sha256(&self) -> &str {
         &self.base_sha256
     }
@@ -98,7 +99,7 @@ impl<F: Scalar> Patch<F> {
         F::run::<NormJob>(self)
     }
 
-    /// The edited model. The base stays as it is, so undoing an edit is dropping the result.
+    /// The edited model. The base stays as it is: to undo an edit, drop the result.
     ///
     /// # Errors
     /// When the model is not the patch's base.
@@ -106,11 +107,11 @@ impl<F: Scalar> Patch<F> {
         F::run::<ApplyJob>((self, base))
     }
 
-    /// One patch of this one's base that does what this one and then `next` do, up to rounding: factors are put side by
-    /// side, dense changes added.
+    /// One patch with the effect of this one followed by `next`, up to rounding: factors are put side by side, dense
+    /// changes added. The result has the base of this patch.
     ///
     /// # Errors
-    /// When `next` does not belong to what this patch makes of `base`, or this one not to `base`.
+    /// When this patch does not belong to `base`, or `next` does not belong to `base` with this patch applied.
     pub fn merge(&self, next: &Patch<F>, base: &Gpt2<F>) -> Result<Self> {
         let middle = self.apply(base)?.sha256();
         if next.base_sha256 != middle {
@@ -315,7 +316,7 @@ fn add_to<F: Scalar>((delta, weights): (&Delta<F>, &mut [F])) {
     }
 }
 
-/// What a tensor of a patch file is. In this order: a delta comes before factors, `u` before `r`.
+/// Kinds of tensor in a patch file. Reading relies on the order: a delta before factors, `u` before `r`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum DeltaPart {
     Delta,
@@ -323,7 +324,7 @@ enum DeltaPart {
     R,
 }
 
-/// Which part of which parameter's change a tensor of this name and shape is.
+/// Parameter and part of its change that a tensor with this name and shape holds; an error text when it fits none.
 fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(ParamId, DeltaPart), String> {
     let short = name.strip_prefix("transformer.").unwrap_or(name);
     let found = short.rsplit_once('.').and_then(|(parameter, part)| {
@@ -355,10 +356,10 @@ fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(Pa
     Err(format!("has shape {shape:?}; expected {expected}"))
 }
 
-/// A model and the edits made to it one after the other, any number of which can be taken back.
+/// A model with the edits made to it one after the other, which can be reverted from the last one on.
 ///
-/// The base is kept and what is kept of an edit is its patch. Taking an edit back applies the earlier ones to the base
-/// again, so it gives the same bits as never having made it.
+/// The history keeps the base and the patch of each edit. Reverting applies the earlier patches to the base again, so
+/// the weights are, to the bit, those of a model that was never given the edit.
 #[derive(Clone, Debug)]
 pub struct EditHistory<F> {
     base: Gpt2<F>,
@@ -367,7 +368,7 @@ pub struct EditHistory<F> {
 }
 
 impl<F: Scalar> EditHistory<F> {
-    /// No edits yet.
+    /// A history without edits.
     pub fn new(base: Gpt2<F>) -> Self {
         EditHistory { model: base.clone(), base, patches: Vec::new() }
     }
@@ -382,7 +383,7 @@ impl<F: Scalar> EditHistory<F> {
         &self.patches
     }
 
-    /// Makes an edit.
+    /// Applies a patch to the model as it is now.
     ///
     /// # Errors
     /// When the patch does not belong to the model as it is now.
@@ -392,7 +393,7 @@ impl<F: Scalar> EditHistory<F> {
         Ok(())
     }
 
-    /// Takes the last edit back; `None` when there is none.
+    /// Reverts the last edit and returns its patch; `None` when there is none.
     pub fn revert(&mut self) -> Option<Patch<F>> {
         let last = self.patches.pop()?;
         let mut model = self.base.clone();
@@ -403,15 +404,15 @@ impl<F: Scalar> EditHistory<F> {
         Some(last)
     }
 
-    /// All edits in one patch of the base, up to rounding; `None` when there is none.
+    /// All edits as one patch of the base, up to rounding; `None` when there are none.
     pub fn merged(&self) -> Option<Patch<F>> {
         let (first, rest) = self.patches.split_first()?;
         Some(rest.iter().fold(first.clone(), |merged, patch| merged.followed_by(patch)))
     }
 }
 
-/// Change of one answer: how far a memory's answer to `key [f]` is from what it should be, as a share of how far it
-/// was.
+/// Error that remains of an answer to `key [f]`: the length of `wanted - key change`, as a share of that of
+/// `wanted [d]`.
 pub(crate) fn residual<F: Scalar>(change: ArrayView2<F>, key: &[F], wanted: &[F]) -> f64 {
     let mut answer = Array2::zeros((1, change.ncols()));
     let key = ArrayView2::from_shape((1, key.len()), key).expect("one row");

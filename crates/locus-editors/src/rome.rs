@@ -1,8 +1,8 @@
 //! ROME: one fact, one layer, a change of rank one.
 //!
-//! With keys `k_j [f]` that the MLP of `layer` sees at the subject's last token of each row, `k` the bare row's,
-//! `k_bar` their mean, `v = start + delta` the target found for the bare row ([`TargetOptimisation`]) and `C` the keys'
-//! second moment:
+//! With the keys `k_j [f]` that the MLP of `layer` sees at the subject's last token in each context, `k` that of the
+//! bare prompt, `k_bar` their mean, `v = start + delta` the target found for the bare prompt ([`TargetOptimisation`]),
+//! the MLP's output matrix `W [f, d]` and bias `b [d]`, and `C` the keys' second moment:
 //!
 //! | variant | `u` | numerator | denominator |
 //! |---|---|---|---|
@@ -11,12 +11,13 @@
 //! | `p-rome` | `C^-1 k` | `delta` | `u . k` |
 //!
 //! and `W <- W + u (numerator / denominator)^T`. The released ROME mixes two keys, so its denominator can vanish and
-//! one edit can ruin the model; with one key throughout it is a positive number.
+//! one edit can ruin the model; with one key throughout the denominator is positive. For numerical comfort `u` is
+//! scaled to length 1, which cancels.
 //!
-//! Sources: Meng et al. 2022 (arXiv 2202.05262) and its code; Gupta et al. 2024 (arXiv 2403.07175) for r-ROME and
-//! p-ROME.
+//! Sources: Meng et al. 2022 (arXiv 2202.05262, eq. 2 for the update, 3 for the key, 4 for the target) and its code;
+//! Gupta et al. 2024 (arXiv 2403.07175) for r-ROME and p-ROME.
 //!
-//! Letters: `n` rows of a fact, `d` width, `f` MLP width.
+//! Letters: `d` width, `f` MLP width.
 
 use std::sync::Arc;
 
@@ -31,18 +32,18 @@ use crate::optimisation::{TargetOptimisation, TargetVector, length};
 use crate::patch::{Patch, residual};
 use crate::statistics::{KeyCovariance, KeyStatistics};
 
-/// Least cosine between `u` and the key it is divided by: below, the update is noise divided by nothing.
+/// Smallest cosine between `u` and the key of the denominator: below it, the denominator is mostly rounding error.
 const LEAST_COSINE: f64 = 1e-4;
 
-/// Which keys are used where.
+/// Variants of ROME, which differ in the keys that `u` and the denominator use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Variant {
-    /// As released: two keys.
+    /// As released: the mean key over contexts in `u`, the bare prompt's in the denominator.
     Rome,
     /// The mean key throughout.
     RRome,
-    /// The bare row's key throughout.
+    /// The bare prompt's key throughout.
     PRome,
 }
 
@@ -61,23 +62,23 @@ impl Variant {
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `layer` | 5 | a layer of it | the MLP that is edited, counted from 0 |
+/// | `layer` | 5 | a layer of the model | the MLP that is edited, counted from 0 |
 /// | `variant` | `r-rome` | | which keys are used where |
-/// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, in means of it |
-/// | `max_update` | 4 | above 0 | largest Frobenius norm of the change, in norms of `W` |
+/// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, as a multiple of its mean |
+/// | `max_update` | 4 | above 0 | largest Frobenius norm of the change, as a multiple of `W`'s |
 /// | `optimisation` | | | [`TargetOptimisation`] |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rome {
     /// The MLP that is edited, counted from 0.
     pub layer: usize,
-    /// Which keys are used where.
+    /// Variant of the method: which keys are used where.
     pub variant: Variant,
-    /// Added to the diagonal of `C`, in means of it.
+    /// Added to the diagonal of `C`, as a multiple of its mean.
     pub ridge: f64,
-    /// Largest Frobenius norm of the change, in norms of `W`.
+    /// Largest Frobenius norm of the change, as a multiple of `W`'s.
     pub max_update: f64,
-    /// How the target is found.
+    /// Constants of the optimisation that finds the target.
     pub optimisation: TargetOptimisation,
 }
 
@@ -114,7 +115,7 @@ impl Rome {
         self.optimisation.check(NAME)
     }
 
-    /// With the statistics of the layer's keys over a text, ready to edit.
+    /// Makes an editor, with statistics of the layer's keys over a text.
     ///
     /// # Errors
     /// When the layer is not in the model, or the text is too short.
@@ -123,7 +124,7 @@ impl Rome {
         Ok(self.with(statistics.covariances(self.ridge)?[&self.layer].clone()))
     }
 
-    /// With the statistics of its layer, ready to edit.
+    /// Makes an editor from statistics of its layer's keys.
     pub fn with(self, covariance: Arc<KeyCovariance>) -> RomeEditor {
         RomeEditor { constants: self, covariance }
     }
@@ -161,7 +162,7 @@ fn edit<F: Scalar>((editor, model, facts, mask): EditInput<'_, RomeEditor, F>) -
 }
 
 impl RomeEditor {
-    /// The values to write for facts, which depend on the model alone: many masks can share them.
+    /// Target vectors (ROME's `v*`) of facts. No mask enters them, so edits inside different masks can share them.
     ///
     /// # Errors
     /// When a constant is out of its range or a fact does not fit the model.
@@ -170,7 +171,7 @@ impl RomeEditor {
         self.constants.optimisation.optimise(model, self.constants.layer, HookPoint::MlpOut, facts, &|| {})
     }
 
-    /// Writes a target that was found for this model.
+    /// Writes a target vector that [`RomeEditor::target_vectors`] found for this model.
     ///
     /// # Errors
     /// When target or mask belong to another model, the statistics are of another width or the edit would damage the

@@ -1,6 +1,6 @@
 //! States at the last tokens of subjects.
 //!
-//! Letters: `n` rows, `d` width, `f` MLP width.
+//! Letters: `n` contexts, `d` width, `f` MLP width.
 
 use locus_gpt2::{Batch, Gpt2, HookPoint, Scalar, chunk_by_tokens};
 use ndarray::{Array2, ArrayViewMut2, Axis, concatenate};
@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::fact::Context;
 
 /// Tokens in one piece of parallel work.
-const PIECE_ROWS: usize = 256;
+const PIECE_TOKENS: usize = 256;
 
-/// A state of one layer at the last token of each row's subject, `[n, d]` or `[n, f]`. What follows a subject cannot
-/// change it, so it is not run.
+/// A state of one layer at the last token of each context's subject, `[n, d]` or `[n, f]`. Tokens after the subject are
+/// not run, as they cannot change it.
 pub(crate) fn at_subjects<'a, F: Scalar>(
     model: &Gpt2<F>,
     rows: impl IntoIterator<Item = &'a Context>,
@@ -21,7 +21,7 @@ pub(crate) fn at_subjects<'a, F: Scalar>(
     point: HookPoint,
 ) -> Result<Array2<F>> {
     let beginnings: Vec<&[u32]> = rows.into_iter().map(|row| &row.tokens[..=row.subject_last]).collect();
-    let parts: Vec<Array2<F>> = chunk_by_tokens(&beginnings, PIECE_ROWS)
+    let parts: Vec<Array2<F>> = chunk_by_tokens(&beginnings, PIECE_TOKENS)
         .into_par_iter()
         .map(|piece| {
             let batch = Batch::new(model.config(), &beginnings[piece])?;

@@ -1,9 +1,10 @@
-//! Which keys does an MLP see? Their uncentred second moment `C = mean k k^T`, `[f, f]`, over the tokens of a text.
+//! Statistics of the keys that an MLP sees: the uncentred second moment `C = mean k k^T [f, f]` over the tokens of a
+//! text.
 //!
 //! Locate-then-edit methods weigh keys by `C^-1`, so that a change meant for one key disturbs the usual ones least
-//! (Meng et al. 2022, arXiv 2202.05262, eq. 2). Sums are kept in f64, as two halves, of the even and the odd sequences
-//! of the text, so that one can see how far `C^-1 k` still depends on the sample. Deviation: a ridge, because `C` of a
-//! finite text is ill-conditioned.
+//! (Meng et al. 2022, arXiv 2202.05262, eq. 2). Sums are kept in f64, separately for the even and the odd sequences of
+//! the text: comparing the two halves shows how much `C^-1 k` still depends on the sample. Deviation: a ridge, because
+//! `C` of a finite text is ill-conditioned.
 //!
 //! Letters: `f` MLP width.
 
@@ -28,28 +29,28 @@ use crate::error::{Error, Result};
 use crate::text::token_lines;
 
 /// Tokens in one piece of parallel work.
-const PIECE_ROWS: usize = 1024;
-/// Tokens of a text that [`KeyStatistics::from_text`] reads, up to the end of a line.
+const PIECE_TOKENS: usize = 1024;
+/// Tokens of a text that [`KeyStatistics::from_text`] reads, rounded up to whole lines.
 const TEXT_TOKENS: usize = 100_000;
 /// Pieces whose products are held at the same time.
 const PIECES_AT_ONCE: usize = 2;
 
-/// Sums of `k k^T` over the keys of one layer.
+/// Sums of `k k^T` over the keys of one layer, and their number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyMoments {
-    /// Of the even and the odd sequences of the text, `[f, f]` each.
+    /// Sums over the even and over the odd sequences of the text, `[f, f]` each.
     sums: [Array2<f64>; 2],
-    /// Keys in each.
+    /// Number of keys in each sum.
     counts: [u64; 2],
 }
 
 impl KeyMoments {
-    /// No key seen yet.
+    /// Sums over no keys, of width `f`.
     pub fn empty(f: usize) -> Self {
         KeyMoments { sums: [Array2::zeros((f, f)), Array2::zeros((f, f))], counts: [0, 0] }
     }
 
-    /// A mean second moment computed elsewhere over `count` keys.
+    /// Moments from a mean second moment `[f, f]` that was computed elsewhere over `count` keys.
     ///
     /// # Errors
     /// When it is not square or has a value that is not finite.
@@ -87,7 +88,7 @@ impl KeyMoments {
         KeyMoments::from_mean(mean, count)
     }
 
-    /// Keys seen.
+    /// Number of keys seen.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -101,11 +102,14 @@ impl KeyMoments {
         (&self.sums[0] + &self.sums[1]) / self.count() as f64
     }
 
-    /// Cosine between `C^-1 k` of the two halves of the text: near 1, more text would change little. `None` when a half
-    /// is empty.
+    /// Cosine between `C^-1 k` of the two halves of the text, for a key `k [f]`: near 1, more text would change little.
+    /// `None` when a half is empty.
     ///
     /// # Errors
     /// As [`KeyCovariance::new`].
+    ///
+    /// # Panics
+    /// When the key has another width.
     pub fn agreement(&self, ridge: f64, key: &[f64]) -> Result<Option<f64>> {
         if self.counts.contains(&0) {
             return Ok(None);
@@ -122,17 +126,17 @@ impl KeyMoments {
     }
 }
 
-/// Where the collection of moments stands: it can be written, read and continued.
+/// Key moments of some layers of a model, collected over a text. A collection can be written, read and continued.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyStatistics {
-    /// Moments by layer.
+    /// Moments by layer, counted from 0.
     pub layers: BTreeMap<usize, KeyMoments>,
-    /// Sequences of the text that are in them.
+    /// Number of sequences of the text that the moments cover.
     pub sequences: usize,
 }
 
 impl KeyStatistics {
-    /// Nothing collected yet for the given layers.
+    /// Statistics of the given layers over no text.
     ///
     /// # Errors
     /// When a layer is not in the model.
@@ -145,9 +149,9 @@ impl KeyStatistics {
         Ok(KeyStatistics { layers: layers.iter().map(moments).collect(), sequences: 0 })
     }
 
-    /// Continues with the sequences not yet seen, all layers in one pass over the text, until the text ends or
-    /// `progress` (told the number of keys after every few thousand tokens, with the statistics so far) returns false.
-    /// All tokens count, first positions included, as in the released code.
+    /// Continues with the sequences not yet seen, all layers in one pass, until the text ends or `progress` returns
+    /// false; that is called with the statistics so far after every few thousand tokens. All tokens count, first
+    /// positions included, as in the released code.
     ///
     /// # Errors
     /// When the statistics or a sequence do not fit the model.
@@ -160,7 +164,7 @@ impl KeyStatistics {
         F::run::<CollectJob>((self, model, text, progress))
     }
 
-    /// Statistics of layers over the first 100,000 tokens or so of a text, line by line.
+    /// Statistics of some layers over the first 100,000 tokens or so of a text, each line a sequence.
     ///
     /// # Errors
     /// When a layer is not in the model or the text cannot be tokenised.
@@ -171,7 +175,7 @@ impl KeyStatistics {
         Ok(statistics)
     }
 
-    /// The factorised second moments by layer; `ridge` as in [`KeyCovariance::new`].
+    /// Factorised second moments by layer; `ridge` as in [`KeyCovariance::new`].
     ///
     /// # Errors
     /// When no key was seen, or a second moment is not positive definite.
@@ -185,8 +189,8 @@ impl KeyStatistics {
         self.layers.iter().map(covariance).collect()
     }
 
-    /// Writes one safetensors file: `sum.LAYER.0` and `sum.LAYER.1`, `[f, f]` each, for the even and the odd sequences
-    /// of the text, so that the collection can go on.
+    /// Writes a safetensors file from which the collection can go on: `sum.LAYER.0` and `sum.LAYER.1`, `[f, f]` each,
+    /// are the sums over the even and the odd sequences of the text.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -205,10 +209,10 @@ impl KeyStatistics {
         Ok(write_safetensors(path, &tensors, &metadata.to_string())?)
     }
 
-    /// Reads what [`KeyStatistics::write`] wrote.
+    /// Reads a file of [`KeyStatistics::write`]: the statistics and their provenance.
     ///
     /// # Errors
-    /// When the file is not complete.
+    /// When the file cannot be read or is not complete.
     pub fn read(path: &Path) -> Result<(Self, Value)> {
         let wrong = |why: &str| locus_gpt2::Error::format(path, why.to_owned());
         Ok(read_safetensors(path, |tensors, metadata| {
@@ -255,7 +259,7 @@ fn collect<F: Scalar>((statistics, model, text, progress): CollectInput<'_, F>) 
         return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
     }
     let first = statistics.sequences;
-    let runs = chunk_by_tokens(&text[first..], PIECE_ROWS);
+    let runs = chunk_by_tokens(&text[first..], PIECE_TOKENS);
     for runs in runs.chunks(PIECES_AT_ONCE) {
         let keys: Vec<Vec<Array2<f64>>> = runs
             .par_iter()
@@ -295,7 +299,7 @@ fn collect<F: Scalar>((statistics, model, text, progress): CollectInput<'_, F>) 
     Ok(())
 }
 
-/// The second moment of a layer's keys, factorised.
+/// The second moment `C` of a layer's keys, with a ridge and factorised.
 #[derive(Clone, Debug)]
 pub struct KeyCovariance {
     /// `C` with its ridge, `[f, f]`.
@@ -307,7 +311,7 @@ pub struct KeyCovariance {
 }
 
 impl KeyCovariance {
-    /// Adds `ridge` times the mean of the diagonal to the diagonal, and factorises.
+    /// Adds `ridge` times the mean of the diagonal to the diagonal of `mean [f, f]`, and factorises the sum.
     ///
     /// # Errors
     /// When the result is not positive definite.
@@ -326,7 +330,7 @@ impl KeyCovariance {
         Ok(KeyCovariance { matrix: mean, factor, transposed })
     }
 
-    /// `C = 1`: all keys count alike.
+    /// The identity `C = I [f, f]`: all directions of key space count alike.
     pub fn identity(f: usize) -> Self {
         KeyCovariance::new(Array2::eye(f), 0.0).expect("the identity is positive definite")
     }
@@ -339,7 +343,7 @@ impl KeyCovariance {
     /// `C^-1 K` for `K [f, n]`.
     ///
     /// # Panics
-    /// When `K` has another number of rows.
+    /// When `K` does not have `f` rows.
     pub fn solve(&self, keys: ArrayView2<f64>) -> Array2<f64> {
         let f = self.matrix.nrows();
         assert_eq!(keys.nrows(), f, "keys of another width");

@@ -6,7 +6,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use crate::error::{Error, Result};
 use crate::fact::{Context, Fact};
 
-/// Where the subject goes in a prompt.
+/// Placeholder of the subject in a prompt.
 const PLACE: &str = "{}";
 
 /// Beginnings of plain English sentences, each of about five to ten tokens of GPT-2's: the prefixes used with its
@@ -38,12 +38,12 @@ pub const PREFIXES: [&str; 20] = [
 const PREFIX_TOKENS: [usize; 5] = [4, 4, 9, 9, 9];
 /// Vocabulary of GPT-2's tokenizer, for which prefixes are written down.
 const GPT2_VOCABULARY: usize = 50_257;
-/// The text that a model's documents begin after.
+/// Token that separates documents: prefixes are drawn as the beginnings of documents.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
 impl Fact {
-    /// A fact from a prompt with one `{}` for the subject. Prefixes are put before the prompt with a space; the target
-    /// is separated from it by one. The prompt is tokenised as a whole.
+    /// A fact from a prompt with one `{}` for the subject. A space separates a prefix from the prompt, and the prompt
+    /// from the target. Prefix, prompt and subject are tokenised as one text, the target separately.
     ///
     /// # Errors
     /// When the prompt does not have exactly one `{}`, subject or target are empty, or a token covers both the end of
@@ -83,8 +83,8 @@ impl Fact {
     }
 }
 
-/// What stands before prompts when keys and target vectors are found: [`PREFIXES`] for GPT-2's tokenizer, else drawn
-/// from the model by the seed.
+/// Texts to put before prompts when keys and target vectors are computed: [`PREFIXES`] for GPT-2's tokenizer, otherwise
+/// drawn from the model with the seed.
 ///
 /// # Errors
 /// When the tokenizer has no end-of-text token to begin with.
@@ -98,8 +98,8 @@ pub fn prefixes<F: Scalar>(checkpoint: &Checkpoint<F>, seed: u64) -> Result<Vec<
     sample_prefixes(model, tokenizer, start, &PREFIX_TOKENS, seed)
 }
 
-/// Lines of a text as tokens, cut to the model's context, up to the one that reaches `most_tokens`. Blank lines are
-/// left out.
+/// Lines of a text as tokens, each cut to the model's context, up to and with the line that reaches `most_tokens`.
+/// Blank lines are left out.
 ///
 /// # Errors
 /// When a line cannot be tokenised.
@@ -122,9 +122,9 @@ pub fn token_lines<F: Scalar>(
     Ok(lines)
 }
 
-/// Draws texts from the model to stand before prompts, as the released ROME does but seeded: `lengths` are numbers of
-/// tokens, each drawn from the five likeliest after the token `start` (end of text). Line breaks and braces become
-/// spaces, and each text ends with a full stop.
+/// Draws texts from the model to put before prompts, as the released ROME does, but with a seed: one text per number of
+/// tokens in `lengths`, continuing the token `start` (end of text), each token from the five likeliest. Line breaks and
+/// braces become spaces, and each text ends with a full stop.
 ///
 /// # Errors
 /// When a length does not fit the model.

@@ -1,4 +1,4 @@
-//! Circuits of edges on the organism's tasks (X1): methods side by side.
+//! Comparison of methods that find circuits of edges (X1), on clean and corrupted prompts made from the tasks.
 
 use anyhow::Result;
 use locus_circuits::edges::{
@@ -12,15 +12,22 @@ use locus_gpt2::{Gpt2, Scalar, Tokenizer};
 use crate::edits::PreparedRequest;
 use crate::records::{CurvePoint, Discovery, HIERARCHY, Level};
 
-/// Random rankings behind the control's mean.
+/// Number of random rankings that the control is averaged over.
 const RANDOM_DRAWS: u64 = 10;
 
-/// Agreement tasks whose evidence, the demonstrative, stands before the decision, the noun; and the hierarchy.
+/// Tasks that pairs can be made from: the hierarchy, and the agreement tasks in which the demonstrative, which decides,
+/// comes before the noun.
 pub const PAIR_TASKS: [&str; 5] = [HIERARCHY, "blimp_dna1", "blimp_dnai1", "blimp_dnawa1", "blimp_dnawai1"];
 
-/// Clean and corrupted prompts of an agreement task: the sentence up to the word in which an acceptable row and its twin
-/// differ, and the same with the last demonstrative in the other number. The answers are the first tokens of the two
-/// words. Rows that do not give such a pair are left out: no demonstrative, other token counts, equal first tokens.
+/// Makes at most `most` pairs from the rows of an agreement task, in which an acceptable sentence and its unacceptable
+/// twin follow each other.
+///
+/// The clean prompt is the sentence up to the word in which the twins differ; in the corrupted prompt the last
+/// demonstrative has the other number. The answers are the first tokens of the two words. Twins are skipped when there
+/// is no demonstrative, the prompts differ in length or the answers are equal.
+///
+/// # Errors
+/// When a prompt or an answer cannot be tokenised.
 pub fn agreement_pairs(tokenizer: &Tokenizer, rows: &[Labelled], most: usize) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     for twins in rows.chunks_exact(2) {
@@ -55,6 +62,7 @@ pub fn agreement_pairs(tokenizer: &Tokenizer, rows: &[Labelled], most: usize) ->
     Ok(pairs)
 }
 
+/// The singular of a plural demonstrative, and the reverse; `None` for other words.
 fn other_number(determiner: &str) -> Option<&'static str> {
     Some(match determiner {
         "this" => "these",
@@ -65,8 +73,11 @@ fn other_number(determiner: &str) -> Option<&'static str> {
     })
 }
 
-/// Pairs of requests of one level whose prompts have equally many tokens and whose answers begin with other ones: the
-/// corrupted prompt is about another subject, whose answer is the incorrect one.
+/// Makes at most `most` pairs from requests: the corrupted prompt is that of another request of the same level, with as
+/// many tokens and an answer that begins with another token. That answer is the incorrect one.
+///
+/// # Errors
+/// When a prompt or a target gives no token.
 pub fn hierarchy_pairs(tokenizer: &Tokenizer, requests: &[EditRequest], most: usize) -> Result<Vec<Pair>> {
     let prepared: Vec<PreparedRequest> =
         requests.iter().map(|request| PreparedRequest::new(tokenizer, request)).collect::<Result<_>>()?;
@@ -93,11 +104,12 @@ fn is_partner(request: &PreparedRequest, other: &PreparedRequest) -> bool {
         && request.target_true()[0] != other.target_true()[0]
 }
 
-/// Scores edges on the first half of the pairs with every method, and measures the circuits of every size on the second.
+/// Scores edges on the first half of the pairs with every method, and measures the circuits of every size on the
+/// second.
 ///
 /// # Errors
-/// When a pair does not fit the model or there are fewer than two. A task whose metric does not depend on the edges has
-/// no records.
+/// When a pair does not fit the model or there are fewer than two. There are no records for a task on which the full
+/// model and the model with all edges ablated do not differ.
 pub fn discover<F: Scalar>(model: &Gpt2<F>, task: &str, pairs: &[Pair], seed: u64) -> Result<Vec<Discovery>> {
     const METRIC: &LogitDiff = &LogitDiff;
     const ABLATION: &StandardAblation = &StandardAblation::Corrupted;

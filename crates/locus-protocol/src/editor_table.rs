@@ -1,4 +1,4 @@
-//! The editors by name: one table that the command line and the comparison of editors (X2) both read.
+//! The editors by name: one table for the command line and for the comparison of editors (X2).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// Eigenvalue of the keys' second moment from which AlphaEdit counts a direction as used.
 const ALPHA_EDIT_THRESHOLD: f64 = 2e-2;
-/// Prefixes that MEMIT is given: its code uses five.
+/// Number of prefixes that MEMIT is given, as in its code.
 const MEMIT_PREFIXES: usize = 5;
 
 /// An editor's constants.
@@ -23,7 +23,7 @@ pub enum Constants {
     StudyFt(ClampedSgd),
     /// Fine-tuning of one MLP's output.
     Ft(FineTuning),
-    /// A low-rank change of the attention inputs.
+    /// A low-rank change of the query, key and value matrices.
     Lora(Lora),
     /// ROME and its variants.
     Rome(Rome),
@@ -31,7 +31,7 @@ pub enum Constants {
     Memit(Memit),
 }
 
-/// Finds the hyper-parameters of a model.
+/// Function that finds the hyper-parameters of a model.
 pub type Lookup<'a> = dyn Fn() -> Result<Hparams> + 'a;
 
 /// One line of [`EDITORS`].
@@ -39,10 +39,9 @@ pub type Lookup<'a> = dyn Fn() -> Result<Hparams> + 'a;
 pub struct NamedEditor {
     /// Name in files and on the command line.
     pub name: &'static str,
-    /// What the editor does, in a line of help.
+    /// Line of help that says what the editor does.
     pub about: &'static str,
-    /// Default constants, given the model's hyper-parameters, which are looked up only for editors that need them, and a
-    /// seed.
+    /// Default constants, from a seed and the model's hyper-parameters; only editors that need the latter look them up.
     pub constants: fn(&Lookup, u64) -> Result<Constants>,
 }
 
@@ -55,22 +54,22 @@ pub static EDITORS: [NamedEditor; 10] = [
     },
     NamedEditor {
         name: "ft",
-        about: "Adam on one MLP's output, target tokens scored after the prompt alone, as published",
+        about: "Adam on one MLP's output, every target token scored right after the prompt, as published",
         constants: |hparams, _| Ok(Constants::Ft(hparams()?.ft)),
     },
     NamedEditor {
         name: "ft-l",
-        about: "ft with each entry held near its start",
+        about: "Like ft, with every entry clamped near its start",
         constants: |hparams, _| Ok(Constants::Ft(hparams()?.ft_l)),
     },
     NamedEditor {
         name: "ft-m",
-        about: "Adam on one MLP's output, target tokens scored in their places",
+        about: "Adam on one MLP's output, each target token scored after the ones before it",
         constants: |hparams, _| Ok(Constants::Ft(hparams()?.ft_m)),
     },
     NamedEditor {
         name: "lora",
-        about: "Low-rank change of all attention inputs, merged",
+        about: "LoRA on the query, key and value matrices of all layers, merged",
         constants: |_, seed| Ok(Constants::Lora(Lora { seed, ..Lora::default() })),
     },
     NamedEditor {
@@ -95,7 +94,7 @@ pub static EDITORS: [NamedEditor; 10] = [
     },
     NamedEditor {
         name: "alpha-edit",
-        about: "MEMIT's values, written where keys seldom lie",
+        about: "MEMIT with AlphaEdit's projection onto directions that keys seldom use",
         constants: |hparams, _| memit(Some(ALPHA_EDIT_THRESHOLD), hparams),
     },
 ];
@@ -109,7 +108,7 @@ fn memit(null_space: Option<f64>, hparams: &Lookup) -> Result<Constants> {
 }
 
 impl NamedEditor {
-    /// The editor of a name.
+    /// The editor with a name.
     ///
     /// # Errors
     /// When there is none; the message lists the known names.
@@ -145,7 +144,7 @@ impl Constants {
         }
     }
 
-    /// How many prefixes the editor puts before prompts, at most; those that need no subject put none.
+    /// Largest number of prefixes that the editor puts before prompts; 0 for editors that need no subject.
     pub fn prefixes(&self) -> usize {
         match self {
             Constants::Rome(_) => PREFIXES.len(),
@@ -154,7 +153,7 @@ impl Constants {
         }
     }
 
-    /// The editor, with the key statistics of [`Constants::statistics`].
+    /// Makes the editor from the key statistics of [`Constants::statistics`], by layer.
     ///
     /// # Errors
     /// When the statistics of a layer are missing or cannot be used.

@@ -1,4 +1,4 @@
-//! Editors side by side (X2): every request written by every editor in every scope, and what else changed.
+//! Comparison of editors (X2): every request written by every editor in every scope, and what else changed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -16,13 +16,13 @@ use rayon::prelude::*;
 use crate::editor_table::{Constants, NamedEditor};
 use crate::records::{EditorOutcome, Scope, UNEDITED};
 
-/// What follows the name of an editor that writes all requests at once.
+/// Suffix of the name of an editor that writes all requests at once.
 const AT_ONCE: &str = ", all at once";
-/// Minimum number of tokens of neutral text behind the drift.
+/// Minimum number of tokens of neutral text that drift is measured on.
 const DRIFT_TOKENS: usize = 1000;
 
-/// Prefixes put before prompts when keys and values are found: [`PREFIXES`](locus_editors::PREFIXES) for GPT-2's tokenizer,
-/// else texts that the model generates from the seed.
+/// Texts to put before prompts when keys and target vectors are computed: [`PREFIXES`](locus_editors::PREFIXES) for
+/// GPT-2's tokenizer, otherwise texts that the model generates from the seed.
 ///
 /// # Errors
 /// When the tokenizer has no end-of-text token to begin with.
@@ -30,7 +30,7 @@ pub fn prefixes<F: Scalar>(checkpoint: &Checkpoint<F>, seed: u64) -> Result<Vec<
     Ok(locus_editors::prefixes(checkpoint, rand::Rng::next_u64(&mut stream(seed, "prefixes", 0)))?)
 }
 
-/// A request as tokens: what is written and what is measured.
+/// A request as tokens: the fact to write and the prompts to measure on.
 #[derive(Clone, Debug)]
 struct Prepared {
     case_id: u64,
@@ -50,7 +50,7 @@ impl Prepared {
     }
 }
 
-/// How an editor of the comparison writes.
+/// The ways in which editors of the comparison write.
 enum Writer<F> {
     Tuning(Box<dyn Editor<F>>),
     Rome(RomeEditor),
@@ -58,7 +58,7 @@ enum Writer<F> {
     MemitAtOnce(MemitEditor),
 }
 
-/// An editor of the comparison, with its facts and, once they were needed, its values.
+/// An editor of the comparison with its facts and, once they have been needed, its target vectors.
 pub struct Ready<F> {
     name: String,
     writer: Writer<F>,
@@ -76,21 +76,21 @@ impl<F: Scalar> Ready<F> {
                     memit.target_vectors(model, &self.facts)?
                 }
             };
-            // The same values, should another thread have been first.
+            // If another thread was first, its values are the same.
             let _ = self.values.set(values);
         }
         Ok(self.values.get().expect("just set"))
     }
 }
 
-/// Where an editor may change parameters; the others keep their values.
+/// Scope of an edit in the intact model: parameters outside of it keep their values.
 #[derive(Clone, Debug)]
 pub struct WritableScope {
     /// Kind of scope.
     pub scope: Scope,
     /// Density of the circuit it is made from; 1 for the whole model.
     pub target_density: f64,
-    /// The parameters that may change; `None` is all.
+    /// The block parameters that may change; `None` means all of them.
     pub mask: Option<ParamMask>,
 }
 
@@ -100,13 +100,14 @@ pub struct Comparison<'a, F> {
     requests: Vec<Prepared>,
     covariances: BTreeMap<usize, Arc<KeyCovariance>>,
     hparams: Hparams,
-    /// Text on which drift is measured, and its NLL per token before.
+    /// Text on which drift is measured.
     neutral: PromptTargets<F>,
+    /// Mean NLL per token of that text before editing, in nats.
     neutral_before: f64,
 }
 
 impl<'a, F: Scalar> Comparison<'a, F> {
-    /// Tokenises requests, the text that gives the key statistics and the neutral text on which drift is measured.
+    /// Tokenises the requests and the neutral text on which drift is measured, and collects key statistics over `text`.
     ///
     /// # Errors
     /// When a request cannot be edited or the text is too short for statistics.
@@ -125,7 +126,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .map(|request| Prepared::new(tokenizer, request, &prefixes))
             .collect::<Result<Vec<_>>>()?;
         let neutral = token_lines(checkpoint, neutral, DRIFT_TOKENS)?;
-        // A line's first token is given, all others are predicted.
+        // The first token of a line is the prompt, all others are targets.
         let neutral: Vec<_> =
             neutral.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
         anyhow::ensure!(!neutral.is_empty(), "the neutral text has no line of two tokens or more");
@@ -152,7 +153,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         ["study-ft", "ft-m", "r-rome", "memit", "memit, all at once"]
     }
 
-    /// The unedited model.
+    /// Measures every request on the unedited model.
     ///
     /// # Errors
     /// When a request does not fit the model.
@@ -162,8 +163,8 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         self.requests.par_iter().map(measure).collect()
     }
 
-    /// Makes an editor ready: a name of the table of editors whose key statistics are here, MEMIT's also followed by
-    /// ", all at once". ROME's and MEMIT's values do not depend on the scope and are found when they are first needed.
+    /// Prepares an editor by its name in the table of editors, which for MEMIT and AlphaEdit may be followed by
+    /// ", all at once". Target vectors of ROME and MEMIT do not depend on the scope; they are found when first needed.
     ///
     /// # Errors
     /// When the name is unknown (the message lists the known ones), or the statistics are missing or cannot be used.
@@ -189,14 +190,14 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         Ok(Ready { name: name.to_owned(), writer, facts, values: OnceLock::new() })
     }
 
-    /// Writes every request in a scope, each into the unedited model; "all at once" writes them together.
+    /// Writes every request in a scope, each into the unedited model, or all together for "all at once".
     ///
     /// # Errors
     /// When a request does not fit the model.
     pub fn run(&self, editor: &Ready<F>, scope: &WritableScope) -> Result<Vec<EditorOutcome>> {
         let Ready { name, writer, facts, .. } = editor;
         let (model, mask) = (self.model, scope.mask.as_ref());
-        // A refused edit leaves the model as it was, and is counted.
+        // A refused edit leaves the model as it was and is marked in the record.
         let done = |patch: locus_editors::Result<Patch<F>>| -> Result<Option<Gpt2<F>>> {
             match patch {
                 Ok(patch) => Ok(Some(patch.apply(model)?)),
@@ -261,7 +262,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
 /// Constants of an editor of the comparison, and whether it writes all requests at once.
 fn constants(name: &str, hparams: &Hparams) -> Result<(Constants, bool)> {
     let (editor, at_once) = name.strip_suffix(AT_ONCE).map_or((name, false), |editor| (editor, true));
-    // None of the editors here draws, so the seed does not matter.
+    // None of the editors compared draws random numbers, so the seed does not matter.
     let constants = (NamedEditor::find(editor)?.constants)(&|| Ok(hparams.clone()), 0)?;
     let many = matches!(constants, Constants::Memit(_));
     anyhow::ensure!(
@@ -272,8 +273,8 @@ fn constants(name: &str, hparams: &Hparams) -> Result<(Constants, bool)> {
 }
 
 /// Mean NLL over all targets, in nats.
-fn mean_nll<F: Scalar>(model: &Gpt2<F>, laid: &PromptTargets<F>) -> f64 {
-    let nll = model.nll(model.run(&laid.batch).hidden().view(), &laid.targets);
+fn mean_nll<F: Scalar>(model: &Gpt2<F>, packed: &PromptTargets<F>) -> f64 {
+    let nll = model.nll(model.run(&packed.batch).hidden().view(), &packed.targets);
     nll.iter().sum::<f64>() / nll.len() as f64
 }
 

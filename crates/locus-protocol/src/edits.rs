@@ -1,4 +1,4 @@
-//! Editing inside a scope and measuring before and after (T2, T3, T4, T7).
+//! Edits inside a scope, measured before and after (T2, T3, T4, T7).
 
 use anyhow::{Context, Result};
 use locus_data::EditRequest;
@@ -13,7 +13,7 @@ use crate::records::{EditOutcome, Level, Scope};
 pub struct PreparedRequest {
     /// Number of the request.
     pub case_id: u64,
-    /// Even cases are hyponyms, odd ones hypernyms.
+    /// Level in the hierarchy: even cases are hyponyms, odd ones hypernyms.
     pub level: Level,
     prompt: Vec<u32>,
     target_new: Vec<u32>,
@@ -27,7 +27,7 @@ fn nll<F: Scalar>((request, model): (&PreparedRequest, &Gpt2<F>)) -> Result<Vec<
 }
 
 impl PreparedRequest {
-    /// Tokenises a request; targets get the space that separates them from the prompt.
+    /// Tokenises a request, each target with a space before it.
     ///
     /// # Errors
     /// When a prompt or target gives no token.
@@ -51,7 +51,7 @@ impl PreparedRequest {
         })
     }
 
-    /// NLL per token of the new and of the true target.
+    /// Mean NLL per token, in nats, of the new and of the true target.
     ///
     /// # Errors
     /// When the request does not fit the model's context.
@@ -82,7 +82,8 @@ impl PreparedRequest {
     }
 }
 
-/// Where edits are made in an isolated model: labels for the record, and the mask that is put on the model and on its gradient.
+/// Scope of edits in an isolated model: labels for the record, and the mask that is applied to the model and to its
+/// gradient.
 #[derive(Clone, Debug)]
 pub struct IsolatedScope {
     /// Preset of the mask; empty for the intact model.
@@ -93,19 +94,19 @@ pub struct IsolatedScope {
     pub target_density: f64,
     /// Kind of scope.
     pub scope: Scope,
-    /// The parameters present and editable; `None` is all of them.
+    /// The block parameters that are present and may change; `None` means all of them.
     pub mask: Option<ParamMask>,
 }
 
 impl IsolatedScope {
-    /// File-system-safe name, unique within a run.
+    /// Name of the scope, unique within a run and safe in file names.
     pub fn key(&self) -> String {
         let scope = serde_json::to_value(self.scope).expect("a plain enum");
         format!("{}-{}-{}-{}", self.preset, self.task, self.target_density, scope.as_str().expect("a string"))
     }
 }
 
-/// Edits every request on its own, starting each time from the masked, unedited model.
+/// Edits every request independently, each starting from the masked, unedited model.
 ///
 /// # Errors
 /// When a request does not fit the model.

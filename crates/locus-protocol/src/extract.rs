@@ -1,4 +1,4 @@
-//! Finding circuits and measuring them (T1, T4, T6).
+//! Circuits of tasks, found and measured (T1, T4, T6).
 
 use anyhow::Result;
 use locus_circuits::masks::{Circuit, MaskProgress, MaskTrainer};
@@ -14,14 +14,14 @@ use locus_tasks::Task;
 /// A circuit with its measurements.
 #[derive(Clone, Debug)]
 pub struct Extracted {
-    /// Record for T1.
+    /// Measurements of the circuit.
     pub record: Extraction,
     /// The mask.
     pub mask: ParamMask,
 }
 
-/// Finds a task's circuits at every density of the sweep in one trajectory, and measures those the tables show: all of
-/// them for the task of the size sweep, the two main densities for the others.
+/// Finds a task's circuits at every density of the sweep in one trajectory, and measures those that the tables show:
+/// all for the task of the size sweep, those of the two main densities for the others.
 ///
 /// # Errors
 /// When a row does not fit the model.
@@ -56,8 +56,8 @@ fn train<F: Scalar>(
     progress: &mut dyn FnMut(MaskProgress),
 ) -> Result<Vec<Circuit>> {
     let objective = task.objective_for(classes);
-    // One draw from a named stream, so that tasks and presets do not share noise. The purpose keeps the preset's former
-    // name: another string would be another stream, and every mask a different one.
+    // A seed from a named stream, so that tasks and presets do not share noise. The purpose keeps the preset's former
+    // name: with another string the stream and so every mask would be different.
     let purpose = format!("mask/{}/{}", stream_name(preset.name()), task.name);
     let seed = rand::Rng::next_u64(&mut stream(settings.seed, &purpose, 0));
     Ok(match preset {
@@ -77,7 +77,7 @@ fn measure<F: Scalar>(
 ) -> Result<Extracted> {
     let (labels, choices) = (&task.held_out.labels, &task.held_out.choices);
     let predict = |mask: &ParamMask| task.predict(&mask.ablate_complement(&task.model));
-    // A task with a single held-out class would leave these undefined; shares of nothing are reported as 0.
+    // Shares of no rows are undefined; they are reported as 0.
     let accuracy_of = |predicted: &[usize]| accuracy(predicted, labels).unwrap_or(0.0);
     let agreement_of = |predicted: &[usize]| agreement(predicted, choices).unwrap_or(0.0);
     let mask = &circuit.mask;

@@ -1,8 +1,10 @@
-//! The protocol of the study (arXiv 2406.17241 and what we add to it): a model and data in, [`records`] of measurements out.
+//! The protocol of the study (arXiv 2406.17241 with our additions): a model and data in, [`records`] of measurements
+//! out.
 //!
-//! Everything that runs a model for the study is here and is compiled once for each number type, so that tables, claims and
-//! the command line above it build without it. [`run()`] does the whole study; the other functions are its parts.
-//! Tasks are prepared by `locus-tasks`, [`EDITORS`] names the editors, [`organism`] makes the bundled model.
+//! [`run()`] does the whole study; the other functions are its parts. `locus-tasks` prepares the tasks, [`EDITORS`]
+//! names the editors, [`organism`] makes the bundled model. Everything that runs a model for the study is in this crate
+//! and is compiled once for each number type, so that a change of tables, claims or the command line does not compile
+//! it again.
 
 mod discovery;
 mod editor_table;

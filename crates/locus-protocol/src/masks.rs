@@ -1,5 +1,5 @@
-//! Circuits of parameters on the pairs of X1: one-pass scores, a trained mask, circuits of edges and controls side by
-//! side, and what a task's circuit does on the other tasks.
+//! Circuits of parameters on the pairs of X1: weight scores, a trained mask, circuits of edges and controls side by
+//! side, and the performance of a task's circuit on the other tasks.
 
 use anyhow::{Context, Result};
 use locus_circuits::edges::{
@@ -15,11 +15,11 @@ use locus_gpt2::{Config, Gpt2, ParamMask, ParamSet, Scalar};
 
 use crate::records::{MaskComparison, TRAINED};
 
-/// Points of integrated gradients.
+/// Number of points of integrated gradients.
 const POINTS: usize = 5;
 
-/// Finds circuits of `densities` with every method on the first half of each task's pairs and measures them on the
-/// second half, the trained masks on every task's.
+/// Finds circuits of `densities` with every method on the first half of each task's pairs, and measures them on the
+/// second half; trained masks are measured on the second halves of all tasks.
 ///
 /// # Errors
 /// When a pair does not fit the model.
@@ -98,7 +98,7 @@ fn find<F: Scalar>(
     Ok(found)
 }
 
-/// The parameters of the largest circuit of best edges that has at most `count` of them.
+/// The parameters of the largest circuit of best edges that has at most `count` parameters.
 fn largest_edge_mask(scores: &EdgeScores, config: &Config, count: usize) -> ParamMask {
     let mask = |n: usize| edge_mask(&scores.top_n(n).pruned(), config);
     // More edges never make a smaller mask, so the size can be bisected.
@@ -110,12 +110,14 @@ fn largest_edge_mask(scores: &EdgeScores, config: &Config, count: usize) -> Para
     mask(fits)
 }
 
-/// A task's held-out pairs with what the full model and the model without blocks make of them.
+/// A task's held-out pairs, with the logit differences of the full model and of the model without blocks on each.
 struct Baseline<'a, F> {
     model: &'a Gpt2<F>,
     task: &'a str,
     pairs: &'a [Pair],
+    /// Logit difference of the full model on each pair.
     full: Vec<f64>,
+    /// Logit difference of the model without blocks on each pair.
     empty: Vec<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! Overlap of the circuits of two tasks (T5): counts of parameters, and how many a pair of independent masks would share.
+//! Overlap of the circuits of two tasks (T5): how many parameters they share, and how many independent masks would.
 //!
 //! With `a_t`, `b_t` the parameters kept in tensor `t` of size `n_t`, independent masks share `sum_t a_t b_t / n_t`.
 
@@ -8,7 +8,7 @@ use crate::extract::Extracted;
 use crate::records::Overlap;
 use crate::settings::{MAIN_DENSITIES, Preset};
 
-/// Overlap of every pair of tasks at both main densities.
+/// Overlap of every pair of tasks, for the circuits of a preset at both main densities.
 pub fn overlaps(extracted: &[Extracted], preset: Preset) -> Vec<Overlap> {
     let mut overlaps = Vec::new();
     for density in MAIN_DENSITIES {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Shows how far a run is.
+/// Shows how far a run has come.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgressDisplay {
     quiet: bool,
@@ -45,17 +45,17 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// One more unit is done.
+    /// Counts one more unit as done.
     pub fn inc(&self) {
         self.bar.inc(1);
     }
 
-    /// Says what is being worked on.
+    /// Shows what is being worked on.
     pub fn message(&self, text: &str) {
         self.bar.set_message(text.to_owned());
     }
 
-    /// The stage is over.
+    /// Ends the stage.
     pub fn finish(self) {
         self.bar.set_message("");
         self.bar.finish();

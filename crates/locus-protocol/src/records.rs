@@ -1,39 +1,39 @@
-//! Raw results: one record per measurement, and the labels that records carry. Every table, figure and claim is computed from
-//! these and from nothing else.
+//! Raw results: one record per measurement, and the labels that records carry. All tables, figures and claims are
+//! computed from records alone.
 //!
 //! A density is a share of the maskable (block) parameters, in (0, 1]. An NLL is a mean per target token, in nats.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Preset: the recipe of the paper, untouched.
+/// Preset: the published recipe (arXiv 2406.17241), unchanged.
 pub const PUBLISHED: &str = "published";
-/// Preset: hard masks trained at a scheduled density, ours.
+/// Preset: hard masks trained at a scheduled density, a recipe of this project.
 pub const SCHEDULED_TOP_K: &str = "scheduled-top-k";
 /// The task of the hierarchy sentences, whose circuits are swept over sizes.
 pub const HIERARCHY: &str = "hierarchy";
 /// Task of an edit made without a task's circuit.
 pub const NO_TASK: &str = "none";
-/// Editor of the rows that show the unedited model.
+/// Editor in records of the unedited model.
 pub const UNEDITED: &str = "none";
 /// Method of a [`MaskComparison`]: the mask that was trained, the only one that is also measured on the other tasks.
 pub const TRAINED: &str = "trained mask";
 
-/// Presets that were renamed: former and present name.
+/// Presets that were renamed: (former name, present name).
 const RENAMED: [(&str, &str); 2] = [("study", PUBLISHED), ("faithful", SCHEDULED_TOP_K)];
 
-/// The present name of the preset formerly called `name`; `None` if none was.
+/// The present name of the preset that was formerly called `name`; `None` when there was none.
 pub fn renamed_preset(name: &str) -> Option<&'static str> {
     RENAMED.iter().find(|(former, _)| *former == name).map(|(_, present)| *present)
 }
 
-/// What the purposes of random streams call a preset: its former name. Streams are derived from these strings, so the new
-/// spelling would draw other noise and other resamples, and move every number.
+/// Name of a preset in the purposes of random streams: its former name. Streams are derived from these strings, so the
+/// present name would draw other noise and other resamples, and change every number.
 pub fn stream_name(preset: &str) -> &str {
     RENAMED.iter().find(|(_, present)| *present == preset).map_or(preset, |(former, _)| former)
 }
 
-/// Reads a preset's name; a former one is refused.
+/// Deserialises a preset's name; a former one is refused.
 fn preset<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     match renamed_preset(&name) {
@@ -60,7 +60,7 @@ pub struct Records {
     /// Edits by different editors, one record per editor, scope and request.
     #[serde(default)]
     pub editor_outcomes: Vec<EditorOutcome>,
-    /// Causal tracing, where it was run and the model knew a fact.
+    /// Causal tracing, if it was run and the model knew at least one fact.
     #[serde(default)]
     pub tracing: Option<TracingRecord>,
 }
@@ -68,49 +68,50 @@ pub struct Records {
 /// Causal tracing averaged over facts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TracingRecord {
-    /// Facts traced: those whose answer is the model's likeliest next token.
+    /// Number of facts traced: those whose answer is the model's likeliest next token.
     pub facts: usize,
-    /// Facts left out.
+    /// Number of facts left out, because the model does not know them.
     pub unknown: usize,
-    /// Corrupted samples per fact.
+    /// Number of corrupted samples per fact.
     pub samples: usize,
-    /// Standard deviation of the noise.
+    /// Standard deviation of the noise on the entries of the subject's token embeddings.
     pub noise: f64,
-    /// Layers restored together, for MLP and attention.
+    /// Number of layers restored together, for MLP and attention.
     pub window: usize,
     /// Mean clean probability of the answer.
     pub clean: f64,
-    /// Mean corrupted probability.
+    /// Mean corrupted probability of the answer.
     pub corrupted: f64,
     /// Mean indirect effects.
     pub effects: Vec<TracedEffect>,
 }
 
-/// Mean indirect effects of one kind of state at one place in the prompt.
+/// Mean indirect effects of one kind of state at one position in the prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TracedEffect {
-    /// What was restored.
+    /// Kind of state that was restored.
     pub what: String,
-    /// Which tokens.
+    /// Position of the tokens relative to the subject.
     pub place: String,
-    /// Facts that have such tokens.
+    /// Number of facts that have such tokens.
     pub facts: usize,
-    /// Effect by layer.
+    /// Mean indirect effect by layer, as a difference of probabilities.
     pub by_layer: Vec<f64>,
 }
 
-/// One request written by one editor, measured on all its prompts. NLLs are `[new target, true target]`.
+/// One request written by one editor, measured on all its prompts. NLLs are `[new target, true target]`, after the
+/// edit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EditorOutcome {
     /// Editor, or [`UNEDITED`].
     pub editor: String,
-    /// Where the editor could change parameters.
+    /// Scope in which the editor could change parameters.
     pub scope: Scope,
-    /// Target density of the circuit behind the scope; 1 for the whole model.
+    /// Target density of the circuit that defines the scope; 1 for the whole model.
     pub target_density: f64,
     /// Number of the request.
     pub case_id: u64,
-    /// The editor refused: the numbers are those of the unedited model.
+    /// Whether the editor refused; the numbers are then those of the unedited model.
     pub refused: bool,
     /// NLLs after the prompt.
     pub rewrite: [f64; 2],
@@ -118,16 +119,16 @@ pub struct EditorOutcome {
     pub paraphrase: Vec<[f64; 2]>,
     /// NLLs after each prompt about another subject with the same true target.
     pub neighborhood: Vec<[f64; 2]>,
-    /// Change of the NLL per token of neutral text, in nats.
+    /// Increase of the NLL of neutral text by the edit, in nats per token.
     pub drift: f64,
 }
 
-/// A way to find a circuit of parameters, measured on pairs it has not seen.
+/// A circuit of parameters found by one method, measured on held-out pairs of one task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MaskComparison {
     /// Task the circuit was found on.
     pub task: String,
-    /// How it was found: [`TRAINED`], or a score or control.
+    /// Method that found the circuit: [`TRAINED`], or the name of a score or control.
     pub method: String,
     /// Task of the pairs it was measured on.
     pub tested_on: String,
@@ -135,7 +136,7 @@ pub struct MaskComparison {
     pub target_density: f64,
     /// Density of the circuit.
     pub density: f64,
-    /// Pairs behind every share below.
+    /// Number of pairs measured on.
     pub held_out_pairs: usize,
     /// Share of pairs on which the full model prefers the correct answer.
     pub accuracy_full: f64,
@@ -148,24 +149,24 @@ pub struct MaskComparison {
     pub faithfulness: Option<f64>,
 }
 
-/// A way to score edges, measured on pairs it has not seen.
+/// A method that scores edges, measured on held-out pairs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Discovery {
     /// Task the pairs were made from.
     pub task: String,
-    /// How edges were scored.
+    /// Method that scored the edges.
     pub method: String,
-    /// Pairs that edges were scored on.
+    /// Number of pairs that edges were scored on.
     pub pairs: usize,
-    /// Pairs that the circuits were measured on.
+    /// Number of pairs that the circuits were measured on.
     pub held_out_pairs: usize,
-    /// Edges of the graph.
+    /// Number of edges of the graph.
     pub edges: usize,
     /// Faithfulness at every size, sizes ascending.
     pub curve: Vec<CurvePoint>,
-    /// Area under faithfulness over the share of edges.
+    /// Area under faithfulness over the share of edges (MIB's CPR).
     pub cpr: f64,
-    /// Area between faithfulness and 1 over the share of edges.
+    /// Area between faithfulness and 1 over the share of edges (MIB's CMD).
     pub cmd: f64,
     /// Area between faithfulness and 1 over the logarithm of the share, divided by the length of that axis.
     pub cmd_log: f64,
@@ -174,9 +175,9 @@ pub struct Discovery {
 /// One size of a faithfulness curve.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
-    /// Share of the edges asked for.
+    /// Share of the edges that was asked for, before pruning.
     pub share: f64,
-    /// Faithfulness of the circuit: 0 is no edges, 1 is the full model.
+    /// Normalised faithfulness of the circuit: 0 for no edges, 1 for the full model.
     pub faithfulness: f64,
 }
 
@@ -198,7 +199,7 @@ pub struct Extraction {
     pub epochs: usize,
     /// Optimiser steps since the start of the trajectory.
     pub steps: usize,
-    /// Number of held-out rows behind every share below.
+    /// Number of held-out rows that the shares below are taken over.
     pub held_out_rows: usize,
     /// Accuracy of the full model against the labels.
     pub accuracy_full: f64,
@@ -214,10 +215,11 @@ pub struct Extraction {
     pub agreement_complement: f64,
     /// Share of rows on which a random mask and the full model choose the same class (mean over draws).
     pub agreement_random: f64,
-    /// Balanced agreement (mean over the full model's two classes) of the random masks: 0.5 is chance for any shares of the
-    /// classes.
+    /// Balanced agreement of the random masks with the full model: the mean of the agreement within each of the full
+    /// model's two classes, so that chance is 0.5 whatever their sizes.
     pub balanced_agreement_random: f64,
-    /// Accuracy on true labels of a mask trained with the same recipe on shuffled labels, where it was run.
+    /// Accuracy against the true labels of a mask trained on shuffled ones with the same recipe; `None` where this
+    /// control was not run.
     pub accuracy_shuffled: Option<f64>,
     /// Parameters kept, per tensor.
     pub composition: Vec<TensorCount>,
@@ -225,20 +227,20 @@ pub struct Extraction {
     pub mask_sha256: String,
 }
 
-/// How much of one tensor a circuit keeps.
+/// Number of parameters of one tensor that a circuit keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorCount {
-    /// Block number, 0-based.
+    /// Layer, counted from 0.
     pub layer: usize,
     /// Tensor name within the block: `ln_1.weight`, `attn.c_attn.bias`, `mlp.c_proj.weight`, ...
     pub tensor: String,
-    /// Parameters in the circuit.
+    /// Number of the tensor's parameters in the circuit.
     pub kept: usize,
-    /// Parameters in the tensor.
+    /// Number of parameters of the tensor.
     pub size: usize,
 }
 
-/// Where an edit was allowed to change parameters, and which of them were present.
+/// Scope of an edit: which parameters may change and, in an isolated model, are present at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
@@ -302,15 +304,15 @@ pub struct Overlap {
     pub task_a: String,
     /// Second task.
     pub task_b: String,
-    /// Parameters in both circuits.
+    /// Number of parameters in both circuits.
     pub intersection: usize,
-    /// Parameters in the first circuit.
+    /// Number of parameters in the first circuit.
     pub size_a: usize,
-    /// Parameters in the second circuit.
+    /// Number of parameters in the second circuit.
     pub size_b: usize,
-    /// Maskable parameters.
+    /// Number of maskable parameters of the model.
     pub population: usize,
-    /// Expected intersection of independent masks with the same densities tensor by tensor.
+    /// Expected number of parameters shared by independent masks with the same density in every tensor.
     pub expected_intersection_stratified: f64,
 }
 

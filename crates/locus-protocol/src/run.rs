@@ -24,8 +24,8 @@ use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use crate::store::Store;
 use crate::tracing::{facts_of_requests, trace_all};
 
-/// Runs the protocol. Finished units of work (a trajectory, a scope's edits) are kept in `folder/work`, the masks in
-/// `folder/masks`; with `resume` those of an identical earlier run are taken from there.
+/// Runs the protocol. The [`Store`] keeps finished units of work (a trajectory, a scope's edits) and the masks; when it
+/// resumes, those of an identical earlier run are read instead of computed.
 ///
 /// # Errors
 /// When a task, a request or the model is unusable, or the folder cannot be written to.
@@ -45,7 +45,7 @@ compiled!(StudyJob<'a>: <F> StudyIn<'a, F> => Result<Records>, run_study);
 
 fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F>) -> Result<Records> {
     let model = &checkpoint.model;
-    // Requests first: a target that tokenises to nothing must not come to light after minutes of mask training.
+    // Requests first, so that a bad one is reported now and not after minutes of mask training.
     let requests: Vec<PreparedRequest> = data
         .requests
         .iter()
@@ -98,8 +98,8 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     })
 }
 
-/// Results of units of work, in order. Units of large models run in turn, each on all threads; units of small models
-/// cannot fill more than one thread and run side by side.
+/// Does units of work and returns their results in order. Units of large models run sequentially, each on all threads;
+/// those of small models cannot keep more than one thread busy and run in parallel.
 fn each<T: Send, R: Send>(
     config: &Config,
     units: Vec<T>,
@@ -112,7 +112,7 @@ fn each<T: Send, R: Send>(
     }
 }
 
-/// Causal tracing of the true facts behind the requests.
+/// Traces the true facts that the requests are about (X3).
 fn trace<F: Scalar>(
     checkpoint: &Checkpoint<F>,
     data: &StudyData,
@@ -133,7 +133,8 @@ fn trace<F: Scalar>(
     Ok(record)
 }
 
-/// Every editor in every scope made from the circuits of the sweep's task. Data without neutral text have no X2.
+/// Runs every editor in the full model and in the scopes made from the circuits of the sweep's task (X2); there are no
+/// results when the data have no neutral text.
 fn compare_editors<F: Scalar>(
     checkpoint: &Checkpoint<F>,
     data: &StudyData,
@@ -193,8 +194,8 @@ fn compare_editors<F: Scalar>(
     Ok(all)
 }
 
-/// Circuits of edges, and circuits of parameters beside them, of every task that has pairs for it. A task without enough
-/// of them (the model's tokenizer cuts its words otherwise) has no rows in X1.
+/// Finds circuits of edges and of parameters on the pairs of every task (X1). A task that gives too few pairs, because
+/// the model's tokenizer splits its words differently, has no rows in X1.
 fn discover_all<F: Scalar>(
     checkpoint: &Checkpoint<F>,
     data: &StudyData,
@@ -234,7 +235,7 @@ fn discover_all<F: Scalar>(
     Ok((all, masks))
 }
 
-/// Every trajectory: the published recipe first, then the main preset, tasks in order.
+/// Runs every trajectory: the published recipe first, then the main preset, tasks in order.
 fn extract_all<F: Scalar>(
     checkpoint: &Checkpoint<F>,
     tasks: &[Task<F>],
@@ -242,11 +243,11 @@ fn extract_all<F: Scalar>(
     store: &Store,
     progress: &ProgressDisplay,
 ) -> Result<Vec<Extracted>> {
-    let of = |preset: Preset, names: &[String]| -> Vec<(Preset, &Task<F>)> {
+    let units_of = |preset: Preset, names: &[String]| -> Vec<(Preset, &Task<F>)> {
         tasks.iter().filter(|task| names.contains(&task.name)).map(|task| (preset, task)).collect()
     };
-    let mut units = of(Preset::Published, &settings.published_tasks);
-    units.extend(of(settings.main_preset, &settings.tasks));
+    let mut units = units_of(Preset::Published, &settings.published_tasks);
+    units.extend(units_of(settings.main_preset, &settings.tasks));
     let stage = progress.stage("circuits", units.len());
     let all: Vec<Vec<Extracted>> = each(checkpoint.model.config(), units, |(preset, task)| {
         let key = format!("circuit-{}-{}", preset.name(), task.name);
@@ -280,8 +281,8 @@ fn extract_all<F: Scalar>(
     Ok(all.into_iter().flatten().collect())
 }
 
-/// Where edits are made: the intact model; per main density a random mask; every circuit of the main preset and its
-/// complement (all densities for the task of the size sweep).
+/// Scopes of the edits: the intact model; a random mask for each density; every circuit of the main preset that was
+/// measured, and its complement.
 fn scopes(config: &Config, extracted: &[Extracted], settings: &Settings) -> Vec<IsolatedScope> {
     let preset = settings.main_preset.name().to_owned();
     let full = IsolatedScope {

@@ -1,20 +1,20 @@
-//! Targets scored after prompts: `NLL = -1/n sum_t log p(target_t | prompt, target_<t)` in nats, for any number of pairs.
+//! Targets scored after prompts (`locus score`): `NLL = -1/n sum_t ln p(target_t | prompt, target_<t)`, in nats.
 
 use anyhow::{Context, Result};
 use locus_gpt2::{Checkpoint, PromptTargets, Scalar, compiled};
 use rayon::prelude::*;
 
-/// A target scored after its prompt.
+/// Score of a target after its prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
-    /// Tokens of the target.
+    /// Number of tokens of the target.
     pub tokens: usize,
     /// Mean NLL per token, in nats.
     pub nll_per_token: f64,
 }
 
-/// Scores `[prompt, target]` texts, each tokenised exactly as given. Every pair is checked before the first is run; `place`
-/// says in an error where the pair came from.
+/// Scores pairs of texts, `[prompt, target]`, each tokenised exactly as given. All pairs are checked before the first
+/// is run. `place` names in an error where the pair with an index came from.
 ///
 /// # Errors
 /// When a text gives no token or a pair does not fit the model.

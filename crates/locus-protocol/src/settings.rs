@@ -1,4 +1,4 @@
-//! What a run of the study does, and how much of it.
+//! Settings of a run of the study: what is run, and on how much data.
 
 use locus_editors::Hparams;
 use std::str::FromStr;
@@ -8,13 +8,13 @@ use crate::records::{HIERARCHY, PUBLISHED, SCHEDULED_TOP_K, renamed_preset};
 use locus_circuits::{BinaryConcrete, ScheduledTopK};
 use serde::Serialize;
 
-/// The two ways to find a circuit.
+/// The two recipes to find a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// The published recipe, untouched.
+    /// The published recipe ([`BinaryConcrete`]), unchanged.
     Published,
-    /// Ours: hard masks at a scheduled density.
+    /// The recipe of this project ([`ScheduledTopK`]): hard masks at a scheduled density.
     ScheduledTopK,
 }
 
@@ -31,7 +31,7 @@ impl Preset {
 impl FromStr for Preset {
     type Err = String;
 
-    /// The preset of a name; the error is what a user should read behind the name of the option.
+    /// The preset with a name; the error is a message to show after the name of the option.
     fn from_str(name: &str) -> Result<Self, String> {
         if let Some(preset) =
             [Preset::Published, Preset::ScheduledTopK].into_iter().find(|p| p.name() == name)
@@ -45,16 +45,16 @@ impl FromStr for Preset {
     }
 }
 
-/// Density targets of the size sweep, one trajectory for all.
+/// Density targets of the size sweep, descending; one trajectory serves all.
 pub const SWEEP: [f64; 5] = [0.50, 0.35, 0.25, 0.15, 0.05];
-/// The two densities every task is studied at.
+/// The two densities at which every task is studied.
 pub const MAIN_DENSITIES: [f64; 2] = [0.50, 0.05];
 /// The task of the size sweep.
 pub const SWEEP_TASK: &str = HIERARCHY;
-/// One task of each family: these show the published recipe beside ours, and carry the shuffled-label control.
+/// One task of each family, on which the published recipe is run beside ours, and the control with shuffled labels.
 pub const FAMILY_TASKS: [&str; 3] = ["hierarchy", "blimp_dna1", "persona_e"];
 
-/// Sizes of a run.
+/// What a run does, and on how much data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Seed of everything random.
@@ -71,13 +71,13 @@ pub struct Settings {
     pub shuffled_tasks: Vec<String>,
     /// The published recipe.
     pub published: BinaryConcrete,
-    /// Ours.
+    /// The recipe of this project.
     pub scheduled_top_k: ScheduledTopK,
-    /// At most this many rows of a task are used.
+    /// Largest number of rows of a task that are used.
     pub max_rows: usize,
-    /// At most this many requests are edited, in pairs of a hyponym and its hypernym.
+    /// Largest number of requests that are edited; a hyponym and its hypernym follow each other.
     pub max_requests: usize,
-    /// Random masks per circuit in the control of T1.
+    /// Number of random masks per circuit in the control of T1.
     pub random_draws: usize,
     /// Density targets, descending.
     pub densities: Vec<f64>,
@@ -93,7 +93,7 @@ pub struct Settings {
     pub hparams: Option<Hparams>,
     /// Tasks whose circuits of edges are found (X1).
     pub pair_tasks: Vec<String>,
-    /// At most this many clean/corrupted pairs of a task; half of them score, half measure.
+    /// Largest number of clean/corrupted pairs of a task; half are used to score edges, half to measure.
     pub max_pairs: usize,
 }
 
@@ -125,8 +125,8 @@ impl Settings {
         }
     }
 
-    /// A smoke test of the whole study: one task per family, fewer rows, fewer requests and shorter schedules. The published recipe
-    /// cannot finish in so few epochs; its rows then say that the target was not reached.
+    /// A smoke test of the whole study: one task per family, fewer rows, fewer requests and shorter schedules. The
+    /// published recipe cannot reach its targets in so few epochs, which its rows then say.
     pub fn quick(seed: u64, main_preset: Preset) -> Self {
         let mut settings = Settings::full(seed, main_preset);
         settings.profile = "quick";

@@ -1,4 +1,4 @@
-//! [`Store`]: finished units of work on disk, so that a run that was cut off can be resumed.
+//! [`Store`]: finished units of work on disk, so that a run that was interrupted can be resumed.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::settings::Preset;
 pub struct Store {
     folder: PathBuf,
     resume: bool,
-    /// Names everything a unit's result depends on; units with another fingerprint are not taken up.
+    /// Text that names everything a unit's result depends on; units with another fingerprint are computed again.
     fingerprint: String,
 }
 
@@ -30,7 +30,7 @@ impl Store {
         Store { folder: folder.to_owned(), resume, fingerprint }
     }
 
-    /// What names the run's settings, model, data and version.
+    /// Text that names the run's settings, model, data and version.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -40,7 +40,10 @@ impl Store {
         self.folder.join("masks").join(preset.name()).join(format!("{task}-{density}.safetensors"))
     }
 
-    /// The result of a unit: from an identical earlier run when resuming, else computed and kept.
+    /// The result of a unit: read from an identical earlier run when resuming, otherwise computed and stored.
+    ///
+    /// # Errors
+    /// When computing fails or the result cannot be written.
     pub fn unit<T: Serialize + DeserializeOwned>(
         &self,
         key: &str,

@@ -9,7 +9,7 @@ use locus_gpt2::{Gpt2, Scalar, Tokenizer, compiled};
 
 use crate::records::{TracedEffect, TracingRecord};
 
-/// The true facts behind edit requests.
+/// The true facts that edit requests are about.
 ///
 /// # Errors
 /// As [`KnownFact::from_text`].
@@ -23,10 +23,11 @@ pub fn facts_of_requests(tokenizer: &Tokenizer, requests: &[EditRequest]) -> Res
         .collect()
 }
 
-/// Traces the facts whose answer is the model's likeliest next token, and averages.
+/// Traces the facts that the model knows (the answer is its likeliest next token) and averages their effects. `None`
+/// when it knows none. `how` makes the settings from the known facts; `done` is called once for each fact.
 ///
 /// # Errors
-/// When a fact does not fit the model, or the model knows none of them.
+/// When a fact does not fit the model.
 pub fn trace_all<F: Scalar>(
     model: &Gpt2<F>,
     facts: &[KnownFact],
@@ -59,7 +60,7 @@ fn trace_known<F: Scalar>((model, facts, how, done): TraceIn<F>) -> Result<Optio
         effects.push(trace_fact(model, fact, &how)?);
         done();
     }
-    let mean = |of: &dyn Fn(usize) -> f64| (0..known.len()).map(of).sum::<f64>() / known.len() as f64;
+    let mean = |value: &dyn Fn(usize) -> f64| (0..known.len()).map(value).sum::<f64>() / known.len() as f64;
     let mut traced = Vec::new();
     for MeanEffects { what, mean, facts } in average_effects(&known, &effects) {
         for (place, row) in TokenPosition::ALL.into_iter().zip(mean.rows()) {

@@ -1,4 +1,4 @@
-//! Requests written by any editor, alone or in groups, and measured before and after (`locus edit`).
+//! Requests written by any editor, one by one or in groups, and measured before and after (`locus edit`).
 
 use anyhow::Result;
 use locus_editors::{Edit, Editor, Error, Fact, Patch, Report};
@@ -7,10 +7,10 @@ use rayon::prelude::*;
 
 use crate::edits::PreparedRequest;
 
-/// Requests that are written into one model together, with the facts that the editor is given for them.
+/// Requests that are written together into one model, with the fact that the editor is given for each.
 pub type Group<'a> = (&'a [PreparedRequest], &'a [Fact]);
 
-/// One request before and after. NLLs are per token, in nats.
+/// NLLs of one request before and after an edit: means per target token, in nats.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
     /// Number of the request.
@@ -25,17 +25,18 @@ pub struct Written {
     pub post_true: f64,
     /// Optimiser steps taken.
     pub steps: usize,
-    /// Norms, denominators and residuals of the method, by name.
+    /// Norms, denominators and residuals of the method, by name, as in the editor's report.
     pub measures: Vec<(String, f64)>,
 }
 
-/// What an editor made of a group: its patch with the model as patched, or why it refused.
+/// Outcome of writing a group: the patch with the patched model, or why the editor refused.
 pub type Outcome<'a, F> = Result<(Patch<F>, &'a Gpt2<F>), Error>;
 
 type Done<'a, F> = &'a (dyn Fn(&[PreparedRequest], Outcome<F>) -> Result<()> + Sync);
 
-/// Writes every group into `start`, each on its own, and measures its requests; `done` is told of each group as it is
-/// finished. After an edit that was refused as unstable the model stays as it was, which the NLLs then show.
+/// Writes every group into `start`, independently of the others, and measures its requests. `done` is called with each
+/// group as it is finished. After an edit that was refused as unstable the model stays as it was, and the NLLs after it
+/// are those before.
 ///
 /// # Errors
 /// When a request does not fit the model, the editor fails otherwise, or `done` does.

@@ -1,8 +1,8 @@
 //! The study end to end: tables, claims and report from the protocol's records, and the command line tool `locus`.
 //!
-//! Data flows one way: [`protocol`] turns a model and data into [`records`]; [`tables`], [`claims`] and [`figures`] are pure
-//! functions of those; [`report`] writes files. The binary `locus` (module [`cli`]) is the only part that prints or reads
-//! the environment.
+//! Data flows one way: [`protocol`] turns a model and data into [`records`]; [`tables`], [`claims`] and [`figures`] are
+//! pure functions of the records; [`report`] writes files. In this crate only [`cli`], the binary `locus`, prints or
+//! reads the environment.
 
 pub mod claims;
 pub mod cli;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Keeps freed memory for the next pass; the system's allocator gives large blocks back and takes them again.
+/// The allocator keeps freed memory for the next pass, while the system's returns large blocks and requests them again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -7,7 +7,7 @@ use crate::records::Records;
 /// The content of `results.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results {
-    /// Where the numbers come from.
+    /// Version, seed, model and data that the numbers come from.
     pub provenance: Provenance,
     /// Raw measurements.
     pub records: Records,
@@ -19,7 +19,7 @@ pub struct Results {
     pub claims: Vec<Claim>,
 }
 
-/// What is needed to repeat a run. Holds no time, host or thread count: equal inputs give equal bytes.
+/// What is needed to repeat a run. There is no time, host or thread count in it: equal inputs give equal bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// Version of the tool.
@@ -34,7 +34,7 @@ pub struct Provenance {
     pub model_sha256: String,
     /// Name and SHA-256 of every data file read.
     pub data_sha256: Vec<(String, String)>,
-    /// Conventions behind the numbers, one sentence each (units, splits, deviations from the published protocol).
+    /// Conventions that the numbers rest on, one sentence each (units, splits, deviations from the published protocol).
     pub conventions: Vec<String>,
 }
 
@@ -45,7 +45,7 @@ pub struct Table {
     pub id: String,
     /// Title, one line.
     pub title: String,
-    /// What the cells are, with their units; deviations from the published protocol.
+    /// Notes that explain the cells and their units, and deviations from the published protocol.
     pub notes: Vec<String>,
     /// Column heads.
     pub columns: Vec<String>,
@@ -53,12 +53,12 @@ pub struct Table {
     pub rows: Vec<Vec<Cell>>,
 }
 
-/// One cell of a table. The order matters to serde, which takes the first variant that fits: an estimate has all the
+/// One cell of a table. The order of the variants matters: serde takes the first that fits, and an estimate has all the
 /// fields of a number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Cell {
-    /// A count.
+    /// A whole number.
     Count(u64),
     /// An estimate with its 95 % bootstrap interval.
     Estimate {
@@ -68,23 +68,23 @@ pub enum Cell {
         low: f64,
         /// Upper end.
         high: f64,
-        /// How all three are printed.
+        /// Style of all three numbers.
         style: Style,
     },
     /// A number and how to print it.
     Number {
         /// The value.
         value: f64,
-        /// How it is printed.
+        /// Style of the number.
         style: Style,
     },
-    /// Words.
+    /// Text.
     Text(String),
     /// Not measured or not defined.
     Empty(()),
 }
 
-/// How a number is printed.
+/// Style in which a number is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Style {
@@ -123,7 +123,7 @@ pub enum Plot {
         values: Vec<Vec<Option<f64>>>,
         /// Value of the darkest colour.
         max: f64,
-        /// What a value is.
+        /// Name of the quantity, with its unit.
         unit: String,
     },
     /// Groups of bars side by side.
@@ -132,14 +132,14 @@ pub enum Plot {
         groups: Vec<String>,
         /// Each series has one value per group, with an optional interval.
         series: Vec<BarSeries>,
-        /// What y is.
+        /// Label of the y axis.
         y_label: String,
     },
     /// Lines over a numeric axis.
     Lines {
-        /// What x is.
+        /// Label of the x axis.
         x_label: String,
-        /// What y is.
+        /// Label of the y axis.
         y_label: String,
         /// Whether x is drawn on a log axis.
         log_x: bool,
@@ -148,7 +148,7 @@ pub enum Plot {
     },
     /// One row per entry with a mark before and a mark after, joined by a line.
     BeforeAfter {
-        /// What x is.
+        /// Label of the x axis.
         x_label: String,
         /// The rows.
         entries: Vec<BeforeAfter>,
@@ -195,23 +195,23 @@ pub struct Claim {
     pub id: String,
     /// The published claim.
     pub claim: String,
-    /// What decides it.
+    /// The statistic that decides the claim.
     pub statistic: String,
     /// Effect size, with its unit in `unit`.
     pub effect: f64,
     /// Lower end of the effect's 95 % bootstrap interval.
     pub low: f64,
-    /// Upper end.
+    /// Upper end of the effect's 95 % bootstrap interval.
     pub high: f64,
     /// Unit of the effect.
     pub unit: String,
     /// Two-sided p-value of the claim's test.
     pub p_value: f64,
-    /// Number of pairs or items behind it.
+    /// Number of pairs or items that the effect was computed from; 0 when the claim was not measured.
     pub n: usize,
     /// The verdict.
     pub verdict: Verdict,
-    /// What the numbers say, in one or two sentences, with the numbers; says which model and data they were measured on.
+    /// The numbers in one or two sentences, with the model and the data that they were measured on.
     pub reading: String,
 }
 
@@ -219,10 +219,10 @@ pub struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// The interval lies on the claimed side, and the test rejects "no effect".
+    /// The interval lies within the claimed range, and the test rejects "no effect".
     Supported,
-    /// The interval lies on the other side of the claim's threshold, and the test rejects "no effect".
+    /// The interval lies outside the claimed range, on one side, and the test rejects "no effect".
     NotSupported,
-    /// The interval crosses the threshold, or the test does not reject.
+    /// The interval crosses an end of the claimed range, or the test does not reject.
     Undecided,
 }

@@ -1,6 +1,6 @@
 //! Errors of this crate: one line that names the file or the task, and what was found.
 
-/// What can be wrong with a task.
+/// Anything that can be wrong with a task.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,7 +12,8 @@ pub enum Error {
     Text {
         /// Name of the task.
         task: String,
-        /// What the model or its tokenizer says. Part of the message, hence not a `source()` that would be printed twice.
+        /// Error of the model or its tokenizer. Part of the message and hence not a `source()`, which would be printed
+        /// twice.
         cause: locus_gpt2::Error,
     },
     /// One side of the split has no rows.
@@ -22,10 +23,10 @@ pub enum Error {
         task: String,
         /// Rows of the task.
         rows: usize,
-        /// What the missing rows are for.
+        /// Side of the split that has no rows: `train on` or `measure on`.
         side: &'static str,
     },
 }
 
-/// Result of this crate.
+/// Result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

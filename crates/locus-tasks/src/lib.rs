@@ -1,12 +1,12 @@
-//! Labelled sentences as a task of a GPT-2: rows encoded and split, a linear score head trained on the model's last-token
-//! states, and the classes that the full model chooses, which are what a circuit must reproduce.
+//! Labelled sentences as a task for a GPT-2: the rows are tokenised and split, a linear score head is trained on the
+//! model's last-token states, and the classes that the full model chooses are recorded, which a circuit must reproduce.
 //!
 //! [`Task::from_csv`] prepares a file, [`Task::new`] texts and classes in memory (any number of classes).
-//! [`Task::objective`] is what mask training of `locus-circuits` takes, [`Task::agreement`] and [`Task::accuracy`] measure a
-//! mask on rows that neither head nor mask have seen.
+//! [`Task::objective`] is for the mask trainers of `locus-circuits`; [`Task::agreement`] and [`Task::accuracy`] measure
+//! a mask on rows that neither head nor mask have seen.
 //!
-//! Source of the procedure: arXiv 2406.17241, section 3 (80/20 split, linear head on frozen states, agreement with the full
-//! model's choices).
+//! Source of the procedure: arXiv 2406.17241, section 3 (80/20 split, linear head on frozen states, agreement with the
+//! full model's choices).
 
 mod error;
 mod task;

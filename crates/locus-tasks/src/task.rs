@@ -1,9 +1,9 @@
 //! [`Task`]: labelled texts prepared on one model.
 //!
-//! With `h_i [d]` the state of row `i`'s last token after the final LayerNorm and `W [classes, d]` the head trained on the
-//! training rows (frozen model, mean cross-entropy against the labels), the full model chooses `c_i = argmax W h_i`.
-//! Agreement of a mask is the share of held-out rows on which `argmax W h_i(masked model) = c_i`; accuracy compares with the
-//! labels instead. Source: arXiv 2406.17241, section 3.
+//! With `h_i [d]` the state of row `i`'s last token after the final LayerNorm and `W [classes, d]` the head trained on
+//! the training rows (frozen model, mean cross-entropy against the labels), the full model chooses
+//! `c_i = argmax W h_i`. Agreement of a mask is the share of held-out rows on which `argmax W h_i(masked model) = c_i`;
+//! accuracy compares with the labels instead. Source: arXiv 2406.17241, section 3.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use locus_metrics::classify;
 
 use crate::error::{Error, Result};
 
-/// How rows are divided between training and measuring.
+/// Options of the split of rows into training and held-out ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SplitOptions {
     /// Share of the rows that head and masks are trained on, in [0, 1].
@@ -27,18 +27,18 @@ pub struct SplitOptions {
 }
 
 impl Default for SplitOptions {
-    /// The study's: 80/20.
+    /// The split of the study, 80/20.
     fn default() -> Self {
         SplitOptions { train_share: 0.8, seed: 1 }
     }
 }
 
-/// One side of the split: tokenised rows, their classes and what the full model says of them.
+/// One side of the split: tokenised rows, their labels and the classes that the full model chooses.
 #[derive(Clone, Debug)]
 pub struct Rows {
     /// Tokens of each row.
     pub sequences: Vec<Vec<u32>>,
-    /// Label of each row.
+    /// Label of each row, a class counted from 0.
     pub labels: Vec<usize>,
     /// Class that the full model chooses for each row.
     pub choices: Vec<usize>,
@@ -53,7 +53,7 @@ pub struct Task<F> {
     pub model: Gpt2<F>,
     /// Rows that heads and masks are trained on.
     pub train: Rows,
-    /// Rows that everything is measured on.
+    /// Rows that masks and models are measured on.
     pub held_out: Rows,
     /// The score head `[classes, d]`, trained on the full model's states of the training rows.
     pub head: ScoreHead<F>,
@@ -77,7 +77,7 @@ impl<F: Scalar> Task<F> {
         Task::from_rows(checkpoint, &name, &labelled::read(path)?, options)
     }
 
-    /// Prepares rows that were read or made elsewhere.
+    /// Prepares rows with the labels 0 and 1 that were read elsewhere.
     ///
     /// # Errors
     /// When a text does not fit the model, or there are too few rows for the split.
@@ -111,7 +111,7 @@ impl<F: Scalar> Task<F> {
         F::run::<TaskJob>((checkpoint, name, texts, labels, options))
     }
 
-    /// What a circuit must still do: choose what the full model chooses on the training rows.
+    /// The objective of a circuit: to choose what the full model chooses on the training rows.
     pub fn objective(&self) -> TaskObjective<'_, F> {
         self.objective_for(&self.train.choices)
     }
@@ -133,7 +133,8 @@ impl<F: Scalar> Task<F> {
         F::run::<PredictJob>((self, model))
     }
 
-    /// Share of held-out rows on which the parameters of a mask alone choose what the full model chooses, in [0, 1].
+    /// Share of held-out rows, in [0, 1], on which the model with only the parameters of a mask chooses what the full
+    /// model chooses.
     ///
     /// # Errors
     /// When a row does not fit the model.
@@ -144,8 +145,8 @@ impl<F: Scalar> Task<F> {
         self.agreement_of(&mask.ablate_complement(&self.model))
     }
 
-    /// Share of held-out rows on which another model (an edited or masked one) chooses what the full model chooses, in
-    /// [0, 1].
+    /// Share of held-out rows, in [0, 1], on which another model (an edited or masked one) chooses what the full model
+    /// chooses.
     ///
     /// # Errors
     /// When a row does not fit that model.
@@ -154,7 +155,7 @@ impl<F: Scalar> Task<F> {
         Ok(classify::agreement(&predicted, &self.held_out.choices).expect("there are held-out rows"))
     }
 
-    /// Share of held-out rows whose label the parameters of a mask alone choose, in [0, 1].
+    /// Share of held-out rows, in [0, 1], whose label the model with only the parameters of a mask chooses.
     ///
     /// # Errors
     /// When a row does not fit the model.
@@ -166,7 +167,7 @@ impl<F: Scalar> Task<F> {
         Ok(classify::accuracy(&predicted, &self.held_out.labels).expect("there are held-out rows"))
     }
 
-    /// Share of held-out rows whose label the full model chooses, in [0, 1].
+    /// Share of held-out rows, in [0, 1], whose label the full model chooses.
     pub fn accuracy_full(&self) -> f64 {
         classify::accuracy(&self.held_out.choices, &self.held_out.labels).expect("there are held-out rows")
     }

@@ -1,4 +1,4 @@
-//! What a source is taken to write along an edge that is cut.
+//! Ablations: what an ablated edge carries in place of its source's output.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use locus_gpt2::{Gpt2, Result, Scalar};
 use super::graph::Source;
 use super::pairs::Pair;
 
-/// An ablation: [`StandardAblation`](super::StandardAblation), or one of your own.
+/// An ablation, which says what ablated edges carry: [`StandardAblation`](super::StandardAblation), or one of your own.
 ///
 /// ```
 /// use locus_circuits::edges::{AblatedOutputs, Ablation, Pair};
 /// use locus_gpt2::{Gpt2, Result, Scalar};
 ///
-/// /// Every cut source writes the same small number everywhere.
+/// /// Every ablated source writes the same small number everywhere.
 /// struct Constant(f64);
 ///
 /// impl<F: Scalar> Ablation<F> for Constant {
@@ -23,21 +23,21 @@ use super::pairs::Pair;
 /// }
 /// ```
 pub trait Ablation<F: Scalar>: Sync {
-    /// What cut sources write when `pairs`, which were checked, are run. Called once for all pairs of a call.
+    /// Ablated outputs of the sources for `pairs`, which have been checked. Called once for all pairs of a call.
     ///
     /// # Errors
     /// When the pairs do not allow it.
     fn outputs<'a>(&'a self, model: &'a Gpt2<F>, pairs: &'a [Pair]) -> Result<AblatedOutputs<'a, F>>;
 }
 
-/// Fills what a source writes at a position of its prompt, `[d]`.
+/// Function that fills in the ablated output, `[d]`, of a source at a position of the prompt.
 pub type Fill<'a, F> = Box<dyn Fn(Source, usize, &mut [F]) + Send + Sync + 'a>;
 
-/// Outputs of cut sources.
+/// Ablated outputs of the sources.
 pub enum AblatedOutputs<'a, F> {
-    /// What the source writes on the pair's corrupted prompt.
+    /// The source's output on the pair's corrupted prompt.
     CorruptedRun,
-    /// What a function says, for every pair alike.
+    /// The value of a function, which is the same for every pair.
     Fill(Fill<'a, F>),
 }
 

@@ -1,17 +1,19 @@
 //! Edge attribution patching and its integrated forms.
 //!
-//! For a pair with loss `M`, what a source `u` writes differs by `delta_u [n, d]` between its ablated and its clean
-//! output, and a destination `v` has the gradient `g_v = d M / d (input of v)`, taken before the LayerNorm, at one or several
-//! points `alpha` of the path from the corrupted (0) to the clean (1) run. Then
+//! For a pair with loss `M`, let `delta_u [n, d]` be the ablated minus the clean output of source `u`, and
+//! `g_v(alpha) [n, d]` the gradient `d M / d (input of v)` of destination `v`, before its LayerNorm, at a point `alpha`
+//! of the path from the corrupted (0) to the clean (1) run. Then
 //!
 //! ```text
 //! score(u -> v) = sum over rows and width of delta_u * (sum over alpha of weight_alpha g_v(alpha))
 //! ```
 //!
-//! EAP is one point, `alpha = 1`. Every method below is a list of points with weights, so gradients are summed first and
-//! contracted once. Sources: Nanda 2023 and Syed, Rager, Conmy 2023 (arXiv 2310.10348) for EAP, Hanna, Pezzelle, Belinkov
-//! 2024 (arXiv 2403.17806) for EAP-IG. Deviations: losses are summed over pairs and divided by their number once, so a
-//! score does not depend on how pairs are batched; interpolating an activation gives gradients to that component's
+//! EAP is one point, `alpha = 1`. Every method below is a list of points with weights, so gradients are summed first
+//! and contracted with `delta` once.
+//!
+//! Sources: Nanda 2023 and Syed, Rager, Conmy 2023 (arXiv 2310.10348) for EAP, Hanna, Pezzelle, Belinkov 2024 (arXiv
+//! 2403.17806) for EAP-IG. Deviations: losses are summed over pairs and divided by their number once, so a score does
+//! not depend on how pairs are batched; gradients along the path of one component's output count for that component's
 //! edges only.
 //!
 //! Letters: `n` rows, `d` width, `S` sources, `D` destinations, `H` heads.
@@ -35,33 +37,33 @@ use super::runs::Packed;
 use super::scores::EdgeScores;
 use super::setting::Setting;
 
-/// Tokens in one piece of parallel work: enough for the large-matrix rate, few enough that what the sources write and
-/// the destinations' gradients (up to 1.8 MB a token for GPT-2 small) stay small.
+/// Tokens in one piece of parallel work: enough for fast matrix products, few enough that outputs of sources and
+/// gradients of destinations (up to 1.8 MB per token for GPT-2 small) take little memory.
 const PIECE_TOKENS: usize = 128;
 /// Pieces whose score matrices are held at the same time.
 const PIECES_AT_ONCE: usize = 4;
 
-/// Layers whose destinations are contracted together. The BLAS packs what the sources write again for every product: more
-/// layers, fewer products, but also more pairs of source and destination that are no edge.
+/// Layers whose destinations are contracted together. The BLAS packs the sources' outputs again for every product: with
+/// more layers there are fewer products, but also more pairs of source and destination that are no edge.
 const LAYERS_AT_ONCE: usize = 4;
 /// Entries in one piece of a sum of vectors.
 const SUM_ENTRIES: usize = 1 << 13;
 
-/// Where gradients are taken.
+/// Attribution method: the points at which gradients are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attribution {
-    /// At the clean run.
+    /// EAP: at the clean run.
     Eap,
-    /// Half at the clean, half at the corrupted run.
+    /// The mean of the gradients at the clean and at the corrupted run.
     CleanCorrupted,
-    /// Along the path of the token embeddings.
+    /// EAP-IG on inputs: along the path of the token embeddings, with a quadrature rule of this many steps.
     IgInputs(QuadratureRule, usize),
-    /// Component by component (input, each attention layer, each MLP) along the path of its output, the rest of the
-    /// clean run unchanged before it.
+    /// EAP-IG on activations: for one component after the other (input, each attention layer, each MLP) along the path
+    /// of its output, everything before it as in the clean run; with a quadrature rule of this many steps.
     IgActivations(QuadratureRule, usize),
 }
 
-/// Scores every edge on `pairs`, mean over pairs.
+/// Scores every edge on `pairs`: the mean over pairs of its estimated effect on the loss.
 ///
 /// # Errors
 /// When a pair does not fit the model, there is none, or the method needs a corrupted run that the ablation does not
@@ -105,7 +107,7 @@ pub fn attribute_edges_per_pair<F: Scalar>(
 }
 
 /// A control that knows nothing of the task: an edge's score is how much its source's output differs, the Euclidean
-/// length of `delta_u` summed over tokens, mean over pairs. Every edge of a source has the same.
+/// length of `delta_u` at each token, summed over tokens, mean over pairs. All edges of a source have the same score.
 ///
 /// # Errors
 /// When a pair does not fit the model or there is none.
@@ -146,7 +148,7 @@ compiled!(
     EachPairJob<'a>: <F> (Setting<'a, F>, Attribution, &'a mut dyn FnMut(Array2<f64>)) => Result<()>, each_pair
 );
 
-/// Hands over the score matrix of every pair, in order.
+/// Calls `take` with the score matrix `[S, D]` of every pair, in order.
 fn each_pair<F: Scalar>(
     (setting, method, take): (Setting<F>, Attribution, &mut dyn FnMut(Array2<f64>)),
 ) -> Result<()> {
@@ -180,7 +182,7 @@ fn each_pair<F: Scalar>(
     Ok(())
 }
 
-/// A few pairs with their clean run.
+/// A few pairs with their clean run, from which they are scored.
 struct PairPiece<'a, F> {
     model: &'a Gpt2<F>,
     pairs: &'a [Pair],
@@ -202,14 +204,14 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         Ok(PairPiece { model, pairs, metric, packed, delta, clean, clean_hidden })
     }
 
-    /// One path for all sources: that of the token embeddings.
+    /// Scores with gradients along one path for all sources: that of the token embeddings.
     fn along_inputs(&self, points: &[(f64, f64)]) -> Vec<Array2<f64>> {
         let mut scores = self.no_scores();
         self.along(Source::Input, points, 0..self.packed.graph.n_sources(), &mut scores);
         scores
     }
 
-    /// A path per component; its gradients count for its own edges.
+    /// Scores with a path per component, whose gradients count for the component's own edges.
     fn along_activations(&self, points: &[(f64, f64)]) -> Vec<Array2<f64>> {
         let graph = self.packed.graph;
         let mut scores = self.no_scores();
@@ -234,7 +236,7 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
             });
             return;
         }
-        // Sums over the points, `[D, n d]`; every layer of it is contracted once.
+        // Gradients summed over the points, `[D, n d]`, so that each is contracted once.
         let mut sums = Array2::<F>::zeros((self.packed.graph.n_destinations(), self.delta.ncols()));
         for &(alpha, weight) in points {
             self.gradients(&self.interpolated(component, alpha), weight, &mut |first, gradients| {
@@ -252,8 +254,8 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         }
     }
 
-    /// The clean run with one component's output moved towards its ablated output: `clean + (1 - alpha) delta`. A head stands
-    /// for its whole attention layer.
+    /// The clean run with one component's output moved towards its ablated output: `clean + (1 - alpha) delta`. A head
+    /// stands for its whole attention layer.
     fn interpolated(&self, component: Source, alpha: f64) -> Cow<'_, Tape<F>> {
         if alpha == 1.0 {
             return Cow::Borrowed(&self.clean);
@@ -279,13 +281,15 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         Cow::Owned(self.model.run(clean).from_layer(0, resid).with_hooks(&mut hook).tape())
     }
 
+    /// Zeros, `[S, D]` for each pair.
     fn no_scores(&self) -> Vec<Array2<f64>> {
         let graph = self.packed.graph;
         vec![Array2::zeros((graph.n_sources(), graph.n_destinations())); self.pairs.len()]
     }
 
-    /// Computes `weight` times the gradient of the summed loss at every destination's input and hands it over, from the last
-    /// layer to the first: the first column and `[destinations, n d]`, the logits alone and then a few layers at a time.
+    /// Computes `weight` times the gradient of the summed loss at every destination's input, and calls `take` with the
+    /// first column and the gradients `[destinations, n d]`: first for the logits, then for a few layers at a time,
+    /// from the last to the first.
     fn gradients(&self, tape: &Tape<F>, weight: f64, take: &mut dyn FnMut(usize, ArrayView2<F>)) {
         let (model, graph, batch) = (self.model, self.packed.graph, &self.packed.clean);
         let mut d_hidden = Array2::<F>::zeros(tape.hidden.dim());
@@ -301,8 +305,9 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         model.backward(tape, d_hidden.view(), &mut no_weights, &mut hook);
     }
 
-    /// `scores[pair][u, v] += sum over the pair's rows of delta_u g_v` for some sources and the destinations from column
-    /// `first` on, `gradients [destinations, n d]`: one product per pair, added up in f64.
+    /// `scores[pair][u, v] += sum over the pair's rows of delta_u g_v` for some sources, and the destinations from
+    /// column `first` on, of which `gradients [destinations, n d]` are given: one matrix product per pair, added up in
+    /// f64.
     fn contract(
         &self,
         first: usize,
@@ -339,12 +344,12 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
     }
 }
 
-/// Splits the gradient that a backward pass has at the destinations of a layer into one for each destination.
+/// Splits the gradient that a backward pass has at a layer into one for each of its destinations.
 struct DestinationGradients<'a, F> {
     model: &'a Gpt2<F>,
     graph: Graph,
     tape: &'a Tape<F>,
-    /// The destinations of a few layers, `[layers (3 H + 1), n d]`.
+    /// Gradients of the destinations of a few layers, `[layers (3 H + 1), n d]`.
     layers: Array2<F>,
     take: &'a mut dyn FnMut(usize, ArrayView2<F>),
 }
@@ -375,7 +380,7 @@ impl<F: Scalar> Hook<F> for DestinationGradients<'_, F> {
                 let weights = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
                 let mut qkv_inputs = self.layers.slice_mut(s![first..first + n_qkv_inputs, ..]);
                 qkv_inputs.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, row)| {
-                    // Queries of all heads, keys of all heads, values of all heads: the order of the columns, too.
+                    // Queries, keys, then values, each of all heads: destinations have the order of the columns.
                     let columns = s![.., i * width..(i + 1) * width];
                     let mut row = row.into_shape_with_order((state.nrows(), d)).expect("rows are contiguous");
                     gemm(
@@ -392,7 +397,7 @@ impl<F: Scalar> Hook<F> for DestinationGradients<'_, F> {
                     (self.take)(layer * per_layer, self.layers.slice(s![..n_layers * per_layer, ..]));
                 }
             }
-            // The way through attention is the sum of its destinations, which are behind the LayerNorm already.
+            // The gradient through attention is the sum over its destinations, already taken through the LayerNorm.
             HookPoint::ResidPre => {
                 let flat = state.as_slice_mut().expect("states are contiguous");
                 let qkv_inputs = self.layers.slice(s![first..first + n_qkv_inputs, ..]);
@@ -412,7 +417,7 @@ impl<F: Scalar> Hook<F> for DestinationGradients<'_, F> {
     }
 }
 
-/// Rows of a component: a head stands for all heads of its layer.
+/// Rows of a component's sources: a head stands for all heads of its layer.
 fn rows_of(graph: Graph, component: Source) -> Range<usize> {
     let first = graph.row(component);
     match component {

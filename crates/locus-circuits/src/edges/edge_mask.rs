@@ -1,4 +1,4 @@
-//! From a circuit of edges to a circuit of parameters, so that it can be edited like any other.
+//! Turns a circuit of edges into a mask of parameters, inside which an editor can work.
 
 use locus_gpt2::{BlockParam, Config, ParamId, ParamMask};
 

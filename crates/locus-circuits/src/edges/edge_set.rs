@@ -9,22 +9,22 @@ use super::scores::{EdgeScores, RankBy};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgeSet {
     graph: Graph,
-    /// `[S, D]`, row by row; false where there is no edge.
+    /// Whether each edge is in, `[S, D]` row-major; false where the graph has no edge.
     inside: Vec<bool>,
 }
 
 impl EdgeSet {
-    /// No edge.
+    /// The set without edges.
     pub fn empty(graph: Graph) -> Self {
         EdgeSet { graph, inside: vec![false; graph.n_sources() * graph.n_destinations()] }
     }
 
-    /// Every edge.
+    /// The set of all edges.
     pub fn full(graph: Graph) -> Self {
         EdgeSet::from_edges(graph, graph.edges())
     }
 
-    /// The given edges.
+    /// The set of the given edges.
     ///
     /// # Panics
     /// When one is not in the graph.
@@ -34,7 +34,7 @@ impl EdgeSet {
         set
     }
 
-    /// The graph.
+    /// The graph whose edges these are.
     pub fn graph(&self) -> Graph {
         self.graph
     }
@@ -42,12 +42,12 @@ impl EdgeSet {
     /// Whether an edge is inside.
     ///
     /// # Panics
-    /// When it has no place in the graph's matrix.
+    /// When the index of the source is out of range.
     pub fn contains(&self, edge: Edge) -> bool {
         self.inside[edge.source * self.graph.n_destinations() + edge.destination]
     }
 
-    /// Puts an edge in.
+    /// Adds an edge.
     ///
     /// # Panics
     /// When it is not in the graph.
@@ -56,7 +56,7 @@ impl EdgeSet {
         self.inside[edge.source * self.graph.n_destinations() + edge.destination] = true;
     }
 
-    /// Takes an edge out.
+    /// Removes an edge.
     pub fn remove(&mut self, edge: Edge) {
         self.inside[edge.source * self.graph.n_destinations() + edge.destination] = false;
     }
@@ -66,22 +66,23 @@ impl EdgeSet {
         self.inside.iter().filter(|&&inside| inside).count()
     }
 
-    /// Edges inside, row by row.
+    /// Edges inside, source by source.
     pub fn edges(&self) -> impl Iterator<Item = Edge> + '_ {
         self.graph.edges().filter(|&edge| self.contains(edge))
     }
 
-    /// Edges outside.
+    /// The set of the edges outside.
     pub fn complement(&self) -> Self {
         EdgeSet::from_edges(self.graph, self.graph.edges().filter(|&edge| !self.contains(edge)))
     }
 
-    /// The `n` best edges (all of them when there are fewer).
+    /// The `n` edges with the best scores (all edges when there are fewer).
     pub fn top_n(scores: &EdgeScores, n: usize, by: RankBy) -> Self {
         EdgeSet::from_edges(scores.graph(), scores.ranked(by).into_iter().take(n))
     }
 
-    /// Edges whose score (or its size) is at least `threshold`, and those that are not scored.
+    /// Edges whose score (its absolute value for [`RankBy::Absolute`]) is at least `threshold`, and edges without a
+    /// score.
     pub fn threshold(scores: &EdgeScores, threshold: f64, by: RankBy) -> Self {
         let kept = scores.graph().edges().filter(|&edge| {
             let score = scores.get(edge);
@@ -90,11 +91,11 @@ impl EdgeSet {
         EdgeSet::from_edges(scores.graph(), kept)
     }
 
-    /// The `n` edges found by growing from the logits: the best edge into a node that is already in, again and again.
-    /// Every edge then has a path to the logits, though not always one from the input.
+    /// The `n` edges found by growing a circuit from the logits: each time the best edge into a node that is already
+    /// in. Every edge then has a path to the logits, though not always one from the input.
     pub fn greedy(scores: &EdgeScores, n: usize, by: RankBy) -> Self {
         let graph = scores.graph();
-        // Position in the ranking decides, so that ties fall as everywhere else.
+        // Edges are compared by their place in the ranking, which breaks ties as everywhere else.
         let mut rank = vec![0; graph.n_sources() * graph.n_destinations()];
         let ranked = scores.ranked(by);
         for (i, edge) in ranked.iter().enumerate() {
@@ -122,8 +123,8 @@ impl EdgeSet {
         set
     }
 
-    /// Takes away, until nothing changes, every edge whose source gets nothing (no edge into any of its inputs; the input
-    /// itself always has something) or whose destination's node is read by nobody.
+    /// Removes, until nothing changes, every edge whose source node has no incoming edge (the token embedding needs
+    /// none) or whose destination node has no outgoing edge (the logits need none).
     pub fn pruned(&self) -> Self {
         let graph = self.graph;
         let mut set = self.clone();
@@ -153,7 +154,7 @@ impl EdgeSet {
 }
 
 impl EdgeScores {
-    /// The `n` edges whose scores are largest in size: [`EdgeSet::top_n`] by [`RankBy::Absolute`].
+    /// The `n` edges with the largest absolute scores: [`EdgeSet::top_n`] by [`RankBy::Absolute`].
     pub fn top_n(&self, n: usize) -> EdgeSet {
         EdgeSet::top_n(self, n, RankBy::Absolute)
     }
@@ -213,7 +214,7 @@ mod tests {
     #[test]
     fn pruning_reaches_the_end_of_a_chain() {
         let live = ["input->a0.h1<k>", "a0.h1->m1", "m1->logits"];
-        // A chain of three that nobody reads, and one that nothing feeds.
+        // A chain of three that nothing reads, and one that nothing feeds.
         let unread = ["input->m0", "m0->a1.h0<q>", "a1.h0->m2"];
         let unfed = ["a0.h0->a1.h1<v>", "a1.h1->a2.h0<v>", "a2.h0->logits"];
         let all: Vec<&str> = live.iter().chain(&unread).chain(&unfed).copied().collect();

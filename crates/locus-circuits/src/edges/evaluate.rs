@@ -1,4 +1,5 @@
-//! How correct a circuit is: how much of the model's behaviour it has, at every size, beside random circuits.
+//! Measures of a circuit: faithfulness at one size and over all sizes, minimality, completeness, stability, and random
+//! controls.
 
 use locus_gpt2::{Gpt2, Result, Scalar};
 use locus_metrics::bootstrap::{RESAMPLES, bootstrap};
@@ -19,19 +20,19 @@ use super::scores::{EdgeScores, RankBy};
 /// Shares of the edges at which MIB evaluates a ranking (Mueller et al. 2025, arXiv 2504.13151).
 pub const MIB_FRACTIONS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
-/// Metric of the full model, of the empty circuit and of a circuit, pair by pair.
+/// Faithfulness of a circuit: the metric of the full model, of the empty circuit and of the circuit, pair by pair.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Faithfulness {
-    /// The intact model on the clean prompts.
+    /// Metric of the intact model on each clean prompt.
     pub clean: Vec<f64>,
-    /// Every edge ablated.
+    /// Metric on each pair with every edge ablated.
     pub empty: Vec<f64>,
-    /// The circuit.
+    /// Metric on each pair with the edges outside the circuit ablated.
     pub circuit: Vec<f64>,
 }
 
 impl Faithfulness {
-    /// Evaluates a circuit.
+    /// Runs the intact model, the empty circuit and `circuit` on every pair.
     ///
     /// # Errors
     /// When a pair does not fit the model or there is none.
@@ -71,7 +72,8 @@ impl Faithfulness {
     }
 }
 
-/// Minimality (Wang et al. 2022, arXiv 2211.00593, section 4): for each edge of a circuit, how much the mean metric falls when it alone is removed.
+/// Minimality (Wang et al. 2022, arXiv 2211.00593, section 4): for each edge of a circuit, how much the mean metric
+/// falls when that edge alone is removed.
 ///
 /// # Errors
 /// When a pair does not fit the model or there is none.
@@ -97,8 +99,9 @@ pub fn minimality<F: Scalar>(
         .collect()
 }
 
-/// Completeness (Wang et al. 2022, arXiv 2211.00593, section 4): what a set of edges does to the circuit it should do to the model. For each knock-out
-/// the mean metric of the circuit without it and of the model without it; a complete circuit has equal numbers.
+/// Completeness (Wang et al. 2022, arXiv 2211.00593, section 4): removing a set of edges should change the circuit as
+/// it changes the model. For each knock-out, returns the mean metric of the circuit without it and of the model without
+/// it; for a complete circuit the two are equal.
 ///
 /// # Errors
 /// When a pair does not fit the model or there is none.
@@ -119,7 +122,8 @@ pub fn completeness<F: Scalar>(
     knock_outs.iter().map(|gone| Ok((without(circuit, gone)?, without(&full, gone)?))).collect()
 }
 
-/// Stability: the mean Jaccard index of the top-n circuit of all pairs with those of bootstrap resamples of the pairs.
+/// Stability: the mean Jaccard index between the top-n circuit of all pairs and those of bootstrap resamples of the
+/// pairs.
 ///
 /// # Panics
 /// When there are no scores, no resamples or `n` is 0.
@@ -151,11 +155,15 @@ pub fn stability(
     total / resamples as f64
 }
 
-/// Normalised faithfulness of the top-n circuits of a ranking, pruned, at each share of the edges; the share is the one
-/// asked for, whatever pruning leaves. `None` when the full model and the empty circuit do not differ.
+/// Normalised faithfulness of the pruned top-n circuits of a ranking: `(share, faithfulness)` for each share of the
+/// edges in `fractions`, which is the share before pruning. `None` when the full model and the empty circuit do not
+/// differ.
 ///
 /// # Errors
 /// When a pair does not fit the model or there is none.
+///
+/// # Panics
+/// When a share is above 1.
 pub fn faithfulness_curve<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
@@ -182,15 +190,15 @@ pub fn faithfulness_curve<F: Scalar>(
         .collect()
 }
 
-/// CurveAreas of a faithfulness curve by the trapezoid rule on a linear axis, from its first share on.
+/// Areas under a faithfulness curve by the trapezoid rule, over the shares that the curve covers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CurveAreas {
-    /// MIB's CPR, `integral of F`: higher is better.
+    /// MIB's CPR (arXiv 2504.13151), the integral of `F` over the share: higher is better.
     pub cpr: f64,
-    /// MIB's CMD, `integral of |1 - F|`: lower is better.
+    /// MIB's CMD (arXiv 2504.13151), the integral of `|1 - F|` over the share: lower is better.
     pub cmd: f64,
-    /// `integral of |1 - F|` over the logarithm of the share, divided by the length of that axis. On the linear axis
-    /// nine tenths of the weight lie above one tenth of the edges.
+    /// Integral of `|1 - F|` over the logarithm of the share, divided by the length of that axis: on a linear axis nine
+    /// tenths of the weight lie above one tenth of the edges. NaN for a curve of one point.
     pub cmd_log: f64,
 }
 
@@ -218,8 +226,8 @@ impl CurveAreas {
     }
 }
 
-/// Area under the receiver operating characteristic of a ranking against a known circuit: the chance that a true edge is
-/// scored above a false one, ties counting half (Mann-Whitney).
+/// Area under the ROC curve of a ranking against a known circuit: the probability that a true edge is scored above a
+/// false one, ties counting half (Mann-Whitney).
 ///
 /// # Panics
 /// When the circuit has no edge or every edge.
@@ -241,7 +249,7 @@ pub fn auroc(scores: &EdgeScores, truth: &EdgeSet, by: RankBy) -> f64 {
     above / (positives as f64 * negatives as f64)
 }
 
-/// `n` edges drawn without replacement: the control for a circuit of that size.
+/// A set of `n` edges drawn without replacement: the control for a circuit of that size.
 ///
 /// # Panics
 /// When there are fewer edges.

@@ -1,4 +1,5 @@
-//! Files of edge scores and circuits: JSON in the layout of EAP-IG and MIB (written and read), CSV and DOT.
+//! Files of edge scores and circuits: JSON in the layout of EAP-IG and MIB (written and read), CSV and Graphviz
+//! (written).
 
 use std::fmt::Write;
 
@@ -11,33 +12,33 @@ use super::edge_set::EdgeSet;
 use super::graph::{Graph, Source};
 use super::scores::EdgeScores;
 
-/// What one must know to read a score file; written beside the scores.
+/// What a reader must know to interpret a score file; written beside the scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conventions {
-    /// What a score means; `delta_loss_when_corrupted` in every file of ours.
+    /// Meaning of a score: `delta_loss_when_corrupted` in all files that `locus` writes.
     pub sign: String,
     /// Method that made the scores.
     pub method: String,
-    /// QuadratureRule and number of steps of integrated methods.
+    /// Quadrature rule of an integrated method, by name.
     pub ig_rule: Option<String>,
-    /// See `ig_rule`.
+    /// Number of steps of an integrated method.
     pub ig_steps: Option<usize>,
-    /// Metric; the loss is minus it where more is better.
+    /// Name of the metric; the loss is minus the metric where more is better.
     pub metric: String,
-    /// What a cut edge carries.
+    /// Name of the ablation: what an ablated edge carries.
     pub ablation: String,
     /// Whether the end-of-text token stands before every prompt.
     pub bos: bool,
-    /// Who owns attention's output bias: `none`, it belongs to no source.
+    /// Which source attention's output bias belongs to: `none`.
     pub bias_owner: String,
-    /// What the source `input` writes: `token-embedding`.
+    /// Output of the source `input`: `token-embedding`.
     pub input_node: String,
     /// Number of pairs.
     pub pairs: usize,
 }
 
-/// Writes scores and circuit as JSON: `cfg`, `nodes`, `edges` as EAP-IG has them, and our `conventions`. A node is in
-/// the graph when one of its edges is.
+/// Scores and circuit as JSON: `cfg`, `nodes` and `edges` as in EAP-IG's files, and our `conventions`. A node is in the
+/// graph when one of its edges is.
 pub fn to_json(scores: &EdgeScores, circuit: &EdgeSet, config: &Config, conventions: &Conventions) -> String {
     let graph = scores.graph();
     let node_scores = scores.node_scores();
@@ -66,7 +67,7 @@ pub fn to_json(scores: &EdgeScores, circuit: &EdgeSet, config: &Config, conventi
     serde_json::to_string_pretty(&file).expect("plain data") + "\n"
 }
 
-/// JSON has no NaN; what is not scored is `null`.
+/// A score as JSON, which has no NaN: an edge without a score is `null`.
 fn finite(score: f64) -> Value {
     if score.is_finite() { json!(score) } else { Value::Null }
 }
@@ -74,7 +75,7 @@ fn finite(score: f64) -> Value {
 #[derive(Deserialize)]
 struct ScoreFile {
     cfg: GraphShape,
-    /// Absent in files of others.
+    /// Absent from files of other programs.
     #[serde(default)]
     conventions: Map<String, Value>,
     edges: Map<String, Value>,
@@ -86,11 +87,11 @@ struct GraphShape {
     n_heads: usize,
 }
 
-/// Reads a JSON file of ours, or one of EAP-IG and MIB, whose bare `NaN` is accepted. Edges without a score are NaN, and so
-/// are edges that are absent.
+/// Reads a JSON file of [`to_json`], EAP-IG or MIB; the bare `NaN` of the latter two is accepted. Edges that are absent
+/// or without a score are NaN.
 ///
 /// # Errors
-/// One line that names the field.
+/// When the text is not JSON of that layout; the error is one line that names the field.
 pub fn from_json(text: &str) -> Result<(EdgeScores, EdgeSet)> {
     let wrong = |why: String| Error::Input(why);
     let file: ScoreFile = serde_json::from_str(&without_nan(text)).map_err(|e| wrong(e.to_string()))?;
@@ -121,7 +122,7 @@ pub fn from_json(text: &str) -> Result<(EdgeScores, EdgeSet)> {
     Ok((EdgeScores::new(graph, values), circuit))
 }
 
-/// Python writes NaN bare; outside of strings it becomes null.
+/// Replaces the bare `NaN` that Python writes outside of strings by `null`.
 fn without_nan(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut in_string, mut escaped) = (false, false);
@@ -142,7 +143,7 @@ fn without_nan(text: &str) -> String {
     out
 }
 
-/// CSV with one edge a row: `source,destination,score,in_graph`.
+/// Scores and circuit as CSV, with one edge per row: `source,destination,score,in_graph`.
 pub fn to_csv(scores: &EdgeScores, circuit: &EdgeSet) -> String {
     let graph = scores.graph();
     let mut out = String::from("source,destination,score,in_graph\n");
@@ -154,7 +155,8 @@ pub fn to_csv(scores: &EdgeScores, circuit: &EdgeSet) -> String {
     out
 }
 
-/// The circuit for Graphviz: queries magenta, keys green, values blue, negative scores red, width by size.
+/// The circuit as Graphviz DOT. Edges into queries are magenta, keys green, values blue, those with a negative score
+/// red; their width grows with the absolute score.
 pub fn to_dot(scores: &EdgeScores, circuit: &EdgeSet) -> String {
     let graph = scores.graph();
     let largest = circuit.edges().fold(0f64, |max, edge| max.max(scores.get(edge).abs()));

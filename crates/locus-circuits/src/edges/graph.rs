@@ -1,9 +1,9 @@
-//! The edge graph of a GPT-2: what writes to the residual stream, what reads from it, and who comes before whom.
+//! The edge graph of a GPT-2: what writes to the residual stream, what reads from it, and in which order.
 //!
-//! Writers (*source nodes*) are the token embedding, every attention head and every MLP. Readers (*destination nodes*) are
-//! the query, key and value inputs of every head, the input of every MLP, and the logits; they read the residual stream
-//! before the LayerNorm. Position embeddings and the output bias of attention belong to no source, as in EAP-IG (Hanna,
-//! Pezzelle, Belinkov 2024, arXiv 2403.17806) and its code.
+//! Writers (*source nodes*) are the token embedding, every attention head and every MLP. Readers (*destination nodes*)
+//! are the query, key and value inputs of every head, the input of every MLP, and the logits; they read the residual
+//! stream before the LayerNorm. Position embeddings and the output bias of attention belong to no source, as in EAP-IG
+//! (Hanna, Pezzelle, Belinkov 2024, arXiv 2403.17806) and its code.
 //!
 //! Letters: `L` layers, `H` heads, `S = 1 + L (H + 1)` sources, `D = L (3 H + 1) + 1` destinations.
 
@@ -11,18 +11,18 @@ use std::fmt;
 
 use locus_gpt2::Config;
 
-/// A source node: what writes to the residual stream.
+/// A source node, which writes to the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
     /// The token embedding.
     Input,
-    /// A head's output, `z_h W_O[h]`, without the bias that all heads share.
+    /// A head (layer, head): its output is `z_h W_O[h]`, without the bias that all heads share.
     Head(usize, usize),
-    /// An MLP's output with its bias.
+    /// The MLP of a layer: its output includes its bias.
     Mlp(usize),
 }
 
-/// Which of a head's three inputs.
+/// One of the three inputs of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum QkvInput {
     /// Queries.
@@ -38,14 +38,14 @@ impl QkvInput {
     pub const ALL: [QkvInput; 3] = [QkvInput::Query, QkvInput::Key, QkvInput::Value];
 }
 
-/// A destination node: what reads from the residual stream.
+/// A destination node, which reads from the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Destination {
     /// One input of a head: layer, which input, head.
     Head(usize, QkvInput, usize),
-    /// The input of an MLP.
+    /// The input of the MLP of a layer.
     Mlp(usize),
-    /// The final residual stream.
+    /// The final residual stream, which the logits are read from.
     Logits,
 }
 
@@ -58,12 +58,12 @@ pub struct Edge {
     pub destination: usize,
 }
 
-/// Numbers of layers and heads; everything else follows.
+/// The edge graph of a GPT-2, determined by its numbers of layers and heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Graph {
-    /// `L`
+    /// Number of layers, `L`.
     pub n_layer: usize,
-    /// `H`
+    /// Number of heads per layer, `H`.
     pub n_head: usize,
 }
 
@@ -73,12 +73,12 @@ impl Graph {
         Graph { n_layer: config.n_layer, n_head: config.n_head }
     }
 
-    /// `S`
+    /// Number of sources, `S`.
     pub fn n_sources(self) -> usize {
         1 + self.n_layer * (self.n_head + 1)
     }
 
-    /// `D`
+    /// Number of destinations, `D`.
     pub fn n_destinations(self) -> usize {
         self.n_layer * (3 * self.n_head + 1) + 1
     }
@@ -110,7 +110,8 @@ impl Graph {
         }
     }
 
-    /// Destination of a column: per layer all queries, all keys, all values, the MLP; at the end the logits.
+    /// Destination of a column. The order is, for each layer, all queries, all keys, all values and the MLP; last the
+    /// logits.
     ///
     /// # Panics
     /// When there is no such column.
@@ -146,7 +147,7 @@ impl Graph {
         }
     }
 
-    /// Whether source and destination are joined.
+    /// Whether the graph has an edge: its source writes before its destination reads.
     pub fn has(self, edge: Edge) -> bool {
         edge.source < self.n_before(self.destination(edge.destination))
     }
@@ -160,8 +161,7 @@ impl Graph {
             .filter(move |&edge| self.has(edge))
     }
 
-    /// Columns of the destinations that belong to the node which writes `source`: three for a head, one for an MLP, none for
-    /// the input.
+    /// Columns of a source node's inputs: three for a head, one for an MLP, none for the token embedding.
     pub fn inputs_of(self, source: Source) -> Vec<usize> {
         match source {
             Source::Input => Vec::new(),
@@ -172,7 +172,7 @@ impl Graph {
         }
     }
 
-    /// The source written by the node a destination belongs to; `None` for the logits.
+    /// The node that a destination belongs to, as a source; `None` for the logits.
     pub fn node_of(self, destination: Destination) -> Option<Source> {
         match destination {
             Destination::Head(layer, _, head) => Some(Source::Head(layer, head)),
@@ -186,7 +186,7 @@ impl Graph {
         format!("{}->{}", self.source(edge.source), self.destination(edge.destination))
     }
 
-    /// The edge of a name; `None` when this graph has no such edge.
+    /// The edge with a name; `None` when this graph has no such edge.
     pub fn parse(self, name: &str) -> Option<Edge> {
         let (source, destination) = name.split_once("->")?;
         let edge = Edge {

@@ -1,4 +1,4 @@
-//! Runs of the model in which chosen edges carry something else: whole circuits, and one edge at a time.
+//! Runs of the model with some edges ablated: everything outside a circuit, or one edge at a time.
 //!
 //! A destination `v` gets
 //!
@@ -6,8 +6,10 @@
 //! x_v = (what belongs to no source) + sum over kept edges of o_u + sum over dropped edges of r_u
 //! ```
 //!
-//! where `o_u` is what source `u` writes in this very run and `r_u` its ablated output. The prompt is always the clean one.
-//! Everything downstream, LayerNorm included, is computed anew.
+//! where `o_u` is the output of source `u` in this same run and `r_u` its ablated output. The prompt is always the
+//! clean one. Everything downstream, LayerNorm included, is recomputed.
+//!
+//! Letters: `n` rows of the packed batch, `d` width, `S` sources.
 
 use locus_gpt2::{
     BlockParam, Error, Gpt2, HookPoint, Norm, ParamId, Result, Scalar, axpy, chunk_by_tokens, compiled, gemm,
@@ -28,18 +30,18 @@ use super::standard_ablation::StandardAblation;
 /// Tokens in one piece of parallel work.
 const PIECE_TOKENS: usize = 64;
 
-/// Which of two equal sums gives a destination's input.
+/// The sum that computes a destination's input: one of two that are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Formulation {
-    /// The current residual stream plus `r_u - o_u` over dropped edges.
+    /// The residual stream of this run, plus `r_u - o_u` over dropped edges.
     Dropped,
     /// The residual stream with every source ablated, plus `o_u - r_u` over kept edges.
     Kept,
-    /// For each destination the one with fewer terms.
+    /// For each destination the sum with fewer terms.
     Shorter,
 }
 
-/// The metric on every pair when edges outside `circuit` are ablated.
+/// Runs every pair with all edges outside `circuit` ablated, and returns the metric on each.
 ///
 /// # Errors
 /// When a pair does not fit the model or there is none.
@@ -56,7 +58,7 @@ pub fn run_circuit<F: Scalar>(
     run_circuit_as(model, pairs, metric, circuit, ablation, Formulation::Shorter)
 }
 
-/// [`run_circuit`] by one of two equal sums, for tests.
+/// [`run_circuit`] by a chosen one of two equal sums, for tests.
 pub fn run_circuit_as<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
@@ -89,7 +91,7 @@ fn circuit_values<F: Scalar>(
     })
 }
 
-/// The metric of the intact model on every pair's clean prompt.
+/// Runs the intact model on every pair's clean prompt, and returns the metric on each.
 ///
 /// # Errors
 /// When a pair does not fit the model or there is none.
@@ -108,11 +110,11 @@ fn clean_values<F: Scalar>(setting: Setting<F>) -> Result<Vec<f64>> {
     })
 }
 
-/// Exact effect of each edge alone: the loss when that one edge is ablated, minus the loss of the clean run; mean over
-/// pairs. Edges that are not asked for are NaN.
+/// Exact effect of each of `edges`: the loss when that edge alone is ablated, minus the loss of the clean run, mean
+/// over pairs. Other edges are NaN.
 ///
-/// Costs half a forward pass per edge and pair on average: 46 of them for two layers of two heads, 32,491 for GPT-2
-/// small.
+/// Costs half a forward pass per edge and pair on average. A model of two layers of two heads has 46 edges, GPT-2 small
+/// 32,491.
 ///
 /// # Errors
 /// When a pair does not fit the model, there is none, or there are no edges.
@@ -160,7 +162,7 @@ fn patched_effects<F: Scalar>((setting, edges): (Setting<F>, &[Edge])) -> Result
     for edge in edges {
         values[(edge.source, edge.destination)] = 0.0;
     }
-    // One list of effects after another, piece by piece.
+    // The pieces' lists of effects, one after the other.
     for effects in effects.chunks(edges.len()) {
         for (edge, effect) in edges.iter().zip(effects) {
             values[(edge.source, edge.destination)] += effect / pairs.len() as f64;
@@ -169,7 +171,7 @@ fn patched_effects<F: Scalar>((setting, edges): (Setting<F>, &[Edge])) -> Result
     Ok(EdgeScores::new(graph, values))
 }
 
-/// Runs pairs, which were checked, in pieces and puts the results together in order.
+/// Runs pairs, which must have been checked, in pieces, and concatenates the results in order.
 fn in_pieces<F: Scalar>(
     setting: Setting<F>,
     from_difference: bool,
@@ -187,6 +189,7 @@ fn in_pieces<F: Scalar>(
     Ok(parts.concat())
 }
 
+/// The metric of each pair, from the last hidden states `[pairs, d]` of a run and of the clean run.
 fn measure<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
@@ -202,8 +205,9 @@ fn measure<F: Scalar>(
         .collect()
 }
 
-/// The intervention pass: node by node, each destination with its own input. Returns the input of the logits, `[n, d]`.
-/// `ablated [S, n d]` is what cut sources write; `delta [S, n d]` is overwritten with ablated minus current outputs.
+/// Forward pass node by node, in which each destination has an input of its own. Returns the input of the logits,
+/// `[n, d]`. `ablated [S, n d]` holds the ablated outputs. `delta [S, n d]` must hold ablated minus clean outputs, of
+/// which the pass reads that of the embeddings; it is overwritten with ablated minus current outputs.
 fn forward<F: Scalar>(
     model: &Gpt2<F>,
     packed: &Packed<F>,
@@ -218,7 +222,7 @@ fn forward<F: Scalar>(
     let mut current = model.embed(batch);
     let mut all_ablated = current.clone();
     add_flat(&mut all_ablated, delta.row(0).to_slice().expect("rows are contiguous"));
-    // What a destination gets; `None` when that is the current residual stream itself.
+    // Input of a destination; `None` when that is the current residual stream itself.
     let input =
         |destination: Destination, current: &Array2<F>, all_ablated: &Array2<F>, delta: &Array2<F>| {
             let column = graph.column(destination);
@@ -244,7 +248,7 @@ fn forward<F: Scalar>(
             }
             Some(x)
         };
-    // Takes what a source wrote into account: current and ablated stream, and their difference.
+    // Adds a source's output to the current stream and its ablated output to the ablated one, and keeps the difference.
     let settle = |row: usize,
                   output: &[F],
                   current: &mut Array2<F>,
@@ -268,12 +272,18 @@ fn forward<F: Scalar>(
         for qkv_input in QkvInput::ALL {
             for head in 0..graph.n_head {
                 let x = input(Destination::Head(layer, qkv_input, head), &current, &all_ablated, delta);
-                let own = x.map(|x| model.layer_norm(Norm::Attention(layer), x.view()));
+                let normed = x.map(|x| model.layer_norm(Norm::Attention(layer), x.view()));
                 let first = qkv_input as usize * d + head * width;
                 let columns = s![.., first..first + width];
                 let mut out = qkv.slice_mut(columns);
                 out += &ArrayView2::from_shape((1, width), &bias[first..first + width]).expect("a row");
-                gemm(F::one(), own.as_ref().unwrap_or(&shared).view(), weight.slice(columns), F::one(), out);
+                gemm(
+                    F::one(),
+                    normed.as_ref().unwrap_or(&shared).view(),
+                    weight.slice(columns),
+                    F::one(),
+                    out,
+                );
             }
         }
         let z = model.attend(batch, layer, qkv.view());
@@ -301,11 +311,11 @@ fn add_flat<F: Scalar>(x: &mut Array2<F>, y: &[F]) {
     axpy(F::one(), y, x.as_slice_mut().expect("states are contiguous"));
 }
 
-/// Residual streams of the clean run, where a patched run can be taken up.
+/// Residual streams of the clean run, from which a patched run can start.
 struct CleanStates<F> {
-    /// Entering each block, and at the end the final one, `[n, d]`.
+    /// The stream entering each block, and last the one leaving the model's last block, `[n, d]` each.
     resid: Vec<Array2<F>>,
-    /// Between attention and MLP of each block.
+    /// The stream between attention and MLP of each block, `[n, d]`.
     mid: Vec<Array2<F>>,
 }
 
@@ -323,8 +333,8 @@ impl<F: Scalar> CleanStates<F> {
         CleanStates { resid, mid }
     }
 
-    /// Last hidden states when one edge is ablated: the clean run up to the destination, the destination with its own
-    /// input, and an ordinary run from there.
+    /// Last hidden states, `[pairs, d]`, when one edge is ablated: the clean run up to the destination, the destination
+    /// with its changed input, and an ordinary run from there.
     fn patched(&self, model: &Gpt2<F>, packed: &Packed<F>, delta: &Array2<F>, edge: Edge) -> Array2<F> {
         let (d, width) = (model.config().n_embd, model.config().d_head());
         let destination = packed.graph.destination(edge.destination);
@@ -344,15 +354,15 @@ impl<F: Scalar> CleanStates<F> {
                 model.layer_norm(Norm::Final, resid.view())
             }
             Destination::Mlp(layer) => {
-                let own = model.layer_norm(Norm::Mlp(layer), moved(&self.mid[layer]).view());
+                let normed = model.layer_norm(Norm::Mlp(layer), moved(&self.mid[layer]).view());
                 from(layer, &mut |at, point, mut state| {
                     if (at, point) == (layer, HookPoint::Ln2) {
-                        state.assign(&own);
+                        state.assign(&normed);
                     }
                 })
             }
             Destination::Head(layer, qkv_input, head) => {
-                let own = model.layer_norm(Norm::Attention(layer), moved(&self.resid[layer]).view());
+                let normed = model.layer_norm(Norm::Attention(layer), moved(&self.resid[layer]).view());
                 let first = qkv_input as usize * d + head * width;
                 let columns = s![.., first..first + width];
                 let weight = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
@@ -361,7 +371,7 @@ impl<F: Scalar> CleanStates<F> {
                     if (at, point) == (layer, HookPoint::Qkv) {
                         let mut out = state.slice_mut(columns);
                         out.assign(&ArrayView2::from_shape((1, width), bias).expect("a row"));
-                        gemm(F::one(), own.view(), weight.slice(columns), F::one(), out);
+                        gemm(F::one(), normed.view(), weight.slice(columns), F::one(), out);
                     }
                 })
             }

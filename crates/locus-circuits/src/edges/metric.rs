@@ -1,4 +1,4 @@
-//! What a run of the model is measured by: a number per pair, read off the logits at the last token.
+//! Metrics of a run of the model: a number per pair, computed from the logits at the last token.
 //!
 //! Letters: `d` width, `V` vocabulary.
 
@@ -31,20 +31,20 @@ use super::pairs::Pair;
 /// }
 /// ```
 pub trait Metric<F: Scalar>: Sync {
-    /// Value for a pair. `logits [V]` are those of the run at the last token, `clean [V]` those of the intact model on the
-    /// clean prompt.
+    /// Value for a pair. `logits [V]` are those of the run at the last token, `clean [V]` those of the intact model on
+    /// the clean prompt.
     fn value(&self, pair: &Pair, logits: &[F], clean: &[F]) -> f64;
 
     /// Derivative of the value with respect to each of the run's logits, `[V]`.
     fn gradient(&self, pair: &Pair, logits: &[F], clean: &[F]) -> Vec<f64>;
 
-    /// Whether more is better. The loss that edges are scored by is minus such a metric, and the metric itself otherwise.
+    /// Whether more is better. Edges are scored by a loss: minus the metric if so, and the metric itself otherwise.
     fn higher_is_better(&self) -> bool {
         true
     }
 
-    /// Tokens and weights of a metric that is a weighted sum of a few logits. [`Metric::value`] and [`Metric::gradient`]
-    /// are then not called: two rows of the unembedding take the place of a product over the vocabulary.
+    /// Tokens with their weights, for a metric that is a weighted sum of a few logits. [`Metric::value`] and
+    /// [`Metric::gradient`] are then not called: a few rows of the unembedding replace a product over the vocabulary.
     fn logit_weights(&self, _pair: &Pair) -> Option<Vec<(u32, f64)>> {
         None
     }
@@ -60,8 +60,8 @@ pub struct LogitDiff;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbDiff;
 
-/// `KL(intact model on the clean prompt || run)` in nats, over the whole vocabulary; less is better. The gradient at the
-/// clean run is zero.
+/// `KL(intact model on the clean prompt || run)` in nats, over the whole vocabulary; lower is better. The gradient at
+/// the clean run is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kl;
 
@@ -129,7 +129,7 @@ fn probabilities<F: Scalar>(logits: &[F]) -> Vec<f64> {
     log_softmax(logits).into_iter().map(f64::exp).collect()
 }
 
-/// The metrics that have a name in files and on the command line.
+/// Metrics with a name in files and on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StandardMetric {
     /// [`LogitDiff`]
@@ -172,7 +172,7 @@ impl FromStr for StandardMetric {
     }
 }
 
-/// Sign that turns a metric into a loss.
+/// The sign, 1 or -1, that turns a metric into a loss.
 pub(super) fn loss_sign<F: Scalar>(metric: &dyn Metric<F>) -> f64 {
     if metric.higher_is_better() { -1.0 } else { 1.0 }
 }
@@ -196,7 +196,7 @@ pub(super) fn value_at<F: Scalar>(
 /// Gradient of the *loss* with respect to the last hidden state, `[d]`.
 ///
 /// # Panics
-/// When the metric's gradient has not one number per token of the vocabulary.
+/// When the metric's gradient does not have one number per token of the vocabulary.
 pub(super) fn loss_gradient_at<F: Scalar>(
     metric: &dyn Metric<F>,
     model: &Gpt2<F>,
@@ -230,6 +230,7 @@ fn direction<F: Scalar>(model: &Gpt2<F>, weights: &[(u32, f64)]) -> Vec<F> {
     direction
 }
 
+/// Logits `[V]` of a hidden state `[d]`.
 fn logits_of<F: Scalar>(model: &Gpt2<F>, hidden: ArrayView1<F>) -> Vec<F> {
     model.logits(hidden.insert_axis(Axis(0))).into_raw_vec_and_offset().0
 }

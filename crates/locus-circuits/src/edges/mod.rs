@@ -1,9 +1,10 @@
-//! Circuits of edges: which path from a source to a destination node of the residual stream carries the task?
+//! Circuits of edges: which edges between source and destination nodes of the residual stream carry a task?
 //!
 //! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG) and [`patch_edges`] (exact) make
 //! [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
-//! with all other edges ablated, and [`Faithfulness`] measures it. [`export`] writes files, [`edge_mask`] makes the circuit
-//! a mask of parameters. What is measured is a [`Metric`], what a cut edge carries an [`Ablation`]; both are open.
+//! with all other edges ablated, and [`Faithfulness`] measures it. [`export`] writes files, [`edge_mask`] turns the
+//! circuit into a mask of parameters. A [`Metric`] says what is measured, an [`Ablation`] what an ablated edge carries;
+//! both are traits that you can implement.
 
 mod ablation;
 mod attribution;

@@ -2,7 +2,7 @@
 
 use locus_gpt2::{Error, Result};
 
-/// The one of `all` that is called `name`.
+/// Finds the value of `all` with a name; `kind` is what the error calls such values.
 pub(super) fn by_name<T: Copy>(
     kind: &str,
     name: &str,

@@ -2,12 +2,12 @@
 
 use locus_gpt2::{Config, Error, Result, Tokenizer};
 
-/// One clean/corrupted pair.
+/// A clean and a corrupted prompt, with the answers that a metric compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// The prompt on which the model shows the behaviour.
     pub clean: Vec<u32>,
-    /// As many tokens, without what the behaviour depends on.
+    /// A prompt of as many tokens, without what the behaviour depends on.
     pub corrupted: Vec<u32>,
     /// Correct answers to the clean prompt, one token each.
     pub correct: Vec<u32>,
@@ -16,12 +16,12 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// A pair from text. Prompts and answers are tokenised separately and exactly as given: start an answer with the space
-    /// that separates it from the prompt.
+    /// A pair from text. Prompts and answers are tokenised separately and exactly as given: start an answer with the
+    /// space that separates it from the prompt.
     ///
     /// # Errors
-    /// When a prompt gives no token or an answer is not exactly one. Whether the pair fits a model is for
-    /// [`Pair::check`] to say, which everything that takes pairs does.
+    /// When a prompt gives no token or an answer is not exactly one. Whether the pair fits a model is checked by all
+    /// functions that take pairs, with [`Pair::check`].
     pub fn from_text<S: AsRef<str>>(
         tokenizer: &Tokenizer,
         clean: &str,
@@ -48,8 +48,8 @@ impl Pair {
     /// Checks a pair against a model.
     ///
     /// # Errors
-    /// When the prompts are empty, too long or of different length, an answer list is empty, the lists share a token, or
-    /// a token is outside the vocabulary.
+    /// When the prompts are empty, too long or of different length, an answer list is empty, the lists share a token,
+    /// or a token is outside the vocabulary.
     pub fn check(&self, config: &Config) -> Result<()> {
         let wrong = |why: String| Err(Error::Input(why));
         if self.clean.len() != self.corrupted.len() {
@@ -81,7 +81,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Position of the first token that differs; the last position when none does. What comes before is the same in
+    /// Position of the first token that differs; the last position when none does. States before it are the same in
     /// both runs, whatever the model.
     pub fn first_difference(&self) -> usize {
         let differs = self.clean.iter().zip(&self.corrupted).position(|(a, b)| a != b);
@@ -89,7 +89,7 @@ impl Pair {
     }
 }
 
-/// Checks every pair, and that there is one.
+/// Checks that there are pairs, and each of them.
 pub(super) fn check_all(pairs: &[Pair], config: &Config) -> Result<()> {
     if pairs.is_empty() {
         return Err(Error::Input("there are no pairs; expected at least one".into()));

@@ -1,4 +1,5 @@
-//! Rules for the integral over the straight path from the corrupted (`alpha = 0`) to the clean run (`alpha = 1`).
+//! Quadrature rules for the integral over the straight path from the corrupted (`alpha = 0`) to the clean run
+//! (`alpha = 1`).
 
 use std::str::FromStr;
 
@@ -6,8 +7,8 @@ use locus_gpt2::{Error, Result};
 
 use super::names::by_name;
 
-/// A rule with `m` steps. Two of them are in circulation for EAP-IG under the same name: `left` is what the public
-/// library and MIB run, `right` what the 2024 paper ran.
+/// A quadrature rule, by its points `alpha` for `m` steps. Two of the rules are in use under the name EAP-IG: `left` in
+/// the public library and MIB, `right` in the paper of 2024 (arXiv 2403.17806).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuadratureRule {
     /// `k / m` for `k = 0 .. m-1`.
@@ -23,7 +24,7 @@ pub enum QuadratureRule {
 }
 
 impl QuadratureRule {
-    /// All of them.
+    /// All rules.
     pub const ALL: [QuadratureRule; 5] = [
         QuadratureRule::Left,
         QuadratureRule::Right,
@@ -43,7 +44,7 @@ impl QuadratureRule {
         }
     }
 
-    /// Points and weights; the weights add up to 1.
+    /// Points with their weights, in ascending order; the weights add up to 1.
     ///
     /// # Panics
     /// When there are no steps.

@@ -1,6 +1,6 @@
-//! Passes over clean and corrupted prompts that keep what every source writes.
+//! Runs of clean and corrupted prompts that record the output of every source.
 //!
-//! Letters: `n` rows of the packed batch, `d` width, `S` sources.
+//! Letters: `n` rows of the packed batch of clean prompts, `d` width, `S` sources, `H` heads.
 
 use locus_gpt2::internal::select_rows;
 use locus_gpt2::{Batch, BlockParam, Gpt2, Hook, HookPoint, ParamId, Result, Scalar, Tape, axpy, gemm};
@@ -11,12 +11,14 @@ use super::ablation::AblatedOutputs;
 use super::graph::{Graph, Source};
 use super::pairs::Pair;
 
-/// What becomes of what a source writes.
+/// How a source's output is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordAs {
+    /// As it is.
     Stored,
+    /// Subtracted from what is there.
     TakenAway,
-    /// The second half of the rows minus the first half is stored.
+    /// The second half of the rows minus the first half.
     Difference,
 }
 
@@ -36,18 +38,18 @@ impl RecordAs {
     }
 }
 
-/// A few pairs, packed: the rows from each pair's first difference on, given the keys and values of what comes before.
+/// A few pairs packed into batches: the tokens from each pair's first difference on, with the keys and values of those
+/// before.
 pub(super) struct Packed<F> {
     pub graph: Graph,
     pub clean: Batch<F>,
-    /// The clean rows, then the corrupted ones.
+    /// The clean prompts, then the corrupted ones.
     pub both: Batch<F>,
 }
 
 impl<F: Scalar> Packed<F> {
-    /// Packs pairs. For ablation by the corrupted run, `from_difference` runs the common beginning of a pair once and
-    /// leaves it out: a source writes the same there in both runs, and no destination there is reached by the loss through
-    /// anything that differs.
+    /// Packs pairs. With `from_difference`, for ablation by the corrupted run, the common prefix of a pair is run once
+    /// and left out of the batches: there a source writes the same in both runs, so its edges carry no difference.
     pub fn new(model: &Gpt2<F>, pairs: &[Pair], from_difference: bool) -> Result<Self> {
         let start = |pair: &Pair| if from_difference { pair.first_difference() } else { 0 };
         let starts: Vec<usize> = pairs.iter().map(start).collect();
@@ -67,13 +69,12 @@ impl<F: Scalar> Packed<F> {
         })
     }
 
-    /// Room for what every source writes, `[S, n d]`.
+    /// Zeros for the outputs of all sources, `[S, n d]`.
     pub fn room(&self, model: &Gpt2<F>) -> Array2<F> {
         Array2::zeros((self.graph.n_sources(), self.clean.n_rows() * model.config().n_embd))
     }
 
-    /// Runs one of the two batches and stores what each source writes in `outputs [S, n d]`, or takes it away from what is
-    /// there.
+    /// Runs one of the two batches, and records the output of each source in `outputs [S, n d]`.
     pub fn run(
         &self,
         model: &Gpt2<F>,
@@ -92,7 +93,7 @@ impl<F: Scalar> Packed<F> {
     pub fn differences(&self, model: &Gpt2<F>, ablated: &AblatedOutputs<F>) -> (Array2<F>, Tape<F>) {
         let mut delta = self.room(model);
         let AblatedOutputs::Fill(fill) = ablated else {
-            // One pass over both: every weight is read once.
+            // One pass over both prompts, so that weights are read once.
             let mut tape = self.run(model, &self.both, RecordAs::Difference, &mut delta);
             tape.truncate(model.config(), &self.clean);
             return (delta, tape);
@@ -110,18 +111,18 @@ impl<F: Scalar> Packed<F> {
         (delta, tape)
     }
 
-    /// The clean run's last hidden state of every pair, `[pairs, d]`.
+    /// Rows of `hidden [n, d]` at the last token of every clean prompt, `[pairs, d]`.
     pub fn last_hidden(&self, hidden: ArrayView2<F>) -> Array2<F> {
         select_rows(hidden, &self.clean.last_rows())
     }
 }
 
-/// Keeps what every source writes, and puts attention's output together from its heads.
+/// Records the output of every source, and computes attention's output as the sum of its heads' outputs.
 struct OutputRecorder<'a, F> {
     model: &'a Gpt2<F>,
     graph: Graph,
     record: RecordAs,
-    /// What the heads of one layer write, `[H, n d]`.
+    /// Outputs of the heads of one layer, `[H, n d]`.
     heads: Array2<F>,
     outputs: &'a mut Array2<F>,
 }
@@ -159,7 +160,7 @@ impl<F: Scalar> Hook<F> for OutputRecorder<'_, F> {
     }
 }
 
-/// What each head of a layer writes, `out [H, n d]`, from its weighted values `z [n, d]`, heads side by side.
+/// Output of each head of a layer, `z_h W_O[h]`, into `out [H, n d]`; `z [n, d]` has the heads side by side.
 pub(super) fn head_outputs<F: Scalar>(
     model: &Gpt2<F>,
     layer: usize,
@@ -175,7 +176,7 @@ pub(super) fn head_outputs<F: Scalar>(
     });
 }
 
-/// Token embeddings alone, `[n, d]`.
+/// Token embeddings without position embeddings, `[n, d]`.
 pub(super) fn token_embeddings<F: Scalar>(model: &Gpt2<F>, batch: &Batch<F>) -> Array2<F> {
     let tokens: Vec<usize> = batch.tokens().iter().map(|&token| token as usize).collect();
     model.matrix(ParamId::TokenEmbedding).select(Axis(0), &tokens)

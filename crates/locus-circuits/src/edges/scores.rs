@@ -6,17 +6,18 @@ use rand_chacha::ChaCha8Rng;
 
 use super::graph::{Edge, Graph};
 
-/// Scores of every edge: estimated (or exact) change of the loss when the edge is ablated, mean over pairs. The loss is minus the metric where more is better, so an edge that helps has a positive
-/// score.
+/// Scores of every edge: estimated (or exact) change of the loss when the edge is ablated, mean over pairs.
+///
+/// The loss is minus the metric where more is better, so an edge that helps has a positive score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EdgeScores {
     graph: Graph,
-    /// `[S, D]`, 0 where there is no edge. NaN is "not scored".
+    /// Scores `[S, D]`: 0 where the graph has no edge, NaN for an edge without a score.
     values: Array2<f64>,
 }
 
 impl EdgeScores {
-    /// Scores from a matrix; entries that are no edges are set to 0.
+    /// Scores from a matrix `[S, D]`, NaN for edges without a score. Entries that are no edges are set to 0.
     ///
     /// # Panics
     /// When the matrix is not `[S, D]`.
@@ -30,7 +31,7 @@ impl EdgeScores {
         EdgeScores { graph, values }
     }
 
-    /// Uniform random scores in (0, 1): the control for a ranking.
+    /// Uniform random scores in [0, 1): the control for a ranking.
     pub fn random(graph: Graph, rng: &mut ChaCha8Rng) -> Self {
         let mut values = Array2::zeros((graph.n_sources(), graph.n_destinations()));
         for edge in graph.edges() {
@@ -44,7 +45,7 @@ impl EdgeScores {
         self.graph
     }
 
-    /// The score of an edge.
+    /// The score of an edge; NaN when it has none.
     pub fn get(&self, edge: Edge) -> f64 {
         self.values[(edge.source, edge.destination)]
     }
@@ -54,12 +55,13 @@ impl EdgeScores {
         &self.values
     }
 
-    /// Scores of the sources: the sum over a source's edges, which for EAP is the attribution of its whole output.
+    /// Scores of the sources, `[S]`: the sum over a source's edges, which for EAP is the attribution of its whole
+    /// output.
     pub fn node_scores(&self) -> Vec<f64> {
         self.values.rows().into_iter().map(|row| row.sum()).collect()
     }
 
-    /// Edges from the highest to the lowest, ties row by row. Edges that are not scored come first: nothing is known
+    /// Edges from the best to the worst, ties source by source. Edges without a score come first: nothing is known
     /// against them.
     pub fn ranked(&self, by: RankBy) -> Vec<Edge> {
         let mut edges: Vec<(f64, Edge)> = self
@@ -77,11 +79,11 @@ impl EdgeScores {
     }
 }
 
-/// What edges are ranked by.
+/// Order in which edges are ranked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RankBy {
-    /// The size of the score, whatever its sign.
+    /// The absolute value of the score.
     Absolute,
-    /// The score: edges that help before those that hurt.
+    /// The score itself: edges that help come before those that hurt.
     Signed,
 }

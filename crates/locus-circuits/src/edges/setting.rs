@@ -1,4 +1,4 @@
-//! The arguments that all work on edges shares, as one value that goes through its doors ([`locus_gpt2::compiled`]).
+//! Arguments that all computations on edges share, as one value to pass to a job ([`locus_gpt2::compiled`]).
 
 use locus_gpt2::{Gpt2, Result, Scalar};
 
@@ -16,7 +16,7 @@ pub(super) struct Setting<'a, F> {
 }
 
 impl<'a, F: Scalar> Setting<'a, F> {
-    /// Checks the pairs and asks the ablation for what cut sources write.
+    /// Checks the pairs, and asks the ablation for the sources' ablated outputs.
     pub fn ablated_outputs(self) -> Result<AblatedOutputs<'a, F>> {
         check_all(self.pairs, self.model.config())?;
         self.ablation.outputs(self.model, self.pairs)

@@ -11,21 +11,21 @@ use super::names::by_name;
 use super::pairs::Pair;
 use super::runs::{Packed, RecordAs};
 
-/// What an edge outside the circuit carries.
+/// The ablations of the field: what an edge outside the circuit carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StandardAblation {
     /// The source's output on the corrupted prompt (activation patching).
     Corrupted,
-    /// Nothing. What belongs to no source (position embeddings, the bias of attention's output) stays.
+    /// Zero. Position embeddings and the output bias of attention, which belong to no source, stay.
     Zero,
     /// The source's mean output over all tokens of all clean prompts.
     Mean,
-    /// The source's mean output at each position of all clean prompts; a position is averaged over the prompts that have it.
+    /// The source's mean output at each position, over the clean prompts that have the position.
     MeanPerPosition,
 }
 
 impl StandardAblation {
-    /// All of them.
+    /// All four.
     pub const ALL: [StandardAblation; 4] = [
         StandardAblation::Corrupted,
         StandardAblation::Zero,
@@ -69,11 +69,11 @@ impl<F: Scalar> Ablation<F> for StandardAblation {
 
 compiled!(MeansJob<'a>: <F> (&'a Gpt2<F>, &'a [Pair], usize) => Result<Means>, mean_outputs);
 
-/// Mean outputs of every source, in f64.
+/// Mean output of every source, in f64.
 #[derive(Clone, Debug)]
 struct Means {
     graph: Graph,
-    /// `[positions, S d]`, one row when the mean is over all positions.
+    /// Means `[positions, S d]`; one row when the mean is over all positions.
     by_position: Array2<f64>,
 }
 
@@ -86,7 +86,7 @@ impl Means {
     }
 }
 
-/// Means over the first `positions - 1` positions and all later ones together.
+/// Mean outputs at each of the first `positions - 1` positions, and over all later positions together.
 fn mean_outputs<F: Scalar>((model, pairs, positions): (&Gpt2<F>, &[Pair], usize)) -> Result<Means> {
     let d = model.config().n_embd;
     let graph = Graph::new(model.config());

@@ -1,6 +1,6 @@
 //! The study's mask training: straight-through binary-concrete masks under a growing sparseness penalty.
 //!
-//! One logit `l` per block parameter. Each step draws logistic noise `g` and runs the model with `h w`, where
+//! Each block parameter `w` has a logit `l`. A step draws logistic noise `g` and runs the model with `h w`, where
 //!
 //! ```text
 //! s = sigmoid((l + g) / temperature)     h = [s > 1/2] = [l + g > 0]
@@ -8,10 +8,12 @@
 //! d loss / d l = w (d CE / d (h w)) s (1 - s) / temperature + lambda sigmoid(l) (1 - sigmoid(l)) / N
 //! ```
 //!
+//! with `N` the number of block parameters.
+//!
 //! Source: arXiv 2406.17241, section 3, and its code; the relaxation is Maddison et al. 2017, the straight-through
 //! gradient Bengio et al. 2013. Deviations: noise comes from a counter-based generator; sequences are packed without
-//! padding; the model has no dropout. One trajectory serves every density target: a circuit is the mask sampled after
-//! the first epoch whose density is at or below its target.
+//! padding; the model has no dropout. One trajectory serves every density target: the circuit of a target is the mask
+//! sampled after the first epoch at which its density is at or below the target.
 
 use locus_gpt2::internal::{box_muller, shuffle, split_lengths};
 use locus_gpt2::{AdamW, Gpt2, Moments, ParamEntries, ParamId, ParamMask, Result, Scalar, compiled};
@@ -23,8 +25,8 @@ use super::objective::Objective;
 use super::trainer::{Circuit, MaskProgress, MaskTrainer};
 use crate::noise::Noise;
 
-/// Constants of the recipe; the default is what was published. A target that is not reached gets the last epoch's mask,
-/// with `reached` false.
+/// The published recipe of arXiv 2406.17241, with its published constants as the default. The circuit of a target that
+/// is not reached is the last epoch's mask, with `reached` false.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BinaryConcrete {
     /// Mean of the initial logits.
@@ -37,16 +39,16 @@ pub struct BinaryConcrete {
     pub lr: f64,
     /// Weight decay of AdamW.
     pub weight_decay: f64,
-    /// Sparseness weight in the first epoch.
+    /// Weight `lambda` of the sparseness penalty in the first epoch.
     pub lambda_start: f64,
-    /// What is added to the sparseness weight after each epoch.
+    /// Increase of `lambda` after each epoch.
     pub lambda_growth: f64,
-    /// Largest sparseness weight.
+    /// Largest `lambda`.
     pub lambda_max: f64,
     /// Sequences per step.
     pub batch_sequences: usize,
-    /// Epochs after which the run gives up on targets it has not reached. Not part of the
-    /// published recipe, which has no limit.
+    /// Epochs after which training ends, whether all targets are reached or not. The published recipe has no such
+    /// limit.
     pub max_epochs: usize,
 }
 
@@ -67,14 +69,17 @@ impl Default for BinaryConcrete {
     }
 }
 
-/// Scalars in one piece of a pass over all of them: what is kept between the parts of the pass stays in the cache.
+/// Parameters in one piece of a pass over all of them: few enough that intermediate values stay in the cache.
 const PIECE_SCALARS: usize = 1 << 12;
 
-/// Logits of one tensor, and the optimiser's moments: parts of those of all, as an allocator rounds up what is large.
+/// Logits of one tensor with the optimiser's moments: slices of arrays for all tensors, because an allocator rounds the
+/// size of every large array up.
 struct LogitTensor<'a, F> {
     id: ParamId,
     logits: &'a mut [F],
+    /// First moments.
     mean: &'a mut [F],
+    /// Second moments.
     square: &'a mut [F],
 }
 
@@ -115,10 +120,10 @@ impl BinaryConcrete {
         let mut order: Vec<usize> = (0..objective.n_rows()).collect();
         let mut circuits = Vec::new();
         let mut masked = model.clone();
-        // Even streams are for steps; an odd one, after an epoch, is never one that a step used.
-        let of_step = |t: usize| Streams { seed, step: 2 * t as u64 };
+        // Steps use even streams; the sample after an epoch uses an odd one, so its noise is new.
+        let step_streams = |t: usize| Streams { seed, step: 2 * t as u64 };
         let mut t = 0;
-        let mut open = recipe.pass(&mut tensors, model, &mut masked, None, of_step(1));
+        let mut open = recipe.pass(&mut tensors, model, &mut masked, None, step_streams(1));
         for epoch in 0..recipe.max_epochs {
             let lambda = (recipe.lambda_start + recipe.lambda_growth * epoch as f64).min(recipe.lambda_max);
             shuffle(&mut order, &mut rng);
@@ -126,7 +131,7 @@ impl BinaryConcrete {
                 t += 1;
                 let (_, gradients) = objective.gradient_at(&masked, rows, &open.entries)?;
                 let update = Update { t, penalty: lambda / population, open: &open, gradients: &gradients };
-                open = recipe.pass(&mut tensors, model, &mut masked, Some(update), of_step(t + 1));
+                open = recipe.pass(&mut tensors, model, &mut masked, Some(update), step_streams(t + 1));
             }
             let sample = Streams { seed, step: 2 * t as u64 + 1 };
             let count: usize = tensors.iter().map(|tensor| sample.count(tensor)).sum();
@@ -150,6 +155,7 @@ impl BinaryConcrete {
         Ok(circuits)
     }
 
+    /// Draws the initial logits of a tensor.
     fn init<F: Scalar>(&self, tensor: &mut LogitTensor<F>, seed: u64) {
         let noise = Noise::new(seed, tensor_stream(tensor.id), 0);
         let normal =
@@ -158,8 +164,8 @@ impl BinaryConcrete {
         logits.for_each(|(i, logit)| *logit = F::from_f64(self.init_mean + self.init_std * normal(i)));
     }
 
-    /// One pass over every scalar: an update of its logit with the gradient of the last sample; then the next sample, put
-    /// into `masked`, and its gates that are not flat.
+    /// One pass over every parameter: updates its logit with the gradient of the last sample, draws the next sample,
+    /// and writes the masked weight to `masked`. Returns the gates of the new sample that are not flat.
     fn pass<F: Scalar>(
         &self,
         tensors: &mut [LogitTensor<F>],
@@ -170,7 +176,7 @@ impl BinaryConcrete {
     ) -> Open<F> {
         let gate = Gate::new(self.temperature);
         let scalars: Vec<_> = tensors.iter_mut().zip(masked.blocks_mut()).enumerate().collect();
-        let of_tensors = scalars.into_par_iter().map(|(number, (tensor, (id, masked)))| {
+        let per_tensor = scalars.into_par_iter().map(|(number, (tensor, (id, masked)))| {
             let (noise, last) = (next.of(id), update.map(|update| update.of_tensor(number)));
             let LogitTensor { logits, mean, square, .. } = tensor;
             let optimised = mean.par_chunks_mut(PIECE_SCALARS).zip(square.par_chunks_mut(PIECE_SCALARS));
@@ -194,11 +200,11 @@ impl BinaryConcrete {
             let (indices, slopes): (Vec<_>, Vec<_>) = open.into_iter().unzip();
             (ParamEntries::new(model.config(), id, indices.concat()), slopes.concat())
         });
-        let (entries, slopes) = of_tensors.unzip();
+        let (entries, slopes) = per_tensor.unzip();
         Open { entries, slopes }
     }
 
-    /// Updates the logits from number `first` on of a tensor.
+    /// Updates a piece of a tensor's logits, which begins at index `first`. `inverse` and `grads` are scratch space.
     fn step<F: Scalar>(
         &self,
         update: Update<F>,
@@ -224,10 +230,10 @@ impl BinaryConcrete {
     }
 }
 
-/// Gates of a sample that are not flat, tensor by tensor: no others let a gradient through.
+/// Gates of a sample at which the sigmoid is not flat, tensor by tensor: only these let a gradient through.
 struct Open<F> {
     entries: Vec<ParamEntries>,
-    /// Of each the derivative of the masked weight with respect to the logit.
+    /// Derivative of each masked weight with respect to its logit, `w s (1 - s) / temperature`.
     slopes: Vec<Vec<F>>,
 }
 
@@ -236,10 +242,11 @@ struct Open<F> {
 struct Update<'a, F> {
     /// Number of the step, from 1.
     t: usize,
-    /// Weight of the sparseness of one scalar.
+    /// Weight of the sparseness penalty of one parameter, `lambda / N`.
     penalty: f64,
-    /// The gates of the last sample, and the gradients behind them.
+    /// The gates of the last sample that are not flat.
     open: &'a Open<F>,
+    /// Gradients of the cross-entropy with respect to their masked weights.
     gradients: &'a [Vec<F>],
 }
 
@@ -250,7 +257,7 @@ impl<'a, F> Update<'a, F> {
     }
 }
 
-/// Gates of one tensor that are not flat.
+/// Gates of one tensor that are not flat, with their slopes and gradients.
 #[derive(Clone, Copy)]
 struct OpenGates<'a, F> {
     indices: &'a [u32],
@@ -270,7 +277,7 @@ impl Streams {
         Noise::new(self.seed, tensor_stream(id), self.step)
     }
 
-    /// Which scalars of a tensor are inside.
+    /// Whether each parameter of a tensor is kept.
     fn inside<F: Scalar>(self, tensor: &LogitTensor<F>) -> impl Iterator<Item = bool> {
         let noise = self.of(tensor.id);
         tensor
@@ -280,7 +287,7 @@ impl Streams {
             .map(move |(i, &logit)| odds((-logit).fast_exp(), uniform(noise, i)) > F::one())
     }
 
-    /// Number of scalars of a tensor that are inside.
+    /// Number of parameters of a tensor that are kept.
     fn count<F: Scalar>(self, tensor: &LogitTensor<F>) -> usize {
         let noise = self.of(tensor.id);
         let pieces = tensor.logits.par_chunks(PIECE_SCALARS).enumerate();
@@ -299,7 +306,7 @@ fn uniform<F: Scalar>(noise: Noise, index: usize) -> F {
     F::from_f64(f64::from(noise.uniform(index)))
 }
 
-/// `e^-l` and [`odds`] of the scalars from number `first` on.
+/// Computes `e^-l` and [`odds`] of a piece of a tensor that begins at index `first`.
 fn draw<F: Scalar>(noise: Noise, first: usize, logits: &[F], inverse: &mut [F], drawn: &mut [F]) {
     inverse_odds(logits, inverse);
     for (i, (drawn, &inverse)) in drawn.iter_mut().zip(&*inverse).enumerate() {
@@ -307,22 +314,23 @@ fn draw<F: Scalar>(noise: Noise, first: usize, logits: &[F], inverse: &mut [F], 
     }
 }
 
-/// `e^-l`.
+/// Computes `e^-l`.
 fn inverse_odds<F: Scalar>(logits: &[F], inverse: &mut [F]) {
     for (inverse, &logit) in inverse.iter_mut().zip(logits) {
         *inverse = (-logit).fast_exp();
     }
 }
 
-/// `e^(l + g)` for `g = ln(u / (1 - u))`, from `e^-l`: the scalar is inside when this is above 1.
+/// `e^(l + g)` for `g = ln(u / (1 - u))`, from `e^-l`: the parameter is kept when this is above 1.
 #[inline(always)]
 fn odds<F: Scalar>(inverse: F, u: F) -> F {
     u / ((F::one() - u) * inverse)
 }
 
-/// `s (1 - s) / temperature`, from the odds.
+/// Slope of the gate, `s (1 - s) / temperature`, as a function of the odds `e^(l + g)`.
 struct Gate<F> {
     temperature: F,
+    /// Odds from which on the gate is flat, as it is below their inverse.
     window: F,
 }
 
@@ -336,15 +344,15 @@ impl<F: Scalar> Gate<F> {
         }
     }
 
-    /// Whether the sigmoid is flat there, as it is at all but a few percent of the scalars at temperature 0.01.
+    /// Whether the sigmoid is flat there, as it is for all but a few percent of the parameters at temperature 0.01.
     #[inline(always)]
     fn is_flat(&self, odds: F) -> bool {
         (odds >= self.window) | (odds * self.window <= F::one())
     }
 
-    /// The scalars from number `first` on whose gates are not flat, and `w s (1 - s) / temperature` of each.
+    /// Parameters whose gates are not flat, and `w s (1 - s) / temperature` of each, in a piece that begins at `first`.
     fn open(&self, first: usize, weights: &[F], odds: &[F]) -> (Vec<u32>, Vec<F>) {
-        // Most runs of scalars have nothing but flat gates, and that is soon seen of a run.
+        // Most runs of parameters have flat gates only, which is quickly checked for a whole run.
         const RUN: usize = 16;
         let (mut indices, mut slopes) = (Vec::new(), Vec::new());
         for (run, odds) in odds.chunks(RUN).enumerate() {
@@ -359,7 +367,7 @@ impl<F: Scalar> Gate<F> {
         (indices, slopes)
     }
 
-    /// The slope, 0 where it is flat.
+    /// The slope; 0 where the gate is flat.
     #[inline(always)]
     fn slope(&self, odds: F) -> F {
         if self.is_flat(odds) {
@@ -370,7 +378,7 @@ impl<F: Scalar> Gate<F> {
     }
 }
 
-/// A number per tensor, so that tensors have separate noise.
+/// Number of a tensor's noise stream, different for each.
 fn tensor_stream(id: ParamId) -> u64 {
     match id {
         ParamId::Block(layer, param) => 12 * layer as u64 + param as u64,

@@ -1,9 +1,10 @@
-//! Circuits of parameters: which of the block parameters still do a task when all others are zero?
+//! Circuits of parameters: which block parameters still do a task when all others are set to zero?
 //!
-//! A circuit is a [`ParamMask`](locus_gpt2::ParamMask), scalar by scalar. An [`Objective`] says what it must still do;
-//! [`TaskObjective`] is to choose as the full model does. A [`MaskTrainer`] searches for it: [`BinaryConcrete`] is the
-//! published recipe, [`ScheduledTopK`] ours; both return one [`Circuit`] per density target from a single trajectory.
-//! [`score_weights`] with [`top_k`] or [`top_k_per_tensor`] needs no search: one or a few backward passes.
+//! A circuit is a [`ParamMask`](locus_gpt2::ParamMask), parameter by parameter. An [`Objective`] says what it must
+//! still do; for [`TaskObjective`] that is to choose as the full model does. A [`MaskTrainer`] searches for it:
+//! [`BinaryConcrete`] is the published recipe, [`ScheduledTopK`] ours; both return one [`Circuit`] per density target
+//! from a single trajectory. [`score_weights`] with [`top_k`] or [`top_k_per_tensor`] needs no search: one or a few
+//! backward passes.
 
 mod binary_concrete;
 mod objective;

@@ -1,10 +1,10 @@
-//! What a circuit is asked to do, as trainers and attribution see it.
+//! Objectives: the loss that a circuit should keep low, as trainers and attribution see it.
 
 use locus_gpt2::{Gpt2, ParamEntries, ParamSet, Result, Scalar};
 use rayon::prelude::*;
 
-/// A loss of a masked model on numbered rows of data, and its gradient: [`TaskObjective`](super::TaskObjective), or one of
-/// your own.
+/// A loss of a masked model on numbered rows of data, and its gradient: [`TaskObjective`](super::TaskObjective), or one
+/// of your own.
 pub trait Objective<F: Scalar>: Sync {
     /// The intact model.
     fn model(&self) -> &Gpt2<F>;
@@ -22,8 +22,8 @@ pub trait Objective<F: Scalar>: Sync {
     /// When the masked model has another shape than [`Objective::model`].
     fn gradient(&self, masked: &Gpt2<F>, rows: &[usize]) -> Result<(f64, ParamSet<F>)>;
 
-    /// Mean loss on the given rows, and its gradient with respect to some scalars alone: a list of gradients for each of
-    /// `entries`. Unless there is a faster way, they are taken from [`Objective::gradient`].
+    /// Mean loss on the given rows, and its gradient with respect to some parameters only: a list of gradients for each
+    /// of `entries`. The default picks them from [`Objective::gradient`].
     ///
     /// # Errors
     /// As [`Objective::gradient`].
@@ -34,15 +34,15 @@ pub trait Objective<F: Scalar>: Sync {
         entries: &[ParamEntries],
     ) -> Result<(f64, Vec<Vec<F>>)> {
         let (loss, grads) = self.gradient(masked, rows)?;
-        let of = |entries: &ParamEntries| {
+        let pick = |entries: &ParamEntries| {
             let grads = grads.get(entries.id());
             entries.indices().iter().map(|&index| grads[index as usize]).collect()
         };
-        Ok((loss, entries.iter().map(of).collect()))
+        Ok((loss, entries.iter().map(pick).collect()))
     }
 
-    /// Summands of [`Objective::gradient`], already divided by the number of rows: one per piece of at most `max_tokens`
-    /// tokens (and at least one row). Unless there is a faster way, every row is a piece.
+    /// Summands of [`Objective::gradient`], each already divided by the number of rows: one per piece of at most
+    /// `max_tokens` tokens (and at least one row). The default makes every row a piece.
     ///
     /// # Errors
     /// As [`Objective::gradient`].

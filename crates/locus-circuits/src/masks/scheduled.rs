@@ -1,9 +1,9 @@
 //! The `scheduled-top-k` recipe: train the hard mask itself, at a density that is lowered on a schedule.
 //!
-//! One score per block parameter, started from weight attribution. Each step keeps exactly the `k` best scores, runs
-//! the model with that mask and moves every score, kept or not, along the straight-through gradient
-//! `d CE / d score = w d CE / d (h w)`. There is no noise and no penalty: what is trained is what is used, and a target
-//! density is met to the parameter.
+//! Each block parameter has a score, initialised by weight attribution. A step keeps exactly the `k` parameters with
+//! the best scores, runs the model with that mask and moves every score, kept or not, along the straight-through
+//! gradient `d CE / d score = w d CE / d (h w)`. There is no noise and no penalty: the mask that is trained is the one
+//! that is used, and a target density is met to the parameter.
 //!
 //! Source: movement pruning (Sanh, Wolf, Rush 2020, sections 3 and 4: straight-through top-k scores, density schedule),
 //! on frozen weights as in edge-popup (Ramanujan et al. 2020); the initial scores are SNIP's (Lee et al. 2019).
@@ -19,19 +19,19 @@ use super::top_k::{count_at_density, top_k};
 use super::trainer::{Circuit, MaskProgress, MaskTrainer};
 use super::weights::weight_attribution;
 
-/// Constants of the recipe.
+/// The scheduled top-k recipe, with its constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScheduledTopK {
     /// Learning rate of Adam on the scores, in units of their initial spread.
     pub lr: f64,
-    /// Adam's epsilon as a multiple of the root mean square gradient: large values let strong gradients count for more
-    /// than weak ones, small values treat all alike.
+    /// Adam's epsilon as a multiple of the root mean square gradient: with large values, scores with strong gradients
+    /// move further than those with weak ones; with small values all move alike.
     pub epsilon: f64,
     /// Tokens per piece of the initial attribution.
     pub piece_tokens: usize,
     /// Steps from one density target to the next, of which the last `hold` stay at the target.
     pub steps_per_target: usize,
-    /// Steps at a target before the next one is headed for.
+    /// Steps at a target before the density falls towards the next; at most `steps_per_target`.
     pub hold: usize,
     /// Sequences per step.
     pub batch_sequences: usize,
@@ -83,7 +83,7 @@ impl ScheduledTopK {
         for &target in targets {
             let moving = recipe.steps_per_target - recipe.hold;
             for step in 0..recipe.steps_per_target {
-                // Equal ratios: each step removes the same share of what is left.
+                // A geometric schedule: each step removes the same share of what is left.
                 let passed = (step as f64 / moving as f64).min(1.0);
                 let density = from * (target / from).powf(passed);
                 progress(MaskProgress { density, next_target: target });
@@ -105,6 +105,7 @@ impl ScheduledTopK {
         Ok(circuits)
     }
 
+    /// One step of Adam on the scores; `t` counts steps from 1.
     fn step<F: Scalar>(
         &self,
         t: usize,

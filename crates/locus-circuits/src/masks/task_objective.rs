@@ -10,26 +10,26 @@ use rayon::prelude::*;
 
 use super::objective::Objective;
 
-/// Tokens in one piece of parallel work. A piece returns a gradient of every block parameter, so it
-/// must not be small; it must not be large either, or a batch would not fill the machine.
+/// Tokens in one piece of parallel work. A piece returns a gradient of every block parameter, so it must not be small;
+/// it must not be large either, or a batch has too few pieces for all threads.
 const PIECE_TOKENS: usize = 512;
 
-/// Block parameters above which pieces of work run one after another: each is then enough for all threads, and a gradient
-/// for each thread would be most of the memory.
+/// Number of block parameters above which pieces of work run sequentially: each is then enough for all threads, and a
+/// gradient per thread would take most of the memory.
 pub const MANY_PARAMETERS: usize = 1 << 23;
-/// Tokens of such a piece: their states take memory, and with twice as many a step is a twelfth faster.
+/// Tokens of a piece of such a model: states take memory, and twice as many would make a step only a twelfth faster.
 const PIECE_TOKENS_OF_MANY_PARAMETERS: usize = 128;
 
-/// How a choice is read off the last token's hidden state.
+/// Read-out of a choice from the last token's hidden state.
 #[derive(Clone, Copy, Debug)]
 pub enum ReadOut<'a, F> {
-    /// A linear head, and the class of each row, usually the one the full model chooses.
+    /// A linear head, and the class wanted for each row, usually the one that the full model chooses.
     Head(&'a ScoreHead<F>, &'a [usize]),
-    /// The unembedding: in each row the first token is to be preferred to the second.
+    /// The unembedding, and two tokens for each row: the first is to be preferred to the second.
     Answers(&'a [[u32; 2]]),
 }
 
-/// Mean cross-entropy of the choice that is wanted for each sequence.
+/// The objective of tasks: mean cross-entropy, in nats, of the choice that is wanted for each sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskObjective<'a, F> {
     /// The intact model.
@@ -123,7 +123,7 @@ fn gradient_parts<F: Scalar>(
 }
 
 impl<F: Scalar> TaskObjective<'_, F> {
-    /// A mask or a class of another model or task would give numbers that mean nothing.
+    /// Panics when the masked model or the read-out belongs to another model or task: the loss would mean nothing.
     fn check(&self, masked: &Gpt2<F>) {
         assert_eq!(
             masked.config(),
@@ -137,8 +137,8 @@ impl<F: Scalar> TaskObjective<'_, F> {
         assert_eq!(n, self.sequences.len(), "numbers of {what} and of sequences");
     }
 
-    /// Loss and gradient, added up in order: pieces of large models run one after another into one sum, those of small
-    /// ones side by side.
+    /// Loss and gradient, added up in order. Pieces of large models run sequentially into one sum, those of small
+    /// models in parallel.
     fn sum_over_pieces<G: Send>(
         &self,
         masked: &Gpt2<F>,
@@ -147,7 +147,7 @@ impl<F: Scalar> TaskObjective<'_, F> {
         backward: impl Fn(&RowPiece<F>, &mut G) + Sync,
         add: impl Fn(&mut G, &G),
     ) -> Result<(f64, G)> {
-        // Sequences that begin alike side by side, where they share rows.
+        // Sorted, so that sequences with a common prefix are in one piece and share its rows.
         let mut rows = rows.to_vec();
         rows.sort_by_key(|&row| &self.sequences[row]);
         let rows = rows.as_slice();
@@ -173,13 +173,13 @@ impl<F: Scalar> TaskObjective<'_, F> {
         Ok((loss, sum))
     }
 
-    /// Runs of rows of at most so many tokens.
+    /// Cuts rows into runs of at most `max_tokens` tokens.
     fn chunks<'r>(&self, rows: &'r [usize], max_tokens: usize) -> Vec<&'r [usize]> {
         let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
         chunk_by_tokens(&sequences, max_tokens).into_iter().map(|piece| &rows[piece]).collect()
     }
 
-    /// The forward pass of some of `n` rows; loss and gradient are divided by `n`.
+    /// Forward pass of some of `n` rows in all; loss and gradient are divided by `n`.
     fn piece(&self, masked: &Gpt2<F>, rows: &[usize], n: usize) -> Result<RowPiece<F>> {
         let config = masked.config();
         let share = 1.0 / n as f64;
@@ -201,7 +201,7 @@ impl<F: Scalar> TaskObjective<'_, F> {
 struct RowPiece<F> {
     tape: Tape<F>,
     loss: f64,
-    /// Gradient of the loss at the last hidden states.
+    /// Gradient of the loss at the last hidden states, `[reads, d]`.
     d_hidden: Array2<F>,
 }
 

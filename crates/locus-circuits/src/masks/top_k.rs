@@ -1,8 +1,8 @@
-//! From scores to a mask of exact size.
+//! Masks of an exact size, cut from scores.
 
 use locus_gpt2::{Config, ParamId, ParamMask, ParamSet, Scalar, compiled};
 
-/// Number of parameters in a circuit of the given density: the nearest whole number, at least one.
+/// Number of parameters in a circuit of a density in (0, 1]: the nearest whole number, at least one.
 pub fn count_at_density(config: &Config, density: f64) -> usize {
     let population = ParamMask::n_maskable(config);
     ((density * population as f64).round() as usize).clamp(1, population)
@@ -36,8 +36,8 @@ fn largest<F: Scalar>((scores, count): (&ParamSet<F>, usize)) -> ParamMask {
     ParamMask::from_tensors(config, |id| scores.get(id).iter().map(|&score| inside(score)).collect())
 }
 
-/// The best share `density` of each tensor, so that every tensor is as dense as the others: the nearest whole number of
-/// its parameters, and at least one. Equal scores are taken in order.
+/// The share `density` of each tensor with the largest scores, so that all tensors are equally dense: the nearest whole
+/// number of a tensor's parameters, at least one. Equal scores are taken in parameter order.
 ///
 /// # Panics
 /// When the density is not in (0, 1], or a score is NaN.

@@ -1,4 +1,4 @@
-//! What finds circuits by training, and what such a search gives.
+//! Mask trainers, which find circuits by training, and what they return.
 
 use locus_gpt2::{ParamMask, Result, Scalar};
 
@@ -7,8 +7,8 @@ use super::objective::Objective;
 /// A search for circuits of descending density: [`BinaryConcrete`](super::BinaryConcrete),
 /// [`ScheduledTopK`](super::ScheduledTopK), or one of your own.
 pub trait MaskTrainer<F: Scalar> {
-    /// Trains one trajectory and returns a circuit per target, in the order of `targets` (descending densities in (0, 1]).
-    /// `progress` is told where the run is, at every step or epoch.
+    /// Trains one trajectory and returns a circuit per target, in the order of `targets` (one or more, descending
+    /// densities in (0, 1]). `progress` is called at every step or epoch.
     ///
     /// # Errors
     /// When a row does not fit the model.
@@ -28,18 +28,18 @@ pub struct Circuit {
     pub mask: ParamMask,
     /// Density asked for, in (0, 1].
     pub target_density: f64,
-    /// Whether the recipe got there before it ran out of epochs.
+    /// Whether the density was reached before the recipe ran out of epochs.
     pub reached: bool,
-    /// Epochs taken up to this circuit.
+    /// Epochs from the start of the trajectory to this circuit.
     pub epochs: usize,
-    /// Optimiser steps taken up to this circuit.
+    /// Optimiser steps from the start of the trajectory to this circuit.
     pub steps: usize,
 }
 
-/// Where the training of a mask is.
+/// How far the training of a mask has come.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MaskProgress {
-    /// Share of parameters currently inside.
+    /// Share of block parameters currently kept.
     pub density: f64,
     /// The next density to reach.
     pub next_target: f64,

@@ -9,11 +9,11 @@ use super::objective::Objective;
 /// Rows whose gradients are held at the same time.
 const ROWS_AT_A_TIME: usize = 64;
 
-/// What a parameter's score is. All are at least 0; larger means more important.
+/// Ways to score a parameter. All scores are at least 0; larger means more important.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightScore {
-    /// `|w_j sum_i g_ij|`: first-order change of the mean loss when the parameter is set to zero (SNIP, Lee et al. 2019,
-    /// eq. 5).
+    /// `|w_j sum_i g_ij|`: first-order change of the mean loss when the parameter is set to zero (SNIP, Lee et al.
+    /// 2019, eq. 5).
     Snip,
     /// `sum_i |w_j g_ij|`: first-order change without cancelling between examples.
     SnipPerExample,
@@ -24,7 +24,7 @@ pub enum WeightScore {
     /// (Sundararajan et al. 2017) from the model without blocks, midpoint rule with this many points. The signed scores
     /// add up to the change of the mean loss over that path.
     Integrated(usize),
-    /// `|w_j|`: a control that knows no task.
+    /// `|w_j|`: a control that does not depend on the task.
     Magnitude,
 }
 
@@ -89,7 +89,7 @@ fn sizes_of_parts<F: Scalar>((objective, piece_tokens): (&dyn Objective<F>, usiz
     sum_over_parts(objective, piece_tokens, |w, g| (w * g).abs())
 }
 
-/// Sum over pieces of `term(w_j, g_j(piece))`, gradients being shares of the mean loss.
+/// Sum over pieces of `term(w_j, g_j(piece))`, with the gradient of the piece's share of the mean loss.
 fn sum_over_parts<F: Scalar>(
     objective: &dyn Objective<F>,
     piece_tokens: usize,
@@ -111,6 +111,7 @@ fn sum_over_parts<F: Scalar>(
     Ok(scores)
 }
 
+/// Gradient of the mean loss over all rows.
 fn mean_gradient<F: Scalar>(objective: &dyn Objective<F>, at: &Gpt2<F>) -> Result<ParamSet<F>> {
     let rows: Vec<usize> = (0..objective.n_rows()).collect();
     Ok(objective.gradient(at, &rows)?.1)
@@ -125,6 +126,7 @@ fn product<F: Scalar>(model: &Gpt2<F>, grads: &ParamSet<F>) -> ParamSet<F> {
     scores
 }
 
+/// The model with all block parameters multiplied by `alpha`.
 fn scale_blocks<F: Scalar>(model: &Gpt2<F>, alpha: F) -> Gpt2<F> {
     let mut scaled = model.clone();
     for id in ParamId::maskable(model.config()) {

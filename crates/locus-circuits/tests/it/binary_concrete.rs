@@ -31,7 +31,7 @@ fn train(
     (circuits, seen)
 }
 
-/// The recipe as the module documents it, one scalar after another and AdamW as it stands in the paper.
+/// The recipe as the module documents it, parameter by parameter, with AdamW as in its paper.
 fn reference(recipe: &BinaryConcrete, case: &Case, seed: u64) -> Vec<bool> {
     let config = case.model.config();
     let streams: Vec<(u64, usize)> = ParamId::maskable(config)
@@ -169,7 +169,8 @@ fn targets_out_of_reach_say_so() {
     assert_eq!(progress.len(), 3);
 }
 
-/// With nothing to move the logits, the density is sigmoid(2.7) = 0.937; a huge penalty drives it down, lr a step.
+/// When nothing moves the logits, the density is sigmoid(2.7) = 0.937; a huge penalty lowers every logit by `lr` a
+/// step.
 #[test]
 fn the_penalty_lowers_the_density() {
     let case = Case::new(30, 6);

@@ -1,4 +1,4 @@
-//! Cutting scores into masks of exact size.
+//! Masks of an exact size, cut from scores.
 
 use locus_circuits::masks::{count_at_density, top_k};
 use locus_gpt2::{Config, Gpt2, ParamMask};
@@ -18,7 +18,7 @@ fn params(scores: &[f64]) -> Gpt2<f64> {
     with_blocks(&Gpt2::zeros(&config()), scores)
 }
 
-/// Few values, so many ties; both zeros and both infinities among them.
+/// Scores of few values, so with many ties; both zeros and both infinities are among them.
 fn scores() -> impl Strategy<Value = Vec<f64>> {
     const VALUES: [f64; 8] =
         [f64::NEG_INFINITY, -2.5, -0.0, 0.0, 1e-300, 1.0, 1.0 + f64::EPSILON, f64::INFINITY];
@@ -47,7 +47,7 @@ proptest! {
         prop_assert_eq!(small.intersection_counts(&large).iter().sum::<usize>(), small.count());
     }
 
-    /// Only the order of the scores counts.
+    /// The mask depends only on the order of the scores.
     #[test]
     fn monotone_changes_do_not_matter(scores in prop::collection::vec(-5i32..5, population()), count in 1usize..=population()) {
         let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();

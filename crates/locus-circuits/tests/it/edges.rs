@@ -14,7 +14,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::support::cases;
 
-/// Identities hold up to the order of additions; sums here run over a few hundred terms.
+/// Tolerance of identities, which hold up to the order of additions; sums here have a few hundred terms.
 const IDENTITY: f64 = 1e-9;
 
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ struct Problem {
 }
 
 impl Problem {
-    /// Weights large enough that every non-linearity is felt.
+    /// A model with weights large enough that every non-linearity matters.
     fn model(&self) -> Gpt2<f64> {
         let mut config = self.config.clone();
         config.initializer_range = 0.4;
@@ -181,7 +181,7 @@ proptest! {
         prop_assert!((numeric - total).abs() <= 1e-6 * numeric.abs().max(1.0), "{numeric} against {total}");
     }
 
-    /// Pairs on their own average to the scores of all, whatever the batching.
+    /// Scores of single pairs average to the scores of all, whatever the batching.
     #[test]
     fn scores_per_pair_average_to_the_scores(problem in problem()) {
         let model = problem.model();
@@ -203,8 +203,8 @@ proptest! {
         }
     }
 
-    /// All edges kept is the clean run, none kept the corrupted one; an ablation equal to the clean run changes nothing;
-    /// both formulations agree on any circuit.
+    /// All edges kept is the clean run, none kept the corrupted one; an ablation equal to the clean run changes
+    /// nothing; both formulations agree on any circuit.
     #[test]
     fn interventions(problem in problem(), pick in any::<u64>()) {
         let (model, graph) = (problem.model(), problem.graph());
@@ -233,7 +233,7 @@ proptest! {
         }
     }
 
-    /// Patching one edge is the circuit of all the others.
+    /// Patching one edge equals running the circuit of all others.
     #[test]
     fn one_edge_at_a_time(problem in problem(), pick in any::<prop::sample::Index>()) {
         let (model, graph) = (problem.model(), problem.graph());
@@ -251,7 +251,8 @@ proptest! {
         }
     }
 
-    /// EAP is the slope of exact patching at a vanishing difference: shrink the corrupted embedding towards the clean one.
+    /// EAP is the slope of exact patching at a vanishing difference: shrink the corrupted embedding towards the clean
+    /// one.
     #[test]
     fn small_differences_are_patched_as_estimated(problem in problem()) {
         let mut model = problem.model();

@@ -24,7 +24,8 @@ proptest! {
     #[test]
     fn gradient_is_the_derivative(seed in any::<u64>(), density in 0.1f64..=1.0, picked in 1usize..12) {
         let mut case = Case::new(12, seed);
-        // The second and third of the rows picked share all of theirs with the first: one is the same, one its beginning.
+        // The second and third of the rows picked share all of theirs with the first: one is the same, one its
+        // beginning.
         case.sequences[5] = case.sequences[0].clone();
         case.sequences[10] = case.sequences[0][..case.sequences[0].len().div_ceil(2)].to_vec();
         let rows: Vec<usize> = (0..picked).map(|i| (i * 5) % 12).collect();
@@ -75,7 +76,7 @@ proptest! {
         let weights = flat(&case.model);
         let mut expected = vec![0.0; weights.len()];
         let rows: Vec<usize> = (0..50).collect();
-        // All rows at once: what is held at a time does not change the sum.
+        // All rows at once: how many are held at the same time does not change the sum.
         for (_, part) in objective.gradient_parts(&case.model, &rows, piece_rows).unwrap() {
             for ((sum, w), g) in expected.iter_mut().zip(&weights).zip(flat(&part)) {
                 *sum += (w * g).abs();

@@ -35,7 +35,7 @@ impl<F: Scalar> Metric<F> for Margin {
     }
 }
 
-/// Nothing is written along a cut edge.
+/// Ablation by zeros: nothing is written along an ablated edge.
 struct Silence;
 
 impl<F: Scalar> Ablation<F> for Silence {
@@ -122,7 +122,7 @@ fn names() {
     assert_eq!(why, "metric \"kld\" is unknown; expected logit-diff, prob-diff, kl");
 }
 
-/// Keep the last hidden states where the intact model has them: half the mean squared distance.
+/// Objective that keeps the last hidden states as in the intact model: half the mean squared distance.
 struct KeepStates {
     model: Gpt2<f64>,
     sequences: Vec<Vec<u32>>,

@@ -14,7 +14,7 @@ use ndarray::Array2;
 
 use crate::support::{Case, flat, rng, with_blocks};
 
-/// What the work says when it panics.
+/// Checks that `work` panics and that the message contains `expected`.
 #[track_caller]
 fn says<T>(expected: &str, work: impl FnOnce() -> T) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(work()))) else { panic!("no panic: {expected}") };
@@ -60,7 +60,7 @@ fn pair() -> Vec<Pair> {
     vec![Pair { clean: vec![1, 2], corrupted: vec![3, 2], correct: vec![4], incorrect: vec![5] }]
 }
 
-/// A metric whose gradient is of another vocabulary.
+/// A metric whose gradient has the length of another vocabulary.
 struct Short;
 
 impl Metric<f64> for Short {

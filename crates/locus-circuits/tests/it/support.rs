@@ -16,8 +16,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// Weights large enough that the choice depends on the blocks, biases and gains included. The head's direction is
-    /// random but orthogonal to the mean state, so that both classes occur about equally often.
+    /// A model with weights large enough that the choice depends on the blocks, biases and gains included. The head's
+    /// direction is random but orthogonal to the mean state, so that both classes occur about equally often.
     pub fn new(rows: usize, seed: u64) -> Self {
         let mut config = Config::new(2, 2, 8, 16, 20);
         config.initializer_range = 0.5;
@@ -64,12 +64,12 @@ impl Case {
     }
 }
 
-/// All block scalars, tensor after tensor.
+/// All block parameters, tensor by tensor.
 pub fn flat(params: &ParamSet<f64>) -> Vec<f64> {
     ParamId::maskable(params.config()).flat_map(|id| params.get(id).to_vec()).collect()
 }
 
-/// The inverse of [`flat`]: `model` with other block scalars.
+/// The inverse of [`flat`]: `model` with other block parameters.
 pub fn with_blocks(model: &Gpt2<f64>, flat: &[f64]) -> Gpt2<f64> {
     let mut changed = model.clone();
     let mut rest = flat;
@@ -81,7 +81,7 @@ pub fn with_blocks(model: &Gpt2<f64>, flat: &[f64]) -> Gpt2<f64> {
     changed
 }
 
-/// Membership of all block scalars, in the order of [`flat`].
+/// Whether each block parameter is kept, in the order of [`flat`].
 pub fn inside(mask: &ParamMask) -> Vec<bool> {
     mask.tensors().flat_map(|(_, bytes)| bytes.iter().map(|&byte| byte == 1)).collect()
 }

@@ -1,4 +1,4 @@
-//! Causal tracing against whole passes with everything spelled out, and what it must give by construction.
+//! Causal tracing against whole passes written out step by step, and identities that hold by construction.
 
 use locus_circuits::tracing::{
     Effects, KnownFact, PatchedState, TokenPosition, Tracing, average_effects, corrupted_embeddings,
@@ -42,8 +42,8 @@ fn probability(model: &Gpt2<f64>, resid: &Array2<f64>, answer: u32) -> f64 {
     last[answer as usize].exp() / last.iter().map(|x| x.exp()).sum::<f64>()
 }
 
-/// Whole passes over one sample at a time: `restore(layer, site, row)` says whether a state is given its clean value,
-/// `hold` whether it is given its corrupted one. Embeddings of the corrupted samples come in.
+/// Whole passes over one sample at a time: `restore(layer, point, row)` says whether a state gets its clean value,
+/// `hold` whether it gets its corrupted one. `corrupted` holds the embeddings of the corrupted samples.
 fn slow(
     model: &Gpt2<f64>,
     fact: &KnownFact,
@@ -129,7 +129,7 @@ proptest! {
         }
     }
 
-    /// What must hold whatever the model.
+    /// Identities that hold for every model.
     #[test]
     fn invariants(seed in any::<u64>(), window in 1usize..5) {
         let (model, fact) = (model(seed), fact(seed));

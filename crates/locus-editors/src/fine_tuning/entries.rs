@@ -1,20 +1,21 @@
-//! Some entries of a matrix, and products with matrices that have those alone.
+//! Products with a matrix `V [i, o]` of which only listed entries are not zero (blocked compressed sparse rows).
 //!
-//! Dimensions: `i` in, `o` out, `t` tokens. The rows of one request lie side by side ([`PackedRows`]), so that each
-//! entry is a few short vector operations. Entries are listed block of columns by block of columns, so that what a run
-//! of them writes to stays in the first-level cache.
+//! Dimensions: `i` in, `o` out, `t` tokens. The rows of one request are interleaved ([`PackedRows`]), so that each
+//! entry costs a few short vector operations. Entries are listed one block of columns after the other, so that the
+//! memory which a block writes to stays in the first-level cache.
 
 use std::ops::Range;
 
 use locus_gpt2::Scalar;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-/// Rows side by side in one vector.
+/// Rows that are interleaved: the length of one vector.
 const LANES: usize = 16;
-/// Columns of a block: 32 KiB of lanes in `f32`.
+/// Columns of a block: 32 KiB of interleaved rows in `f32`.
 const BLOCK: usize = 512;
 
-/// A state `[t, width]` with its rows side by side: blocks of [`LANES`] rows, zeros behind the last.
+/// A state `[t, width]` in blocks of [`LANES`] interleaved rows: column by column, the values of all rows of the block.
+/// The last block is padded with zeros.
 #[derive(Clone, Debug)]
 pub(super) struct PackedRows<F> {
     width: usize,
@@ -36,7 +37,7 @@ impl<F: Scalar> PackedRows<F> {
         lanes
     }
 
-    /// `y <- y + alpha (this)`
+    /// `y <- y + alpha x` for this state `x` and `y [t, width]`.
     pub fn add_to(&self, alpha: F, mut y: ArrayViewMut2<F>) {
         for (row, mut y) in y.rows_mut().into_iter().enumerate() {
             let y = y.as_slice_mut().expect("rows are contiguous");
@@ -50,19 +51,19 @@ impl<F: Scalar> PackedRows<F> {
     }
 }
 
-/// Places of entries in a matrix `[i, o]`: block of columns by block of columns, within one row by row.
+/// Positions of entries in a matrix `[i, o]`, ordered by block of columns, then row, then column.
 #[derive(Clone, Debug)]
 pub(super) struct Entries {
     rows: usize,
     width: usize,
-    /// Number of entries before each row of each block, and of all.
+    /// Number of entries before each row of each block; last, the number of all.
     starts: Vec<usize>,
-    /// Columns, counted from the first of their block.
+    /// Column of each entry, counted from the first of its block.
     columns: Vec<u16>,
 }
 
 impl Entries {
-    /// Entries whose byte is `chosen`.
+    /// The entries whose byte equals `chosen`; `bytes` is row-major, `width` the length of a row.
     pub fn new(bytes: &[u8], width: usize, chosen: u8) -> Self {
         let mut entries = Entries { rows: bytes.len() / width, width, starts: vec![0], columns: Vec::new() };
         for first in (0..width).step_by(BLOCK) {
@@ -75,7 +76,7 @@ impl Entries {
         entries
     }
 
-    /// An empty list of entries of a matrix of that many rows.
+    /// An empty list for a matrix `[rows, width]`.
     pub fn none(rows: usize, width: usize) -> Self {
         Entries { rows, width, starts: vec![0; width.div_ceil(BLOCK) * rows + 1], columns: Vec::new() }
     }
@@ -90,7 +91,7 @@ impl Entries {
         run.binary_search(&((column % BLOCK) as u16)).is_ok()
     }
 
-    /// Places in the matrix, row-major, in the order of the list.
+    /// Row-major index in the matrix of each entry, in the order of the list.
     pub fn places(&self) -> impl Iterator<Item = usize> + '_ {
         let runs = self.starts.windows(2).enumerate();
         runs.flat_map(move |(run, places)| {
@@ -99,8 +100,8 @@ impl Entries {
         })
     }
 
-    /// Adds entries that are not in the list yet. For each entry of the new list: its place in the old list, or (as an
-    /// error) its index in `new`.
+    /// Adds entries `(row, column)` that are not in the list yet. Returns where each entry of the merged list comes
+    /// from: `Ok` with its place in the old list or `Err` with its index in `new`.
     pub fn insert(&mut self, new: &[(usize, u32)]) -> Vec<Result<usize, usize>> {
         let place = |&(row, column): &(usize, u32)| {
             (column as usize / BLOCK * self.rows + row, (column as usize % BLOCK) as u16)
@@ -131,12 +132,12 @@ impl Entries {
         order
     }
 
-    /// The runs of entries in each row of a block of columns.
+    /// Range of the list that each row of a block of columns takes.
     fn runs(&self, block: usize) -> impl Iterator<Item = Range<usize>> + '_ {
         self.starts[block * self.rows..].windows(2).map(|places| places[0]..places[1]).take(self.rows)
     }
 
-    /// `x V` for the matrix `V` that has `values` at the entries and zeros elsewhere.
+    /// `x V` for `x [t, i]` and the matrix `V [i, o]` that has `values` at the entries and zeros elsewhere.
     pub fn times<F: Scalar>(&self, values: &[F], x: &PackedRows<F>) -> PackedRows<F> {
         let mut y = PackedRows::zeros(x.blocks().len(), self.width);
         for (x, y) in x.blocks().zip(y.values.chunks_exact_mut(self.width)) {
@@ -144,7 +145,7 @@ impl Entries {
                 for (x, places) in x.iter().zip(self.runs(block)) {
                     let x = *x;
                     for (&column, &value) in self.columns[places.clone()].iter().zip(&values[places]) {
-                        // Copies, which cannot overlap: only so are the lanes one vector.
+                        // Copies cannot overlap; without them the compiler does not vectorise over the lanes.
                         let mut sums = y[column as usize];
                         for lane in 0..LANES {
                             sums[lane] += value * x[lane];
@@ -157,7 +158,8 @@ impl Entries {
         y
     }
 
-    /// `d_y V^T`. Hands each entry's place in the list and value to `step` with its element of `x^T d_y`.
+    /// Returns `d_y V^T` and calls `step` for every entry, with its place in the list, its value and its element of the
+    /// gradient `x^T d_y`.
     pub fn backward<F: Scalar>(
         &self,
         values: &mut [F],
@@ -171,7 +173,7 @@ impl Entries {
             blocks.for_each(|((x, d_y), d_x)| self.backward_rows(values, x, d_y, d_x, &mut step));
             return d_x;
         }
-        // No entry moves before all rows have seen it.
+        // No entry may change before all rows have used its old value.
         let mut products = vec![F::zero(); values.len()];
         let mut add = |place: usize, _: &mut F, product| products[place] += product;
         blocks.for_each(|((x, d_y), d_x)| self.backward_rows(values, x, d_y, d_x, &mut add));
@@ -208,7 +210,7 @@ impl Entries {
     }
 }
 
-/// Sum by halves, which vectorises.
+/// Adds the upper half to the lower until one is left, which vectorises.
 #[inline(always)]
 fn sum<F: Scalar>(mut terms: [F; LANES]) -> F {
     let mut half = LANES / 2;

@@ -1,24 +1,25 @@
-//! How one request changes one matrix, kept as small as what moves.
+//! One request's change `D [i, o]` of one matrix, stored in as little memory as what may move allows.
 //!
 //! Dimensions: `i` in, `o` out, `t` tokens of the request, `r` rows of all steps so far.
 //!
-//! A step is `D <- clamp(D - lr M (x^T d_y))` with the mask `M`. Where few entries may move each is kept. Where most
-//! may, `D` is `-lr X^T G` with the inputs and output gradients of all steps, save at two kinds of entry: those outside
-//! the mask, where what the factors say is kept and taken off again, and those where the clamp may have acted. Which
-//! those are is bounded: the moves of entry `(i, o)` add up to at most `lr |X_i| |G_o|` (Cauchy-Schwarz), so where that
-//! stays below the clamp the clamp never acts.
+//! A step is `D <- clamp(D - lr M (x^T d_y))` with the mask `M`. Where the mask lets few entries move, `D` is a list of
+//! them. Where it lets most move, `D = -lr X^T G` for the inputs `X [r, i]` and output gradients `G [r, o]` of all
+//! steps, except at two kinds of entry: outside the mask, where the value of the product is stored and subtracted
+//! again, and where the clamp may have acted, where the entry itself is stored. A bound finds the latter: the steps of
+//! entry `(i, o)` add up to at most `lr |X_i| |G_o|` (Cauchy-Schwarz, with the columns `X_i` and `G_o`), so as long as
+//! that is below the clamp, the clamp has never acted on it.
 
 use locus_gpt2::{Scalar, gemm};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use super::entries::{Entries, PackedRows};
 
-/// The bound is computed in rounded arithmetic, so it counts as reached a little early.
+/// Share of the clamp at which the bound counts as reached: a little early, because it is computed with rounding.
 const MARGIN: f64 = 0.999;
-/// A matrix is kept whole once more than one of this many entries is held one by one.
+/// A change is stored entry by entry once more than one in this many entries is held.
 const WHOLE_AT: usize = 32;
 
-/// Learning rate and largest change.
+/// Learning rate, and the largest change of a parameter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Descent<F> {
     pub lr: F,
@@ -26,7 +27,7 @@ pub(super) struct Descent<F> {
 }
 
 impl<F: Scalar> Descent<F> {
-    /// `c <- clamp(c - lr g)`
+    /// The change after a step: `clamp(change - lr gradient)`.
     #[inline(always)]
     pub fn moved(self, change: F, gradient: F) -> F {
         let moved = change - self.lr * gradient;
@@ -39,22 +40,23 @@ impl<F: Scalar> Descent<F> {
         }
     }
 
-    /// Where the sums of squares of the two factors of an entry's moves have a product below this, the clamp never
-    /// acts.
+    /// Bound on `|X_i|^2 |G_o|^2` below which the clamp cannot have acted on entry `(i, o)`.
     pub fn reach(self) -> f64 {
         (MARGIN * self.clamp.as_f64() / self.lr.as_f64()).powi(2)
     }
 }
 
-/// Which entries of a matrix may move, by the shorter list.
+/// Which entries of a matrix may move, stored as the shorter of two lists.
 #[derive(Clone, Debug)]
 pub(super) enum Editable {
+    /// The entries that may move.
     Only(Entries),
+    /// The entries that may not.
     AllBut(Entries),
 }
 
 impl Editable {
-    /// From the mask's bytes; without a mask all entries move.
+    /// From the mask's bytes (row-major, 1 where an entry may move); without a mask all may.
     pub fn new(bytes: Option<&[u8]>, (rows, width): (usize, usize)) -> Self {
         let Some(bytes) = bytes else {
             return Editable::AllBut(Entries::none(rows, width));
@@ -68,7 +70,7 @@ impl Editable {
     }
 }
 
-/// What a matrix was given in a forward pass `[t, i]`.
+/// Input of a matrix in a forward pass, `[t, i]`, in two layouts.
 #[derive(Clone, Debug)]
 pub(super) struct Input<F> {
     rows: Array2<F>,
@@ -81,26 +83,29 @@ impl<F: Scalar> Input<F> {
     }
 }
 
+/// One request's change of one matrix.
 #[derive(Clone, Debug)]
 pub(super) enum MatrixChange<F> {
-    /// The entries that move, in the order of [`Editable::Only`].
+    /// Changes of the entries that may move, in the order of [`Editable::Only`].
     Listed(Vec<F>),
-    /// Most entries move, and the change is of low rank.
+    /// Most entries may move, and the change is of low rank but for corrections.
     Factored(Factored<F>),
-    /// Entry by entry `[i, o]`.
+    /// Entry by entry, `[i, o]`.
     Whole(Array2<F>),
 }
 
+/// A change as the product `-lr X^T G`, with corrections at some entries.
 #[derive(Clone, Debug)]
 pub(super) struct Factored<F> {
-    /// Inputs of all steps `[r, i]`.
+    /// Inputs of all steps, `X [r, i]`.
     x: Vec<F>,
-    /// Gradients of outputs of all steps `[r, o]`.
+    /// Gradients of outputs of all steps, `G [r, o]`.
     g: Vec<F>,
-    /// Sums of squares of their columns.
+    /// Sums of squares of the columns of `X`, `[i]`.
     x_squares: Vec<f64>,
+    /// Sums of squares of the columns of `G`, `[o]`.
     g_squares: Vec<f64>,
-    /// What the factors say at the entries of [`Editable::AllBut`], none of which moves.
+    /// Values of the product at the entries of [`Editable::AllBut`], subtracted again because these may not move.
     fixed: Vec<F>,
     held: Held<F>,
 }
@@ -109,9 +114,9 @@ pub(super) struct Factored<F> {
 #[derive(Clone, Debug)]
 struct Held<F> {
     entries: Entries,
-    /// Their changes.
+    /// Change of each entry.
     changes: Vec<F>,
-    /// Changes minus what the factors say.
+    /// Change of each entry minus the value of the product there.
     corrections: Vec<F>,
 }
 
@@ -160,7 +165,7 @@ impl<F: Scalar> MatrixChange<F> {
         }
     }
 
-    /// `d_x <- d_x + d_y D^T`, then one step of descent from `x [t, i]` and `d_y [t, o]`.
+    /// `d_x <- d_x + d_y D^T` for `d_x [t, i]`, then one step of descent from `x [t, i]` and `d_y [t, o]`.
     pub fn step(
         &mut self,
         editable: &Editable,
@@ -199,7 +204,7 @@ impl<F: Scalar> MatrixChange<F> {
                 gemm(F::one(), x.rows.t(), d_y, F::zero(), gradient.view_mut());
                 let gradient = gradient.as_slice_mut().expect("fresh arrays are contiguous");
                 entries.places().for_each(|place| gradient[place] = F::zero());
-                // Slices: an iterator over an array goes entry by entry.
+                // Slices, because an array's iterator goes entry by entry.
                 let change = change.as_slice_mut().expect("is contiguous");
                 change.iter_mut().zip(gradient).for_each(|(c, &mut g)| *c = descent.moved(*c, g));
             }
@@ -207,7 +212,7 @@ impl<F: Scalar> MatrixChange<F> {
         }
     }
 
-    /// Puts the change on the weights it belongs to.
+    /// Adds the change to the weights `[i, o]`.
     pub fn apply(&self, editable: &Editable, lr: F, weights: &mut [F]) {
         let add =
             |weights: &mut [F], change: &[F]| weights.iter_mut().zip(change).for_each(|(w, &c)| *w += c);
@@ -233,7 +238,7 @@ impl<F: Scalar> Factored<F> {
         (factor(&self.x, self.x_squares.len()), factor(&self.g, self.g_squares.len()))
     }
 
-    /// The change entry by entry `[i, o]`.
+    /// The change entry by entry, `[i, o]`.
     fn whole(&self, outside: &Entries, lr: F) -> Array2<F> {
         let (x, g) = self.factors();
         let mut change = Array2::zeros((x.ncols(), g.ncols()));
@@ -244,7 +249,7 @@ impl<F: Scalar> Factored<F> {
         change
     }
 
-    /// Takes the factors of a step in, and finds the entries that the clamp may have reached with it.
+    /// Appends the factors of a step, and holds the entries on which the clamp may act from this step on.
     fn remember(&mut self, outside: &Entries, descent: Descent<F>, x: &Array2<F>, d_y: ArrayView2<F>) {
         let with_squares = |squares: &[f64], x: ArrayView2<F>| {
             let mut squares = squares.to_vec();
@@ -257,7 +262,7 @@ impl<F: Scalar> Factored<F> {
         let x_squares = with_squares(&self.x_squares, x.view());
         let g_squares = with_squares(&self.g_squares, d_y);
         let reach = descent.reach();
-        // The columns that go furthest first: of each row those that are reached are then the first few.
+        // Columns in descending order of their squares: those that a row reaches are then the first few.
         let largest = |squares: &[f64]| squares.iter().fold(0.0, |largest: f64, &x| largest.max(x));
         let (furthest_row, furthest) = (largest(&x_squares), largest(&g_squares));
         let reachable = |&o: &u32| furthest_row * g_squares[o as usize] >= reach;
@@ -274,7 +279,7 @@ impl<F: Scalar> Factored<F> {
         let mut moves = Vec::with_capacity(found.len());
         for found in found.chunk_by(|a, b| a.0 == b.0) {
             let i = found[0].0;
-            // Before this step the clamp had not acted on them: they are what the factors say.
+            // The clamp had not acted on these entries before this step, so their changes are those of the product.
             let width = self.g_squares.len();
             let rows = self.x.chunks_exact(self.x_squares.len()).zip(self.g.chunks_exact(width));
             let mut before = vec![F::zero(); found.len()];
@@ -290,7 +295,7 @@ impl<F: Scalar> Factored<F> {
         }
         self.held.insert(&found, &moves);
         (self.x_squares, self.g_squares) = (x_squares, g_squares);
-        // Exactly: these are most of the memory.
+        // Without room to grow: the factors are most of the memory.
         self.x.reserve_exact(x.len());
         self.g.reserve_exact(d_y.len());
         self.x.extend_from_slice(x.as_slice().expect("states are contiguous"));
@@ -299,7 +304,7 @@ impl<F: Scalar> Factored<F> {
 }
 
 impl<F: Scalar> Held<F> {
-    /// What the corrections make of `d_y`, and one step of descent.
+    /// Returns `d_y` times the transposed corrections, `[t, i]`, and makes one step of descent.
     fn backward(&mut self, descent: Descent<F>, x: &PackedRows<F>, d_y: &PackedRows<F>) -> PackedRows<F> {
         let changes = &mut self.changes;
         self.entries.backward(&mut self.corrections, x, d_y, |place, correction, g| {

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Plain gradient descent on the mean NLL of the new target after the prompt. Gradients of block parameters are
-//! multiplied by the mask; after each step every parameter is clamped to within `clamp` of where it started. As in the
-//! authors' code, embeddings and final LayerNorm, which no mask covers, are updated too.
+//! multiplied by the mask `m`; after each step every parameter is clamped to within `clamp` of its start `w_0`. As in
+//! the authors' code, embeddings and final LayerNorm, which no mask covers, are updated too.
 
 mod entries;
 mod matrix;
@@ -25,24 +25,24 @@ use crate::patch::Patch;
 
 pub use together::LazyEdited;
 
-/// Constants of the edit.
+/// Constants of the clamped gradient descent of arXiv 2406.17241.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `lr` | 5e-4 | above 0 | learning rate of plain SGD |
-/// | `max_steps` | 10 | at least 1 | most steps; the study also uses 50 |
-/// | `loss_stop` | 0.01 | at least 0 | stops before a step when the loss is below |
-/// | `clamp` | 5e-4 | above 0 | largest change of any parameter |
+/// | `max_steps` | 10 | at least 1 | largest number of steps; the study also uses 50 |
+/// | `loss_stop` | 0.01 | at least 0 | loss, in nats per target token, below which no further step is taken |
+/// | `clamp` | 5e-4 | above 0 | largest absolute change of any parameter |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClampedSgd {
     /// Learning rate of plain SGD.
     pub lr: f64,
-    /// Most steps.
+    /// Largest number of steps.
     pub max_steps: usize,
-    /// Loss, in nats per target token, below which the edit is done.
+    /// Loss, in nats per target token, below which no further step is taken.
     pub loss_stop: f64,
-    /// Largest change of any parameter.
+    /// Largest absolute change of any parameter.
     pub clamp: f64,
 }
 
@@ -96,8 +96,8 @@ impl ClampedSgd {
         Ok(())
     }
 
-    /// Edits one request, starting from `model` (which may be an isolated circuit). Block parameters outside `mask` do
-    /// not move; without a mask all do. Gives the edited weights themselves.
+    /// Edits one request, starting from `model` (which may be an isolated circuit), and returns the edited weights.
+    /// Block parameters outside `mask` do not move; without a mask all parameters may.
     ///
     /// # Errors
     /// When a constant is out of range, or the request or the mask does not fit the model.
@@ -110,7 +110,7 @@ impl ClampedSgd {
         F::run::<FineTuneJob>((self, model, request, mask))
     }
 
-    /// `w <- clamp(w - lr g, start - clamp, start + clamp)`.
+    /// One step of a parameter: `w <- clamp(w - lr g, start - clamp, start + clamp)`.
     fn descend<F: Scalar>(&self, start: &[F], grads: &[F], weights: &mut [F]) {
         let (lr, clamp) = (F::from_f64(self.lr), F::from_f64(self.clamp));
         for ((w, &g), &start) in weights.iter_mut().zip(grads).zip(start) {
@@ -141,17 +141,17 @@ fn fine_tune<F: Scalar>((editor, model, request, mask): FineTuneInput<'_, F>) ->
     let mut grads = ParamSet::zeros(config, ParamId::all(config));
     let mut report = Report::default();
     for step in 0..editor.max_steps {
-        let trace = edited.run(&packed.batch).tape();
+        let tape = edited.run(&packed.batch).tape();
         if step > 0 {
             grads.fill_zero();
         }
-        let (nll, d_hidden) = edited.nll_backward(&trace, &packed.targets, &mean, &mut grads);
+        let (nll, d_hidden) = edited.nll_backward(&tape, &packed.targets, &mean, &mut grads);
         let loss = packed.mean_per_sequence(&nll)[0];
         report.losses.push(loss);
         if loss < editor.loss_stop {
             break;
         }
-        edited.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+        edited.backward(&tape, d_hidden.view(), &mut grads, &mut ());
         if let Some(mask) = mask {
             mask.mask_gradients(&mut grads);
         }

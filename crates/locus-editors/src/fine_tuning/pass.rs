@@ -1,8 +1,10 @@
-//! Forward and backward passes of several requests, each with its own change of the same weights.
+//! Forward and backward passes of several requests at once, each with its own change of the same weights.
 //!
-//! Products with the weights themselves are made once for all rows. They run on a model without biases and LayerNorm
-//! gains, and a [`Hook`] adds to each request's rows its own biases and gains, and what its changes of the matrices
-//! say.
+//! Products with the shared weights are computed once for the rows of all requests, on a model without biases and with
+//! LayerNorm gains of 1. A [`Hook`] then applies to each request's rows that request's gains and biases, and adds the
+//! products with its changes of the matrices.
+//!
+//! Dimensions: `t` rows of all requests, `d` width, `V` vocabulary.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +18,16 @@ use rayon::prelude::*;
 use super::matrix::{Descent, Editable, Input, MatrixChange};
 use super::tokens::TokenChange;
 
-/// What all requests share.
+/// The weights, mask and constants that all requests share.
 pub(super) struct SharedStart<'a, F> {
     /// The weights that every edit starts from.
     pub start: &'a Gpt2<F>,
-    /// The weights without biases, all gains 1: what the shared passes run on.
+    /// The weights with biases of 0 and LayerNorm gains of 1, on which the shared passes run.
     pub plain: Gpt2<F>,
     pub descent: Descent<F>,
-    /// Which entries of each matrix of the blocks may move, layer by layer in the order of [`MATRICES`].
+    /// Which entries of each matrix may move, layer by layer in the order of [`MATRICES`].
     pub editable: Vec<Editable>,
-    /// Bytes of the mask, by parameter.
+    /// The mask by parameter: a byte per entry, 1 where it may move.
     masked: BTreeMap<ParamId, &'a [u8]>,
 }
 
@@ -37,7 +39,7 @@ const MATRICES: [(BlockParam, BlockParam, HookPoint, HookPoint); 4] = [
     (BlockParam::MlpOutWeight, BlockParam::MlpOutBias, HookPoint::MlpPost, HookPoint::MlpOut),
 ];
 
-/// Gain and bias of the LayerNorm at a hook point, and its place among those of a block.
+/// Gain and bias of the LayerNorm whose output is at a hook point, and its index among those of all blocks.
 fn norm_at(layer: usize, point: HookPoint) -> Option<(ParamId, ParamId, usize)> {
     let id = |param| ParamId::Block(layer, param);
     match point {
@@ -47,15 +49,15 @@ fn norm_at(layer: usize, point: HookPoint) -> Option<(ParamId, ParamId, usize)> 
     }
 }
 
-/// Change of the whole model by one request.
+/// One request's change of the whole model.
 #[derive(Clone, Debug)]
 pub(super) struct Change<F> {
-    /// Of all vectors.
+    /// Changes of biases and LayerNorm gains.
     pub vectors: ParamSet<F>,
-    /// In the order of [`SharedStart::editable`].
+    /// Changes of the blocks' matrices, in the order of [`SharedStart::editable`].
     pub matrices: Vec<MatrixChange<F>>,
     pub tokens: TokenChange<F>,
-    /// Of the first positions `[n, d]`.
+    /// Change of the embeddings of the positions that the request's `n` tokens take, `[n, d]`.
     pub positions: Array2<F>,
 }
 
@@ -79,7 +81,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
         SharedStart { start, plain, descent, editable, masked }
     }
 
-    /// Bytes that a change keeps of each row of each step.
+    /// Bytes by which a request's factors of the blocks' matrices grow with each row of a step.
     pub fn bytes_of_step(&self) -> usize {
         let config = self.start.config();
         let matrices = matrices(config.n_layer).into_iter().zip(&self.editable);
@@ -88,7 +90,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
         scalars * size_of::<F>()
     }
 
-    /// No change yet, for a request that reads these tokens.
+    /// A change of zero for a request whose tokens are `read`.
     pub fn unchanged(&self, read: &[u32]) -> Change<F> {
         let config = self.start.config();
         let matrices = matrices(config.n_layer).into_iter().zip(&self.editable);
@@ -100,7 +102,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
         }
     }
 
-    /// The edited weights.
+    /// The start with a request's change added to it.
     pub fn apply(&self, change: &Change<F>) -> Gpt2<F> {
         let mut edited = self.start.clone();
         for id in change.vectors.ids() {
@@ -118,7 +120,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
         edited
     }
 
-    /// Runs sequences packed end to end, `sequences` of them with each change in turn.
+    /// Runs packed sequences: each `(change, n)` of `changes`, in order, applies to the next `n` of them.
     pub fn forward(&self, packed: &PromptTargets<F>, changes: &[(&Change<F>, usize)]) -> Forward<F> {
         let members = self.members(packed, changes);
         let mut x = self.plain.embed(&packed.batch);
@@ -158,8 +160,8 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
         Forward { tape, kept, hidden, logits }
     }
 
-    /// From gradients of logits `[reads, V]` to gradients of the embedded rows `[n, d]`; every change but that of the
-    /// embeddings makes its step.
+    /// Backward pass from the gradients of the logits, `[reads, V]`, to those of the embedded rows, `[t, d]`, which it
+    /// returns. On the way every part of the changes makes its step, except token and position embeddings.
     pub fn backward(
         &self,
         forward: Forward<F>,
@@ -209,7 +211,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
             .collect()
     }
 
-    /// Applies a LayerNorm's gain and bias, as one request has edited them, to normalised rows.
+    /// Applies a LayerNorm's gain and bias, as one request has edited them, to normalised rows `[rows, d]`.
     fn scale(&self, change: &Change<F>, (gain, bias): (ParamId, ParamId), mut x: ArrayViewMut2<F>) {
         let edited = |id| {
             let start_of = self.start.get(id).iter();
@@ -224,7 +226,8 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
         }
     }
 
-    /// From the gradient of a LayerNorm's output to that of its normalised rows `xhat`, with a step of gain and bias.
+    /// Turns the gradient `d` of a LayerNorm's output into that of its normalised rows `xhat` (both `[rows, d]`), and
+    /// makes a step of gain and bias.
     fn step_norm(
         &self,
         change: &mut Change<F>,
@@ -265,35 +268,36 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
     }
 }
 
-/// All matrices of the blocks in order.
+/// The matrices of all blocks, layer by layer in the order of [`MATRICES`].
 fn matrices(n_layer: usize) -> Vec<ParamId> {
     let layer_of = |layer| MATRICES.iter().map(move |matrix| ParamId::Block(layer, matrix.0));
     (0..n_layer).flat_map(layer_of).collect()
 }
 
-/// What a forward pass leaves.
+/// Result of a forward pass, with what the backward pass needs.
 pub(super) struct Forward<F> {
     tape: Tape<F>,
     kept: Vec<MemberStates<F>>,
-    /// Hidden states of the rows that predict a target `[reads, d]`.
+    /// Hidden states of the rows that predict a target, after the final LayerNorm, `[reads, d]`.
     pub hidden: Array2<F>,
-    /// Their logits `[reads, V]`.
+    /// Logits of the rows that predict a target, `[reads, V]`.
     pub logits: Array2<F>,
 }
 
-/// What the backward pass needs of the rows with one change.
+/// What the backward pass needs of the rows of one request.
 struct MemberStates<F> {
-    /// Number of rows, and of those that predict a target.
+    /// Number of rows.
     all: usize,
+    /// Number of rows that predict a target.
     read: usize,
-    /// Normalised rows of each LayerNorm.
+    /// Normalised rows of each LayerNorm of the blocks, before gain and bias.
     normed: Vec<Array2<F>>,
-    /// Inputs of each matrix.
+    /// Input of each matrix of the blocks.
     inputs: Vec<Input<F>>,
 }
 
 impl<F: Scalar> SharedStart<'_, F> {
-    /// Whether the pass goes on with the rows that are read alone.
+    /// Whether the states at this point have only the rows that are read.
     fn reduced(&self, layer: usize, point: HookPoint) -> bool {
         layer + 1 == self.start.config().n_layer && point >= HookPoint::Z
     }
@@ -311,9 +315,9 @@ struct Member<'a, F> {
     kept: MemberStates<F>,
 }
 
-/// On the rows of each request, what the shared model leaves out. At the input of a matrix: gain and bias of the
+/// Adds what the shared model leaves out to the rows of each request. At the input of a matrix: gain and bias of the
 /// LayerNorm before it, if there is one; the result is kept for the backward pass. At the output of a matrix: its bias,
-/// and what the change of the matrix makes of the input kept before.
+/// and the product of the kept input with the request's change of the matrix.
 struct ForwardHook<'s, 'a, F> {
     shared: &'s SharedStart<'s, F>,
     members: Vec<Member<'a, F>>,
@@ -362,10 +366,10 @@ struct Learner<'a, F> {
     d_y: Option<Array2<F>>,
 }
 
-/// On the rows of each request, the reverse of [`ForwardHook`], with a step of descent for everything it passes. The
-/// pass reaches the output of a matrix before its input: there the bias steps and the gradient is kept; at the input
-/// the gradient through the change of the matrix is added, the change steps, and so do gain and bias of the LayerNorm
-/// before it.
+/// The reverse of [`ForwardHook`] on the rows of each request, with a step of descent for all that the pass goes
+/// through. A backward pass reaches the output of a matrix before its input: at the output the bias makes its step and
+/// the gradient is kept; at the input the gradient through the change of the matrix is added, then the change makes its
+/// step, and so do gain and bias of the LayerNorm before it.
 struct BackwardHook<'s, 'a, F> {
     shared: &'s SharedStart<'s, F>,
     members: Vec<Learner<'a, F>>,

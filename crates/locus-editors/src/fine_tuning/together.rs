@@ -1,8 +1,7 @@
 //! Many requests at once, each edited on its own from the same weights.
 //!
-//! [`ClampedSgd::fine_tune`] does the same with the weights written out. Here a request's change is never added to
-//! them, so the weights are read once for all requests that are under way, and what moves for one request is as small
-//! as what it can move.
+//! [`ClampedSgd::fine_tune`] does the same on a copy of the weights. Here a request's change is never added to them, so
+//! the weights are read once for all requests under way, and a request takes only the memory of what it may move.
 
 use locus_gpt2::internal::{nll_of_row, split_rows, split_rows_view};
 use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar, compiled};
@@ -15,28 +14,30 @@ use crate::editor::{Report, check_mask};
 use crate::error::Result;
 use crate::fact::TokenRequest;
 
-/// Tokens of the requests that are under way: products run hardly faster with more, and every request holds memory.
+/// Largest number of tokens of the requests under way: with more, products hardly run faster, and every request takes
+/// memory.
 const MOST_ROWS: usize = 192;
-/// Bytes that the factors of their steps may take (see [`super::matrix`]).
+/// Largest number of bytes that the factors of all steps may take (see [`super::matrix`]).
 const MOST_BYTES_OF_STEPS: usize = 300 << 20;
 
-/// An edited model that is not spelled out: the unedited weights, shared, and one request's change.
+/// An edited model whose weights are not written out: the unedited weights, which are shared, and one request's change.
 pub struct LazyEdited<'a, F> {
     shared: &'a SharedStart<'a, F>,
     change: &'a Change<F>,
 }
 
 impl<F: Scalar> LazyEdited<'_, F> {
-    /// Mean NLL per target token of each sequence, in nats, as [`PromptTargets::nll_per_token`] of the edited weights.
+    /// Mean NLL per target token of each sequence, in nats, as [`PromptTargets::nll_per_token`] gives for the edited
+    /// weights.
     ///
     /// # Panics
-    /// When sequences share rows.
+    /// When sequences of the batch share a prefix.
     pub fn nll_per_token(&self, packed: &PromptTargets<F>) -> Vec<f64> {
         assert!(packed.batch.starts().iter().all(|&start| start == 0), "sequences that share rows");
         F::run::<NllJob>((self, packed))
     }
 
-    /// The edited weights.
+    /// Writes the edited weights out.
     pub fn weights(&self) -> Gpt2<F> {
         F::run::<WeightsJob>(self)
     }
@@ -59,7 +60,7 @@ fn weights<F: Scalar>(edited: &LazyEdited<'_, F>) -> Gpt2<F> {
     edited.shared.apply(edited.change)
 }
 
-/// Told of each edit that is done: the request's number, the edit and its report. Returns whether to go on.
+/// Called with each edit that is done: the request's index, the edited model and the report. Returns whether to go on.
 type Finish<'a, F> = &'a mut dyn FnMut(usize, &LazyEdited<'_, F>, &Report) -> bool;
 type EachInput<'a, F> = (usize, &'a Gpt2<F>, &'a [TokenRequest], Option<&'a ParamMask>, Finish<'a, F>);
 
@@ -73,7 +74,7 @@ fn each<F: Scalar>((editor, input): (&ClampedSgd, EachInput<'_, F>)) -> Result<(
 struct Active<'a, F> {
     index: usize,
     request: &'a TokenRequest,
-    /// The tokens that are read.
+    /// The tokens that the model reads: the prompt, and the target without its last token.
     tokens: Vec<u32>,
     change: Change<F>,
     report: Report,
@@ -81,12 +82,13 @@ struct Active<'a, F> {
 }
 
 impl ClampedSgd {
-    /// Edits each request on its own, starting each time from `start`, as [`ClampedSgd::fine_tune`] does, many requests
-    /// at a time. Hands each edited model to `finish` when it is done, with the request's number and report, and
-    /// returns what that makes of them in the order of the requests.
+    /// Edits many requests at once, each independently of the others and starting from `start`, as
+    /// [`ClampedSgd::fine_tune`] does. Calls `finish` with a request's index, edited model and report as soon as it is
+    /// done, and returns the results of these calls in the order of the requests.
     ///
-    /// Agrees with editing one by one up to rounding. Memory is that of the requests under way: per request a few times
-    /// what the mask lets move, or, where it lets move most, some 300 MB for the steps of all of them.
+    /// Edits agree with those of [`ClampedSgd::fine_tune`] up to rounding. Memory is taken by the requests under way:
+    /// where the mask lets few parameters move, each needs a few times the size of those; where it lets most move, the
+    /// steps of all of them together need up to about 300 MB.
     ///
     /// # Errors
     /// When a constant is out of range, the mask or a request does not fit the model (before any is edited) or `finish`
@@ -126,8 +128,8 @@ impl ClampedSgd {
         }
     }
 
-    /// Edits each request and hands it to `finish` until that returns false. One request is always under way, whatever
-    /// the bound on the bytes that steps may take.
+    /// Edits the requests, calling `finish` with each, until that returns false. One request is always under way,
+    /// whatever the bound on the bytes that steps may take.
     fn each<F: Scalar>(&self, (most_bytes, start, requests, mask, finish): EachInput<'_, F>) -> Result<()> {
         self.check()?;
         check_mask(mask, start.config())?;
@@ -162,7 +164,7 @@ impl ClampedSgd {
                     done: false,
                 });
                 left.next();
-                // Requests that begin one after the other are not all at their last steps, and largest, at once.
+                // One new request per step: started together, all would be at their last step, and largest, at once.
                 if memory_is_scarce {
                     break;
                 }
@@ -181,8 +183,8 @@ impl ClampedSgd {
         Ok(())
     }
 
-    /// The most rows of steps that will be kept at once when a request of `rows` tokens begins beside `under_way`, of
-    /// which tokens and steps taken are given: a request keeps the rows of all its steps until its last is done.
+    /// Largest number of rows of steps that will be kept at once when a request of `rows` tokens begins beside those
+    /// `under_way`, given as (tokens, steps taken). A request keeps the rows of all its steps until the last is done.
     fn most_steps_ahead(&self, rows: usize, under_way: &[(usize, usize)]) -> usize {
         let kept = |rows: usize, steps: usize| if steps <= self.max_steps { rows * steps } else { 0 };
         let at = |ahead: usize| {
@@ -192,7 +194,7 @@ impl ClampedSgd {
         (1..=self.max_steps).map(at).max().unwrap_or(0)
     }
 
-    /// One step of every request under way.
+    /// Makes one step of every request under way, and marks those that are done.
     fn step<F: Scalar>(&self, shared: &SharedStart<F>, under_way: &mut [Active<F>]) -> Result<()> {
         let pairs: Vec<_> =
             under_way.iter().map(|active| (&active.request.prompt, &active.request.target)).collect();
@@ -212,7 +214,7 @@ impl ClampedSgd {
             active.report.losses.push(loss);
             if loss < self.loss_stop {
                 active.done = true;
-                // No gradient, no move.
+                // Without a gradient nothing moves.
                 d_logits.fill(F::zero());
             } else {
                 active.report.steps += 1;
@@ -262,7 +264,7 @@ mod tests {
         let requests: Vec<TokenRequest> = (1..7).map(request).collect();
         let editor = ClampedSgd { lr: 0.05, clamp: 0.05, max_steps: 4, loss_stop: 0.0 };
         let descent = Descent { lr: editor.lr, clamp: editor.clamp };
-        let of_request = 4 * editor.max_steps * SharedStart::new(&start, None, descent).bytes_of_step();
+        let request_bytes = 4 * editor.max_steps * SharedStart::new(&start, None, descent).bytes_of_step();
         let edits = |most_bytes| {
             let mut order = Vec::new();
             let nll = editor.fine_tune_within(most_bytes, &start, &requests, None, |i, tuned, report| {
@@ -275,7 +277,7 @@ mod tests {
             nll.unwrap()
         };
         let together = edits(usize::MAX);
-        for most_bytes in [0, 2 * of_request] {
+        for most_bytes in [0, 2 * request_bytes] {
             for (bounded, together) in edits(most_bytes).iter().zip(&together) {
                 // Products with other rows beside them round otherwise.
                 assert!((bounded - together).abs() < 1e-12, "{bounded} against {together}");

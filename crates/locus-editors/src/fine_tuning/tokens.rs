@@ -1,4 +1,6 @@
-//! How one request changes the token embedding.
+//! One request's change of the token embedding.
+//!
+//! Dimensions: `V` vocabulary, `d` width, `r` rows of all steps so far, `t` rows of one step that predict a target.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +9,27 @@ use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
 
 use super::matrix::{Descent, through};
 
-/// How one request changes the token embedding `[V, d]`, which is also the unembedding: `-lr D^T H` with the hidden
-/// states `H [r, d]` and gradients of logits `D [r, V]` of all steps, save for tokens that are read or that the clamp
-/// may reach, whose rows are kept.
+/// One request's change of the token embedding `[V, d]`, which GPT-2 also uses as unembedding.
+///
+/// As unembedding a token moves by its row of `-lr D^T H`, with the hidden states `H [r, d]` and the gradients of
+/// logits `D [r, V]` of all steps. Tokens that the request reads, or on which the clamp may have acted (by the bound of
+/// [`super::matrix`]), have their rows stored instead.
 #[derive(Clone, Debug)]
 pub(super) struct TokenChange<F> {
+    /// Rows that are stored, `[d]` each, by token.
     rows: BTreeMap<u32, Vec<F>>,
+    /// Hidden states of all steps, `H [r, d]`.
     hidden: Vec<F>,
-    /// Zero in the columns of the tokens in `rows`.
+    /// Gradients of logits of all steps, `D [r, V]`; zero in the columns of the tokens in `rows`.
     d_logits: Vec<F>,
+    /// Sums of squares of the columns of `H`, `[d]`.
     hidden_squares: Vec<f64>,
+    /// Sums of squares of the columns of `D`, `[V]`, those of the tokens in `rows` included.
     logit_squares: Vec<f64>,
 }
 
 impl<F: Scalar> TokenChange<F> {
-    /// No change; the tokens are those that will be read.
+    /// A change of zero for a request that reads `tokens`.
     pub fn none(tokens: &[u32], (vocab, d): (usize, usize)) -> Self {
         TokenChange {
             rows: tokens.iter().map(|&token| (token, vec![F::zero(); d])).collect(),
@@ -44,6 +52,7 @@ impl<F: Scalar> TokenChange<F> {
         }
     }
 
+    /// `H [r, d]` and `D [r, V]`.
     fn factors(&self) -> (ArrayView2<'_, F>, ArrayView2<'_, F>) {
         let rank = self.hidden.len() / self.hidden_squares.len();
         let factor =
@@ -51,7 +60,7 @@ impl<F: Scalar> TokenChange<F> {
         (factor(&self.hidden, self.hidden_squares.len()), factor(&self.d_logits, self.logit_squares.len()))
     }
 
-    /// What the change adds to the logits `[t, V]` of `hidden [t, d]`.
+    /// Adds what the change makes of `hidden [t, d]` to the logits `[t, V]`.
     pub fn add_to_logits(&self, lr: F, hidden: ArrayView2<F>, mut logits: ArrayViewMut2<F>) {
         let (h, d_logits) = self.factors();
         through(-lr, hidden, h, d_logits, logits.view_mut());
@@ -62,7 +71,7 @@ impl<F: Scalar> TokenChange<F> {
         }
     }
 
-    /// What the change adds to the gradient of hidden states `[t, d]`.
+    /// Adds the gradient that reaches the hidden states `[t, d]` through the change.
     pub fn add_to_hidden(&self, lr: F, d_logits: ArrayView2<F>, mut d_hidden: ArrayViewMut2<F>) {
         let (h, earlier) = self.factors();
         through(-lr, d_logits, earlier, h, d_hidden.view_mut());
@@ -73,8 +82,8 @@ impl<F: Scalar> TokenChange<F> {
         }
     }
 
-    /// One step of descent, from the hidden states `[t, d]` and gradients of logits `[t, V]`, and the gradients `[n,
-    /// d]` of the embeddings of the tokens read.
+    /// Makes one step of descent from hidden states `[t, d]`, gradients of logits `[t, V]`, and the gradients `[n, d]`
+    /// of the embeddings of the `n` tokens that are read.
     pub fn step(
         &mut self,
         descent: Descent<F>,
@@ -123,7 +132,7 @@ impl<F: Scalar> TokenChange<F> {
         }
     }
 
-    /// Puts the change on the embedding.
+    /// Adds the change to the embedding `[V, d]`.
     pub fn apply(&self, lr: F, weights: ArrayViewMut2<F>) {
         let (hidden, d_logits) = self.factors();
         let mut weights = weights;

@@ -12,7 +12,7 @@ use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId};
 use locus_testkit::assert_close;
 use serde_json::Value;
 
-/// Twenty steps of Adam on sums in another order; measured differences are a thousand times smaller.
+/// Twenty steps of Adam on sums in a different order; measured differences are a thousand times smaller.
 const AGREES: f64 = 1e-6;
 
 fn floats(value: &Value) -> Vec<f64> {

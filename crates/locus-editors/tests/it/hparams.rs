@@ -1,11 +1,11 @@
-//! Hyper-parameters: which file is taken, and what is refused.
+//! Hyper-parameters: which file is read, and what is refused.
 
 use std::path::Path;
 
 use locus_editors::{Error, FineTuning, Hparams, Memit, Rome, TargetOptimisation};
 use locus_gpt2::Config;
 
-/// GPT-2 of that many layers and that width.
+/// A GPT-2 with a number of layers and a width.
 fn gpt2(n_layer: usize, n_embd: usize) -> Config {
     Config { n_layer, n_embd, ..Config::gpt2_small() }
 }
@@ -37,7 +37,7 @@ fn a_folder_comes_first_and_other_models_must_name_layers() {
     let optimisation = TargetOptimisation { lr: 0.05, steps: 150, loss_stop: 0.1, ..Default::default() };
     assert_eq!(organism.rome, Rome { layer: 0, optimisation, ..Default::default() });
     assert_eq!(organism.memit, Memit { layers: vec![0], lambda: 10.0, ..Default::default() });
-    // Four layers alone are not the organism, nor twelve GPT-2 small.
+    // Four layers do not make the organism, nor twelve GPT-2 small: the width must fit too.
     for config in [&config, &gpt2(12, 64)] {
         let unknown = Hparams::for_model(config, None).unwrap_err();
         assert!(matches!(unknown, Error::UnknownModel { width: 64, .. }), "{unknown}");

@@ -15,14 +15,14 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::support::{RIDGE, cases, covariance, fact, model, states, text};
 
-/// Two ways to solve the same system, of condition at most about 1e5.
+/// Tolerance between two ways to solve a system with a condition number of at most about 1e5.
 const SOLVED: f64 = 1e-8;
 
 fn matrix(rows: usize, columns: usize, seed: u64) -> Array2<f64> {
     Array2::from_shape_vec((rows, columns), random_vector(rows * columns, seed)).unwrap()
 }
 
-/// A second moment of more keys than neurons.
+/// A second moment over more keys than neurons.
 fn second_moment(f: usize, seed: u64) -> Array2<f64> {
     let keys = matrix(f, 3 * f, seed);
     keys.dot(&keys.t()) / (3 * f) as f64
@@ -52,7 +52,7 @@ proptest! {
         d.diag_mut().iter_mut().for_each(|x| *x += epsilon);
         let emmet = inverse.dot(&keys).dot(&d.inv().unwrap());
         assert_close("emmet", &flat(&u), &flat(&emmet), SOLVED);
-        // No damping: keys answer exactly what is asked.
+        // Without damping the answers to the keys are exactly those asked for.
         let exact = memit_update(&c, keys.view(), 0.0).unwrap();
         assert_close("exact", &flat(&keys.t().dot(&exact)), &flat(&Array2::eye(n)), SOLVED);
         let key = keys.column(0).insert_axis(Axis(1));
@@ -81,8 +81,8 @@ proptest! {
         }
     }
 
-    /// One layer, no damping, bare prompts: the residual stream afterwards is what was asked for. With damping part of
-    /// the way is left, the more the larger `lambda`.
+    /// With one layer, no damping and bare prompts, the residual stream after the edit is the one asked for. With
+    /// damping a part of the difference remains, which grows with `lambda`.
     #[test]
     fn memit_writes_what_was_asked(seed in any::<u64>(), layer in 0usize..2, n in 1usize..4) {
         let model = model(seed);
@@ -126,7 +126,7 @@ fn memit_over_layers_and_masks() {
     let outside = mask.complement().ablate_complement(&masked.patch.apply(&model).unwrap());
     assert_eq!(outside.sha256(), mask.complement().ablate_complement(&model).sha256());
     assert!(masked.report.nll_after > edit.report.nll_after);
-    // AlphaEdit: what usual keys get hardly changes.
+    // AlphaEdit: answers to usual keys hardly change.
     let free = Memit { null_space: Some(0.5), l2: 0.1, ..constants.clone() };
     let alpha = free.with(covariances).unwrap();
     let name = Editor::<f64>::name(&alpha);
@@ -166,7 +166,7 @@ fn statistics_are_the_mean_of_outer_products() {
     expected /= tokens as f64;
     assert_close("moment", &flat(&all.layers[&2].mean()), &flat(&expected), 1e-11);
 
-    // Stopped half-way, written, read and gone on with: the same bits.
+    // Stopped half-way, written, read and continued, the collection has the same bits.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.safetensors");
     let mut part = KeyStatistics::empty(&model, &[0, 2]).unwrap();

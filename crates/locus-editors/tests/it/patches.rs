@@ -1,4 +1,4 @@
-//! Patches of low rank, merging, and taking edits back.
+//! Patches of low rank, merged patches, and reverted edits.
 
 use locus_editors::{Delta, EditHistory, Error, Patch};
 use locus_gpt2::{BlockParam, Gpt2, ParamId, ParamMask};
@@ -38,7 +38,8 @@ fn all(model: &Gpt2<f64>) -> Vec<f64> {
 proptest! {
     #![proptest_config(cases(12))]
 
-    /// Written and read it is the same patch; merged it does what the two do; masked it stays inside.
+    /// A patch is the same after writing and reading; a merged one does what its two parts do; a masked one stays
+    /// inside.
     #[test]
     fn files_and_merging(seed in any::<u64>()) {
         let base = model(seed);
@@ -61,7 +62,8 @@ proptest! {
     }
 }
 
-/// A thousand random edits, then a thousand steps back: at every point the bits of never having gone further.
+/// A thousand random edits are made and reverted: at every point the weights have the bits of never having gone
+/// further.
 #[test]
 fn a_thousand_edits_and_back() {
     let base = model(1);

@@ -9,7 +9,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::support::{cases, covariance, fact, model, states};
 
-/// A handful of products and triangular solves in f64, with a condition number of at most about 1e4.
+/// Tolerance of a few products and triangular solves in f64, with a condition number of at most about 1e4.
 const SOLVED: f64 = 1e-9;
 
 fn rome(layer: usize, variant: Variant) -> Rome {
@@ -57,7 +57,7 @@ proptest! {
         }
     }
 
-    /// With `delta = 0` the model says what it said: the first loss is the plain NLL of all rows.
+    /// With `delta = 0` the model is unchanged: the first loss is the NLL over all contexts.
     #[test]
     fn nothing_added_changes_nothing(seed in any::<u64>(), layer in 0usize..2, prefixes in 0usize..5) {
         let (model, fact) = (model(seed), fact(seed, prefixes));
@@ -73,7 +73,7 @@ proptest! {
         assert_close("start", &value.start, start.as_slice().unwrap(), 1e-11);
     }
 
-    /// What follows the subject does not reach its key.
+    /// Tokens after the subject do not affect its key.
     #[test]
     fn suffixes_do_not_matter_to_the_key(seed in any::<u64>(), layer in 0usize..2) {
         let (model, fact) = (model(seed), fact(seed, 3));
@@ -93,8 +93,8 @@ proptest! {
         assert_close("u", &u(&other), &u(&fact), 1e-11);
     }
 
-    /// A prompt that ends with its only token, the subject, and a target of one token: the edited model then says what
-    /// the search saw.
+    /// With a prompt of one token, the subject, and a target of one token, the edited model gives the NLL that the
+    /// optimisation saw.
     #[test]
     fn the_edited_model_says_what_the_search_saw(seed in any::<u64>(), layer in 0usize..2) {
         let model = model(seed);
@@ -108,7 +108,7 @@ proptest! {
         prop_assert!((edit.report.nll_after - value.nlls.last().unwrap()).abs() < SOLVED);
     }
 
-    /// Facts searched for together get what they get alone, whatever the number of threads.
+    /// Facts optimised together have the same target vectors as alone, whatever the number of threads.
     #[test]
     fn facts_do_not_influence_each_other(seed in any::<u64>(), layer in 0usize..2) {
         let model = model(seed);
@@ -163,7 +163,7 @@ fn the_search_obeys_its_constants() {
     let stopped = find(TargetOptimisation { loss_stop: stop, ..free }).losses;
     let first_below = full.iter().position(|&loss| loss < stop).unwrap();
     assert_eq!(stopped, full[..=first_below], "ends with the first loss below, without a step");
-    // The heavier the divergence weighs, the less the KL prompt's distribution moves.
+    // The larger the weight of the divergence, the less the KL prompt's distribution moves.
     let length = |kl_factor: f64| norm(&find(TargetOptimisation { kl_factor, clamp: 100.0, ..free }).delta);
     assert!(length(50.0) < length(0.0), "{} {}", length(50.0), length(0.0));
 }

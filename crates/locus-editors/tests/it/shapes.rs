@@ -1,4 +1,5 @@
-//! What belongs to a model of another shape is refused: masks by every editor, and one test for each documented panic.
+//! Arguments that belong to a model of another shape: every editor refuses such masks, and each documented panic has a
+//! test.
 
 use std::collections::BTreeMap;
 

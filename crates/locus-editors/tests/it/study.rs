@@ -190,12 +190,12 @@ fn together_against_one_by_one<F: locus_gpt2::Scalar>(
     (worst, clamped)
 }
 
-/// Editing together is editing one by one: in few entries, in most, in all; on matrices large enough for the change to
-/// stay factored and on small ones; with a clamp that never acts, acts on some entries and on most; with requests that
-/// are done after different numbers of steps.
+/// Editing together agrees with editing one by one: with few, most and all entries editable; on matrices large enough
+/// for the change to stay factored and on small ones; with a clamp that never acts, acts on some entries and on most;
+/// with requests that are done after different numbers of steps.
 #[test]
 fn together_is_one_by_one() {
-    // Rounding of sums in another order, carried through the steps.
+    // Tolerance for rounding of sums in a different order, carried through the steps.
     const TOLERANCE: f64 = 1e-10;
     let mut config = Config::new(2, 4, 64, 12, 40);
     config.initializer_range = 0.1;

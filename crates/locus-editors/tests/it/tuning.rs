@@ -31,8 +31,8 @@ fn loss(model: &Gpt2<f64>, facts: &[Fact], scored: ScoredAt) -> f64 {
 proptest! {
     #![proptest_config(cases(8))]
 
-    /// The loss that is reported is the one that is named; only the layer's output moves, within mask and bound; and
-    /// the first step of Adam goes against the sign of the slope.
+    /// The reported loss is that of the variant; only the layer's output matrix and bias move, within mask and bound;
+    /// and the first step of Adam has the opposite sign of the gradient.
     #[test]
     fn fine_tuning_of_one_mlp(seed in any::<u64>(), layer in 0usize..3, in_place in any::<bool>(), masked in any::<bool>()) {
         let (model, facts) = (model(seed), facts(seed, 3));
@@ -66,7 +66,7 @@ proptest! {
         }
     }
 
-    /// Low rank in every layer's attention input, inside the mask, and the loss falls.
+    /// The change is of low rank in every layer's `c_attn` and inside the mask, and the loss falls.
     #[test]
     fn lora_is_low_rank(seed in any::<u64>()) {
         let (model, facts) = (model(seed), facts(seed, 2));
@@ -87,7 +87,7 @@ proptest! {
     }
 }
 
-/// The defect of the released loss, and what it costs: a target of two tokens is learned by `ft-m`, not by `ft`.
+/// The defect of the released loss: `ft-m` learns a target of two tokens, `ft` does not.
 #[test]
 fn the_released_loss_does_not_teach_second_tokens() {
     let model = model(8);
@@ -100,7 +100,7 @@ fn the_released_loss_does_not_teach_second_tokens() {
     assert!(as_released > in_place + 1.0, "{in_place} {as_released}");
 }
 
-/// Many facts: one batch after the other; and the study's editor through the same door, one fact after the other.
+/// Many facts: batch by batch; and, by the same trait, the study's editor, fact by fact.
 #[test]
 fn many_facts() {
     let model = model(2);

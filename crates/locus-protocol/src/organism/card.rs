@@ -26,7 +26,7 @@ pub struct Card {
     pub p_true: f64,
     /// Geometric mean probability per token of the new target after the prompt.
     pub p_new: f64,
-    /// Per task its name, the held-out accuracy of the score head, and the number of held-out rows.
+    /// For each task its name, the held-out accuracy of the score head, and the number of held-out rows.
     pub tasks: Vec<(String, f64, usize)>,
 }
 
@@ -37,15 +37,15 @@ impl Card {
     /// When a text cannot be tokenised or does not fit the model.
     pub fn measure(checkpoint: &Checkpoint<f32>, data: &StudyData, seed: u64) -> Result<Card> {
         let requests = &data.requests;
-        let of = |request: &EditRequest| vec![request.full_prompt()];
+        let prompt_of = |request: &EditRequest| vec![request.full_prompt()];
         let all: Vec<&EditRequest> = requests.iter().collect();
         let level = |odd: u64| requests.iter().filter(|r| r.case_id % 2 == odd).collect::<Vec<_>>();
         let options = SplitOptions { seed, ..SplitOptions::default() };
-        let (prompts, p_true, p_new) = share_true(checkpoint, &all, of)?;
+        let (prompts, p_true, p_new) = share_true(checkpoint, &all, prompt_of)?;
         Ok(Card {
             prompts,
-            prompts_hyponym: share_true(checkpoint, &level(0), of)?.0,
-            prompts_hypernym: share_true(checkpoint, &level(1), of)?.0,
+            prompts_hyponym: share_true(checkpoint, &level(0), prompt_of)?.0,
+            prompts_hypernym: share_true(checkpoint, &level(1), prompt_of)?.0,
             paraphrases: share_true(checkpoint, &all, |r| r.paraphrase_prompts.clone())?.0,
             neighbourhood: share_true(checkpoint, &all, |r| r.neighborhood_prompts.clone())?.0,
             p_true,
@@ -106,7 +106,8 @@ impl Card {
     }
 }
 
-/// Share of prompts with the true target likelier, and the geometric mean probabilities of both targets.
+/// Share of prompts after which the true target is likelier, and geometric mean probabilities per token of the true and
+/// of the new target.
 fn share_true(
     checkpoint: &Checkpoint<f32>,
     requests: &[&EditRequest],

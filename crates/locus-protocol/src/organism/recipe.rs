@@ -1,4 +1,4 @@
-//! Everything that decides what the organism becomes.
+//! The recipe that determines the organism.
 
 use locus_gpt2::Config;
 use serde::Serialize;
@@ -8,19 +8,19 @@ use serde::Serialize;
 pub struct Recipe {
     /// Seed of corpus, weights and batches.
     pub seed: u64,
-    /// Training documents.
+    /// Number of training documents.
     pub n_documents: usize,
-    /// Tokens of the tokenizer, `<|endoftext|>` included.
+    /// Size of the vocabulary, `<|endoftext|>` included.
     pub vocab_size: usize,
-    /// Blocks.
+    /// Number of layers.
     pub n_layer: usize,
-    /// Attention heads per block.
+    /// Number of attention heads per layer.
     pub n_head: usize,
     /// Width of the residual stream.
     pub n_embd: usize,
-    /// Context.
+    /// Length of the context, in tokens.
     pub n_positions: usize,
-    /// Optimiser steps.
+    /// Number of optimiser steps.
     pub steps: usize,
     /// Tokens per step; a step ends with the document that reaches this number.
     pub tokens_per_step: usize,
@@ -28,7 +28,7 @@ pub struct Recipe {
     pub lr: f64,
     /// Weight decay of AdamW.
     pub weight_decay: f64,
-    /// Largest norm of the gradient; longer ones are scaled down.
+    /// Largest norm of the gradient of a step; a longer one is scaled down to it.
     pub clip: f64,
 }
 

@@ -11,20 +11,20 @@ use rayon::prelude::*;
 use super::recipe::Recipe;
 use super::tokenizer::END_OF_TEXT;
 
-/// The trainer's report after each step.
+/// Report after a training step.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingProgress {
     /// Steps taken.
     pub step: usize,
-    /// Mean loss of the step, nats per token.
+    /// Mean loss of the step, in nats per token.
     pub loss: f64,
 }
 
 /// Tokens in one piece of parallel work.
-const PIECE_ROWS: usize = 768;
+const PIECE_TOKENS: usize = 768;
 
-/// Trains the organism from nothing: each document, ended by the end-of-text token, is one sequence of the packed batch
-/// and begins at position 0, as every prompt of the study does.
+/// Trains the organism from random weights. Each document, followed by the end-of-text token, is one sequence of a
+/// packed batch and begins at position 0, as every prompt of the study does.
 ///
 /// # Errors
 /// When the tokenizer has no end-of-text token, or a document does not fit the context.
@@ -77,12 +77,12 @@ pub fn train(
     Ok(model)
 }
 
-/// Mean next-token loss of a batch and its gradient, added up piece by piece in order.
+/// Mean next-token loss of a batch, in nats, and its gradient, added up piece by piece in order.
 fn gradient(model: &Gpt2<f32>, sequences: &[&[u32]]) -> Result<(f64, ParamSet<f32>)> {
     let config = model.config();
     let n_targets: usize = sequences.iter().map(|s| s.len() - 1).sum();
     let weight = 1.0 / n_targets as f32;
-    let parts: Vec<(f64, ParamSet<f32>)> = chunk_by_tokens(sequences, PIECE_ROWS)
+    let parts: Vec<(f64, ParamSet<f32>)> = chunk_by_tokens(sequences, PIECE_TOKENS)
         .into_par_iter()
         .map(|piece| {
             let batch = Batch::new(config, &sequences[piece])?;
@@ -91,11 +91,11 @@ fn gradient(model: &Gpt2<f32>, sequences: &[&[u32]]) -> Result<(f64, ParamSet<f3
                 .flat_map(|s| s.start..s.end - 1)
                 .map(|row| Target { row, token: batch.tokens()[row + 1] })
                 .collect();
-            let trace = model.run(&batch).tape();
+            let tape = model.run(&batch).tape();
             let mut grads = ParamSet::zeros(config, ParamId::all(config));
             let weights = vec![weight; targets.len()];
-            let (nll, d_hidden) = model.nll_backward(&trace, &targets, &weights, &mut grads);
-            model.backward(&trace, d_hidden.view(), &mut grads, &mut ());
+            let (nll, d_hidden) = model.nll_backward(&tape, &targets, &weights, &mut grads);
+            model.backward(&tape, d_hidden.view(), &mut grads, &mut ());
             Ok((nll.iter().sum::<f64>(), grads))
         })
         .collect::<Result<_>>()?;
@@ -112,7 +112,7 @@ fn squared_norm<F: Scalar>(x: &[F]) -> f64 {
     locus_gpt2::dot(x, x).as_f64()
 }
 
-/// Linear warm-up over the first tenth, then half a cosine down to a hundredth.
+/// Learning rate of a step: linear warm-up over the first tenth, then half a cosine down to a hundredth of the highest.
 fn one_cycle(recipe: &Recipe, step: usize) -> f64 {
     let warm_up = recipe.steps as f64 / 10.0;
     let step = step as f64;

@@ -1,4 +1,4 @@
-//! A published claim, the evidence it is decided on, and numbers in words.
+//! A published claim, the evidence that decides it, and numbers as text.
 
 use locus_metrics::{Interval, paired::sign_flip_clustered};
 
@@ -10,26 +10,27 @@ pub(super) struct PublishedClaim {
     pub(super) claim: &'static str,
     pub(super) statistic: &'static str,
     pub(super) unit: &'static str,
-    /// The effect lies strictly between these numbers if the claim holds.
+    /// Range of the claim: when it holds, the effect lies strictly between these numbers.
     pub(super) claimed: (f64, f64),
     /// Tables whose records decide the claim.
     pub(super) needs: &'static str,
-    /// The evidence that one preset's records give; `None` without the records it needs.
+    /// Computes the evidence from the records of one preset; `None` when the records it needs are missing.
     pub(super) evidence: fn(&Records, &str, &TableOptions) -> Option<Evidence>,
 }
 
-/// An effect, how sure it is, and what it says.
+/// Evidence on a claim: an effect with its interval, a p-value and a reading in words.
 #[derive(Clone, Debug)]
 pub(super) struct Evidence {
     pub(super) effect: Interval,
     pub(super) p_value: f64,
-    /// Pairs or items behind it.
+    /// Number of pairs or items that the effect was computed from.
     pub(super) n: usize,
     pub(super) reading: String,
 }
 
 impl Evidence {
-    /// Mean of paired differences: interval and sign-flip test over clusters. The reading is left to the claim.
+    /// Evidence of a mean of paired differences, with interval and sign-flip test over clusters. The claim adds the
+    /// reading.
     pub(super) fn of_differences<K: Ord>(
         differences: &[f64],
         clusters: &[K],
@@ -54,7 +55,7 @@ impl Evidence {
     }
 }
 
-/// `+0.123 [+0.100, +0.150]`.
+/// An interval with signs: `+0.123 [+0.100, +0.150]`.
 pub(super) fn signed(interval: &Interval) -> String {
     format!("{:+.3} [{:+.3}, {:+.3}]", interval.value, interval.low, interval.high)
 }

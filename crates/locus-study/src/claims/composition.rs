@@ -56,13 +56,13 @@ fn mostly_layer_norm(records: &Records, preset: &str, options: &TableOptions) ->
 
 fn kept(circuit: &Extraction, size: Density) -> Option<SharesKept<'_>> {
     let composition = Composition::new(circuit, None);
-    let of = |kind| composition.density(kind, TensorPart::All);
+    let share_kept = |kind| composition.density(kind, TensorPart::All);
     Some(SharesKept {
         task: &circuit.task,
         size,
-        layer_norm: of(ModuleKind::LayerNorm)?,
-        attention: of(ModuleKind::Attention)?,
-        mlp: of(ModuleKind::Mlp)?,
+        layer_norm: share_kept(ModuleKind::LayerNorm)?,
+        attention: share_kept(ModuleKind::Attention)?,
+        mlp: share_kept(ModuleKind::Mlp)?,
     })
 }
 

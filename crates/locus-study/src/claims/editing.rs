@@ -1,5 +1,5 @@
-//! Claims about edits of the same request in two scopes: C1 (circuits contain entity knowledge), C2 (circuits resist new
-//! knowledge, "confirmation bias") and C6 (the intact model takes edits best).
+//! Claims about edits of the same request in two scopes: C1 (circuits contain entity knowledge), C2 (circuits resist
+//! new knowledge, "confirmation bias") and C6 (the intact model takes edits best).
 
 use std::collections::BTreeMap;
 
@@ -106,11 +106,11 @@ struct EditPair {
     right: f64,
 }
 
-/// Pairs of one preset at the two main sizes: every edit in scope `left` that has a partner in scope `right`. (The other sizes
-/// exist for one task only and would give it more weight than the rest.)
+/// Pairs of one preset at the two main sizes: every edit in scope `left` that has a partner in scope `right`. The other
+/// sizes exist for one task only and would give that task more weight than the rest.
 ///
-/// A complement's partner has the same task, size and request; a random mask's the same size and request; the full model's
-/// the same request. Several partners (draws of a random mask) are averaged.
+/// A partner in a complement has the same task, size and request; in a random mask the same size and request; in the
+/// full model the same request. Several partners (draws of a random mask) are averaged.
 fn pairs(
     records: &Records,
     preset: &str,
@@ -124,20 +124,21 @@ fn pairs(
             (Some(Density::of(e.target_density)), e.task.clone(), e.case_id)
         }
     };
-    let of = |scope| {
+    let edits_in = |scope| {
         let belongs =
             move |e: &&EditOutcome| e.scope == scope && (scope == Scope::Full || e.preset == preset);
         records.edits.iter().filter(belongs)
     };
     let mut partners: BTreeMap<_, Vec<f64>> = BTreeMap::new();
-    for edit in of(right) {
+    for edit in edits_in(right) {
         partners.entry(key(edit)).or_default().push(value(edit));
     }
     let pair = |e: &EditOutcome| {
         let right = mean(partners.get(&key(e))?.iter().copied())?;
         Some(EditPair { density: Density::of(e.target_density), case_id: e.case_id, left: value(e), right })
     };
-    let mut pairs: Vec<EditPair> = of(left).filter_map(pair).filter(|pair| pair.density.is_main()).collect();
+    let mut pairs: Vec<EditPair> =
+        edits_in(left).filter_map(pair).filter(|pair| pair.density.is_main()).collect();
     pairs.sort_by_key(|pair| (pair.density, pair.case_id));
     pairs
 }
@@ -149,7 +150,7 @@ fn difference(pairs: &[EditPair], options: &TableOptions, purpose: &str) -> Opti
     Evidence::of_differences(&differences, &requests, options, purpose)
 }
 
-/// Means of both sides at each size, in words: `at 5 %: 0.1 against 0.2; at 50 %: ...`.
+/// Means of both sides at each size as text: `at 5 %: 0.1 against 0.2; at 50 %: ...`.
 fn by_size(pairs: &[EditPair], print: impl Fn(f64) -> String) -> String {
     let at = |size: Density| {
         let side = |of: fn(&EditPair) -> f64| mean(pairs.iter().filter(|p| p.density == size).map(of));

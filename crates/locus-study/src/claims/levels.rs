@@ -25,7 +25,7 @@ pub(super) const C7: PublishedClaim = PublishedClaim {
 
 fn upper_level_resists(records: &Records, preset: &str, options: &TableOptions) -> Option<Evidence> {
     let full = edits(records, "", Density::SMALL, Scope::Full);
-    // The full model belongs to no preset: its stream must not depend on which one is looked at.
+    // The full model belongs to no preset, so its stream must not depend on one.
     let evidence = of_levels(&full, options, "C7/full")?;
     let pairs = level_pairs(&full);
     let over = |side: fn(&(RequestMeans, RequestMeans)) -> f64| mean(pairs.iter().map(side));

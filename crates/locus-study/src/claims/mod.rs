@@ -1,10 +1,11 @@
 //! The published claims C1-C7, decided from the records.
 //!
-//! Every claim gives `Evidence`: an effect with its interval, a p-value and a reading. One rule, `rule::verdict`, turns
-//! evidence into a verdict; a claim only says on which side of which numbers its effect has to lie. Each claim is decided on
-//! the preset whose circuits were edited; the other presets' effects are part of the reading.
+//! Every claim computes `Evidence`: an effect with its interval, a p-value and a reading. One rule, `rule::verdict`,
+//! turns evidence into a verdict; a claim only states the range in which its effect has to lie. Each claim is decided
+//! on the preset whose circuits were edited; the effects of other presets are part of the reading.
 //!
-//! One file per subject, as in `tables`: `editing` (C1, C2, C6), `sizes` (C3), `overlap` (C4), `composition` (C5), `levels` (C7).
+//! One file per subject, as in `tables`: `editing` (C1, C2, C6), `sizes` (C3), `overlap` (C4), `composition` (C5) and
+//! `levels` (C7).
 
 mod claim;
 mod composition;
@@ -33,7 +34,7 @@ pub fn decide(records: &Records, options: &TableOptions) -> Vec<Claim> {
     CLAIMS.iter().map(|published| decide_one(published, records, options)).collect()
 }
 
-/// Presets with edits, which the run is about, before those that only stand beside them in T1.
+/// Presets in order: first those with edits, which the run is about, then those that were only extracted (T1).
 fn presets_by_weight(records: &Records) -> Vec<&str> {
     let mut presets = presets(records);
     presets.sort_by_key(|preset| !records.edits.iter().any(|edit| edit.preset == *preset));
@@ -76,7 +77,7 @@ fn decide_one(published: &PublishedClaim, records: &Records, options: &TableOpti
     }
 }
 
-/// The evidence of a run without the records; `needs` names the tables to ask for.
+/// Evidence when the records are missing; `needs` names the tables to ask for.
 fn absent(needs: &str) -> Evidence {
     Evidence {
         effect: Interval { value: 0.0, low: 0.0, high: 0.0 },

@@ -45,7 +45,7 @@ fn moderate_overlap(records: &Records, preset: &str, options: &TableOptions) -> 
     Some(Evidence { effect, p_value, n: all.len(), reading })
 }
 
-/// Each task's mean over the pairs it is part of.
+/// Overlap beyond chance of each task: the mean over the pairs that the task is part of.
 fn task_means(pairs: &[&TaskPair]) -> Vec<f64> {
     let mut by_task: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for pair in pairs {

@@ -1,17 +1,17 @@
-//! The one rule behind every verdict.
+//! The rule that decides every verdict.
 
 use locus_metrics::Interval;
 
 use crate::results::Verdict;
 
-/// Level of every test.
+/// Significance level of every test.
 pub(super) const ALPHA: f64 = 0.05;
 
-/// Supported when the test rejects and the whole interval lies within the claimed range; not supported when
-/// the test rejects and the whole interval lies outside it, on one side; undecided otherwise.
+/// The verdict on an effect: supported when the test rejects and the whole interval lies within the claimed range; not
+/// supported when the test rejects and the whole interval lies outside of it, on one side; otherwise undecided.
 ///
-/// The test is of "no effect". Demanding a rejection for either verdict keeps runs with few requests or tasks, whose bootstrap
-/// intervals are too narrow, from deciding anything.
+/// The test is of "no effect". Because either verdict needs a rejection, runs with few requests or tasks, whose
+/// bootstrap intervals are too narrow, do not decide anything.
 pub(super) fn verdict(effect: &Interval, p_value: f64, claimed: (f64, f64)) -> Verdict {
     let (from, to) = claimed;
     if p_value >= ALPHA {

@@ -1,16 +1,15 @@
 //! The claim about sizes, C3: an ideal circuit lies between 5 % and 50 % of the parameters.
 //!
-//! The claim needs a criterion of "ideal". A size is taken to be ideal when
+//! The claim needs a criterion of "ideal". A size counts as ideal when
 //! 1. the circuit does what the model does: agreement with the full model is at least [`AGREEMENT`];
-//! 2. nothing of it is left outside: accuracy of the complement is at most [`LEFT_OVER`], chance and a
+//! 2. nothing of the task is left outside: accuracy of the complement is at most [`LEFT_OVER`], which is chance and a
 //!    margin;
-//! 3. the knowledge is inside: more than half of the edits lower NLL(new) by less in the circuit than in the
-//!    complement (where the size was edited).
+//! 3. the knowledge is inside: more than half of the edits lower NLL(new) by less in the circuit than in the complement
+//!    (where the size was edited).
 //!
-//! The margin of a size is how far the worst of the three is from failing, all in shares. The claim holds
-//! when some size strictly between 5 % and 50 % passes, so that half of the parameters are more than needed,
-//! while 5 % fails, so that it is not enough: the effect is the smaller of the best margin in between and the
-//! negative of the margin at 5 %.
+//! The margin of a size is how far the worst of the three is from failing, as a share. The claim holds when some size
+//! strictly between 5 % and 50 % passes, so that half of the parameters are more than needed, while 5 % fails, so that
+//! these are not enough: the effect is the smaller of the best margin in between and the negative of the margin at 5 %.
 
 use locus_metrics::{Interval, bootstrap};
 
@@ -24,11 +23,11 @@ use crate::{
     },
 };
 
-/// Least agreement of an ideal circuit with the full model.
+/// Smallest agreement of an ideal circuit with the full model.
 const AGREEMENT: f64 = 0.9;
-/// Highest accuracy of an ideal circuit's complement: chance of two balanced classes and a margin of 0.1.
+/// Largest accuracy of an ideal circuit's complement: chance for two balanced classes, and a margin of 0.1.
 const LEFT_OVER: f64 = 0.6;
-/// Least share of requests that an ideal circuit resists more than its complement.
+/// Smallest share of requests that an ideal circuit resists more than its complement does.
 const RESISTED: f64 = 0.5;
 
 pub(super) const C3: PublishedClaim = PublishedClaim {
@@ -46,13 +45,13 @@ pub(super) const C3: PublishedClaim = PublishedClaim {
     evidence: between_5_and_50_percent,
 };
 
-/// How far one size is from failing.
+/// One size and how far it is from failing.
 struct SizeMargin {
     density: Density,
     held_out_rows: usize,
     agreement: f64,
     complement: f64,
-    /// Share of requests resisted more in the circuit, where edited.
+    /// Share of requests that the circuit resists more than its complement; `None` where the size was not edited.
     resisted: Option<f64>,
     margin: f64,
     /// The margin on each bootstrap resample.
@@ -95,8 +94,7 @@ impl SizeMargin {
         let density = Density::of(e.target_density);
         let rows = e.held_out_rows;
         let purpose = |what: &str| format!("C3/{}/{}/{what}", e.preset, density.label());
-        // A share of rows is a mean of zeros and ones, and resampling needs no more than how many there are
-        // of each.
+        // A share of rows is a mean of zeros and ones, and resampling needs only how many there are of each.
         let zeros_and_ones = |share: f64| -> Vec<f64> {
             (0..rows).map(|row| f64::from(u8::from((row as f64) < (share * rows as f64).round()))).collect()
         };
@@ -140,13 +138,13 @@ fn margin(agreement: f64, complement: f64, resisted: Option<f64>) -> f64 {
     resisted.map_or(extraction, |share| extraction.min(share - RESISTED))
 }
 
-/// For each request, whether NLL(new) falls less in the hierarchy circuit than in its complement.
+/// For each request 1 if NLL(new) falls less in the hierarchy circuit than in its complement, otherwise 0.
 fn resistance(records: &Records, preset: &str, density: Density) -> Vec<f64> {
     let groups = sweep(records, preset);
-    let of = |scope| {
+    let edits_in = |scope| {
         groups.iter().find(|(d, s, _)| *d == density && *s == scope).map(|(_, _, edits)| edits.as_slice())
     };
-    let (Some(circuit), Some(complement)) = (of(Scope::Circuit), of(Scope::Complement)) else {
+    let (Some(circuit), Some(complement)) = (edits_in(Scope::Circuit), edits_in(Scope::Complement)) else {
         return Vec::new();
     };
     let falls_less = |inside: &EditOutcome| {

@@ -40,12 +40,12 @@ pub struct Discover {
     #[arg(long, value_name = "RULE", default_value = "midpoint")]
     #[arg(value_parser = named(QuadratureRule::ALL, QuadratureRule::name))]
     ig_rule: QuadratureRule,
-    /// What is measured at the last token: correct minus incorrect answers (mean logit or total probability), or the
-    /// divergence from the clean run in nats [default: logit-diff; prob-diff for greater-than]
+    /// Metric at the last token: correct minus incorrect answers (mean logit or total probability), or the divergence
+    /// from the clean run in nats [default: logit-diff; prob-diff for greater-than]
     #[arg(long, value_name = "METRIC")]
     #[arg(value_parser = named(StandardMetric::ALL, StandardMetric::name))]
     metric: Option<StandardMetric>,
-    /// What a cut edge carries
+    /// What an ablated edge carries
     #[arg(long, value_name = "ABLATION", default_value = "corrupted")]
     #[arg(value_parser = named(StandardAblation::ALL, StandardAblation::name))]
     ablation: StandardAblation,
@@ -91,7 +91,7 @@ enum MethodName {
     EapIgActivations,
     /// Exact activation patching, edge by edge
     Exact,
-    /// Size of the difference a source writes: a control
+    /// Size of the difference between a source's ablated and clean output: a control
     ActivationMagnitude,
     /// Random scores: a control
     Random,
@@ -105,7 +105,7 @@ enum Select {
     Greedy,
 }
 
-/// Reads a value that the library knows by name.
+/// Parser of a value that the library knows by name.
 fn named<T, const N: usize>(all: [T; N], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
 where
     T: FromStr<Err = locus_gpt2::Error> + Clone + Send + Sync + 'static,
@@ -206,7 +206,7 @@ impl Discover {
         }
     }
 
-    /// Tokenises the pairs; every answer must be one token, and both prompts of a pair must have the same number.
+    /// Tokenises the pairs. Every answer must be one token, and both prompts of a pair must have equally many.
     fn tokenise(&self, texts: &[PromptPair], tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Pair>> {
         const END_OF_TEXT: &str = "<|endoftext|>";
         let missing = || Unusable(format!("--bos: the tokenizer has no token {END_OF_TEXT}"));
@@ -286,10 +286,10 @@ fn print(
     for edge in scores.ranked(RankBy::Absolute).into_iter().take(SHOWN) {
         writeln!(out, "{:<24} {:>+12.5}", graph.name(edge), scores.get(edge))?;
     }
-    let of_all = graph.n_edges();
+    let n_edges = graph.n_edges();
     writeln!(
         out,
-        "circuit: {} of {of_all} edges after pruning dead ends ({wanted} selected)",
+        "circuit: {} of {n_edges} edges after pruning dead ends ({wanted} selected)",
         circuit.count()
     )?;
     let faithfulness = measured

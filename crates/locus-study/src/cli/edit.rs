@@ -1,4 +1,4 @@
-//! `locus edit`: one or many requests, before and after.
+//! `locus edit`: writes one or many requests and measures them before and after.
 
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,7 @@ enum ScopeName {
     Random,
 }
 
-/// One request, NLL per token in nats.
+/// One request in the output; NLLs are per token, in nats.
 #[derive(Serialize)]
 struct Outcome {
     case_id: u64,
@@ -62,7 +62,7 @@ struct Outcome {
     post_new: f64,
     post_true: f64,
     steps: usize,
-    /// The new target is no likelier than before.
+    /// Whether the new target is no likelier than before.
     failed: bool,
     /// Norms, denominators and residuals of the method.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
@@ -155,7 +155,7 @@ impl EditArgs {
         Ok(())
     }
 
-    /// The scope as a mask; `None` is every parameter.
+    /// The scope as a mask; `None` means every parameter.
     fn mask<F: Scalar>(&self, checkpoint: &Checkpoint<F>, seed: u64) -> Result<Option<ParamMask>> {
         let config = checkpoint.model.config();
         let Some(path) = &self.mask else {
@@ -183,7 +183,7 @@ impl EditArgs {
     }
 }
 
-/// The file for a single request, a file per case in a folder for many.
+/// Path of a request's patch: the file itself for a single request, a file per case in a folder for several.
 fn patch_path(out: &Path, n: usize, case_id: u64) -> PathBuf {
     if n == 1 { out.to_owned() } else { out.join(format!("{case_id}.safetensors")) }
 }

@@ -1,4 +1,4 @@
-//! Which editor, with which constants and statistics.
+//! The options that choose an editor, its constants and its key statistics.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,12 +48,12 @@ fn editor_names() -> impl TypedValueParser<Value = &'static NamedEditor> {
 /// The editor that was asked for, with its constants read and checked.
 pub struct ChosenEditor {
     constants: Constants,
-    /// Prefixes that the file of `--config` gives beside the constants.
+    /// Prefixes that the file of `--config` gives besides the constants.
     prefixes: Option<Vec<String>>,
 }
 
 impl EditorArgs {
-    /// The constants of `--config`, or the editor's for the model.
+    /// The chosen editor with the constants of `--config`, or else the editor's constants for the model.
     pub fn chosen(&self, global: &Global) -> Result<ChosenEditor> {
         let config = Config::read(&global.model_folder()?.join("config.json"))?;
         let chosen = || -> Result<ChosenEditor> {
@@ -76,7 +76,7 @@ impl EditorArgs {
         }
     }
 
-    /// The model's hyper-parameters. Where none are known `--config` must name the layers.
+    /// The model's hyper-parameters. When none are known, `--config` must name the layers.
     fn hparams(&self, config: &Config, global: &Global) -> Result<Hparams> {
         let given = self.given()?;
         let named = given.get("layer").or(given.get("layers")).is_some();
@@ -86,11 +86,12 @@ impl EditorArgs {
         }
     }
 
-    /// Constants with what `--config` says laid over them.
+    /// Constants with those of `--config` in place of the defaults.
     fn read(&self, default: Constants) -> Result<ChosenEditor> {
         let mut prefixes = None;
         let constants = match default {
-            // A table of its own fields, all with defaults: the file's parser can say in which line an unknown one is.
+            // All fields have defaults, so the file is parsed directly, and an error can name the line of an unknown
+            // field.
             Constants::StudyFt(default) => Constants::StudyFt(self.parse()?.unwrap_or(default)),
             Constants::Ft(default) => Constants::Ft(self.overlay(default, self.given()?)?),
             Constants::Lora(default) => Constants::Lora(self.overlay(default, self.given()?)?),
@@ -106,7 +107,7 @@ impl EditorArgs {
         Ok(ChosenEditor { constants, prefixes })
     }
 
-    /// The table of `--config` without the prefixes, which may stand beside the constants.
+    /// The table of `--config` without `prefixes`, which may be given besides the constants.
     fn split_prefixes(&self, prefixes: &mut Option<Vec<String>>) -> Result<Value> {
         let mut given = self.given()?;
         if let Some(value) = given.as_object_mut().and_then(|given| given.remove("prefixes")) {
@@ -116,7 +117,7 @@ impl EditorArgs {
         Ok(given)
     }
 
-    /// `default` with what the table `given` says laid over it.
+    /// The constants of the table `given`, and those of `default` for the rest.
     fn overlay<T: Serialize + DeserializeOwned>(&self, default: T, given: Value) -> Result<T> {
         let mut all = serde_json::to_value(default)?;
         merge(&mut all, given);
@@ -131,7 +132,7 @@ impl EditorArgs {
         if let Some(why) = renamed(names.keys()) {
             return Err(self.wrong(&why));
         }
-        // JSON has no NaN: that is what a TOML one has become.
+        // A TOML NaN has become null, because JSON has none.
         match has_null(&given) {
             Some(name) => Err(self.wrong(&format!("{name} is not a number"))),
             None => Ok(given),
@@ -210,7 +211,7 @@ impl EditorArgs {
 }
 
 impl ChosenEditor {
-    /// The constants as a file for `--config`.
+    /// The constants as the text of a file for `--config`.
     pub fn print(&self) -> Result<String> {
         let constants = toml::to_string(&self.constants)?;
         if self.constants.prefixes() == 0 {
@@ -229,12 +230,12 @@ impl ChosenEditor {
         Ok(serde_json::to_value(&self.constants)?)
     }
 
-    /// Whether many facts are meant to be written at once.
+    /// Whether the editor is made to write many facts at once.
     pub fn writes_many(&self) -> bool {
         matches!(self.constants, Constants::Memit(_))
     }
 
-    /// The editor, with its statistics.
+    /// Makes the editor, with its key statistics.
     pub fn editor<F: Scalar>(
         &self,
         args: &EditorArgs,
@@ -250,7 +251,8 @@ impl ChosenEditor {
         self.constants.clone().editor(covariances)
     }
 
-    /// Requests as this editor needs them: with subject and prefixes, or prompt and target alone.
+    /// The requests as facts: with subject and prefixes for editors that need them, otherwise with prompt and target
+    /// only.
     pub fn facts<F: Scalar>(
         &self,
         checkpoint: &Checkpoint<F>,
@@ -277,7 +279,7 @@ impl ChosenEditor {
     }
 }
 
-/// The name of a constant that is null.
+/// The name of the first constant that is null.
 fn has_null(value: &Value) -> Option<&str> {
     let constants = value.as_object()?;
     constants
@@ -285,7 +287,7 @@ fn has_null(value: &Value) -> Option<&str> {
         .find_map(|(name, value)| if value.is_null() { Some(name.as_str()) } else { has_null(value) })
 }
 
-/// Lays `over` over `under`, table by table.
+/// Replaces values of `under` by those of `over`, table by table.
 fn merge(under: &mut Value, over: Value) {
     match (under, over) {
         (Value::Object(under), Value::Object(over)) => {

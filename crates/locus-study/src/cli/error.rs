@@ -1,4 +1,4 @@
-//! Which errors are the caller's (exit code 2), which are the run's (1), and which are none.
+//! Exit codes: which errors are the caller's (2), which are failures of the run (1), and which are none.
 
 use std::io::ErrorKind;
 
@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 #[error("{0}")]
 pub struct Unusable(pub String);
 
-/// 2 when arguments or input cannot be used, else 1.
+/// Exit code of an error: 2 when arguments or input cannot be used, otherwise 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let unusable = error.chain().any(|cause| {
         if let Some(error) = cause.downcast_ref::<locus_gpt2::Error>() {
@@ -28,7 +28,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if unusable { 2 } else { 1 }
 }
 
-/// A file that was named and cannot be had is the caller's mistake; a full disk is not.
+/// Whether a file that the caller named cannot be read, which is the caller's mistake; a full disk is not.
 fn is_absent(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -39,7 +39,7 @@ fn is_absent(kind: ErrorKind) -> bool {
     )
 }
 
-/// Whether the reader of the output went away.
+/// Whether the reader of the output has closed the pipe.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)

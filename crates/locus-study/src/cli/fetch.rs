@@ -1,4 +1,4 @@
-//! `locus fetch`: models and data by the manifest.
+//! `locus fetch`: downloads models and data listed in the manifest.
 
 use std::path::PathBuf;
 

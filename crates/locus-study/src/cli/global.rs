@@ -1,4 +1,4 @@
-//! Options every command takes, and where models and data are found.
+//! Options that every command takes, and where models and data are found.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub struct Global {
     /// A model's folder, `organism`, or a fetched model: gpt2, gpt2-medium, gpt2-large, gpt2-xl
     #[arg(long, global = true, default_value = "organism", value_name = "DIR|NAME")]
     pub model: String,
-    /// Seed of everything random
+    /// Seed of all random numbers
     #[arg(long, global = true, default_value_t = 1)]
     pub seed: u64,
     /// Threads; results do not depend on it [default: all cores]
@@ -29,7 +29,7 @@ pub struct Global {
     /// Machine-readable output on stdout
     #[arg(long, global = true)]
     pub json: bool,
-    /// No progress
+    /// Show no progress
     #[arg(long, global = true)]
     pub quiet: bool,
     /// Number type the model runs in
@@ -71,7 +71,7 @@ impl Global {
     }
 }
 
-/// `fixtures/organism`, looked for upwards from the current folder, then from the program.
+/// Finds `fixtures/organism` in the current folder or one above it, otherwise in a folder above the program.
 pub fn organism_folder() -> Result<PathBuf> {
     let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
     starts
@@ -86,7 +86,7 @@ pub fn organism_folder() -> Result<PathBuf> {
         })
 }
 
-/// Where fetched files go: `$LOCUS_CACHE`, else `~/.cache/locus`.
+/// Folder for fetched files: `$LOCUS_CACHE`, otherwise `~/.cache/locus`.
 pub fn cache_folder() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("LOCUS_CACHE") {
         return Ok(PathBuf::from(folder));

@@ -68,7 +68,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line, whatever the sources say.
+            // One line, even if an error's sources have several.
             eprintln!("locus: {}", format!("{error:#}").replace('\n', " "));
             ExitCode::from(exit_code(&error))
         }
@@ -97,16 +97,16 @@ fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Libraries read their settings from the environment when the program is loaded. A process that was started without them
-/// starts itself once more with them, waits for that child and returns its exit code; `None` when nothing was missing.
-/// What the caller chose of kernels and memory stays.
+/// Starts the program once more with the settings that its libraries read from the environment when they are loaded,
+/// waits for that child and returns its exit code; `None` when no setting was missing. Settings of kernels and memory
+/// that the caller chose are kept.
 fn restart_with_library_settings() -> Option<ExitCode> {
     let mut settings = locus_gpt2::blas_environment();
-    // mimalloc: freed memory stays with the process, so that the next pass need not have its pages cleared anew.
+    // mimalloc: freed memory stays with the process, so that its pages need not be cleared again for the next pass.
     settings.push(("MIMALLOC_PURGE_DELAY", "-1"));
     settings.retain(|(name, value)| match std::env::var_os(name) {
         None => true,
-        // More than one thread would make the results depend on their number.
+        // With more than one thread, results would depend on the number of threads.
         Some(set) => *name == "OPENBLAS_NUM_THREADS" && set != *value,
     });
     if settings.is_empty() {

@@ -1,4 +1,4 @@
-//! `locus organism`: the embedded model and its data, rebuilt from their seed.
+//! `locus organism`: rebuilds the bundled model and its data from their seed.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ impl Organism {
     pub fn run(&self, global: &Global) -> Result<()> {
         let recipe = Recipe::default();
         if !self.check {
-            // The first build has no folder to find yet.
+            // Before the first build there is no folder to find.
             let found = || organism_folder().unwrap_or_else(|_| PathBuf::from("fixtures/organism"));
             let folder = global.out.clone().unwrap_or_else(found);
             return build(&recipe, &folder, global.progress());

@@ -21,7 +21,8 @@ pub struct PatchArgs {
 enum Verb {
     /// List what patches change and which weights they were made for
     List(Files),
-    /// Write --model with the patches, in the order given, as a checkpoint folder. To undo the last patch, apply all but the last
+    /// Apply patches to --model in the order given and write a checkpoint folder. To undo the last patch, apply all but
+    /// the last
     Apply(Files),
     /// Write one patch that equals several applied in order
     Merge(Files),
@@ -61,7 +62,7 @@ impl PatchArgs {
                     "base_sha256": history.patches()[0].base_sha256(), "version": env!("CARGO_PKG_VERSION"),
                 });
                 write_checkpoint(folder, history.model(), &provenance.to_string())?;
-                // Tokenizer and hyper-parameters go along, so that the folder is a whole model.
+                // Tokenizer and hyper-parameters are copied, so that the folder is a complete model.
                 let from = global.model_folder()?;
                 for name in ["tokenizer.json", "vocab.json", "merges.txt", "hparams.toml"] {
                     if from.join(name).exists() {
@@ -83,7 +84,7 @@ impl PatchArgs {
     }
 }
 
-/// The patches on top of each other; each must belong to what the ones before it make.
+/// Stacks the patches; each must belong to the model that the ones before it make.
 fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Gpt2<F>) -> Result<EditHistory<F>> {
     let mut history = EditHistory::new(model);
     for (path, patch) in files.patches.iter().zip(patches) {

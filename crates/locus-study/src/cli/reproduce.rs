@@ -1,4 +1,4 @@
-//! `locus reproduce`: the study.
+//! `locus reproduce`: runs the study and writes its report.
 
 use std::path::PathBuf;
 
@@ -27,13 +27,13 @@ pub struct Reproduce {
     /// Tables to write, for example T1,T5 [default: all]
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     tables: Vec<String>,
-    /// Recipe whose circuits T2-T7 are about: the paper's, or ours, hard masks at a scheduled density
+    /// Recipe whose circuits T2-T7 are about: the paper's, or this project's (hard masks at a scheduled density)
     #[arg(long, default_value = SCHEDULED_TOP_K, value_name = "published|scheduled-top-k")]
     preset: String,
     /// Density targets of the size sweep, each above 0 and at most 1; 0.5 and 0.05 are always among them
     #[arg(long, value_delimiter = ',', value_name = "SHARES")]
     densities: Vec<f64>,
-    /// Smaller samples, same code, still all tables
+    /// Run the same code on smaller samples; still gives all tables
     #[arg(long)]
     quick: bool,
     /// Reuse the finished parts of an identical earlier run in the same --out
@@ -193,7 +193,8 @@ impl Reproduce {
     }
 }
 
-/// How numbers were made and where that differs from the published protocol; printed in the report.
+/// Sentences that say how the numbers were made and where that differs from the published protocol; printed in the
+/// report.
 fn conventions(settings: &Settings) -> Vec<String> {
     let sentences = [
         "NLLs are means per target token in nats; probabilities are exp(-NLL).",

@@ -14,7 +14,8 @@ use crate::protocol::{Scored, score};
 
 #[derive(Debug, Args)]
 pub struct Score {
-    /// JSONL file of {"prompt","target"}; `-` is stdin. Start the target with a space: prompt and target are tokenised separately, exactly as written
+    /// JSONL file of {"prompt","target"}; `-` is stdin. Start the target with a space: prompt and target are tokenised
+    /// separately, exactly as written
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
 }
@@ -41,7 +42,7 @@ impl Score {
         }
     }
 
-    /// Everything is read and checked before the first line is printed.
+    /// Scores the lines; all of them are read and checked before the first result is printed.
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
         let lines = self.read()?;
         let checkpoint = global.checkpoint::<F>()?;
@@ -57,7 +58,7 @@ impl Score {
         Ok(())
     }
 
-    /// The lines that are not blank, with their numbers from 1.
+    /// The lines that are not blank, with their numbers, counted from 1.
     fn read(&self) -> Result<Vec<(usize, Given)>> {
         let name = self.input.display();
         let text = if self.input.as_os_str() == "-" {

@@ -1,4 +1,4 @@
-//! `locus selftest`: planted circuits, found on this machine.
+//! `locus selftest`: finds planted circuits on this machine.
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -11,13 +11,14 @@ use locus_circuits::planted::{Planted, exclusive_or, induction, linear};
 #[derive(Debug, Args)]
 pub struct Selftest {}
 
-/// Attribution and patching of a linear model add up the same few hundred terms in f64.
+/// Largest relative difference between attribution and patching of a linear model: both add up the same few hundred
+/// terms in f64, in different orders.
 const EQUAL: f64 = 1e-9;
-/// Least area under the ROC curve against the planted circuit.
+/// Smallest area under the ROC curve of the scores against the planted circuit.
 const AREA: f64 = 0.99;
-/// Most that the recovered circuit's faithfulness may differ from 1.
+/// Largest difference of the recovered circuit's faithfulness from 1.
 const UNFAITHFUL: f64 = 0.01;
-/// Most that the faithfulness of everything but the circuit may differ from 0.
+/// Largest difference of the faithfulness of the circuit's complement from 0.
 const COMPLEMENT: f64 = 0.05;
 
 impl Selftest {

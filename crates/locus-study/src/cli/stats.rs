@@ -1,4 +1,4 @@
-//! `locus stats`: second moments of the MLP keys of a text.
+//! `locus stats`: collects second moments of MLP keys over a text.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use super::error::Unusable;
 use super::global::{Dtype, Global};
 use locus_editors::token_lines;
 
-/// How often the state is written, so that little is lost when the run is cut off.
+/// Time between writes of the state, so that little is lost when the run is interrupted.
 const CHECKPOINT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub struct Stats {
-    /// Text, used line by line
+    /// Text to collect from; each line is a sequence
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
-    /// Layers, counted from 0, all in one pass
+    /// Layers, counted from 0; all are collected in one pass
     #[arg(long, value_delimiter = ',', required = true, value_name = "N,...")]
     layers: Vec<usize>,
     /// Minimum number of tokens to read from --text (the text may have fewer)
@@ -85,7 +85,7 @@ impl Stats {
     }
 }
 
-/// Lines of a text as tokens, cut to the model's context, up to the line that reaches `tokens` of them.
+/// Lines of a text as tokens, each cut to the model's context, up to and with the line that reaches `tokens` tokens.
 pub fn tokenise<F: Scalar>(checkpoint: &Checkpoint<F>, path: &Path, tokens: usize) -> Result<Vec<Vec<u32>>> {
     let text = std::fs::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
     let lines = token_lines(checkpoint, &text, tokens)?;
@@ -95,7 +95,8 @@ pub fn tokenise<F: Scalar>(checkpoint: &Checkpoint<F>, path: &Path, tokens: usiz
     Ok(lines)
 }
 
-/// Per layer: keys, and how far the two halves of the text agree on `C^-1 k` for a typical key.
+/// Prints for each layer the number of keys, and how far the two halves of the text agree on `C^-1 k` for a typical
+/// key.
 fn print(statistics: &KeyStatistics, json: bool) -> Result<()> {
     const RIDGE: f64 = 1e-5;
     use std::io::Write;
@@ -106,7 +107,7 @@ fn print(statistics: &KeyStatistics, json: bool) -> Result<()> {
     for (layer, moments) in &statistics.layers {
         let mean = moments.mean();
         let neurons = mean.nrows();
-        // The direction keys vary in most is near the root of the diagonal.
+        // A typical key: the root mean square of each neuron.
         let key: Vec<f64> = mean.diag().iter().map(|x| x.sqrt()).collect();
         let agreement = moments.agreement(RIDGE, &key)?;
         if json {

@@ -21,16 +21,16 @@ pub struct TraceArgs {
     /// Known facts: a JSON array or JSONL of {"prompt","subject","attribute"}
     #[arg(long, value_name = "FILE")]
     task: PathBuf,
-    /// Corrupted copies of each prompt
+    /// Number of corrupted copies of each prompt
     #[arg(long, default_value_t = 10, value_name = "N")]
     samples: usize,
-    /// Size of the noise in standard deviations of the subjects' embeddings
+    /// Standard deviation of the noise, as a multiple of that of the subjects' embeddings
     #[arg(long, default_value_t = 3.0, value_name = "X")]
     noise: f64,
-    /// Layers restored together, for MLP and attention [default: 10 of 48, scaled to the model]
+    /// Number of layers restored together, for MLP and attention [default: 10 of 48, scaled to the model]
     #[arg(long, value_name = "N")]
     window: Option<usize>,
-    /// At most this many facts, from the beginning of the file
+    /// Largest number of facts to trace, from the beginning of the file
     #[arg(long, value_name = "N")]
     facts: Option<usize>,
 }
@@ -110,20 +110,20 @@ impl TraceArgs {
         print(&record, global.json)
     }
 
-    /// Facts as an array, or one per line.
+    /// Reads the facts, an array or one per line.
     fn read(&self) -> Result<Vec<Known>> {
         let place = self.task.display();
         let text = std::fs::read_to_string(&self.task).map_err(|e| Unusable(format!("{place}: {e}")))?;
         let facts: Vec<Known> = if text.trim_start().starts_with('[') {
             serde_json::from_str(&text).map_err(|e| Unusable(format!("{place}: {e}")))?
         } else {
-            let of = |(i, line): (usize, &str)| {
+            let parse = |(i, line): (usize, &str)| {
                 serde_json::from_str(line).map_err(|e| Unusable(format!("{place}: line {}: {e}", i + 1)))
             };
             text.lines()
                 .enumerate()
                 .filter(|(_, line)| !line.trim().is_empty())
-                .map(of)
+                .map(parse)
                 .collect::<Result<_, _>>()?
         };
         if facts.is_empty() {

@@ -1,4 +1,4 @@
-//! Bars of what circuits keep of each kind of module.
+//! Bars of the shares that circuits keep of each kind of module.
 
 use crate::{
     records::{Extraction, Records},

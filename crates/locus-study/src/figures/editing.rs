@@ -30,16 +30,16 @@ pub(super) fn before_after(records: &Records, preset: &str) -> Vec<Figure> {
     [("T2-nll", Density::SMALL), ("T3-nll", Density::LARGE)].into_iter().filter_map(at).collect()
 }
 
-/// The rows: full model, random mask, then circuit and complement of every task.
+/// Rows of the figure: full model, random mask, then circuit and complement of every task.
 fn groups<'a>(records: &'a Records, preset: &str, size: Density) -> Vec<(String, Vec<&'a EditOutcome>)> {
-    let of = |scope| edits(records, preset, size, scope);
+    let edits_in = |scope| edits(records, preset, size, scope);
     let mut groups: Vec<(String, Vec<&EditOutcome>)> =
-        [Scope::Full, Scope::Random].map(|scope| (scope_label(scope).to_string(), of(scope))).into();
-    let scopes = [Scope::Circuit, Scope::Complement].map(|scope| (scope, of(scope)));
+        [Scope::Full, Scope::Random].map(|scope| (scope_label(scope).to_string(), edits_in(scope))).into();
+    let scopes = [Scope::Circuit, Scope::Complement].map(|scope| (scope, edits_in(scope)));
     for task in distinct_tasks(scopes.iter().flat_map(|(_, edits)| edits.iter().map(|e| e.task.as_str()))) {
         for (scope, edits) in &scopes {
-            let of_task = edits.iter().copied().filter(|e| e.task == task).collect();
-            groups.push((format!("{task}, {}", scope_label(*scope)), of_task));
+            let task_edits = edits.iter().copied().filter(|e| e.task == task).collect();
+            groups.push((format!("{task}, {}", scope_label(*scope)), task_edits));
         }
     }
     groups.retain(|(_, edits)| !edits.is_empty());

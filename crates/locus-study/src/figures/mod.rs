@@ -14,7 +14,7 @@ use crate::{
     tables::{TableOptions, select::presets},
 };
 
-/// Every figure that has data, in the order of the tables they belong to.
+/// Every figure that has data, in the order of the tables that they belong to.
 pub fn all(records: &Records, options: &TableOptions) -> Vec<Figure> {
     let presets = presets(records);
     let each = |draw: &dyn Fn(&str) -> Vec<Figure>| -> Vec<Figure> {
@@ -30,12 +30,12 @@ pub fn all(records: &Records, options: &TableOptions) -> Vec<Figure> {
     figures
 }
 
-/// The figures of causal tracing alone: a heat map per kind of state, then the severed paths.
+/// The figures of causal tracing: a heat map per kind of state, then the severed paths as lines.
 pub fn tracing(records: &Records) -> Vec<Figure> {
     tracing::all(records)
 }
 
-/// The figure with its preset in title and file name; the published preset needs no mark in the file's name.
+/// Adds the preset to a figure's title and, unless it is the published one, to its file name.
 fn marked(figure: Figure, preset: &str) -> Figure {
     let id = if preset == PUBLISHED { figure.id } else { format!("{}-{preset}", figure.id) };
     Figure { id, title: format!("{} (preset {preset})", figure.title), ..figure }

@@ -29,7 +29,7 @@ fn heat_map(pairs: &[&TaskPair], size: Density, preset: &str, options: &TableOpt
         .collect();
     let row = |&a: &&str| tasks.iter().map(|&b| jaccard.get(&(a, b)).copied()).collect();
     let names: Vec<String> = tasks.iter().map(|task| task.to_string()).collect();
-    // A scale in round tenths, so that figures of similar runs can be compared.
+    // A scale that ends at a multiple of 0.1, so that figures of similar runs can be compared.
     let largest = pairs.iter().map(|pair| pair.jaccard).fold(0.0, f64::max);
     let plot = Plot::HeatMap {
         rows: names.clone(),
@@ -51,7 +51,7 @@ fn heat_map(pairs: &[&TaskPair], size: Density, preset: &str, options: &TableOpt
     Some(Figure { id: format!("T5-overlap-{}", stem(size)), title, caption, plot })
 }
 
-/// `5`, `12.5`: a size within a file name.
+/// A size as part of a file name: `5`, `12.5`.
 fn stem(size: Density) -> String {
     format!("{}", (size.share() * 1e6).round() / 1e4)
 }

@@ -34,7 +34,7 @@ fn accuracy(records: &Records, preset: &str) -> Option<Figure> {
                    model while its complement is at chance (0.5).";
     let plot = plot("accuracy", lines.into_iter().map(line).collect());
     let title = "Circuit size and accuracy".into();
-    // One point is no line.
+    // A line needs two points.
     (circuits.len() > 1).then(|| Figure { id: "T4-accuracy".into(), title, caption: caption.into(), plot })
 }
 
@@ -47,7 +47,7 @@ fn editing(records: &Records, preset: &str, options: &TableOptions) -> Option<Fi
     let mut series = Vec::new();
     let mut ends: Vec<f64> = Vec::new();
     for scope in [Scope::Circuit, Scope::Complement, Scope::Random] {
-        // The sweep goes from large to small, an axis the other way.
+        // The sweep goes from large to small, the axis from small to large.
         let of_scope = groups.iter().rev().filter(|(_, s, _)| *s == scope);
         let points: Vec<(f64, f64)> =
             of_scope.filter_map(|(density, _, edits)| point(*density, edits, scope)).collect();

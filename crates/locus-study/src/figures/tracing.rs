@@ -17,7 +17,7 @@ fn heat_map(traced: &TracingRecord, what: &str) -> Option<Figure> {
     let effects: Vec<&TracedEffect> =
         traced.effects.iter().filter(|effect| effect.what == what && effect.facts > 0).collect();
     let layers = effects.first()?.by_layer.len();
-    // A scale in round tenths, the same for the three kinds, so that they can be compared.
+    // One scale for the three kinds, which ends at a multiple of 0.1, so that they can be compared.
     let kinds = traced.effects.iter().filter(|effect| !effect.what.contains(' '));
     let largest = kinds.flat_map(|effect| &effect.by_layer).fold(0.0f64, |max, &x| max.max(x));
     let plot = Plot::HeatMap {

@@ -1,8 +1,8 @@
-//! Numbers as text, in one place for Markdown and HTML. CSV holds raw values instead.
+//! Numbers as text, for Markdown and HTML alike. CSV has raw values instead.
 
 use crate::results::{Cell, Claim, Style, Verdict};
 
-/// What stands in a cell that holds nothing.
+/// Text of an empty cell.
 pub const NOTHING: &str = "–";
 
 /// A cell as text, without markup.
@@ -27,7 +27,7 @@ pub fn parts(cell: &Cell) -> (String, Option<String>) {
     }
 }
 
-/// Whether column `index` holds numbers and no words; such columns are aligned at their right.
+/// Whether column `index` has numbers and no words; such columns are aligned to the right.
 pub fn is_numeric(rows: &[Vec<Cell>], index: usize) -> bool {
     let mut cells = rows.iter().map(|row| &row[index]);
     cells.clone().any(|cell| !matches!(cell, Cell::Text(_) | Cell::Empty(())))
@@ -49,11 +49,12 @@ fn digits(value: f64, style: Style) -> String {
     }
 }
 
-/// The effect of a claim with its interval and unit. All three numbers share as many decimals as the interval's width deserves.
+/// The effect of a claim with its interval and unit. All three numbers have the same number of decimals, which depends
+/// on the width of the interval.
 pub fn effect(claim: &Claim) -> String {
     let Claim { effect, low, high, unit, .. } = claim;
     let width = high - low;
-    // Beyond that many decimals, or without a width, plain decimals would not be readable.
+    // With too many decimals, or without a width, plain decimals would not be readable.
     let decimals = 1.0 - width.log10().floor();
     let print = |value: f64| {
         if width > 0.0 && decimals <= 6.0 {
@@ -70,7 +71,7 @@ pub fn p_value(claim: &Claim) -> String {
     number(claim.p_value, Style::Significant3)
 }
 
-/// A count with groups of three digits.
+/// A count with its digits in groups of three.
 pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
@@ -83,7 +84,7 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
-/// A verdict in words.
+/// A verdict as text.
 pub fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Supported => "supported",
@@ -94,7 +95,7 @@ pub fn verdict(verdict: Verdict) -> &'static str {
 
 fn fixed(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
-    // What rounds to zero has no sign.
+    // A number that rounds to zero has no sign.
     let unsigned = text.trim_start_matches('-');
     if unsigned.chars().all(|digit| matches!(digit, '0' | '.')) { unsigned.to_owned() } else { signed(&text) }
 }

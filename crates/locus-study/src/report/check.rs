@@ -14,7 +14,8 @@ pub fn results(results: &Results) -> io::Result<()> {
     results.figures.iter().try_for_each(figure)
 }
 
-/// Ids name files and anchors: nothing but letters, digits, `-`, `_` and `.`, no leading dot, and no two that differ in case alone.
+/// Checks ids, which name files and anchors: only letters, digits, `-`, `_` and `.`, no leading dot, and no two that
+/// differ in case alone.
 fn unique<'a>(ids: impl Iterator<Item = &'a str>) -> io::Result<()> {
     let mut seen = HashSet::new();
     for id in ids {

@@ -1,4 +1,4 @@
-//! The files of a report. All are rendered, and then written beside their places, before the first one is put in place.
+//! The files of a report. All are rendered and written under temporary names before the first is renamed into place.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use super::{check, html, json, markdown, plot, table};
 use crate::results::{Figure, Results, Table};
 
-/// Where the parts of a report are.
+/// Paths of the parts of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportPaths {
-    /// `results.json`: everything, to read back.
+    /// `results.json`: everything, for programs.
     pub json: PathBuf,
-    /// `report.html`: everything, to look at.
+    /// `report.html`: everything, for readers.
     pub html: PathBuf,
-    /// `report.md`: everything but the inline drawings.
+    /// `report.md`: everything except the inline drawings.
     pub markdown: PathBuf,
     /// `tables/<id>.csv` with raw values, in the order of the tables.
     pub csv: Vec<PathBuf>,
@@ -49,13 +49,13 @@ pub fn draw(figure: &Figure) -> String {
 
 /// Writes the report on `results` below `dir`, creating folders as needed.
 ///
-/// Files of an earlier report are replaced one by one by renaming; no reader ever meets half a file. Files that this report
-/// does not have stay.
+/// Files of an earlier report are replaced one by one by renaming, so that no reader ever sees half a file. Files that
+/// this report does not have stay.
 ///
 /// # Errors
-/// `InvalidData` when an id cannot name a file or is used twice, when a table or figure does not fit its labels, or when
-/// a number is not finite (JSON cannot hold it). Otherwise what the file system reports. In either case, unless the last
-/// step of renaming itself failed, nothing has changed.
+/// `InvalidData` when an id cannot name a file or is used twice, when a table or figure does not fit its labels, or
+/// when a number is not finite (JSON cannot hold it); otherwise the error of the file system. Nothing has changed then,
+/// unless it was the renaming that failed.
 pub fn write(dir: &Path, results: &Results) -> io::Result<ReportPaths> {
     check::results(results)?;
     let paths = ReportPaths::new(dir, results);
@@ -68,13 +68,13 @@ pub fn write(dir: &Path, results: &Results) -> io::Result<ReportPaths> {
         files.push((path, draw(one)));
     }
     files.push((&paths.markdown, markdown::report(results)));
-    // Last, so that a page never shows up before what it links to.
+    // Last, so that the page never appears before the files that it links to.
     files.push((&paths.html, html::report(results)));
     put_in_place(&files)?;
     Ok(paths)
 }
 
-/// Writes every file beside its place, then renames them all: a full disk is noticed before anything changes.
+/// Writes every file under a temporary name, then renames them all: a full disk is noticed before anything changes.
 fn put_in_place(files: &[(&PathBuf, String)]) -> io::Result<()> {
     let mut written = Vec::with_capacity(files.len());
     for (path, text) in files {

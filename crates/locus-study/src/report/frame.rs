@@ -1,4 +1,4 @@
-//! What the page and the Markdown report share: title, provenance, and the places of figures.
+//! Parts that the HTML page and the Markdown report share: title, provenance, and the places of figures.
 
 use crate::results::{Figure, Provenance, Table};
 
@@ -21,7 +21,7 @@ pub fn subtitle(provenance: &Provenance) -> String {
     format!("Model {model} · {profile} profile · seed {seed} · locus {version}")
 }
 
-/// Names and values of the single facts of the provenance. The digest comes last: it needs a line of its own.
+/// Names and values of the facts of the provenance. The digest comes last, because it needs a line of its own.
 pub fn provenance_rows(provenance: &Provenance) -> Vec<(&'static str, String)> {
     let Provenance { version, seed, profile, model, model_sha256, data_sha256: _, conventions: _ } =
         provenance;

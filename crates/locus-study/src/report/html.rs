@@ -1,4 +1,4 @@
-//! `report.html`: one file with its style and drawings inside, without scripts and without anything fetched.
+//! `report.html`: one file that contains its style and drawings, has no scripts and loads nothing.
 
 use super::cell;
 use super::frame::{TITLE, home, provenance_rows, subtitle};
@@ -72,7 +72,7 @@ fn claims_section(claims: &[Claim]) -> String {
     )
 }
 
-/// A verdict as a coloured sign with words, so that colour alone says nothing.
+/// A verdict as a coloured sign with words, so that nothing depends on colour alone.
 fn badge(verdict: Verdict) -> String {
     let (class, sign) = match verdict {
         Verdict::Supported => ("supported", "✓"),

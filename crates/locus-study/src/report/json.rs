@@ -1,4 +1,4 @@
-//! `results.json`: deterministic, one record per line, and certain to read back.
+//! `results.json`: deterministic, one record per line, and checked to read back.
 
 use std::io;
 
@@ -8,10 +8,10 @@ use serde_json::ser::{Formatter, Serializer};
 use super::check::invalid;
 use crate::results::Results;
 
-/// Everything nested deeper stays on the line of its parent: `records.edits[i]` is the deepest line of its own.
+/// Depth of nesting from which on values stay on the line of their parent: `records.edits[i]` still has its own line.
 const DEPTH: usize = 3;
 
-/// Breaks and indents the outer levels only.
+/// Formatter that breaks and indents lines at the outer levels only.
 struct OuterLines {
     depth: usize,
     empty: bool,

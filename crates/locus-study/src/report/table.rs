@@ -6,7 +6,8 @@ use super::cell;
 use super::check::invalid;
 use crate::results::{Cell, Table};
 
-/// The table as CSV: raw values with all their digits. A column that holds estimates becomes three, `x`, `x low` and `x high`.
+/// The table as CSV: raw values with all their digits. A column `x` of estimates becomes three: `x`, `x low` and
+/// `x high`.
 pub fn csv(table: &Table) -> io::Result<String> {
     let estimates: Vec<bool> = (0..table.columns.len())
         .map(|index| table.rows.iter().any(|row| matches!(row[index], Cell::Estimate { .. })))
@@ -27,7 +28,7 @@ pub fn csv(table: &Table) -> io::Result<String> {
     String::from_utf8(writer.into_inner().map_err(|error| error.into_error())?).map_err(invalid)
 }
 
-/// Value and interval of a cell, with as many digits as it takes to read the same number back.
+/// Value and interval of a cell, with as many digits as are needed to read the same number back.
 fn raw(cell: &Cell) -> [String; 3] {
     let none = String::new;
     match cell {
@@ -53,7 +54,7 @@ pub fn markdown(table: &Table) -> String {
     text
 }
 
-/// Text that Markdown shows as it is, on one line.
+/// Escapes text so that Markdown shows it unchanged, on one line.
 pub fn escape(text: &str) -> String {
     let letters: Vec<char> = text.chars().collect();
     let mut escaped = String::with_capacity(text.len());
@@ -65,7 +66,8 @@ pub fn escape(text: &str) -> String {
             '\n' | '\r' => escaped.push(' '),
             // Between letters an underscore is plain text, and `blimp\_dna1` would be ugly to read as source.
             '_' if word(index.checked_sub(1)) && word(Some(index + 1)) => escaped.push('_'),
-            // A bracket opens a link only before a second bracket or a parenthesis after it closes; intervals have neither.
+            // Brackets make a link only when another bracket or a parenthesis follows them, which it never does after
+            // an interval.
             '|' | '\\' | '`' | '*' | '_' | '<' | '&' | '#' | '~' => escaped.extend(['\\', letter]),
             '(' | '[' | ':' if index > 0 && letters[index - 1] == ']' => escaped.extend(['\\', letter]),
             _ => escaped.push(letter),

@@ -9,7 +9,7 @@ use super::plot::svg;
 use super::*;
 use crate::results::Results;
 
-/// Elements of `text` as (name, attributes), after checking that tags balance, attributes are quoted and text is escaped.
+/// Elements of `text` as (name, attributes). Checks that tags balance, attributes are quoted and text is escaped.
 fn elements(text: &str, void: &[&str]) -> Vec<(String, BTreeMap<String, String>)> {
     let (mut found, mut open) = (Vec::new(), Vec::<String>::new());
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! Cells and tables. Numbers that are not finite become empty cells, since JSON has no NaN.
+//! Constructors of cells and tables. Numbers that are not finite become empty cells, because JSON has no NaN.
 
 use locus_metrics::Interval;
 
@@ -32,7 +32,7 @@ pub(crate) fn estimate(interval: impl Into<Option<Interval>>, style: Style) -> C
     }
 }
 
-/// A table, checked for rows as long as its head.
+/// Makes a table; in debug builds checks that every row is as long as the head.
 pub(crate) fn table(
     id: &str,
     title: String,

@@ -1,7 +1,8 @@
-//! What circuits are made of: T6 and T6b, their figure, and C5.
+//! Composition of circuits by kind of module: T6 and T6b, their figure, and C5.
 //!
-//! "60 % LayerNorm" cannot be a share of the circuit, since LayerNorms hold far fewer than 5 % of the parameters, and what else
-//! it means is not published. All readings are computed: D0-D3 in [`Measures`].
+//! The published "60 % LayerNorm" (arXiv 2406.17241) cannot be a share of the circuit, because LayerNorms hold far
+//! fewer than 5 % of the parameters, and what else it means was not published. All readings are computed: D0-D3 in
+//! [`Measures`].
 
 use locus_metrics::Interval;
 
@@ -43,11 +44,13 @@ const MEASURES: [(Measure, Style); 6] = [
 
 /// T6: composition of circuits by kind of module.
 ///
-/// Rows: per preset and target density the three kinds of module, with all their parameters, their weights alone and their
-/// biases alone. Columns: number of tasks, then means over tasks with their intervals: D0, the share kept of the module (%);
-/// its share of the circuit (%); lift, D0 over the circuit's density; D1, D0 over the sum of the three kinds' D0 (%); D2, its
-/// share of the k densest tensors, k being the number of LayerNorm tensors (%); D3, the share of its tensors that are denser
-/// than the circuit as a whole (%).
+/// Rows: for each preset and target density the three kinds of module, with all their parameters, their weights alone
+/// and their biases alone.
+///
+/// Columns: number of tasks, then means over tasks with their intervals: D0, the share kept of the module (%); its
+/// share of the circuit (%); lift, D0 over the circuit's density; D1, D0 over the sum of the three kinds' D0 (%); D2,
+/// the module's share of the k densest tensors, k being the number of LayerNorm tensors (%); D3, the share of the
+/// module's tensors that are denser than the circuit as a whole (%).
 pub fn t6(records: &Records, options: &TableOptions) -> Table {
     let mut rows = Vec::new();
     for (preset, size, circuits) in groups(records) {
@@ -61,10 +64,10 @@ pub fn t6(records: &Records, options: &TableOptions) -> Table {
                     count(circuits.len()),
                 ];
                 row.extend(MEASURES.iter().zip(&COLUMNS[5..]).map(|((measure, style), name)| {
-                    let of = |e: &Extraction| measure(&Composition::new(e, None).measures(kind, part));
+                    let value = |e: &Extraction| measure(&Composition::new(e, None).measures(kind, part));
                     let purpose =
                         format!("T6/{preset}/{}/{}/{}/{name}", size.label(), kind.label(), part.label());
-                    estimate(mean_over_tasks(&circuits, of, options, &purpose), *style)
+                    estimate(mean_over_tasks(&circuits, value, options, &purpose), *style)
                 }));
                 rows.push(row);
             }
@@ -88,8 +91,8 @@ pub fn t6(records: &Records, options: &TableOptions) -> Table {
 
 /// T6b: composition of circuits by layer and kind of module.
 ///
-/// Rows: per preset and target density every layer's three kinds of module. Columns: number of tasks, then means over tasks
-/// with their intervals: share kept of the module in that layer (%), and its share of the whole circuit (%).
+/// Rows: for each preset and target density every layer's three kinds of module. Columns: number of tasks, then means
+/// over tasks with their intervals: share kept of the module in that layer (%), and its share of the whole circuit (%).
 pub fn t6b(records: &Records, options: &TableOptions) -> Table {
     let mut rows = Vec::new();
     for (preset, size, circuits) in groups(records) {
@@ -135,11 +138,11 @@ pub fn t6b(records: &Records, options: &TableOptions) -> Table {
 /// Circuits by preset and size, small to large.
 fn groups(records: &Records) -> Vec<(&str, Density, Vec<&Extraction>)> {
     let sizes = distinct(records.extractions.iter().map(|e| Density::of(e.target_density)));
-    let of = |preset| sizes.iter().map(move |&size| (preset, size, circuits(records, preset, size)));
-    presets(records).into_iter().flat_map(of).filter(|(_, _, circuits)| !circuits.is_empty()).collect()
+    let by_size = |preset| sizes.iter().map(move |&size| (preset, size, circuits(records, preset, size)));
+    presets(records).into_iter().flat_map(by_size).filter(|(_, _, circuits)| !circuits.is_empty()).collect()
 }
 
-/// Kinds of module a block is made of.
+/// The kinds of module that a block is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ModuleKind {
     LayerNorm,
@@ -168,7 +171,7 @@ impl ModuleKind {
     }
 }
 
-/// Which tensors of a module are looked at.
+/// A part of a module's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TensorPart {
     All,
@@ -196,7 +199,7 @@ impl TensorPart {
     }
 }
 
-/// One group of tensors of one circuit. Undefined where the group or the circuit is empty.
+/// Measures of one group of tensors in one circuit; `None` where the group or the circuit is empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Measures {
     /// D0: share of the group's parameters that the circuit keeps.
@@ -213,7 +216,7 @@ pub(crate) struct Measures {
     pub(crate) above_global: Option<f64>,
 }
 
-/// The tensors of one circuit, those of unknown kind left out.
+/// The tensors of one circuit, without those of an unknown kind.
 pub(crate) struct Composition<'a> {
     tensors: Vec<(ModuleKind, &'a TensorCount)>,
 }
@@ -232,8 +235,7 @@ impl<'a> Composition<'a> {
         ratio(kept, size)
     }
 
-    /// Share of the circuit's parameters, here and in the other layers (`circuit_size` in all), that lie in
-    /// the group.
+    /// Share of the parameters of the whole circuit (`circuit_size`, in all layers) that lie in the group.
     pub(crate) fn share_of(&self, kind: ModuleKind, part: TensorPart, circuit_size: f64) -> Option<f64> {
         ratio(self.totals(|k, t| k == kind && part.holds(&t.tensor)).0, circuit_size)
     }
@@ -244,8 +246,8 @@ impl<'a> Composition<'a> {
         let global = ratio(circuit, population);
         let density = self.density(kind, part);
         let densities: f64 = ModuleKind::ALL.iter().filter_map(|&k| self.density(k, part)).sum();
-        let own = |(k, t): &&(ModuleKind, &TensorCount)| *k == kind && part.holds(&t.tensor);
-        let tensors = self.tensors.iter().filter(own);
+        let in_group = |(k, t): &&(ModuleKind, &TensorCount)| *k == kind && part.holds(&t.tensor);
+        let tensors = self.tensors.iter().filter(in_group);
         let above = tensors.clone().filter(|(_, t)| Some(tensor_density(t)) > global).count();
         Measures {
             density,
@@ -257,29 +259,29 @@ impl<'a> Composition<'a> {
         }
     }
 
-    /// D2. Tensors tied at the threshold share the places that are left, so that the order of names decides
-    /// nothing.
+    /// Measure D2. Tensors tied at the threshold share the places that are left, so that the result does not depend on
+    /// the order of their names.
     fn top_share(&self, kind: ModuleKind, part: TensorPart) -> Option<f64> {
-        let of_part: Vec<(ModuleKind, f64)> = self
+        let densities: Vec<(ModuleKind, f64)> = self
             .tensors
             .iter()
             .filter(|(_, t)| part.holds(&t.tensor))
             .map(|(k, t)| (*k, tensor_density(t)))
             .collect();
-        let places = of_part.iter().filter(|(k, _)| *k == ModuleKind::LayerNorm).count();
-        let mut descending: Vec<f64> = of_part.iter().map(|(_, density)| *density).collect();
+        let places = densities.iter().filter(|(k, _)| *k == ModuleKind::LayerNorm).count();
+        let mut descending: Vec<f64> = densities.iter().map(|(_, density)| *density).collect();
         descending.sort_by(|a, b| b.total_cmp(a));
         let threshold = *descending.get(places.checked_sub(1)?)?;
         let count =
-            |keep: &dyn Fn(&(ModuleKind, f64)) -> bool| of_part.iter().filter(|&t| keep(t)).count() as f64;
+            |keep: &dyn Fn(&(ModuleKind, f64)) -> bool| densities.iter().filter(|&t| keep(t)).count() as f64;
         let left = places as f64 - count(&|t| t.1 > threshold);
         let tied_weight = left / count(&|t| t.1 == threshold);
-        let own = count(&|t| t.0 == kind && t.1 > threshold)
+        let taken = count(&|t| t.0 == kind && t.1 > threshold)
             + tied_weight * count(&|t| t.0 == kind && t.1 == threshold);
-        Some(own / places as f64)
+        Some(taken / places as f64)
     }
 
-    /// Parameters kept in the circuit, and in all, of the tensors that `member` picks.
+    /// Numbers of parameters, kept and in all, of the tensors that `member` picks.
     pub(crate) fn totals(&self, member: impl Fn(ModuleKind, &TensorCount) -> bool) -> (f64, f64) {
         let picked = self.tensors.iter().filter(|(k, t)| member(*k, t));
         picked.fold((0.0, 0.0), |(kept, size), (_, t)| (kept + t.kept as f64, size + t.size as f64))
@@ -306,8 +308,8 @@ pub(crate) fn circuits<'a>(records: &'a Records, preset: &str, size: Density) ->
     circuits
 }
 
-/// Mean of a measure over circuits of different tasks, with its interval over tasks; tasks without it are
-/// left out.
+/// Mean of a measure over circuits of different tasks, with its interval over tasks; tasks without the measure are left
+/// out.
 pub(crate) fn mean_over_tasks(
     circuits: &[&Extraction],
     measure: impl Fn(&Extraction) -> Option<f64>,

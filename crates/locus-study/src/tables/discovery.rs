@@ -1,4 +1,5 @@
-//! Ways to find circuits, side by side: of edges (X1), and of parameters on the same pairs (X1b, and X1c for transfer).
+//! Comparison of methods that find circuits: of edges (X1), and of parameters on the same pairs (X1b, and X1c for
+//! transfer).
 
 use super::{
     cells::{count, number, percent, table, text},
@@ -36,12 +37,15 @@ const MASK_COLUMNS: [&str; 9] = [
     "faithfulness",
 ];
 
-/// X1: ways to find circuits of edges.
+/// X1: methods that find circuits of edges.
 ///
-/// Rows: tasks (the hierarchy first), within each the ways to score edges in the order they were run: exact patching first,
-/// controls last. Columns: pairs that edges were scored on and pairs that circuits were measured on; edges of the graph; area
-/// under faithfulness over the share of edges (CPR, 1 is the model), area between faithfulness and 1 (CMD, 0 is the model) on
-/// a linear and on a logarithmic axis; faithfulness of the circuits of 5, 10 and 20 % of the edges (%).
+/// Rows: tasks (the hierarchy first), within each the methods that score edges in the order they were run: exact
+/// patching first, controls last.
+///
+/// Columns: number of pairs that edges were scored on and that circuits were measured on; number of edges of the graph;
+/// area under faithfulness over the share of edges (MIB's CPR, 1 for the model), area between faithfulness and 1 (MIB's
+/// CMD, 0 for the model) on a linear and on a logarithmic axis; faithfulness of the circuits of 5, 10 and 20 % of the
+/// edges (%).
 pub fn x1(records: &Records, options: &TableOptions) -> Table {
     let mut found: Vec<&Discovery> = records.discoveries.iter().collect();
     found.sort_by_key(|discovery| task_order(&discovery.task));
@@ -86,12 +90,13 @@ pub fn x1(records: &Records, options: &TableOptions) -> Table {
     table("X1", "Ways to find circuits of edges".into(), notes, &EDGE_COLUMNS, rows)
 }
 
-/// X1b: ways to find circuits of parameters, each measured on the task it was found on.
+/// X1b: methods that find circuits of parameters, each measured on the task that it was found on.
 ///
-/// Rows: tasks (the hierarchy first), sizes from large to small, within each the methods in the order they were run. Columns:
-/// size asked for; share of the block parameters in the circuit (%); held-out pairs; share of pairs on which the full model,
-/// the circuit and the complement prefer the correct answer (%); faithfulness of the circuit (%, 0 is the model without
-/// blocks, 100 the full model).
+/// Rows: tasks (the hierarchy first), sizes from large to small, within each the methods in the order they were run.
+///
+/// Columns: size asked for; share of the block parameters in the circuit (%); number of held-out pairs; share of pairs
+/// on which the full model, the circuit and the complement prefer the correct answer (%); faithfulness of the circuit
+/// (%, 0 for the model without blocks, 100 for the full model).
 pub fn x1b(records: &Records, options: &TableOptions) -> Table {
     let mut found: Vec<&MaskComparison> =
         records.mask_comparisons.iter().filter(|found| found.task == found.tested_on).collect();
@@ -134,8 +139,8 @@ pub fn x1b(records: &Records, options: &TableOptions) -> Table {
 
 /// X1c: transfer of trained circuits between tasks.
 ///
-/// Rows: sizes from large to small, within each the task the circuit was trained on. Columns: the task it was measured on;
-/// cells are shares of that task's held-out pairs on which the circuit prefers the correct answer (%).
+/// Rows: sizes from large to small, within each the task that the circuit was trained on. Columns: the task that it was
+/// measured on. Cells: share of that task's held-out pairs on which the circuit prefers the correct answer (%).
 pub fn x1c(records: &Records, options: &TableOptions) -> Table {
     let trained: Vec<&MaskComparison> =
         records.mask_comparisons.iter().filter(|found| found.method == TRAINED).collect();
@@ -217,9 +222,9 @@ mod tests {
             record("hierarchy", TRAINED, "hierarchy", 0.5, 0.85),
         ];
         let records = Records { mask_comparisons, ..Default::default() };
-        let own = x1b(&records, &options());
+        let own_task = x1b(&records, &options());
         let names: Vec<_> =
-            own.rows.iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone())).collect();
+            own_task.rows.iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone())).collect();
         let expected = [
             ("hierarchy", "50 %", TRAINED),
             ("hierarchy", "5 %", TRAINED),

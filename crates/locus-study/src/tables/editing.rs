@@ -1,5 +1,5 @@
-//! Editing: T2 and T3 (every task at one size) and T4b (every size on the hierarchy task), and the changes of NLL that claims
-//! and figures rest on as well.
+//! Editing: T2 and T3 (every task at one size) and T4b (every size on the hierarchy task), and the changes of NLL that
+//! claims and figures use too.
 
 use locus_metrics::{
     Interval,
@@ -16,7 +16,7 @@ use crate::{
     results::{Cell, Style, Table},
 };
 
-/// Columns after those that name the row.
+/// Columns after those that label the row.
 const COLUMNS: [&str; 13] = [
     "requests",
     "NLL(new) before",
@@ -35,11 +35,12 @@ const COLUMNS: [&str; 13] = [
 
 /// T2: editing with the circuits that keep 5 % of the parameters.
 ///
-/// Rows: the full model; per preset the random masks, circuit and complement of every task (the hierarchy first), and the
-/// means of circuits and complements over tasks. Columns: preset, task and scope; number of requests; NLL (nats per target
-/// token) and probability (0 to 1) of the new and of the true target before and after the edit; change of both NLLs (nats, after
-/// minus before) with intervals over requests; share of requests whose new target is the more probable one, before and
-/// after (%).
+/// Rows: the full model; for each preset random masks, circuit and complement of every task (the hierarchy first), and
+/// the means of circuits and complements over tasks.
+///
+/// Columns: preset, task and scope; number of requests; NLL (nats per target token) and probability (0 to 1) of the new
+/// and of the true target before and after the edit; change of both NLLs (nats, after minus before) with intervals over
+/// requests; share of requests whose new target is more probable than the true one, before and after the edit (%).
 pub fn t2(records: &Records, options: &TableOptions) -> Table {
     at("T2", Density::SMALL, records, options)
 }
@@ -97,8 +98,8 @@ fn at(id: &str, density: Density, records: &Records, options: &TableOptions) -> 
 
 /// T4b: editing with the hierarchy circuits of every size.
 ///
-/// Rows: per preset and size, from large to small, the circuit, its complement and, where they were edited, random masks of
-/// that size. Columns: preset, target density and scope, then those of [`t2`] from the number of requests on.
+/// Rows: for each preset and size, from large to small, the circuit, its complement and, where they were edited, random
+/// masks of that size. Columns: preset, target density and scope, then those of [`t2`] from the number of requests on.
 pub fn t4b(records: &Records, options: &TableOptions) -> Table {
     let mut rows = Vec::new();
     for preset in presets(records) {
@@ -114,16 +115,17 @@ pub fn t4b(records: &Records, options: &TableOptions) -> Table {
     table("T4b", title, notes(options), &columns, rows)
 }
 
-/// The edits behind the size sweep of one preset: sizes from large to small, circuit, complement and random mask.
+/// The edits of the size sweep of one preset: sizes from large to small, within each circuit, complement and random
+/// mask.
 pub(crate) fn sweep<'a>(records: &'a Records, preset: &str) -> Vec<(Density, Scope, Vec<&'a EditOutcome>)> {
     let of_preset: Vec<&EditOutcome> = records.edits.iter().filter(|e| e.preset == preset).collect();
-    let of_task = of_preset.iter().filter(|e| e.task == HIERARCHY);
+    let on_hierarchy = of_preset.iter().filter(|e| e.task == HIERARCHY);
     let mut groups = Vec::new();
-    for density in distinct(of_task.map(|e| Density::of(e.target_density))).into_iter().rev() {
+    for density in distinct(on_hierarchy.map(|e| Density::of(e.target_density))).into_iter().rev() {
         for scope in [Scope::Circuit, Scope::Complement, Scope::Random] {
             let belongs = |e: &&EditOutcome| {
-                let of_task = e.task == HIERARCHY || scope == Scope::Random;
-                of_task && e.scope == scope && Density::of(e.target_density) == density
+                let fits_task = e.task == HIERARCHY || scope == Scope::Random;
+                fits_task && e.scope == scope && Density::of(e.target_density) == density
             };
             let edits: Vec<&EditOutcome> = of_preset.iter().copied().filter(belongs).collect();
             if !edits.is_empty() {
@@ -134,17 +136,17 @@ pub(crate) fn sweep<'a>(records: &'a Records, preset: &str) -> Vec<(Density, Sco
     groups
 }
 
-/// Change of the new target's NLL: below zero when the edit took.
+/// Change of the new target's NLL, in nats per token: below zero when the new target became more probable.
 pub(crate) fn change_new(e: &EditOutcome) -> f64 {
     e.post_new - e.pre_new
 }
 
-/// Change of the true target's NLL.
+/// Change of the true target's NLL, in nats per token.
 fn change_true(e: &EditOutcome) -> f64 {
     e.post_true - e.pre_true
 }
 
-/// 1 when the new target beats the true one after the edit, else 0.
+/// 1 when the new target is more probable than the true one after the edit, otherwise 0.
 pub(crate) fn success(e: &EditOutcome) -> f64 {
     f64::from(u8::from(beats(e.post_new, e.post_true)))
 }
@@ -187,7 +189,7 @@ fn cells(edits: &[&EditOutcome], options: &TableOptions, purpose: &str) -> Vec<C
     ]
 }
 
-/// What the columns are.
+/// Notes that explain the columns.
 fn notes(options: &TableOptions) -> Vec<String> {
     vec![
         "NLL: mean per target token after the prompt, in nats, averaged over requests. P: exp(-NLL), \

@@ -1,4 +1,4 @@
-//! Editors side by side: X2.
+//! Comparison of editors: X2.
 
 use locus_metrics::editing::{Outcome, new_wins, score, true_holds};
 
@@ -29,16 +29,17 @@ const COLUMNS: [&str; 14] = [
     "drift",
 ];
 
-/// Outcome of a request on its prompts of one kind.
+/// Function that gives the outcome of a request on its prompts of one kind.
 type OnPrompts = fn(&EditorOutcome) -> Option<Outcome>;
 
-/// X2: editors side by side.
+/// X2: comparison of editors.
 ///
-/// Rows: the unedited model, then editor, scope and size in the order they were run. Columns: number of requests, and how many
-/// of them the editor refused; efficacy, paraphrase and neighbourhood success and their harmonic mean, the score (% of
-/// prompts, averaged over requests, with intervals); EM, PM and NM, the differences in probability per token behind the first three (percentage
-/// points); probability of the new target after the edited prompt (%); drift, the change of the NLL of neutral text (nats per
-/// token).
+/// Rows: the unedited model, then editor, scope and size in the order they were run.
+///
+/// Columns: number of requests, and how many of them the editor refused; efficacy, paraphrase and neighbourhood success
+/// and their harmonic mean, the score (% of prompts, averaged over requests, with intervals); EM, PM and NM, the
+/// differences in probability per token that correspond to the three (percentage points); probability of the new target
+/// after the edited prompt (%); drift, the change of the NLL of neutral text (nats per token).
 pub fn x2(records: &Records, options: &TableOptions) -> Table {
     let mut groups: Vec<Vec<&EditorOutcome>> = Vec::new();
     for outcome in &records.editor_outcomes {
@@ -71,8 +72,8 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
             let successes = KINDS
                 .map(|(what, measured)| estimate_of(what, &|o| measured(o).map(|outcome| outcome.success)));
             let magnitudes = KINDS.map(|(what, measured)| {
-                let of_kind = estimate_of(what, &|o| measured(o).map(|outcome| outcome.magnitude));
-                percent(of_kind.map(|magnitude| magnitude.value))
+                let interval = estimate_of(what, &|o| measured(o).map(|outcome| outcome.magnitude));
+                percent(interval.map(|magnitude| magnitude.value))
             });
             let requests: Vec<[Option<f64>; 3]> = group
                 .iter()

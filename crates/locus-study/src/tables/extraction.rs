@@ -32,11 +32,13 @@ const COLUMNS: [&str; 17] = [
 
 /// T1: circuit extraction, every task.
 ///
-/// Rows: one per circuit; tasks, sizes from large to small, and the presets one below the other, the published one first.
-/// Columns: task, target density, preset; density of the mask (% of the maskable parameters); whether the target was reached;
-/// epochs and optimiser steps from the start of the trajectory; number of held-out rows; accuracy against the labels and
-/// agreement with the full model (% of the held-out rows) of full model, circuit, complement and random masks; balanced
-/// agreement of the random masks (%); accuracy of a mask trained on shuffled labels (%), empty where it was not run.
+/// Rows: one per circuit, by task, size from large to small, and preset, the published one first.
+///
+/// Columns: task, target density, preset; density of the mask (% of the maskable parameters); whether the target was
+/// reached; epochs and optimiser steps from the start of the trajectory; number of held-out rows; accuracy against the
+/// labels (% of the held-out rows) of full model, circuit, complement and random masks; agreement with the full model
+/// (%) of circuit, complement and random masks; balanced agreement of the random masks (%); accuracy of a mask trained
+/// on shuffled labels (%), empty where this control was not run.
 pub fn t1(records: &Records, options: &TableOptions) -> Table {
     let mut found: Vec<&Extraction> = records.extractions.iter().collect();
     found.sort_by_key(|e| {
@@ -85,7 +87,7 @@ fn row(e: &Extraction) -> Vec<Cell> {
     row
 }
 
-/// What the columns are.
+/// Notes that explain the columns.
 fn notes(options: &TableOptions) -> Vec<String> {
     vec![
         "Accuracy: share of held-out rows classified as labelled. Agreement: share on which the masked and \

@@ -1,4 +1,4 @@
-//! Made-up records for tests: those of a run in which every published claim holds, is reversed, or has no effect.
+//! Fabricated records for tests: of a run in which every published claim holds, is reversed, or has no effect.
 
 use super::options::TableOptions;
 use crate::records::{EditOutcome, Extraction, Level, Overlap, PUBLISHED, Records, Scope, TensorCount};
@@ -12,8 +12,8 @@ pub(crate) fn options() -> TableOptions {
     TableOptions { seed: 17, resamples: 400, model: "a made-up model".into(), data: "made-up data".into() }
 }
 
-/// Records of the published preset with effects of the given sign (1: as published, -1: reversed, 0: none) and
-/// noise of the given size.
+/// Records of the published preset, with effects of the given sign (1: as published, -1: reversed, 0: none) and noise
+/// of the given size.
 pub(crate) fn records(sign: f64, noise: f64) -> Records {
     let mut records = Records::default();
     for (i, task) in TASKS.iter().enumerate() {
@@ -75,7 +75,7 @@ pub(crate) fn edit(
 }
 
 fn extraction(task: &str, density: f64, sign: f64, noise: f64) -> Extraction {
-    // Too small as published; ideal in between.
+    // As published, the smallest circuit is too small and an ideal size lies in between.
     let too_small = density < 0.1 && sign > 0.0;
     let agreement = if sign == 0.0 {
         0.9
@@ -147,12 +147,12 @@ fn overlap(a: &str, b: &str, density: f64, sign: f64, noise: f64) -> Overlap {
     }
 }
 
-/// A number in [-1, 1) that only depends on a name.
+/// A number in [-1, 1) that depends on a name alone.
 fn uniform(name: &str) -> f64 {
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    // The high bits of FNV-1a hardly see the last bytes: mix once more.
+    // The last bytes hardly affect the high bits of FNV-1a, so mix once more.
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
 }

@@ -30,12 +30,14 @@ const COLUMNS: [&str; 10] = [
 
 /// T7: editing by level of the hierarchy.
 ///
-/// Rows: the full model, then per preset and size (5 and 50 %) random masks, circuits and complements; within each the requests of the
-/// lower level (hyponym), of the upper one (hypernym), both, and the mean difference over pairs of the two. Columns: preset,
-/// target density, scope and level; number of requests or pairs; change of NLL(new) (nats, after minus before) with its
-/// interval; share of requests whose new target is the more probable one afterwards (%; percentage points in rows of
-/// differences); P(new) before the edit (0 to 1); Spearman correlation of that probability with edit success, and a p-value: of the
-/// correlation, or in rows of differences of the change.
+/// Rows: the full model, then for each preset and size (5 and 50 %) random masks, circuits and complements; within each
+/// the requests of the lower level (hyponym), of the upper level (hypernym), both, and the mean difference over pairs
+/// of the two.
+///
+/// Columns: preset, target density, scope and level; number of requests or pairs; change of NLL(new) (nats, after minus
+/// before) with its interval; share of requests whose new target is more probable than the true one after the edit (%;
+/// percentage points in rows of differences); P(new) before the edit (0 to 1); Spearman correlation of that probability
+/// with edit success; p-value of the correlation, or, in rows of differences, of the change.
 pub fn t7(records: &Records, options: &TableOptions) -> Table {
     let mut rows = scope_rows(
         [text("-"), text("-"), text("full")],
@@ -118,8 +120,8 @@ fn level_row(name: &str, requests: &[RequestMeans], options: &TableOptions, purp
 
 fn difference_row(requests: &[RequestMeans], options: &TableOptions, purpose: &str) -> Option<Vec<Cell>> {
     let pairs = pairs(requests);
-    let difference = |of: fn(&RequestMeans) -> f64| {
-        pairs.iter().map(|(low, high)| of(high) - of(low)).collect::<Vec<f64>>()
+    let difference = |value: fn(&RequestMeans) -> f64| {
+        pairs.iter().map(|(low, high)| value(high) - value(low)).collect::<Vec<f64>>()
     };
     let changes = difference(|r| r.change);
     let cases: Vec<u64> = pairs.iter().map(|(low, _)| low.case_id).collect();
@@ -139,15 +141,15 @@ fn difference_row(requests: &[RequestMeans], options: &TableOptions, purpose: &s
 pub(crate) struct RequestMeans {
     pub(crate) case_id: u64,
     pub(crate) level: Level,
-    /// Change of NLL(new); below zero when the edit took.
+    /// Change of NLL(new), in nats: below zero when the new target became more probable.
     pub(crate) change: f64,
-    /// Share of the edits after which the new target beats the true one.
+    /// Share of the edits after which the new target is more probable than the true one.
     pub(crate) success: f64,
-    /// P(new) before the edit; a low one marks a perplexing request.
+    /// P(new) before the edit, low for a perplexing request.
     pub(crate) p_new: f64,
 }
 
-/// The requests behind `edits`, ascending by number.
+/// The requests of `edits`, each averaged over its edits, ascending by number.
 pub(crate) fn requests(edits: &[&EditOutcome]) -> Vec<RequestMeans> {
     let mut by_case: BTreeMap<u64, Vec<&EditOutcome>> = BTreeMap::new();
     for edit in edits {
@@ -166,8 +168,8 @@ pub(crate) fn requests(edits: &[&EditOutcome]) -> Vec<RequestMeans> {
     by_case.into_iter().filter_map(average).collect()
 }
 
-/// Hyponym requests with the hypernym request above them: cases 2k and 2k + 1 of the data. Requests without a partner are left
-/// out.
+/// Hyponym requests, each with the hypernym request above it: cases 2k and 2k + 1 of the data. Requests without a
+/// partner are left out.
 pub(crate) fn pairs(requests: &[RequestMeans]) -> Vec<(RequestMeans, RequestMeans)> {
     let mut by_pair: BTreeMap<u64, [Option<RequestMeans>; 2]> = BTreeMap::new();
     for request in requests {

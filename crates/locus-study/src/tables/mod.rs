@@ -1,18 +1,18 @@
 //! Tables T1-T7 and X1-X3, each a pure function of the records.
 //!
-//! One file per subject, with its tables and the measures behind them; claims and figures use the same measures, so that a
-//! number in a verdict is the number in the table. What the subjects share: `options`, `select` (which rows, in which order)
+//! Each subject has a file with its tables and the measures in them. Claims and figures use the same measures, so that
+//! a number in a verdict is the number in the table. The files share `options`, `select` (which rows, in which order)
 //! and `cells`.
 //!
 //! | file | tables |
 //! |---|---|
 //! | `extraction` | T1, T4: circuits and their accuracy |
 //! | `editing` | T2, T3, T4b: requests written inside circuits |
-//! | `overlap` | T5: circuits two tasks share |
+//! | `overlap` | T5: what the circuits of two tasks share |
 //! | `composition` | T6, T6b: what circuits are made of |
-//! | `levels` | T7: hyponym against hypernym |
-//! | `discovery` | X1, X1b, X1c: ways to find circuits |
-//! | `editors` | X2: ways to edit |
+//! | `levels` | T7: editing hyponyms and hypernyms |
+//! | `discovery` | X1, X1b, X1c: methods that find circuits |
+//! | `editors` | X2: comparison of editors |
 //! | `tracing` | X3: causal tracing |
 
 pub(crate) mod cells;

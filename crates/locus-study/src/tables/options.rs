@@ -1,15 +1,15 @@
-//! What tables, figures and claims are given besides the records: seed, resamples and names.
+//! Options of tables, figures and claims: seed, resamples and names.
 
 use locus_metrics::{Interval, Stream, bootstrap};
 
 use crate::records::stream_name;
 
-/// What the tables, figures and claims need besides the records.
+/// What tables, figures and claims need besides the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableOptions {
     /// Seed of the bootstrap and of the permutation tests.
     pub seed: u64,
-    /// Bootstrap resamples.
+    /// Number of bootstrap resamples.
     pub resamples: usize,
     /// Name of the model, for the notes.
     pub model: String,
@@ -18,10 +18,10 @@ pub struct TableOptions {
 }
 
 impl TableOptions {
-    /// Random numbers for one purpose; a table that is left out does not change the others.
+    /// The random stream for one purpose, so that leaving a table out does not change the others.
     ///
-    /// A purpose is a path such as `T2/scheduled-top-k/hierarchy/circuit`. The stream is named by the path with the former
-    /// name of the preset (see [`stream_name`]).
+    /// A purpose is a path such as `T2/scheduled-top-k/hierarchy/circuit`. The stream is named by the path with the
+    /// former name of the preset (see [`stream_name`]).
     pub(crate) fn stream(&self, purpose: &str) -> Stream {
         let steps: Vec<&str> = purpose.split('/').map(stream_name).collect();
         Stream::named(self.seed, &steps.join("/"))
@@ -33,12 +33,12 @@ impl TableOptions {
             .then(|| bootstrap::cluster_bootstrap_mean(values, keys, self.resamples, self.stream(purpose)))
     }
 
-    /// The note that says where the numbers of a table were measured.
+    /// Note that says where the numbers of a table were measured.
     pub(crate) fn source(&self) -> String {
         format!("Measured on {} with {}.", self.model, self.data)
     }
 
-    /// The note that says what the intervals are.
+    /// Note that says what the intervals are.
     pub(crate) fn intervals(&self, over: &str) -> String {
         format!("Brackets: 95 % percentile bootstrap intervals over {over}, {} resamples.", self.resamples)
     }

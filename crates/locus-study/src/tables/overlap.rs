@@ -1,4 +1,4 @@
-//! Overlap of the circuits of two tasks beside chance: T5, its heat map, and C4.
+//! Overlap of the circuits of two tasks, compared with chance: T5, its heat map, and C4.
 
 use std::collections::BTreeMap;
 
@@ -36,13 +36,14 @@ const MEASURES: [fn(&TaskPair) -> f64; 6] = [
     |p| p.kappa,
 ];
 
-/// T5: overlap of the circuits of every pair of tasks, one table per size: T5 at 5 %, T5b at 50 %, further letters for other
-/// sizes.
+/// T5: overlap of the circuits of every pair of tasks, one table per size: T5 for 5 %, T5b for 50 %, further letters
+/// for other sizes.
 ///
-/// Rows: per preset every pair of tasks, and the mean over pairs with intervals over tasks. Columns: preset and both tasks;
-/// Jaccard index (0 to 1), and what it would be for independent masks of these sizes, or of these sizes in every tensor; lift
-/// (shared parameters over the number expected, 1 is chance) against both; Cohen's kappa (0 is chance, 1 is the same
-/// circuit).
+/// Rows: for each preset every pair of tasks, and the mean over pairs with intervals over tasks.
+///
+/// Columns: preset and both tasks; Jaccard index (0 to 1), and its expectation for independent masks of these sizes, or
+/// of these sizes in every tensor (stratified); lift over either expectation (number of shared parameters over the
+/// number expected, 1 is chance); Cohen's kappa (0 is chance, 1 is the same circuit).
 pub fn t5(records: &Records, options: &TableOptions) -> Vec<Table> {
     let sizes = distinct(records.overlaps.iter().map(|o| Density::of(o.target_density)));
     let others = sizes.iter().copied().filter(|size| !size.is_main());
@@ -90,15 +91,15 @@ fn at(id: &str, size: Density, records: &Records, options: &TableOptions) -> Tab
     table(id, format!("Overlap of circuits of {} of the parameters", size.label()), notes, &COLUMNS, rows)
 }
 
-/// One pair of tasks with every measure defined.
+/// One pair of tasks, for which every measure is defined.
 pub(crate) struct TaskPair<'a> {
     pub(crate) density: Density,
     pub(crate) tasks: (&'a str, &'a str),
     pub(crate) jaccard: f64,
-    /// Jaccard expected of masks that are independent given their sizes.
+    /// Jaccard index expected of masks that are independent given their sizes.
     pub(crate) expected: f64,
-    /// Jaccard expected of masks that are independent given their sizes in every tensor: what a shared preference for
-    /// certain tensors gives is no overlap of tasks.
+    /// Jaccard index expected of masks that are independent given their sizes in every tensor. The overlap that a
+    /// shared preference for certain tensors causes is thus no overlap of tasks.
     pub(crate) expected_stratified: f64,
     pub(crate) lift: f64,
     pub(crate) lift_stratified: f64,
@@ -126,7 +127,7 @@ impl<'a> TaskPair<'a> {
         })
     }
 
-    /// Jaccard corrected for chance: 0 is what stratified independence gives, 1 is identity.
+    /// Jaccard index corrected for chance: 0 is that of stratified independence, 1 that of identical circuits.
     pub(crate) fn beyond_chance(&self) -> f64 {
         (self.jaccard - self.expected_stratified) / (1.0 - self.expected_stratified)
     }

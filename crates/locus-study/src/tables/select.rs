@@ -1,17 +1,17 @@
-//! Which records belong together, and in which order they are shown.
+//! Selection of records: which belong together, and in which order they are shown.
 
 use std::collections::BTreeSet;
 
 use crate::records::{EditOutcome, HIERARCHY, PUBLISHED, Records, Scope};
 
-/// A target density as an exact key: millionths. Densities are typed by hand (0.05) and must compare equal.
+/// A target density as an exact key, in millionths: densities are typed by hand (0.05) and must compare equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Density(u32);
 
 impl Density {
     pub(crate) const SMALL: Self = Self(50_000);
     pub(crate) const LARGE: Self = Self(500_000);
-    /// The sizes at which every task has a circuit.
+    /// The two sizes at which every task has a circuit.
     pub(crate) const MAIN: [Self; 2] = [Self::SMALL, Self::LARGE];
 
     pub(crate) fn of(share: f64) -> Self {
@@ -26,7 +26,7 @@ impl Density {
         Self::MAIN.contains(&self)
     }
 
-    /// `5 %`, `12.5 %`.
+    /// The density in words: `5 %`, `12.5 %`.
     pub(crate) fn label(self) -> String {
         format!("{} %", f64::from(self.0) / 1e4)
     }
@@ -42,7 +42,7 @@ pub(crate) fn task_order(task: &str) -> (bool, &str) {
     (task != HIERARCHY, task)
 }
 
-/// Every preset with a record, in order.
+/// Every preset that has a record, in order.
 pub(crate) fn presets(records: &Records) -> Vec<&str> {
     let extractions = records.extractions.iter().map(|e| e.preset.as_str());
     let edits = records.edits.iter().map(|e| e.preset.as_str());
@@ -64,7 +64,8 @@ pub(crate) fn distinct_tasks<'a>(tasks: impl Iterator<Item = &'a str>) -> Vec<&'
     tasks
 }
 
-/// Edits in one scope made with masks of one preset and size. Edits of the intact model belong to every preset and size.
+/// Edits in one scope, made with masks of one preset and size. Edits of the intact model belong to every preset and
+/// size.
 pub(crate) fn edits<'a>(
     records: &'a Records,
     preset: &str,

@@ -64,18 +64,18 @@ fn the_order_of_records_does_not_matter() {
 #[test]
 fn missing_records_leave_the_other_tables_alone() {
     let full = records(1.0, 0.3);
-    let of = |records: Records| all(&records, &options()).into_iter().map(|t| t.id).collect::<Vec<_>>();
-    assert!(of(Records::default()).is_empty());
+    let ids = |records: Records| all(&records, &options()).into_iter().map(|t| t.id).collect::<Vec<_>>();
+    assert!(ids(Records::default()).is_empty());
     assert_eq!(
-        of(Records { extractions: full.extractions.clone(), ..Default::default() }),
+        ids(Records { extractions: full.extractions.clone(), ..Default::default() }),
         ["T1", "T4", "T6", "T6b"]
     );
-    assert_eq!(of(Records { edits: full.edits.clone(), ..Default::default() }), ["T2", "T3", "T4b", "T7"]);
-    assert_eq!(of(Records { overlaps: full.overlaps.clone(), ..Default::default() }), ["T5", "T5b"]);
+    assert_eq!(ids(Records { edits: full.edits.clone(), ..Default::default() }), ["T2", "T3", "T4b", "T7"]);
+    assert_eq!(ids(Records { overlaps: full.overlaps.clone(), ..Default::default() }), ["T5", "T5b"]);
     let mut large_only = full;
     large_only.edits.retain(|e| e.target_density >= 0.5);
     large_only.overlaps.retain(|o| o.target_density >= 0.5);
-    assert_eq!(of(large_only), ["T1", "T3", "T4", "T4b", "T5b", "T6", "T6b", "T7"]);
+    assert_eq!(ids(large_only), ["T1", "T3", "T4", "T4b", "T5b", "T6", "T6b", "T7"]);
 }
 
 #[test]

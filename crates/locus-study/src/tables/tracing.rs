@@ -11,8 +11,9 @@ use crate::{
 
 /// X3: causal tracing.
 ///
-/// Rows: kinds of restored state, and places in the prompt. Columns: number of facts with such a place, then per layer the
-/// mean indirect effect: the probability of the answer (0 to 1) that returns when the state is restored.
+/// Rows: kinds of restored state, and positions in the prompt. Columns: number of facts with a token at the position,
+/// then for each layer the mean indirect effect: by how much the probability of the answer (0 to 1) rises when the
+/// state is restored.
 pub fn x3(records: &Records, options: &TableOptions) -> Table {
     let Some(traced) = &records.tracing else {
         return table("X3", "Causal tracing".into(), Vec::new(), &["restored"], Vec::new());

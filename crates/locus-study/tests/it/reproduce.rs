@@ -69,7 +69,7 @@ fn results(out: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(out.join("results.json")).unwrap()).unwrap()
 }
 
-/// That a report is complete, with every table's CSV equal to what `results.json` holds.
+/// Checks that a report is complete, with every table's CSV equal to what `results.json` holds.
 fn check_report(out: &Path, tasks: &[&str]) {
     for file in ["results.json", "report.html", "report.md"] {
         assert!(out.join(file).metadata().is_ok_and(|file| file.len() > 1000), "{file}");
@@ -102,7 +102,7 @@ const QUICK_TASKS: [&str; 3] = ["hierarchy", "blimp_dna1", "persona_e"];
 fn the_studys_data_go_through() {
     let Some(data) = shared_data() else { return };
     let sandbox = Sandbox::empty();
-    // The organism's tokenizer cuts real English small: a longer context.
+    // A longer context, because the organism's tokenizer splits real English into many tokens.
     sandbox.put_model("model", &Config { n_layer: 1, n_embd: 8, n_positions: 256, ..tiny_config() });
     let data = data.join("study");
     let args = ["reproduce", "--quick", "--model", "model", "--out", "out", "--json", "--data"];

@@ -28,7 +28,7 @@ pub fn shared_data() -> Option<PathBuf> {
     None
 }
 
-/// What a run of the binary came to.
+/// Outcome of a run of the binary.
 #[derive(Debug)]
 pub struct Run {
     pub code: Option<i32>,
@@ -37,14 +37,14 @@ pub struct Run {
 }
 
 impl Run {
-    /// The stdout of a run that must have gone well.
+    /// The stdout of a run that must have succeeded.
     pub fn done(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.stdout
     }
 }
 
-/// Runs the binary in a folder, as a caller who has set nothing up: no cache, no BLAS setting.
+/// Runs the binary in a folder, without any setting in the environment: no cache, no BLAS setting.
 pub fn locus(folder: &Path, args: &[&str], stdin: &str) -> Run {
     let mut child = Command::new(env!("CARGO_BIN_EXE_locus"))
         .args(args)
@@ -104,8 +104,8 @@ pub const PAIRS: &str = r#"{"clean":"A rose is a kind of","corrupted":"A oak is 
 {"clean":"the cat saw this","corrupted":"the cat saw these","correct":[" dog"," cat"],"incorrect":[" tree"],"id":7}
 "#;
 
-/// A folder in which every command works: `model`, `data`, `pairs.jsonl`, `prompts.jsonl`, `requests.json`, `mask.safetensors`,
-/// `editor.toml`.
+/// A folder in which every command works: `model`, `data`, `pairs.jsonl`, `prompts.jsonl`, `requests.json`,
+/// `mask.safetensors`, `editor.toml`.
 pub struct Sandbox {
     folder: TempDir,
 }
@@ -158,7 +158,7 @@ impl Sandbox {
         std::fs::remove_file(self.path(name)).unwrap();
     }
 
-    /// Cuts a file off in its middle.
+    /// Truncates a file to half its length.
     pub fn truncate(&self, name: &str) {
         let bytes = std::fs::read(self.path(name)).unwrap();
         self.write(name, &bytes[..bytes.len() / 2]);
@@ -176,7 +176,7 @@ impl Sandbox {
         files_below(self.folder.path())
     }
 
-    /// Runs the binary here; the arguments are what blanks separate.
+    /// Runs the binary here; blanks separate the arguments.
     pub fn locus(&self, line: &str) -> Run {
         self.locus_reading(line, "")
     }

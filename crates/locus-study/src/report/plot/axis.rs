@@ -30,7 +30,7 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// A linear scale around `values`. It begins at zero where that costs little room, or where bars need it (`from_zero`).
+    /// A linear scale around `values`, which begins at zero where that takes little room or bars need it (`from_zero`).
     pub fn linear(values: impl Iterator<Item = f64>, from_zero: bool) -> Self {
         let (mut low, mut high) = range(values).unwrap_or((0.0, 1.0));
         if from_zero || (low > 0.0 && low < 0.6 * high) {
@@ -46,7 +46,7 @@ impl Axis {
         Self { low, high, log: false, ticks }
     }
 
-    /// A logarithmic scale around the positive ones of `values`, with room of 8 % at both ends.
+    /// A logarithmic scale around the positive `values`, with a margin of 8 % at both ends.
     pub fn logarithmic(values: impl Iterator<Item = f64>) -> Self {
         let (low, high) = range(values.filter(|&value| value > 0.0)).unwrap_or((0.1, 1.0));
         let margin = if low == high { 0.5 } else { 0.08 * (high / low).ln() };
@@ -128,7 +128,8 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     })
 }
 
-/// About `count` multiples of 1, 2 or 5 times a power of ten, from the last at or below `low` to the first at or above `high`.
+/// About `count` multiples of 1, 2 or 5 times a power of ten, from the last at or below `low` to the first at or above
+/// `high`.
 pub fn nice_ticks(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
     let rough = (high - low) / count.max(1) as f64;
     let mut exponent = rough.log10().floor() as i32;
@@ -172,7 +173,7 @@ fn log_ticks(low: f64, high: f64) -> Vec<(f64, String)> {
     };
     let fine = ticks(&[1.0, 2.0, 5.0]);
     match fine.len() {
-        // So short a range is nearly linear.
+        // A range this short is nearly linear.
         0..=2 => {
             nice_ticks(low, high, 6).into_iter().filter(|(value, _)| (low..=high).contains(value)).collect()
         }
@@ -181,7 +182,8 @@ fn log_ticks(low: f64, high: f64) -> Vec<(f64, String)> {
     }
 }
 
-/// The fewest decimals with which multiples of `10^exponent` differ; scientific where plain digits would not be readable.
+/// A tick's label, with the fewest decimals that distinguish multiples of `10^exponent`; scientific where plain digits
+/// would not be readable.
 fn tick_label(value: f64, exponent: i32) -> String {
     if value == 0.0 {
         "0".to_owned()

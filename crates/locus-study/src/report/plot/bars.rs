@@ -8,7 +8,8 @@ use crate::results::BarSeries;
 const WIDTH: f64 = 800.0;
 const PLOT_HEIGHT: f64 = 300.0;
 const SLANT: f64 = 40.0;
-/// Thinner bars would hide behind their whiskers: the drawing grows wider instead.
+/// Smallest width of a bar, in pixels: thinner ones would hide behind their whiskers, so the drawing grows wider
+/// instead.
 const THINNEST: f64 = 7.0;
 
 /// Draws `series` side by side within each of `groups`.
@@ -39,7 +40,7 @@ pub fn draw(groups: &[String], series: &[BarSeries], y_label: &str) -> Svg {
     axis.draw_y(&mut svg, area, y_label);
 
     let bar = slot * 0.76 / series.len().max(1) as f64;
-    // Few groups must not become slabs.
+    // With few groups, bars must not become too wide.
     let bar = bar.min(56.0);
     for (index, label) in labels.iter().enumerate() {
         let centre = left + (index as f64 + 0.5) * slot;

@@ -17,7 +17,7 @@ pub fn draw(x_label: &str, entries: &[BeforeAfter]) -> Svg {
     let left = labels.fold(0.0, f64::max) + 24.0;
     let right = WIDTH - 28.0;
     let legend = Legend::new(names.iter().copied(), right - left);
-    // One more row: it says what hollow and filled mean.
+    // One more row, for the key of hollow and filled marks.
     let top = legend.height() + 34.0;
     let area = Area { left, right, top, bottom: top + ROW * entries.len() as f64 + 8.0 };
     let mut svg = Svg::new(WIDTH, area.bottom + 54.0);
@@ -49,7 +49,7 @@ pub fn draw(x_label: &str, entries: &[BeforeAfter]) -> Svg {
     svg
 }
 
-/// Says what hollow and filled mean, in grey because it holds for every quantity.
+/// Draws the key of hollow and filled marks, in grey because it applies to every quantity.
 fn draw_key(svg: &mut Svg, (x, y): (f64, f64)) {
     svg.circle((x + 12.0, y), RADIUS, "k6 hollow", "");
     svg.text((x + 26.0, y + 4.0), Anchor::Start, "faint", "before");

@@ -5,11 +5,11 @@ use super::svg::{Anchor, Svg, shortened, text_width};
 const SIZE: f64 = 12.0;
 const LABEL_LIMIT: usize = 28;
 const CELL_HEIGHT: f64 = 28.0;
-/// Cells share this width unless there are so few or so many that they become too wide or too narrow for their values.
+/// Width of the matrix, in pixels, unless its cells would become too wide or too narrow for their values.
 const WIDTH: f64 = 780.0;
 const SLANT: f64 = 45.0;
 
-/// Draws the matrix. `max` gets the full colour, `unit` says what a value is; `None` cells stay empty.
+/// Draws the matrix. A value of `max` has the full colour, `unit` says what a value is; `None` cells stay empty.
 pub fn draw(rows: &[String], columns: &[String], values: &[Vec<Option<f64>>], max: f64, unit: &str) -> Svg {
     let widest =
         |labels: &[String]| labels.iter().map(|label| text_width(&short(label), SIZE)).fold(0.0, f64::max);
@@ -88,7 +88,7 @@ fn share_of(value: f64, max: f64) -> f64 {
     if max > 0.0 { (value / max).clamp(0.0, 1.0) } else { 0.0 }
 }
 
-/// Two decimals; three where two would leave hardly any difference to see.
+/// A value with two decimals, or three where two would hardly show a difference.
 fn label(value: f64, max: f64) -> String {
     let decimals = if max < 0.2 { 3 } else { 2 };
     let text = format!("{value:.decimals$}");

@@ -7,10 +7,10 @@ pub const ROW: f64 = 22.0;
 const SIZE: f64 = 12.0;
 const SWATCH: f64 = 26.0;
 const GAP: f64 = 18.0;
-/// Number of colours in `figure.css`; further series begin again with another mark.
+/// Number of colours in `figure.css`; further series start again with the first colour and another mark.
 const COLOURS: usize = 7;
 
-/// How a series is drawn, and therefore its sample in the legend.
+/// Sample of a series in the legend, which looks as the series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sample {
     /// A filled square.
@@ -21,7 +21,7 @@ pub enum Sample {
     Dot,
 }
 
-/// Entries with their places: offset in x and number of the row.
+/// A legend: entries with their places, an offset in x and the number of the row.
 #[derive(Clone, Debug)]
 pub struct Legend {
     entries: Vec<(String, f64, usize)>,
@@ -80,7 +80,7 @@ pub fn stroke(index: usize) -> String {
 pub fn mark(svg: &mut Svg, centre: (f64, f64), index: usize, title: &str) {
     let (x, y) = centre;
     let class = fill(index);
-    // Sizes chosen for equal visual weight. Five shapes and seven colours repeat together after 35 series only.
+    // Sizes chosen for equal visual weight. Five shapes with seven colours repeat only after 35 series.
     match index % 5 {
         0 => svg.circle(centre, 4.2, &class, title),
         1 => svg.rect((x - 3.8, y - 3.8), (7.6, 7.6), &class, title),

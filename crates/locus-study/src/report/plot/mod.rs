@@ -1,4 +1,5 @@
-//! From a [`Figure`] to its drawing: one file per kind of plot, what they share (`axis`, `legend`), and the SVG writer below.
+//! Drawing of a [`Figure`]: one file per kind of plot, the parts that they share (`axis`, `legend`), and the SVG
+//! writer.
 
 mod axis;
 mod bars;

@@ -1,11 +1,11 @@
-//! A small SVG writer: shapes with fixed decimals, escaped text, and the style that keeps drawings legible in light and dark.
+//! A small SVG writer: shapes with fixed decimals, escaped text, and a style for light and dark schemes.
 
 use std::fmt::Write;
 
 /// Style of all drawings. The page holds it once; a standalone file brings its own copy.
 pub const STYLE: &str = include_str!("figure.css");
 
-/// Where a text is anchored horizontally.
+/// Horizontal anchor of a text.
 #[derive(Clone, Copy, Debug)]
 pub enum Anchor {
     /// The text begins at its position.
@@ -42,7 +42,7 @@ impl Svg {
         );
     }
 
-    /// A rectangle of which the panel shines through; `opacity` in [0, 1].
+    /// A translucent rectangle; `opacity` in [0, 1].
     pub fn tinted_rect(
         &mut self,
         corner: (f64, f64),
@@ -85,7 +85,7 @@ impl Svg {
         self.turned_text(at, 0.0, anchor, class, content);
     }
 
-    /// A line of text turned clockwise about `at` by `degrees`.
+    /// A line of text rotated clockwise about `at` by `degrees`.
     pub fn turned_text(&mut self, at: (f64, f64), degrees: f64, anchor: Anchor, class: &str, content: &str) {
         let (x, y) = (coordinate(at.0), coordinate(at.1));
         let anchor = match anchor {
@@ -102,7 +102,8 @@ impl Svg {
 
     /// The drawing as an element of an HTML page that holds [`STYLE`]; `label` is read out by screen readers.
     ///
-    /// A narrow page shrinks it to 640 pixels at most, where text is still readable, and scrolls from there on.
+    /// On a narrow page the drawing shrinks to a width of 640 pixels, at which text is still readable; below that the
+    /// page scrolls.
     pub fn inline(&self, label: &str) -> String {
         let least = coordinate(self.width.min(640.0));
         self.document(&format!(" style=\"min-width:{least}px\""), label, "")
@@ -140,13 +141,13 @@ impl Svg {
     }
 }
 
-/// Two decimals, the same text for 0 and -0.
+/// A coordinate with two decimals, the same text for 0 and -0.
 fn coordinate(value: f64) -> String {
     let text = format!("{value:.2}");
     if text == "-0.00" { "0.00".to_owned() } else { text }
 }
 
-/// Text made safe between tags and inside quoted attributes, for XML and HTML alike.
+/// Escapes text for use between tags and in quoted attributes of XML and HTML.
 ///
 /// Control characters that XML 1.0 forbids become U+FFFD.
 pub fn escape(text: &str) -> String {
@@ -172,7 +173,7 @@ pub fn text_width(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * 0.56
 }
 
-/// Text cut to at most `limit` characters, with an ellipsis where something is missing.
+/// Text cut to at most `limit` characters, with an ellipsis when it was cut.
 pub fn shortened(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_owned();
