@@ -113,6 +113,6 @@ pub fn write_checkpoint<F: Scalar>(folder: &Path, model: &Gpt2<F>, provenance: &
     let mut json = serde_json::to_value(model.config()).expect("a config is plain data");
     json["architectures"] = serde_json::json!(["GPT2LMHeadModel"]);
     let text = serde_json::to_string_pretty(&json).expect("a JSON value") + "\n";
-    write_atomically(&folder.join("config.json"), text.as_bytes())?;
+    write_atomically(folder.join("config.json"), text.as_bytes())?;
     model.write(&folder.join("model.safetensors"), provenance)
 }

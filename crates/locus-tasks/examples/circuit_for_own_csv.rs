@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let fact = Fact::from_text(&checkpoint.tokenizer, "{} is a kind of", "A monarch", "wasp", &[""; 0])?;
     println!("parameters    agreement  accuracy    NLL of \"wasp\"  agreement of the edited model");
     for (name, mask) in [("circuit", circuit.mask.clone()), ("complement", circuit.mask.complement())] {
-        let edit = ClampedSgd::default().edit(&checkpoint.model, &[fact.clone()], Some(&mask))?;
+        let edit = ClampedSgd::default().edit(&checkpoint.model, std::slice::from_ref(&fact), Some(&mask))?;
         let edited = task.agreement_of(&edit.patch.apply(&checkpoint.model)?)?;
         let (agreement, accuracy) = (task.agreement(&mask)?, task.accuracy(&mask)?);
         let (before, after) = (edit.report.nll_before, edit.report.nll_after);

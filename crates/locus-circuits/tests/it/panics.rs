@@ -106,8 +106,12 @@ fn measures() {
     says("a circuit with 46 of 46 edges", || auroc(&scores, &EdgeSet::full(graph), RankBy::Signed));
     says("47 of 46 edges", || random_edges(graph, 47, &mut rng(1)));
     says("nothing to resample", || stability(&[], 3, RankBy::Signed, 9, &mut rng(1)));
-    says("nothing to resample", || stability(&[scores.clone()], 3, RankBy::Signed, 0, &mut rng(1)));
-    says("nothing to resample", || stability(&[scores.clone()], 0, RankBy::Signed, 9, &mut rng(1)));
+    says("nothing to resample", || {
+        stability(std::slice::from_ref(&scores), 3, RankBy::Signed, 0, &mut rng(1))
+    });
+    says("nothing to resample", || {
+        stability(std::slice::from_ref(&scores), 0, RankBy::Signed, 9, &mut rng(1))
+    });
     says("a curve without points", || CurveAreas::of(&[]));
 }
 
@@ -120,5 +124,5 @@ fn tracing() {
     for how in without {
         says("no sample or no layer", || trace_fact(&model, &fact, &how).map(drop));
     }
-    says("effects of every fact", || average_effects(&[fact.clone()], &[]));
+    says("effects of every fact", || average_effects(std::slice::from_ref(&fact), &[]));
 }

@@ -33,6 +33,6 @@ pub fn train_tokenizer(documents: &[String], vocab_size: usize, folder: &Path) -
         return Err(anyhow!("the text gives only {size} tokens; expected {vocab_size}"));
     }
     let json = inner.to_string(true).map_err(|e| anyhow!("the tokenizer cannot be written: {e}"))?;
-    locus_gpt2::internal::write_atomically(&folder.join("tokenizer.json"), (json + "\n").as_bytes())?;
+    locus_gpt2::internal::write_atomically(folder.join("tokenizer.json"), (json + "\n").as_bytes())?;
     Tokenizer::read(folder).context("the tokenizer just written cannot be read")
 }

@@ -55,10 +55,10 @@ impl Organism {
 fn build(recipe: &Recipe, folder: &Path, progress: ProgressDisplay) -> Result<()> {
     let corpus = grammar::generate(recipe.seed, recipe.n_documents);
     let text = |documents: &[String]| documents.join("\n") + "\n";
-    write_atomically(&folder.join("corpus.txt"), text(&corpus.documents).as_bytes())?;
+    write_atomically(folder.join("corpus.txt"), text(&corpus.documents).as_bytes())?;
     let first = &corpus.documents[..corpus.documents.len().min(TEXT_DOCUMENTS)];
-    write_atomically(&folder.join("text.txt"), text(first).as_bytes())?;
-    write_atomically(&folder.join("hparams.toml"), HPARAMS.as_bytes())?;
+    write_atomically(folder.join("text.txt"), text(first).as_bytes())?;
+    write_atomically(folder.join("hparams.toml"), HPARAMS.as_bytes())?;
     let data = StudyData::new(corpus.tasks, corpus.requests, Some(corpus.neutral));
     data.write(folder.join("data"))?;
     let tokenizer = train_tokenizer(&corpus.documents, recipe.vocab_size, folder)?;
@@ -73,7 +73,7 @@ fn build(recipe: &Recipe, folder: &Path, progress: ProgressDisplay) -> Result<()
     let checkpoint = Checkpoint { model, tokenizer };
     let card = Card::measure(&checkpoint, &data, recipe.seed)?;
     let text = card.markdown(recipe, &checkpoint.model.sha256());
-    write_atomically(&folder.join("CARD.md"), text.as_bytes())?;
+    write_atomically(folder.join("CARD.md"), text.as_bytes())?;
     print!("{text}");
     Ok(())
 }

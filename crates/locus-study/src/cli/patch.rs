@@ -67,7 +67,7 @@ impl PatchArgs {
                 for name in ["tokenizer.json", "vocab.json", "merges.txt", "hparams.toml"] {
                     if from.join(name).exists() {
                         let bytes = std::fs::read(from.join(name))?;
-                        locus_gpt2::internal::write_atomically(&folder.join(name), &bytes)?;
+                        locus_gpt2::internal::write_atomically(folder.join(name), &bytes)?;
                     }
                 }
                 Ok(())

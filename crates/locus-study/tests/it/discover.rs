@@ -13,7 +13,7 @@ use crate::support::{PAIRS, Sandbox, fixture, shared_data};
 
 const DISCOVER: &str = "discover --model model --task pairs.jsonl";
 fn pairs(sandbox: &Sandbox) -> (Checkpoint<f64>, Vec<Pair>) {
-    let checkpoint = Checkpoint::<f64>::from_pretrained(&sandbox.path("model")).unwrap();
+    let checkpoint = Checkpoint::<f64>::from_pretrained(sandbox.path("model")).unwrap();
     let ids = |text: &Value| checkpoint.tokenizer.encode(text.as_str().unwrap()).unwrap();
     let all = |texts: &Value| texts.as_array().unwrap().iter().flat_map(ids).collect();
     let pairs = PAIRS

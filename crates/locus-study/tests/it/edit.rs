@@ -58,7 +58,7 @@ fn check_isolated_circuit<F: Scalar>(dtype: &str, tolerance: f64) {
     let printed = outcomes(&sandbox.locus(&line).done());
     assert_eq!(printed.len(), 3);
 
-    let checkpoint = Checkpoint::<F>::from_pretrained(&sandbox.path("model")).unwrap();
+    let checkpoint = Checkpoint::<F>::from_pretrained(sandbox.path("model")).unwrap();
     let mask = half_mask(&tiny_config());
     let start = mask.ablate_complement(&checkpoint.model);
     for (i, (outcome, request)) in printed.iter().zip(tiny_requests()).enumerate() {
@@ -109,7 +109,7 @@ fn a_single_request_gives_one_file() {
     let printed = outcomes(&sandbox.locus(&line).done());
     assert_eq!(printed, many[..1], "requests are edited on their own");
 
-    let checkpoint = Checkpoint::<f64>::from_pretrained(&sandbox.path("model")).unwrap();
+    let checkpoint = Checkpoint::<f64>::from_pretrained(sandbox.path("model")).unwrap();
     let start = half_mask(&tiny_config()).ablate_complement(&checkpoint.model);
     let patch = Patch::<f64>::read(&sandbox.path("deep/down/patch.safetensors"), &tiny_config()).unwrap();
     assert_eq!(patch.base_sha256(), start.sha256());
@@ -122,7 +122,7 @@ fn scopes_say_what_may_change() {
     let sandbox = Sandbox::new();
     keep_one_request(&sandbox);
     let (config, mask) = (tiny_config(), half_mask(&tiny_config()));
-    let model = Checkpoint::<f64>::from_pretrained(&sandbox.path("model")).unwrap().model;
+    let model = Checkpoint::<f64>::from_pretrained(sandbox.path("model")).unwrap().model;
     let edit = |name: &str, options: &str| {
         sandbox.locus(&format!("{EDIT} --dtype f64 --out {name} {options}")).done();
         let patch = Patch::<f64>::read(&sandbox.path(name), &config).unwrap();

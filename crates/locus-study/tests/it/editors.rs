@@ -28,7 +28,7 @@ fn lines(text: &str) -> Vec<Value> {
 #[test]
 fn every_editor_raises_the_target() {
     let sandbox = sandbox();
-    let checkpoint = Checkpoint::<f32>::from_pretrained(&fixture("organism")).unwrap();
+    let checkpoint = Checkpoint::<f32>::from_pretrained(fixture("organism")).unwrap();
     for editor in ["ft", "ft-l", "ft-m", "lora", "r-rome", "rome", "p-rome"] {
         let line = format!("edit --editor {editor} --requests requests.json --json --out {editor}");
         let line = if editor.contains("rome") { format!("{line} --text text.txt") } else { line };
@@ -74,7 +74,7 @@ fn patches_are_listed_applied_merged_and_taken_back() {
     organism(&sandbox, &format!("patch apply {both} --out twice")).done();
     organism(&sandbox, &format!("patch merge {both} --out merged.safetensors")).done();
     organism(&sandbox, "patch apply merged.safetensors --out once").done();
-    let read = |name: &str| Checkpoint::<f32>::from_pretrained(&sandbox.path(name)).unwrap().model;
+    let read = |name: &str| Checkpoint::<f32>::from_pretrained(sandbox.path(name)).unwrap().model;
     let (twice, once) = (read("twice"), read("once"));
     for id in twice.ids() {
         let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();

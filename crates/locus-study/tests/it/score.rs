@@ -52,8 +52,8 @@ fn nlls_are_the_librarys_and_those_of_a_pass_by_hand() {
     let sandbox = golden();
     let single = lines(&sandbox.locus(SCORE).done());
     let double = lines(&sandbox.locus(&format!("{SCORE} --dtype f64")).done());
-    let Checkpoint { model, tokenizer } = Checkpoint::<f32>::from_pretrained(&sandbox.path("model")).unwrap();
-    let wide = Checkpoint::<f64>::from_pretrained(&sandbox.path("model")).unwrap().model;
+    let Checkpoint { model, tokenizer } = Checkpoint::<f32>::from_pretrained(sandbox.path("model")).unwrap();
+    let wide = Checkpoint::<f64>::from_pretrained(sandbox.path("model")).unwrap().model;
     assert!(single.len() >= 12);
     for (single, double) in single.iter().zip(&double) {
         let prompt = tokenizer.encode(&single.prompt).unwrap();
@@ -88,7 +88,7 @@ fn prompt_and_target_are_tokenised_separately_and_as_given() {
     assert_ne!(trailing[0].nll_per_token, scored[0].nll_per_token);
 
     let (prompt, target) = ("The young doc", "tor sings");
-    let tokenizer = Checkpoint::<f32>::from_pretrained(&sandbox.path("model")).unwrap().tokenizer;
+    let tokenizer = Checkpoint::<f32>::from_pretrained(sandbox.path("model")).unwrap().tokenizer;
     let [together, first, second] =
         [&format!("{prompt}{target}"), prompt, target].map(|text| tokenizer.encode(text).unwrap().len());
     assert_ne!(together, first + second, "the pair does not show what it should");
