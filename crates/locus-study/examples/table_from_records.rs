@@ -33,5 +33,5 @@ fn main() {
         }
         println!();
     }
-    assert_eq!(x2.rows.len(), 2);
+    assert!(!x2.rows.is_empty());
 }
