@@ -50,9 +50,35 @@ pub fn balanced_agreement<C: Ord>(predicted: &[C], reference: &[C]) -> Option<f6
     crate::token::mean(&recalls)
 }
 
+/// Normal quantile of a one-sided test at 5 %.
+const ONE_SIDED: f64 = 1.6448536269514722;
+
+/// Whether a share of `n` items is above one half beyond doubt: the lower end of Wilson's one-sided 95 % interval is.
+///
+/// ```
+/// use locus_metrics::classify::above_chance;
+///
+/// assert!(above_chance(0.55, 1000) && !above_chance(0.55, 100));
+/// ```
+pub fn above_chance(share: f64, n: usize) -> bool {
+    if n == 0 {
+        return false;
+    }
+    let (n, z) = (n as f64, ONE_SIDED);
+    let centre = share + z * z / (2.0 * n);
+    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
+    (centre - half) / (1.0 + z * z / n) > 0.5
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chance_is_told_from_more() {
+        assert!(!above_chance(0.5, 1000) && !above_chance(1.0, 0) && !above_chance(1.0, 2));
+        assert!(above_chance(1.0, 10));
+    }
     use proptest::prelude::*;
 
     #[test]

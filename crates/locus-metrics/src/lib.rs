@@ -6,6 +6,7 @@
 //! | [`editing`] | did an edit succeed, does it hold in other words, what else changed? |
 //! | [`bootstrap`] | how uncertain is a mean, or any statistic, over requests, pairs or tasks? |
 //! | [`paired`] | do two conditions differ on the same items? |
+//! | [`two_way`] | does a difference hold for other requests and other tasks? |
 //! | [`rank`] | do two measurements put items in the same order? |
 //! | [`classify`] | does a circuit classify like its model? |
 //! | [`overlap`] | do two masks share more than chance gives them? |
@@ -44,6 +45,7 @@ pub mod paired;
 pub mod rank;
 mod stream;
 pub mod token;
+pub mod two_way;
 
 pub use bootstrap::Interval;
 pub use stream::Stream;

@@ -1,12 +1,19 @@
 //! Edits inside a scope, measured before and after (T2, T3, T4, T7).
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use locus_data::EditRequest;
-use locus_editors::{ClampedSgd, TokenRequest};
+use locus_editors::{ClampedSgd, LazyEdited, TokenRequest};
 use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer, compiled};
+use locus_metrics::token::beats;
 use rayon::prelude::*;
 
-use crate::records::{EditOutcome, Level, Scope};
+use crate::controls::Controls;
+use crate::neutral::NeutralText;
+use crate::records::{Calibration, EditKind, EditOutcome, Level, Scope};
+use crate::requests::StudyRequest;
 
 /// A request with its prompt and both targets tokenised.
 #[derive(Clone, Debug)]
@@ -71,6 +78,11 @@ impl PreparedRequest {
         &self.prompt
     }
 
+    /// Tokens of the new target.
+    pub fn target_new(&self) -> &[u32] {
+        &self.target_new
+    }
+
     /// Tokens of the true target.
     pub fn target_true(&self) -> &[u32] {
         &self.target_true
@@ -82,10 +94,20 @@ impl PreparedRequest {
     }
 }
 
-/// Scope of edits in an isolated model: labels for the record, and the mask that is applied to the model and to its
-/// gradient.
+/// Numbers of steps after which is looked whether the new target wins.
+const WATCHED: [usize; 6] = [1, 2, 5, 10, 20, 50];
+/// Drift is measured on every eighth request: a pass over neutral text costs more than the edit itself.
+const DRIFT_EVERY: usize = 8;
+/// Share of requests that the calibrated edit is to write into the full model.
+const WANTED: f64 = 0.9;
+/// Requests that the calibration is made on, at most.
+const CALIBRATION_REQUESTS: usize = 32;
+/// Largest factor of the calibration: 2 to this power.
+const MOST_DOUBLINGS: i32 = 10;
+
+/// Scope of edits: labels for the record, and what the masks are made from.
 #[derive(Clone, Debug)]
-pub struct IsolatedScope {
+pub struct EditScope {
     /// Preset of the mask; empty for the intact model.
     pub preset: String,
     /// Task of the circuit, `none` for random masks and the intact model.
@@ -94,48 +116,268 @@ pub struct IsolatedScope {
     pub target_density: f64,
     /// Kind of scope.
     pub scope: Scope,
-    /// The block parameters that are present and may change; `None` means all of them.
-    pub mask: Option<ParamMask>,
+    /// Number of the mask among those of its kind.
+    pub draw: usize,
+    /// The trained mask that the scope is made from; `None` for scopes that need none.
+    pub trained: Option<Arc<ParamMask>>,
 }
 
-impl IsolatedScope {
+impl EditScope {
+    /// The intact model.
+    pub fn full(scope: Scope) -> Self {
+        let task = crate::records::NO_TASK.into();
+        EditScope { preset: String::new(), task, target_density: 1.0, scope, draw: 0, trained: None }
+    }
+
     /// Name of the scope, unique within a run and safe in file names.
     pub fn key(&self) -> String {
         let scope = serde_json::to_value(self.scope).expect("a plain enum");
-        format!("{}-{}-{}-{}", self.preset, self.task, self.target_density, scope.as_str().expect("a string"))
+        let EditScope { preset, task, target_density, draw, .. } = self;
+        format!("{preset}-{task}-{target_density}-{}-{draw}", scope.as_str().expect("a string"))
+    }
+
+    /// The block parameters that are present, and those that may change; `None` means all of them.
+    fn masks<F: Scalar>(&self, controls: &Controls<F>) -> (Option<ParamMask>, Option<ParamMask>) {
+        let trained = || (**self.trained.as_ref().expect("a scope made from a trained mask has one")).clone();
+        let name = || format!("{}/{}/{}", self.preset, self.task, self.target_density);
+        let matched = || controls.matched(&trained(), &name(), self.draw);
+        let random = || controls.random(self.target_density, self.draw);
+        let magnitude = || controls.magnitude(trained().count());
+        let nothing = || ParamMask::full(controls.config()).complement();
+        let isolated = |mask: ParamMask| (Some(mask.clone()), Some(mask));
+        match self.scope {
+            Scope::Full | Scope::RandomWeightsFull => (None, None),
+            Scope::FrozenFull => (None, Some(nothing())),
+            Scope::FrozenCircuit => (Some(trained()), Some(nothing())),
+            Scope::CircuitInPlace => (None, Some(trained())),
+            Scope::MatchedInPlace => (None, Some(matched())),
+            Scope::Circuit | Scope::Shuffled | Scope::RandomWeights => isolated(trained()),
+            Scope::Complement | Scope::ShuffledComplement | Scope::RandomWeightsComplement => {
+                isolated(trained().complement())
+            }
+            Scope::Random => isolated(random()),
+            Scope::RandomComplement => isolated(random().complement()),
+            Scope::Matched => isolated(matched()),
+            Scope::MatchedComplement => isolated(matched().complement()),
+            Scope::Magnitude => isolated(magnitude()),
+            Scope::MagnitudeComplement => isolated(magnitude().complement()),
+        }
     }
 }
 
-/// Edits every request independently, each starting from the masked, unedited model.
-///
-/// # Errors
-/// When a request does not fit the model.
-pub fn edit_all<F: Scalar>(
-    model: &Gpt2<F>,
-    requests: &[PreparedRequest],
-    scope: &IsolatedScope,
-    editor: &ClampedSgd,
-) -> Result<Vec<EditOutcome>> {
-    let start = scope.mask.as_ref().map_or_else(|| model.clone(), |mask| mask.ablate_complement(model));
-    let before: Vec<(f64, f64)> =
-        requests.par_iter().map(|request| request.nll(&start)).collect::<Result<_>>()?;
-    let to_write: Vec<TokenRequest> = requests.iter().map(PreparedRequest::token_request).collect();
-    editor.fine_tune_each(&start, &to_write, scope.mask.as_ref(), |i, edited, report| {
-        let request = &requests[i];
-        let (pre_new, pre_true) = before[i];
-        let nll = edited.nll_per_token(&request.targets(model.config())?);
-        Ok(EditOutcome {
-            preset: scope.preset.clone(),
-            task: scope.task.clone(),
-            target_density: scope.target_density,
-            scope: scope.scope,
-            case_id: request.case_id,
-            level: request.level,
-            pre_new,
-            pre_true,
-            post_new: nll[0],
-            post_true: nll[1],
-            steps: report.steps,
+/// What all edits of one model have in common.
+pub struct Edits<'a, F> {
+    /// The model.
+    pub model: &'a Gpt2<F>,
+    /// The requests to write, each independently of the others.
+    pub requests: &'a [StudyRequest],
+    /// Control masks.
+    pub controls: &'a Controls<'a, F>,
+    /// Text on which drift is measured.
+    pub neutral: Option<&'a NeutralText<F>>,
+    /// Factor of learning rate and clamp of the calibrated edit.
+    pub factor: f64,
+}
+
+/// NLLs after an edit.
+#[derive(Clone, Copy)]
+struct After {
+    new: f64,
+    correct: f64,
+    paraphrase: Option<f64>,
+    neighbourhood: Option<f64>,
+    drift: Option<f64>,
+    steps: usize,
+}
+
+/// NLLs of a request before any edit.
+struct Before {
+    new: f64,
+    correct: f64,
+    discrimination: Option<f64>,
+}
+
+impl<F: Scalar> Edits<'_, F> {
+    /// Writes every request in a scope by every kind of edit, each starting from the masked, unedited model. Edits of 10
+    /// and 50 steps are looks at one edit.
+    ///
+    /// # Errors
+    /// When a request does not fit the model.
+    pub fn run(&self, scope: &EditScope, kinds: &[EditKind]) -> Result<Vec<EditOutcome>> {
+        let (present, writable) = scope.masks(self.controls);
+        let start = present.map_or_else(|| self.model.clone(), |mask| mask.ablate_complement(self.model));
+        let before = self.before(&start)?;
+        let mut outcomes = Vec::new();
+        let published: Vec<EditKind> =
+            kinds.iter().copied().filter(|kind| *kind != EditKind::Calibrated).collect();
+        let calibrated =
+            if kinds.contains(&EditKind::Calibrated) { vec![EditKind::Calibrated] } else { vec![] };
+        for kinds in [published, calibrated] {
+            let Some(&longest) = kinds.iter().max() else { continue };
+            let after = self.write(&start, writable.as_ref(), &kinds, &editor(longest, self.factor))?;
+            for (i, kind) in (0..self.requests.len()).flat_map(|i| kinds.iter().map(move |&kind| (i, kind))) {
+                let PreparedRequest { case_id, level, .. } = self.requests[i].request;
+                let (Before { new, correct, discrimination }, (seen, success)) = (&before[i], &after[i]);
+                let After { steps, .. } = seen[&kind];
+                outcomes.push(EditOutcome {
+                    preset: scope.preset.clone(),
+                    task: scope.task.clone(),
+                    target_density: scope.target_density,
+                    scope: scope.scope,
+                    draw: scope.draw,
+                    edit: kind,
+                    case_id,
+                    level,
+                    pre_new: *new,
+                    pre_true: *correct,
+                    discrimination: *discrimination,
+                    post_new: seen[&kind].new,
+                    post_true: seen[&kind].correct,
+                    steps,
+                    steps_to_success: success.filter(|&at| at <= steps),
+                    paraphrase: seen[&kind].paraphrase,
+                    neighbourhood: seen[&kind].neighbourhood,
+                    drift: seen[&kind].drift,
+                });
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn before(&self, start: &Gpt2<F>) -> Result<Vec<Before>> {
+        let before = |study: &StudyRequest| {
+            let PreparedRequest { prompt, target_new, target_true, case_id, .. } = &study.request;
+            let targets = [target_new, target_true].into_iter().chain(&study.others);
+            let pairs: Vec<_> = targets.map(|target| (prompt, target)).collect();
+            let packed = PromptTargets::prefix_sharing(start.config(), &pairs)
+                .with_context(|| format!("request {case_id}"))?;
+            let nll = packed.nll_per_token(start);
+            let (correct, others) = (nll[1], &nll[2..]);
+            let wins = others.iter().map(|&other| match correct.total_cmp(&other) {
+                std::cmp::Ordering::Less => 1.0,
+                std::cmp::Ordering::Equal => 0.5,
+                std::cmp::Ordering::Greater => 0.0,
+            });
+            let discrimination = (!others.is_empty()).then(|| wins.sum::<f64>() / others.len() as f64);
+            Ok(Before { new: nll[0], correct, discrimination })
+        };
+        self.requests.par_iter().map(before).collect()
+    }
+
+    /// The state after each kind of edit of each request, and the steps after which the new target first won.
+    fn write(
+        &self,
+        start: &Gpt2<F>,
+        writable: Option<&ParamMask>,
+        kinds: &[EditKind],
+        editor: &ClampedSgd,
+    ) -> Result<Vec<(BTreeMap<EditKind, After>, Option<usize>)>> {
+        let to_write: Vec<TokenRequest> =
+            self.requests.iter().map(|study| study.request.token_request()).collect();
+        let mut state: Vec<(BTreeMap<EditKind, After>, Option<usize>)> =
+            vec![Default::default(); to_write.len()];
+        let neutral_before = self.neutral.map(|text| {
+            let nll = text.packed.nll_per_token(start);
+            text.mean_of_lines(&nll)
+        });
+        editor.fine_tune_watched(start, &to_write, writable, &WATCHED, |i, edited, report, done| {
+            let (seen, success) = &mut state[i];
+            // An edit that ends early is the end of the longer kinds, too.
+            let due = kinds.iter().copied().filter(|&kind| {
+                !seen.contains_key(&kind) && (done || report.steps == self::editor(kind, 1.0).max_steps)
+            });
+            let due: Vec<EditKind> = due.collect();
+            let after = self.after(i, edited, report.steps, neutral_before, !due.is_empty())?;
+            if success.is_none() && beats(after.new, after.correct) {
+                *success = Some(report.steps);
+            }
+            seen.extend(due.into_iter().map(|kind| (kind, after)));
+            Ok::<_, anyhow::Error>(())
+        })?;
+        Ok(state)
+    }
+
+    /// Measures an edited model on one request; on the two targets alone unless everything is wanted.
+    fn after(
+        &self,
+        i: usize,
+        edited: &LazyEdited<F>,
+        steps: usize,
+        neutral_before: Option<f64>,
+        everything: bool,
+    ) -> Result<After> {
+        let study = &self.requests[i];
+        let PreparedRequest { prompt, target_new, target_true, case_id, .. } = &study.request;
+        let (paraphrases, neighbourhood): (&[Vec<u32>], &[Vec<u32>]) =
+            if everything { (&study.paraphrases, &study.neighbourhood) } else { (&[], &[]) };
+        let prompts = std::iter::once(prompt).chain(paraphrases).chain(neighbourhood);
+        let pairs: Vec<_> =
+            prompts.flat_map(|prompt| [(prompt, target_new), (prompt, target_true)]).collect();
+        let packed =
+            PromptTargets::new(self.model.config(), &pairs).with_context(|| format!("request {case_id}"))?;
+        let nll = edited.nll_per_token(&packed);
+        let (own, rest) = nll.split_at(2);
+        let (paraphrases, neighbourhood) = rest.split_at(2 * paraphrases.len());
+        let share = |nll: &[f64], wins: fn(&[f64]) -> bool| {
+            let pairs = nll.chunks(2);
+            let n = pairs.len();
+            (n > 0).then(|| pairs.filter(|pair| wins(pair)).count() as f64 / n as f64)
+        };
+        let drift = self.neutral.zip(neutral_before).filter(|_| everything && i % DRIFT_EVERY == 0);
+        let drift = drift.map(|(text, before)| {
+            let nll = edited.nll_per_token(&text.packed);
+            text.mean_of_lines(&nll) - before
+        });
+        Ok(After {
+            new: own[0],
+            correct: own[1],
+            paraphrase: share(paraphrases, |pair| beats(pair[0], pair[1])),
+            neighbourhood: share(neighbourhood, |pair| beats(pair[1], pair[0])),
+            drift,
+            steps,
         })
-    })
+    }
+
+    /// Doubles learning rate and clamp of the edit of 10 steps until the full model prefers the new target for the
+    /// wanted share of some requests. Where no factor does, the one with the largest share is taken.
+    ///
+    /// # Errors
+    /// When a request does not fit the model.
+    pub fn calibrate(&self) -> Result<Calibration> {
+        let n = self.requests.len().min(CALIBRATION_REQUESTS);
+        let chosen: Vec<StudyRequest> =
+            (0..n).map(|i| self.requests[i * self.requests.len() / n].clone()).collect();
+        let mut best: Option<Calibration> = None;
+        for doublings in 0..=MOST_DOUBLINGS {
+            let factor = 2f64.powi(doublings);
+            let edits = Edits { requests: &chosen, factor, ..*self };
+            let outcomes = edits.run(&EditScope::full(Scope::Full), &[EditKind::Calibrated])?;
+            let wins = outcomes.iter().filter(|e| beats(e.post_new, e.post_true)).count();
+            let success = wins as f64 / n.max(1) as f64;
+            let drifts: Vec<f64> = outcomes.iter().filter_map(|e| e.drift).collect();
+            let drift = locus_metrics::token::mean(&drifts);
+            if best.is_none_or(|best| success > best.success) {
+                best = Some(Calibration { factor, wanted: WANTED, success, drift, requests: n });
+            }
+            if success >= WANTED {
+                break;
+            }
+        }
+        Ok(best.expect("at least one factor was tried"))
+    }
+}
+
+/// The published edit, of a kind; `factor` scales learning rate and clamp of the calibrated one.
+fn editor(kind: EditKind, factor: f64) -> ClampedSgd {
+    let published = ClampedSgd::default();
+    match kind {
+        EditKind::Steps10 => ClampedSgd { max_steps: 10, ..published },
+        EditKind::Steps50 => ClampedSgd { max_steps: 50, ..published },
+        EditKind::Calibrated => ClampedSgd {
+            lr: factor * published.lr,
+            clamp: factor * published.clamp,
+            max_steps: 10,
+            ..published
+        },
+    }
 }

@@ -1,124 +1,194 @@
-//! Circuits of tasks, found and measured (T1, T4, T6).
+//! Circuits of tasks and their controls, found and measured (T1, T4, T6).
 
 use anyhow::Result;
-use locus_circuits::masks::{Circuit, MaskProgress, MaskTrainer};
+use locus_circuits::masks::{Circuit, MaskProgress, MaskTrainer, ScheduledTopK};
 use locus_data::seed::stream;
 use locus_gpt2::internal::shuffle;
 use locus_gpt2::{ParamId, ParamMask, Scalar};
 use locus_metrics::classify::{accuracy, agreement, balanced_agreement};
 
-use crate::records::{Extraction, TensorCount, stream_name};
+use crate::controls::Controls;
+use crate::neutral::NeutralText;
+use crate::records::{Extraction, Schedule, Scope, TensorCount, stream_name};
 use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use locus_tasks::Task;
 
-/// A circuit with its measurements.
+/// A trained mask with its measurements.
 #[derive(Clone, Debug)]
 pub struct Extracted {
-    /// Measurements of the circuit.
+    /// Measurements of the mask.
     pub record: Extraction,
     /// The mask.
     pub mask: ParamMask,
 }
 
-/// Finds a task's circuits at every density of the sweep in one trajectory, and measures those that the tables show:
-/// all for the task of the size sweep, those of the two main densities for the others.
-///
-/// # Errors
-/// When a row does not fit the model.
-pub fn extract<F: Scalar>(
-    task: &Task<F>,
-    preset: Preset,
-    settings: &Settings,
-    progress: &mut dyn FnMut(MaskProgress),
-) -> Result<Vec<Extracted>> {
-    let shown = |density: &f64| task.name == SWEEP_TASK || MAIN_DENSITIES.contains(density);
-    let circuits = train(task, &task.train.choices, preset, settings, progress)?;
-    let shuffled = if preset == settings.main_preset && settings.shuffled_tasks.contains(&task.name) {
-        let mut classes = task.train.choices.clone();
-        shuffle(&mut classes, &mut stream(settings.seed, &format!("shuffled labels/{}", task.name), 0));
-        train(task, &classes, preset, settings, &mut |_| {})?.into_iter().map(Some).collect()
-    } else {
-        vec![None; circuits.len()]
-    };
-    circuits
-        .into_iter()
-        .zip(shuffled)
-        .filter(|(circuit, _)| shown(&circuit.target_density))
-        .map(|(circuit, shuffled)| measure(task, preset, settings, circuit, shuffled.as_ref()))
-        .collect()
+/// A training of masks on one task that passes through several densities.
+#[derive(Clone, Copy)]
+pub struct Trajectory<'a, F> {
+    /// Recipe.
+    pub preset: Preset,
+    /// Task, prepared on the model that the masks are of.
+    pub task: &'a Task<F>,
+    /// Kind of mask: a circuit, or one trained on shuffled labels or on random weights.
+    pub scope: Scope,
+    /// Seed of the mask, counted from 0.
+    pub draw: usize,
+    /// Schedule of the densities.
+    pub schedule: Schedule,
 }
 
-fn train<F: Scalar>(
-    task: &Task<F>,
-    classes: &[usize],
-    preset: Preset,
-    settings: &Settings,
-    progress: &mut dyn FnMut(MaskProgress),
-) -> Result<Vec<Circuit>> {
-    let objective = task.objective_for(classes);
-    // A seed from a named stream, so that tasks and presets do not share noise. The purpose keeps the preset's former
-    // name: with another string the stream and so every mask would be different.
-    let purpose = format!("mask/{}/{}", stream_name(preset.name()), task.name);
-    let seed = rand::Rng::next_u64(&mut stream(settings.seed, &purpose, 0));
-    Ok(match preset {
-        Preset::Published => settings.published.train(&objective, &settings.densities, seed, progress)?,
-        Preset::ScheduledTopK => {
-            settings.scheduled_top_k.train(&objective, &settings.densities, seed, progress)?
+impl<F: Scalar> Trajectory<'_, F> {
+    /// Name of the trajectory within its preset, safe in file names.
+    pub fn name(&self) -> String {
+        let mut name = self.task.name.clone();
+        match self.scope {
+            Scope::Shuffled => name.push_str("-shuffled"),
+            Scope::RandomWeights => name.push_str("-random-weights"),
+            _ => {}
         }
-    })
-}
-
-fn measure<F: Scalar>(
-    task: &Task<F>,
-    preset: Preset,
-    settings: &Settings,
-    circuit: Circuit,
-    shuffled: Option<&Circuit>,
-) -> Result<Extracted> {
-    let (labels, choices) = (&task.held_out.labels, &task.held_out.choices);
-    let predict = |mask: &ParamMask| task.predict(&mask.ablate_complement(&task.model));
-    // Shares of no rows are undefined; they are reported as 0.
-    let accuracy_of = |predicted: &[usize]| accuracy(predicted, labels).unwrap_or(0.0);
-    let agreement_of = |predicted: &[usize]| agreement(predicted, choices).unwrap_or(0.0);
-    let mask = &circuit.mask;
-    let inside = predict(mask)?;
-    let outside = predict(&mask.complement())?;
-    let mut random = [0.0; 3];
-    for draw in 0..settings.random_draws {
-        let purpose = format!("random mask/{}/{}", task.name, circuit.target_density);
-        let rng = &mut stream(settings.seed, &purpose, draw as u64);
-        let predicted = predict(&ParamMask::random(task.model.config(), mask.count(), rng))?;
-        let balanced = balanced_agreement(&predicted, choices).unwrap_or(0.0);
-        for (sum, share) in
-            random.iter_mut().zip([accuracy_of(&predicted), agreement_of(&predicted), balanced])
-        {
-            *sum += share / settings.random_draws as f64;
+        match self.schedule {
+            Schedule::OwnTrajectory => name.push_str("-own-trajectory"),
+            Schedule::SplitByRows => name.push_str("-split-by-rows"),
+            Schedule::Sweep => {}
         }
+        if self.draw > 0 {
+            name.push_str(&format!("-seed{}", self.draw));
+        }
+        name
     }
-    let record = Extraction {
-        preset: preset.name().to_owned(),
-        task: task.name.clone(),
-        target_density: circuit.target_density,
-        density: mask.density(),
-        reached: circuit.reached,
-        epochs: circuit.epochs,
-        steps: circuit.steps,
-        held_out_rows: labels.len(),
-        accuracy_full: task.accuracy_full(),
-        accuracy_circuit: accuracy_of(&inside),
-        accuracy_complement: accuracy_of(&outside),
-        accuracy_random: random[0],
-        agreement: agreement_of(&inside),
-        agreement_complement: agreement_of(&outside),
-        agreement_random: random[1],
-        balanced_agreement_random: random[2],
-        accuracy_shuffled: shuffled
-            .map(|circuit| Ok::<_, anyhow::Error>(accuracy_of(&predict(&circuit.mask)?)))
-            .transpose()?,
-        composition: composition(mask),
-        mask_sha256: mask.sha256(),
-    };
-    Ok(Extracted { record, mask: circuit.mask })
+
+    /// Finds the masks, and measures those that the tables show: all densities for circuits of the sweep's task, the
+    /// main ones otherwise.
+    ///
+    /// # Errors
+    /// When a row does not fit the model.
+    pub fn run(
+        &self,
+        settings: &Settings,
+        neutral: Option<&NeutralText<F>>,
+        progress: &mut dyn FnMut(MaskProgress),
+    ) -> Result<Vec<Extracted>> {
+        let shown = |density: &f64| {
+            (self.task.name == SWEEP_TASK && self.scope == Scope::Circuit && self.draw == 0)
+                || MAIN_DENSITIES.contains(density)
+        };
+        let measured = |circuit: Circuit| {
+            let record = self.measure(&circuit.mask, circuit.target_density, neutral)?;
+            let Circuit { reached, epochs, steps, mask, .. } = circuit;
+            Ok(Extracted { record: Extraction { reached, epochs, steps, ..record }, mask })
+        };
+        let circuits = self.train(settings, progress)?;
+        circuits.into_iter().filter(|circuit| shown(&circuit.target_density)).map(measured).collect()
+    }
+
+    fn train(&self, settings: &Settings, progress: &mut dyn FnMut(MaskProgress)) -> Result<Vec<Circuit>> {
+        let task = self.task;
+        let mut classes = task.train.choices.clone();
+        if self.scope == Scope::Shuffled {
+            let purpose = format!("shuffled labels/{}", task.name);
+            shuffle(&mut classes, &mut stream(settings.seed, &purpose, self.draw as u64));
+        }
+        let objective = task.objective_for(&classes);
+        // A seed from a named stream, so that tasks and presets do not share noise.
+        let purpose = format!("mask/{}/{}", stream_name(self.preset.name()), task.name);
+        let seed = rand::Rng::next_u64(&mut stream(settings.seed, &purpose, self.draw as u64));
+        let densities = &settings.densities;
+        Ok(match (self.preset, self.schedule) {
+            (Preset::Published, _) => settings.published.train(&objective, densities, seed, progress)?,
+            (Preset::ScheduledTopK, Schedule::OwnTrajectory) => {
+                // Every density is trained for as long as two targets of the sweep take.
+                let ScheduledTopK { steps_per_target, hold, .. } = settings.scheduled_top_k;
+                let recipe = ScheduledTopK {
+                    steps_per_target: 2 * steps_per_target,
+                    hold: 2 * hold,
+                    ..settings.scheduled_top_k
+                };
+                let mut circuits = Vec::new();
+                for &density in densities {
+                    circuits.extend(recipe.train(&objective, &[density], seed, progress)?);
+                }
+                circuits
+            }
+            (Preset::ScheduledTopK, _) => {
+                settings.scheduled_top_k.train(&objective, densities, seed, progress)?
+            }
+        })
+    }
+
+    /// The controls of this trajectory's circuits, measured on their task.
+    ///
+    /// # Errors
+    /// When a row does not fit the model.
+    pub fn controls(
+        &self,
+        circuits: &[Extracted],
+        controls: &Controls<F>,
+        settings: &Settings,
+        neutral: Option<&NeutralText<F>>,
+    ) -> Result<Vec<Extraction>> {
+        let mut records = Vec::new();
+        for Extracted { record, mask } in circuits {
+            let density = record.target_density;
+            let name = format!("{}/{}/{density}", record.preset, record.task);
+            let mut add = |scope, draw, mask: &ParamMask| -> Result<()> {
+                let of = Trajectory { scope, draw, ..*self };
+                records.push(of.measure(mask, density, neutral)?);
+                Ok(())
+            };
+            add(Scope::Magnitude, 0, &controls.magnitude(mask.count()))?;
+            for draw in 0..settings.matched_draws(&record.task) {
+                add(Scope::Matched, draw, &controls.matched(mask, &name, draw))?;
+            }
+            for draw in 0..settings.random_draws {
+                add(Scope::Random, draw, &controls.random(density, draw))?;
+            }
+        }
+        Ok(records)
+    }
+
+    /// Measures a mask on the held-out rows and on neutral text.
+    fn measure(
+        &self,
+        mask: &ParamMask,
+        target_density: f64,
+        neutral: Option<&NeutralText<F>>,
+    ) -> Result<Extraction> {
+        let task = self.task;
+        let (labels, choices) = (&task.held_out.labels, &task.held_out.choices);
+        let alone = mask.ablate_complement(&task.model);
+        let inside = task.predict(&alone)?;
+        let outside = task.predict(&mask.complement().ablate_complement(&task.model))?;
+        let accuracy_of = |predicted: &[usize]| accuracy(predicted, labels).expect("there are held-out rows");
+        let agreement_of =
+            |predicted: &[usize]| agreement(predicted, choices).expect("there are held-out rows");
+        let one_class = choices.iter().all(|choice| choice == &choices[0]);
+        // Neutral text is read by the model of the study; a mask of random weights says nothing about it.
+        let neutral = neutral.filter(|_| self.scope != Scope::RandomWeights);
+        let language = neutral.map(|text| text.nll_and_kl(&alone));
+        Ok(Extraction {
+            preset: self.preset.name().to_owned(),
+            task: task.name.clone(),
+            target_density,
+            scope: self.scope,
+            draw: self.draw,
+            schedule: self.schedule,
+            density: mask.density(),
+            reached: true,
+            epochs: 0,
+            steps: 0,
+            held_out_rows: labels.len(),
+            accuracy_full: task.accuracy_full(),
+            accuracy: accuracy_of(&inside),
+            accuracy_complement: accuracy_of(&outside),
+            agreement: agreement_of(&inside),
+            balanced_agreement: balanced_agreement(&inside, choices).filter(|_| !one_class),
+            agreement_complement: agreement_of(&outside),
+            neutral_nll: language.map(|(nll, _)| nll),
+            neutral_kl: language.map(|(_, kl)| kl),
+            composition: composition(mask),
+            mask_sha256: mask.sha256(),
+        })
+    }
 }
 
 fn composition(mask: &ParamMask) -> Vec<TensorCount> {

@@ -6,16 +6,19 @@
 //! and is compiled once for each number type, so that a change of tables, claims or the command line does not compile
 //! it again.
 
+mod controls;
 mod discovery;
 mod editor_table;
 mod editors;
 mod edits;
 mod extract;
 mod masks;
+mod neutral;
 pub mod organism;
 mod overlaps;
 pub mod progress;
 pub mod records;
+mod requests;
 mod run;
 mod score;
 mod settings;
@@ -23,12 +26,15 @@ mod store;
 mod tracing;
 mod write;
 
+pub use controls::{Controls, random_weights};
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use editor_table::{Constants, EDITORS, NamedEditor};
 pub use editors::{Comparison, WritableScope, prefixes};
-pub use edits::{IsolatedScope, PreparedRequest, edit_all};
-pub use extract::{Extracted, extract};
+pub use edits::{EditScope, Edits, PreparedRequest};
+pub use extract::{Extracted, Trajectory};
 pub use masks::compare_masks;
+pub use neutral::NeutralText;
+pub use requests::{StudyRequest, components};
 pub use run::run;
 pub use score::{Scored, score};
 pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, SWEEP, SWEEP_TASK, Settings};

@@ -45,11 +45,17 @@ fn preset<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
 /// Everything measured in one run of the study.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Records {
-    /// Circuits found, one record per preset, task and target density.
+    /// Circuits and controls, one record per mask.
     pub extractions: Vec<Extraction>,
-    /// Edits, one record per mask, scope and request.
+    /// Edits, one record per mask, scope, kind of edit and request.
     pub edits: Vec<EditOutcome>,
-    /// Overlaps, one record per density and unordered pair of tasks.
+    /// The requests that were edited.
+    #[serde(default)]
+    pub requests: Vec<RequestInfo>,
+    /// The calibrated edit, if it was run.
+    #[serde(default)]
+    pub calibration: Option<Calibration>,
+    /// Overlaps, one record per density and unordered pair of tasks, and per further seed of one task.
     pub overlaps: Vec<Overlap>,
     /// Circuits of edges, one record per task and scoring method.
     #[serde(default)]
@@ -181,7 +187,7 @@ pub struct CurvePoint {
     pub faithfulness: f64,
 }
 
-/// One circuit, measured on the held-out rows of its task.
+/// One mask, measured on the held-out rows of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Extraction {
     /// [`PUBLISHED`] or [`SCHEDULED_TOP_K`].
@@ -191,7 +197,14 @@ pub struct Extraction {
     pub task: String,
     /// Density asked for, in (0, 1].
     pub target_density: f64,
-    /// Density of the circuit.
+    /// Kind of mask: [`Scope::Circuit`], or a control.
+    pub scope: Scope,
+    /// Number of the mask among those of its kind: the seed of a trained mask, the draw of a random one; counted from
+    /// 0.
+    pub draw: usize,
+    /// Training schedule of the mask.
+    pub schedule: Schedule,
+    /// Density of the mask.
     pub density: f64,
     /// Whether the target was reached within the preset's epochs.
     pub reached: bool,
@@ -203,28 +216,39 @@ pub struct Extraction {
     pub held_out_rows: usize,
     /// Accuracy of the full model against the labels.
     pub accuracy_full: f64,
-    /// Accuracy of the circuit alone.
-    pub accuracy_circuit: f64,
+    /// Accuracy of the mask alone.
+    pub accuracy: f64,
     /// Accuracy of the complement alone.
     pub accuracy_complement: f64,
-    /// Accuracy of a random mask with the same density (mean over draws).
-    pub accuracy_random: f64,
-    /// Share of rows on which the circuit and the full model choose the same class.
+    /// Share of rows on which the mask alone and the full model choose the same class.
     pub agreement: f64,
+    /// Balanced agreement of the mask with the full model: the mean of the agreement within each of the full model's
+    /// classes, so that chance is 0.5 for two classes whatever their sizes; `None` where the full model chooses one
+    /// class only.
+    pub balanced_agreement: Option<f64>,
     /// Share of rows on which the complement and the full model choose the same class.
     pub agreement_complement: f64,
-    /// Share of rows on which a random mask and the full model choose the same class (mean over draws).
-    pub agreement_random: f64,
-    /// Balanced agreement of the random masks with the full model: the mean of the agreement within each of the full
-    /// model's two classes, so that chance is 0.5 whatever their sizes.
-    pub balanced_agreement_random: f64,
-    /// Accuracy against the true labels of a mask trained on shuffled ones with the same recipe; `None` where this
-    /// control was not run.
-    pub accuracy_shuffled: Option<f64>,
+    /// NLL of neutral text with the mask alone, in nats per token; `None` without such text.
+    pub neutral_nll: Option<f64>,
+    /// Mean KL divergence from the full model's next-token distribution to that of the mask alone, in nats per token of
+    /// neutral text; `None` without such text.
+    pub neutral_kl: Option<f64>,
     /// Parameters kept, per tensor.
     pub composition: Vec<TensorCount>,
     /// SHA-256 of the mask.
     pub mask_sha256: String,
+}
+
+/// Schedule on which a mask was trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// One trajectory passes through all densities, so that small masks are trained for longer than large ones.
+    Sweep,
+    /// A trajectory of its own for each density, all of equal length.
+    OwnTrajectory,
+    /// One trajectory on rows that were split one by one instead of in groups (the published split).
+    SplitByRows,
 }
 
 /// Number of parameters of one tensor that a circuit keeps.
@@ -240,18 +264,120 @@ pub struct TensorCount {
     pub size: usize,
 }
 
-/// Scope of an edit: which parameters may change and, in an isolated model, are present at all.
+/// Scope of an edit: which block parameters are present and which of these may change. The kinds of mask have the names
+/// of the scopes that they make. Unless something else is said, what is absent is zero and what is present may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
+    /// The intact model.
+    Full,
+    /// The intact model with its blocks frozen: embeddings and final LayerNorm alone may change.
+    FrozenFull,
     /// The circuit alone.
     Circuit,
     /// Every maskable parameter outside the circuit.
     Complement,
-    /// The intact model.
-    Full,
-    /// A random mask with the circuit's density.
+    /// The circuit alone with its blocks frozen: embeddings and final LayerNorm alone may change.
+    FrozenCircuit,
+    /// The intact model, of whose blocks only the circuit may change.
+    CircuitInPlace,
+    /// A uniformly random mask of the circuit's density.
     Random,
+    /// Every maskable parameter outside a uniformly random mask.
+    RandomComplement,
+    /// A matched mask: the circuit's membership permuted within each tensor and class of |w|, so that the mask keeps as
+    /// many parameters of every tensor and size as the circuit, but knows no task.
+    Matched,
+    /// Every maskable parameter outside a matched mask.
+    MatchedComplement,
+    /// The intact model, of whose blocks only a matched mask may change.
+    MatchedInPlace,
+    /// A mask trained by the circuit's recipe on shuffled labels.
+    Shuffled,
+    /// Every maskable parameter outside a mask trained on shuffled labels.
+    ShuffledComplement,
+    /// The largest weights by magnitude, as many as the circuit has.
+    Magnitude,
+    /// Every maskable parameter outside the largest weights.
+    MagnitudeComplement,
+    /// The circuit that the recipe finds in a model of random weights.
+    RandomWeights,
+    /// The complement of the circuit that the recipe finds in a model of random weights.
+    RandomWeightsComplement,
+    /// The intact model of random weights.
+    RandomWeightsFull,
+}
+
+impl Scope {
+    /// The scope that has the parameters which this one lacks; `None` for scopes that are no mask.
+    pub fn complement(self) -> Option<Scope> {
+        Some(match self {
+            Scope::Circuit => Scope::Complement,
+            Scope::Random => Scope::RandomComplement,
+            Scope::Matched => Scope::MatchedComplement,
+            Scope::Shuffled => Scope::ShuffledComplement,
+            Scope::Magnitude => Scope::MagnitudeComplement,
+            Scope::RandomWeights => Scope::RandomWeightsComplement,
+            _ => return None,
+        })
+    }
+}
+
+/// Step size and length of the fine-tuning edits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum EditKind {
+    /// The published edit stopped after 10 steps, as in two of the 17 published runs.
+    #[serde(rename = "10 steps")]
+    Steps10,
+    /// The published edit with 50 steps, as in 15 of the 17 published runs.
+    #[serde(rename = "50 steps")]
+    Steps50,
+    /// 10 steps with learning rate and clamp scaled by one factor, the smallest with which the full model takes the
+    /// edits (see [`Calibration`]).
+    #[serde(rename = "calibrated")]
+    Calibrated,
+}
+
+impl EditKind {
+    /// Every kind, in the order of the tables.
+    pub const ALL: [EditKind; 3] = [EditKind::Steps10, EditKind::Steps50, EditKind::Calibrated];
+
+    /// The name in tables and records.
+    pub fn label(self) -> &'static str {
+        match self {
+            EditKind::Steps10 => "10 steps",
+            EditKind::Steps50 => "50 steps",
+            EditKind::Calibrated => "calibrated",
+        }
+    }
+}
+
+/// How the calibrated edit was found: the published learning rate and clamp are multiplied by the smallest power of two
+/// with which the full model prefers the new target for the wanted share of some requests.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Factor of learning rate and clamp.
+    pub factor: f64,
+    /// Share of requests whose new target is to win in the full model.
+    pub wanted: f64,
+    /// Share of the calibration's requests whose new target wins in the full model with this factor.
+    pub success: f64,
+    /// Increase of the NLL of neutral text by these edits, in nats per token; `None` without such text.
+    pub drift: Option<f64>,
+    /// Number of requests that the factor was chosen on.
+    pub requests: usize,
+}
+
+/// One request of the study.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestInfo {
+    /// Number of the request.
+    pub case_id: u64,
+    /// Level of the request.
+    pub level: Level,
+    /// Number of the connected component of requests that share a subject or true target (articles aside); requests of
+    /// different components have no entity in common.
+    pub component: usize,
 }
 
 /// Level of a request in the two-level hierarchy.
@@ -267,15 +393,19 @@ pub enum Level {
 /// One request edited in one scope, measured after its prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EditOutcome {
-    /// Preset of the mask; empty for scope `full`.
+    /// Preset of the mask; empty for the full model.
     #[serde(deserialize_with = "preset")]
     pub preset: String,
-    /// Task whose circuit was used; [`NO_TASK`] for the scopes `full` and `random`.
+    /// Task whose circuit was used, directly or for a control; [`NO_TASK`] for the full model and random masks.
     pub task: String,
-    /// Target density of the mask; 1 for scope `full`.
+    /// Target density of the mask; 1 for the full model.
     pub target_density: f64,
     /// Scope of the edit.
     pub scope: Scope,
+    /// Number of the mask among those of its kind, as in [`Extraction`].
+    pub draw: usize,
+    /// Step size and length of the edit.
+    pub edit: EditKind,
     /// Number of the request.
     pub case_id: u64,
     /// Level of the request.
@@ -284,12 +414,25 @@ pub struct EditOutcome {
     pub pre_new: f64,
     /// NLL of the true target before the edit.
     pub pre_true: f64,
+    /// Share of other requests' true targets (of the same level) that are less probable than the true one before the
+    /// edit; ties count half, so that chance is 0.5. `None` when there are no others.
+    pub discrimination: Option<f64>,
     /// NLL of the new target after the edit.
     pub post_new: f64,
     /// NLL of the true target after the edit.
     pub post_true: f64,
     /// Optimiser steps taken.
     pub steps: usize,
+    /// Steps after which the new target was first seen to win, of those at which that was measured: 1, 2, 5, 10, 20 and
+    /// 50. `None` when it never was.
+    pub steps_to_success: Option<usize>,
+    /// Share of paraphrases after which the new target wins after the edit; `None` without paraphrases.
+    pub paraphrase: Option<f64>,
+    /// Share of prompts about other subjects after which the true target wins after the edit; `None` without them.
+    pub neighbourhood: Option<f64>,
+    /// Increase of the NLL of neutral text by the edit, in nats per token; `None` without such text, and for requests on
+    /// which it was not measured.
+    pub drift: Option<f64>,
 }
 
 /// Overlap of the circuits of two tasks.
@@ -302,8 +445,10 @@ pub struct Overlap {
     pub target_density: f64,
     /// First task.
     pub task_a: String,
-    /// Second task.
+    /// Second task; equal to the first for two masks of one task that were trained with different seeds.
     pub task_b: String,
+    /// Seed of the second mask, counted from 0; the first mask has seed 0.
+    pub draw_b: usize,
     /// Number of parameters in both circuits.
     pub intersection: usize,
     /// Number of parameters in the first circuit.
@@ -314,6 +459,8 @@ pub struct Overlap {
     pub population: usize,
     /// Expected number of parameters shared by independent masks with the same density in every tensor.
     pub expected_intersection_stratified: f64,
+    /// Expected number of parameters shared by independent masks with the same density in every tensor and class of |w|.
+    pub expected_intersection_matched: f64,
 }
 
 #[cfg(test)]
@@ -325,7 +472,9 @@ mod tests {
         let json = |preset: &str| {
             format!(
                 r#"{{"preset":"{preset}","target_density":0.5,"task_a":"a","task_b":"b","intersection":1,"size_a":2,
-                    "size_b":3,"population":4,"expected_intersection_stratified":0.5}}"#
+                    "draw_b":0,
+                    "size_b":3,"population":4,"expected_intersection_stratified":0.5,
+                    "expected_intersection_matched":0.5}}"#
             )
         };
         let read = |preset: &str| serde_json::from_str::<Overlap>(&json(preset));

@@ -1,25 +1,31 @@
 //! The whole protocol: tasks, circuits, edits, overlaps. Data in, records out.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use locus_circuits::internal::MANY_PARAMETERS;
 use locus_circuits::{Pair, Tracing};
 use locus_data::StudyData;
 use locus_data::seed::stream;
-use locus_editors::{ClampedSgd, Hparams};
+use locus_editors::Hparams;
 use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar, compiled};
 use locus_tasks::{SplitOptions, Task};
 use rayon::prelude::*;
 
+use crate::controls::{Controls, random_weights};
 use crate::discovery::{agreement_pairs, discover, hierarchy_pairs};
 use crate::editors::{Comparison, WritableScope};
-use crate::edits::{IsolatedScope, PreparedRequest, edit_all};
-use crate::extract::{Extracted, extract};
+use crate::edits::{EditScope, Edits};
+use crate::extract::{Extracted, Trajectory};
 use crate::masks::compare_masks;
+use crate::neutral::NeutralText;
 use crate::overlaps::overlaps;
 use crate::progress::ProgressDisplay;
 use crate::records::{
-    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, NO_TASK, Records, Scope, TracingRecord,
+    Discovery, EditKind, EditOutcome, EditorOutcome, Extraction, MaskComparison, NO_TASK, Records, Schedule,
+    Scope, TracingRecord,
 };
+use crate::requests::StudyRequest;
 use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use crate::store::Store;
 use crate::tracing::{facts_of_requests, trace_all};
@@ -46,38 +52,60 @@ compiled!(StudyJob<'a>: <F> StudyIn<'a, F> => Result<Records>, run_study);
 fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F>) -> Result<Records> {
     let model = &checkpoint.model;
     // Requests first, so that a bad one is reported now and not after minutes of mask training.
-    let requests: Vec<PreparedRequest> = data
-        .requests
-        .iter()
-        .take(settings.max_requests)
-        .map(|request| PreparedRequest::new(&checkpoint.tokenizer, request))
-        .collect::<Result<_>>()
-        .context("hierarchy_data.json")?;
-    for request in &requests {
-        request.nll(model).context("hierarchy_data.json")?;
+    let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
+    let requests = StudyRequest::prepare(&checkpoint.tokenizer, requests).context("hierarchy_data.json")?;
+    for study in &requests {
+        study.request.nll(model).context("hierarchy_data.json")?;
     }
+    let text = data.neutral.as_deref().map(|text| NeutralText::new(checkpoint, text)).transpose()?;
+    let neutral = text.flatten();
+    let controls = Controls::new(model, settings.seed);
+    let random_weights = Checkpoint {
+        model: random_weights(model.config(), settings.seed),
+        tokenizer: checkpoint.tokenizer.clone(),
+    };
 
-    let options = SplitOptions { seed: settings.seed, ..SplitOptions::default() };
     let stage = progress.stage("score heads", settings.tasks.len());
+    let options = SplitOptions { seed: settings.seed, ..SplitOptions::default() };
+    let prepare = |checkpoint: &Checkpoint<F>, name: &str, options: SplitOptions| -> Result<Task<F>> {
+        let task = data.task(name).with_context(|| format!("task {name} is not in the data"))?;
+        let rows = &task.rows[..task.rows.len().min(settings.max_rows)];
+        Ok(Task::from_rows(checkpoint, name, rows, options)?)
+    };
     let tasks: Vec<Task<F>> = settings
         .tasks
         .par_iter()
         .map(|name| {
-            let task = data.task(name).with_context(|| format!("task {name} is not in the data"))?;
-            let rows = &task.rows[..task.rows.len().min(settings.max_rows)];
-            let prepared = Task::from_rows(checkpoint, name, rows, options)?;
+            let task = prepare(checkpoint, name, options)?;
             stage.inc();
-            Ok(prepared)
+            Ok(task)
         })
         .collect::<Result<_>>()?;
     stage.finish();
+    let control_tasks = || settings.control_tasks.iter().filter(|name| settings.tasks.contains(name));
+    let on_random_weights: Vec<Task<F>> =
+        control_tasks().map(|name| prepare(&random_weights, name, options)).collect::<Result<_>>()?;
 
-    let extracted = extract_all(checkpoint, &tasks, settings, store, progress)?;
-    let scopes = if settings.edits { scopes(model.config(), &extracted, settings) } else { Vec::new() };
+    let trajectories = trajectories(&tasks, &on_random_weights, settings);
+    let (extracted, control_records) =
+        extract_all(model.config(), &trajectories, &controls, neutral.as_ref(), settings, store, progress)?;
+    let mut edits =
+        Edits { model, requests: &requests, controls: &controls, neutral: neutral.as_ref(), factor: 1.0 };
+    let calibration =
+        if settings.edits { Some(store.unit("calibration", || edits.calibrate())?) } else { None };
+    edits.factor = calibration.map_or(1.0, |calibration| calibration.factor);
+    let random_controls = Controls::new(&random_weights.model, settings.seed);
+    let random_edits =
+        Edits { model: &random_weights.model, controls: &random_controls, neutral: None, ..edits };
+    let scopes = if settings.edits { scopes(&extracted, settings) } else { Vec::new() };
     let stage = progress.stage("edits", scopes.len());
-    let edits: Vec<Vec<EditOutcome>> = each(model.config(), scopes, |scope| {
-        let key = format!("edit-{}", scope.key());
-        let outcomes = store.unit(&key, || edit_all(model, &requests, &scope, &ClampedSgd::default()))?;
+    let outcomes: Vec<Vec<EditOutcome>> = each(model.config(), scopes, |scope| {
+        let kinds = kinds(&scope, settings);
+        let of_random_weights =
+            [Scope::RandomWeights, Scope::RandomWeightsComplement, Scope::RandomWeightsFull]
+                .contains(&scope.scope);
+        let edits = if of_random_weights { &random_edits } else { &edits };
+        let outcomes = store.unit(&format!("edit-{}", scope.key()), || edits.run(&scope, kinds))?;
         stage.inc();
         Ok(outcomes)
     })?;
@@ -86,10 +114,13 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     let (discoveries, mask_comparisons) = discover_all(checkpoint, data, settings, store, progress)?;
     let editor_outcomes = compare_editors(checkpoint, data, &extracted, settings, store, progress)?;
     let tracing = trace(checkpoint, data, settings, store, progress)?;
-    let overlaps = overlaps(&extracted, settings.main_preset);
+    let overlaps = overlaps(&extracted, &controls.strata);
+    let found = extracted.into_iter().map(|extracted| extracted.record);
     Ok(Records {
-        extractions: extracted.into_iter().map(|extracted| extracted.record).collect(),
-        edits: edits.into_iter().flatten().collect(),
+        extractions: found.chain(control_records).collect(),
+        edits: outcomes.into_iter().flatten().collect(),
+        requests: requests.iter().map(StudyRequest::info).collect(),
+        calibration,
         overlaps,
         discoveries,
         mask_comparisons,
@@ -156,8 +187,9 @@ fn compare_editors<F: Scalar>(
     for &density in &MAIN_DENSITIES {
         let circuit = extracted.iter().find(|found| {
             let record = &found.record;
-            (record.preset.as_str(), record.task.as_str(), record.target_density)
-                == (settings.main_preset.name(), SWEEP_TASK, density)
+            (record.preset.as_str(), record.task.as_str(), record.target_density, record.draw)
+                == (settings.main_preset.name(), SWEEP_TASK, density, 0)
+                && (record.scope, record.schedule) == (Scope::Circuit, Schedule::Sweep)
         });
         let Some(circuit) = circuit else { continue };
         let rng = &mut stream(settings.seed, &format!("random scope/{density}"), 0);
@@ -235,87 +267,141 @@ fn discover_all<F: Scalar>(
     Ok((all, masks))
 }
 
-/// Runs every trajectory: the published recipe first, then the main preset, tasks in order.
+/// Every training of masks: the published recipe first, then the main preset, tasks in order.
+fn trajectories<'a, F: Scalar>(
+    tasks: &'a [Task<F>],
+    on_random_weights: &'a [Task<F>],
+    settings: &Settings,
+) -> Vec<Trajectory<'a, F>> {
+    let of = |preset, task, scope, draw| Trajectory { preset, task, scope, draw, schedule: Schedule::Sweep };
+    let published = tasks.iter().filter(|task| settings.published_tasks.contains(&task.name));
+    let mut all: Vec<_> = published.map(|task| of(Preset::Published, task, Scope::Circuit, 0)).collect();
+    let preset = settings.main_preset;
+    all.extend(tasks.iter().map(|task| of(preset, task, Scope::Circuit, 0)));
+    for task in tasks.iter().filter(|task| settings.has_all_controls(&task.name)) {
+        all.extend((1..settings.mask_seeds).map(|draw| of(preset, task, Scope::Circuit, draw)));
+        all.push(of(preset, task, Scope::Shuffled, 0));
+    }
+    all.extend(on_random_weights.iter().map(|task| of(preset, task, Scope::RandomWeights, 0)));
+    // The published recipe stops when a density is reached, so that its lengths cannot be made equal.
+    if preset != Preset::Published {
+        let sweep = tasks.iter().filter(|task| task.name == SWEEP_TASK);
+        all.extend(sweep.map(|task| Trajectory {
+            schedule: Schedule::OwnTrajectory,
+            ..of(preset, task, Scope::Circuit, 0)
+        }));
+    }
+    all
+}
+
+/// Runs every trajectory and measures the controls of its circuits. Returns the trained masks, and the records of masks
+/// that were not trained.
 fn extract_all<F: Scalar>(
-    checkpoint: &Checkpoint<F>,
-    tasks: &[Task<F>],
+    config: &Config,
+    trajectories: &[Trajectory<F>],
+    controls: &Controls<F>,
+    neutral: Option<&NeutralText<F>>,
     settings: &Settings,
     store: &Store,
     progress: &ProgressDisplay,
-) -> Result<Vec<Extracted>> {
-    let units_of = |preset: Preset, names: &[String]| -> Vec<(Preset, &Task<F>)> {
-        tasks.iter().filter(|task| names.contains(&task.name)).map(|task| (preset, task)).collect()
-    };
-    let mut units = units_of(Preset::Published, &settings.published_tasks);
-    units.extend(units_of(settings.main_preset, &settings.tasks));
-    let stage = progress.stage("circuits", units.len());
-    let all: Vec<Vec<Extracted>> = each(checkpoint.model.config(), units, |(preset, task)| {
-        let key = format!("circuit-{}-{}", preset.name(), task.name);
-        let mask_path = |target: f64| store.mask_path(preset, &task.name, target);
+) -> Result<(Vec<Extracted>, Vec<Extraction>)> {
+    let stage = progress.stage("circuits", trajectories.len());
+    let units: Vec<&Trajectory<F>> = trajectories.iter().collect();
+    let all: Vec<(Vec<Extracted>, Vec<Extraction>)> = each(config, units, |trajectory| {
+        let name = trajectory.name();
+        let mask_path = |target: f64| store.mask_path(trajectory.preset, &name, target);
         let mut fresh = None;
-        let records: Vec<Extraction> = store.unit(&key, || {
-            let found = extract(task, preset, settings, &mut |at| {
-                stage.message(&format!("{} {:.1} %", task.name, 100.0 * at.density));
+        let key = format!("circuit-{}-{name}", trajectory.preset.name());
+        let (trained, others): (Vec<Extraction>, Vec<Extraction>) = store.unit(&key, || {
+            let found = trajectory.run(settings, neutral, &mut |at| {
+                stage.message(&format!("{name} {:.1} %", 100.0 * at.density));
             })?;
             for extracted in &found {
                 extracted.mask.write(&mask_path(extracted.record.target_density), store.fingerprint())?;
             }
+            // Controls stand beside the circuits of the first seed; further seeds share them.
+            let plain = (trajectory.scope, trajectory.schedule, trajectory.draw)
+                == (Scope::Circuit, Schedule::Sweep, 0);
+            let others =
+                if plain { trajectory.controls(&found, controls, settings, neutral)? } else { Vec::new() };
             let records = found.iter().map(|extracted| extracted.record.clone()).collect();
             fresh = Some(found);
-            Ok(records)
+            Ok((records, others))
         })?;
         stage.inc();
         if let Some(found) = fresh {
-            return Ok(found);
+            return Ok((found, others));
         }
-        records
-            .into_iter()
-            .map(|record| {
-                let mask = ParamMask::read(&mask_path(record.target_density), checkpoint.model.config())?;
-                anyhow::ensure!(mask.sha256() == record.mask_sha256, "a mask of the earlier run was changed");
-                Ok(Extracted { record, mask })
-            })
-            .collect()
+        let read = |record: Extraction| {
+            let mask = ParamMask::read(&mask_path(record.target_density), config)?;
+            anyhow::ensure!(mask.sha256() == record.mask_sha256, "a mask of the earlier run was changed");
+            Ok(Extracted { record, mask })
+        };
+        Ok((trained.into_iter().map(read).collect::<Result<_>>()?, others))
     })?;
     stage.finish();
-    Ok(all.into_iter().flatten().collect())
+    let (found, others): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    Ok((found.into_iter().flatten().collect(), others.into_iter().flatten().collect()))
 }
 
-/// Scopes of the edits: the intact model; a random mask for each density; every circuit of the main preset that was
-/// measured, and its complement.
-fn scopes(config: &Config, extracted: &[Extracted], settings: &Settings) -> Vec<IsolatedScope> {
-    let preset = settings.main_preset.name().to_owned();
-    let full = IsolatedScope {
-        preset: String::new(),
-        task: NO_TASK.into(),
-        target_density: 1.0,
-        scope: Scope::Full,
-        mask: None,
-    };
-    let random = settings.densities.iter().map(|&density| IsolatedScope {
-        preset: preset.clone(),
-        task: NO_TASK.into(),
-        target_density: density,
-        scope: Scope::Random,
-        mask: Some(ParamMask::random(
-            config,
-            locus_circuits::masks::count_at_density(config, density),
-            &mut stream(settings.seed, &format!("random scope/{density}"), 0),
-        )),
-    });
-    let circuits =
-        extracted.iter().filter(|extracted| extracted.record.preset == preset).flat_map(|extracted| {
-            [(Scope::Circuit, extracted.mask.clone()), (Scope::Complement, extracted.mask.complement())].map(
-                |(scope, mask)| IsolatedScope {
-                    preset: preset.clone(),
-                    task: extracted.record.task.clone(),
-                    target_density: extracted.record.target_density,
-                    scope,
-                    mask: Some(mask),
-                },
-            )
-        });
-    std::iter::once(full).chain(random).chain(circuits).collect()
+/// Scopes of the edits: the intact model, random masks of each density, and what is made from every trained mask that
+/// reached its target.
+fn scopes(extracted: &[Extracted], settings: &Settings) -> Vec<EditScope> {
+    let mut scopes = [Scope::Full, Scope::FrozenFull, Scope::RandomWeightsFull].map(EditScope::full).to_vec();
+    for &density in &settings.densities {
+        for draw in 0..settings.random_draws {
+            scopes.extend([Scope::Random, Scope::RandomComplement].map(|scope| EditScope {
+                preset: settings.main_preset.name().to_owned(),
+                target_density: density,
+                draw,
+                ..EditScope::full(scope)
+            }));
+        }
+    }
+    for Extracted { record, mask } in extracted.iter().filter(|found| found.record.reached) {
+        if record.schedule != Schedule::Sweep {
+            continue;
+        }
+        let trained = Arc::new(mask.clone());
+        let mut add = |scope, draw| {
+            scopes.push(EditScope {
+                preset: record.preset.clone(),
+                task: record.task.clone(),
+                target_density: record.target_density,
+                scope,
+                draw,
+                trained: Some(trained.clone()),
+            });
+        };
+        let complement = record.scope.complement().expect("trained masks have complements");
+        add(record.scope, record.draw);
+        add(complement, record.draw);
+        if record.scope != Scope::Circuit || record.draw > 0 {
+            continue;
+        }
+        for draw in 0..settings.matched_draws(&record.task) {
+            add(Scope::Matched, draw);
+            add(Scope::MatchedComplement, draw);
+        }
+        if MAIN_DENSITIES.contains(&record.target_density) {
+            add(Scope::CircuitInPlace, 0);
+            add(Scope::MatchedInPlace, 0);
+            if settings.has_all_controls(&record.task) {
+                add(Scope::FrozenCircuit, 0);
+                add(Scope::Magnitude, 0);
+                add(Scope::MagnitudeComplement, 0);
+            }
+        }
+    }
+    scopes
+}
+
+/// Kinds of edit in a scope: all on the tasks with all controls and without a task, at the main densities; the published
+/// edit of 10 steps otherwise.
+fn kinds(scope: &EditScope, settings: &Settings) -> &'static [EditKind] {
+    let main = scope.target_density == 1.0 || MAIN_DENSITIES.contains(&scope.target_density);
+    let many = scope.task == NO_TASK || settings.has_all_controls(&scope.task);
+    if main && many { &EditKind::ALL } else { &[EditKind::Steps10] }
 }
 
 #[cfg(test)]

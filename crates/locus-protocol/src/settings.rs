@@ -19,6 +19,9 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// Both presets.
+    pub const ALL: [Preset; 2] = [Preset::Published, Preset::ScheduledTopK];
+
     /// The name used in records and on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -33,9 +36,7 @@ impl FromStr for Preset {
 
     /// The preset with a name; the error is a message to show after the name of the option.
     fn from_str(name: &str) -> Result<Self, String> {
-        if let Some(preset) =
-            [Preset::Published, Preset::ScheduledTopK].into_iter().find(|p| p.name() == name)
-        {
+        if let Some(preset) = Preset::ALL.into_iter().find(|p| p.name() == name) {
             return Ok(preset);
         }
         Err(match renamed_preset(name) {
@@ -51,7 +52,7 @@ pub const SWEEP: [f64; 5] = [0.50, 0.35, 0.25, 0.15, 0.05];
 pub const MAIN_DENSITIES: [f64; 2] = [0.50, 0.05];
 /// The task of the size sweep.
 pub const SWEEP_TASK: &str = HIERARCHY;
-/// One task of each family, on which the published recipe is run beside ours, and the control with shuffled labels.
+/// One task of each family, on which the published recipe is run beside ours, and all controls.
 pub const FAMILY_TASKS: [&str; 3] = ["hierarchy", "blimp_dna1", "persona_e"];
 
 /// What a run does, and on how much data.
@@ -67,8 +68,11 @@ pub struct Settings {
     pub tasks: Vec<String>,
     /// Tasks whose circuits are also found with the published recipe.
     pub published_tasks: Vec<String>,
-    /// Tasks on which the shuffled-label control runs.
-    pub shuffled_tasks: Vec<String>,
+    /// Tasks with all controls: masks of several seeds, masks trained on shuffled labels, masks of a model of random
+    /// weights, edits of every kind, and the split by rows.
+    pub control_tasks: Vec<String>,
+    /// Number of seeds of a mask on the tasks with all controls.
+    pub mask_seeds: usize,
     /// The published recipe.
     pub published: BinaryConcrete,
     /// The recipe of this project.
@@ -77,8 +81,10 @@ pub struct Settings {
     pub max_rows: usize,
     /// Largest number of requests that are edited; a hyponym and its hypernym follow each other.
     pub max_requests: usize,
-    /// Number of random masks per circuit in the control of T1.
+    /// Number of uniformly random masks per density.
     pub random_draws: usize,
+    /// Number of matched masks per circuit on the tasks with all controls; there is one on the others.
+    pub matched_draws: usize,
     /// Density targets, descending.
     pub densities: Vec<f64>,
     /// Whether to edit (T2, T3, T4, T7).
@@ -108,12 +114,14 @@ impl Settings {
             main_preset,
             published_tasks: if main_preset == Preset::Published { Vec::new() } else { family.clone() },
             tasks: all,
-            shuffled_tasks: family,
+            control_tasks: family,
+            mask_seeds: 3,
             published: BinaryConcrete::default(),
             scheduled_top_k: ScheduledTopK::default(),
             max_rows: usize::MAX,
             max_requests: usize::MAX,
-            random_draws: 5,
+            random_draws: 3,
+            matched_draws: 3,
             densities: SWEEP.to_vec(),
             edits: true,
             compare_editors: true,
@@ -123,6 +131,16 @@ impl Settings {
             pair_tasks: PAIR_TASKS.map(str::to_owned).to_vec(),
             max_pairs: 96,
         }
+    }
+
+    /// Number of matched masks per circuit of a task.
+    pub fn matched_draws(&self, task: &str) -> usize {
+        if self.has_all_controls(task) { self.matched_draws } else { self.matched_draws.min(1) }
+    }
+
+    /// Whether a task is one of those with all controls.
+    pub fn has_all_controls(&self, task: &str) -> bool {
+        self.control_tasks.iter().any(|name| name == task)
     }
 
     /// A smoke test of the whole study: one task per family, fewer rows, fewer requests and shorter schedules. The
@@ -137,6 +155,8 @@ impl Settings {
         settings.pair_tasks.truncate(2);
         settings.max_pairs = 24;
         settings.random_draws = 2;
+        settings.mask_seeds = 2;
+        settings.matched_draws = 2;
         settings.published.max_epochs = 60;
         settings.scheduled_top_k.steps_per_target = 40;
         settings.scheduled_top_k.hold = 20;

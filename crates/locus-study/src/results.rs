@@ -193,36 +193,125 @@ pub struct BeforeAfter {
 pub struct Claim {
     /// `C1` ... `C7`.
     pub id: String,
-    /// The published claim.
+    /// The published claim, as this project reads it.
     pub claim: String,
-    /// The statistic that decides the claim.
+    /// What was published where, in its own words or in substance.
+    pub source: String,
+    /// How the claim is decided.
     pub statistic: String,
-    /// Effect size, with its unit in `unit`.
+    /// Recipe of the circuits that the verdict is about.
+    pub recipe: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The reason for the verdict in one sentence.
+    pub because: String,
+    /// Effect of the row that is farthest from supporting the claim, in [`unit`](Self::unit).
     pub effect: f64,
-    /// Lower end of the effect's 95 % bootstrap interval.
+    /// Lower end of that effect's 95 % interval.
     pub low: f64,
-    /// Upper end of the effect's 95 % bootstrap interval.
+    /// Upper end of that effect's 95 % interval.
     pub high: f64,
     /// Unit of the effect.
     pub unit: String,
-    /// Two-sided p-value of the claim's test.
+    /// Largest p-value of the rows that decide, adjusted for the number of claims (Holm).
     pub p_value: f64,
-    /// Number of pairs or items that the effect was computed from; 0 when the claim was not measured.
+    /// Number of clusters of that row: independent items, or families where there are no items; 0 when nothing was
+    /// measured.
     pub n: usize,
-    /// The verdict.
-    pub verdict: Verdict,
-    /// The numbers in one or two sentences, with the model and the data that they were measured on.
+    /// Verdicts on circuits of other recipes.
+    pub others: Vec<RecipeVerdict>,
+    /// Every comparison that was made, those that decide first.
+    pub rows: Vec<ClaimRow>,
+    /// The numbers of the rows that decide, with the model and the data that they were measured on.
     pub reading: String,
 }
 
-/// Verdict on a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Verdict on the circuits of one recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecipeVerdict {
+    /// Recipe of the circuits.
+    pub recipe: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The reason for the verdict in one sentence.
+    pub because: String,
+}
+
+/// One comparison that bears on a claim.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClaimRow {
+    /// Recipe of the circuits.
+    pub recipe: String,
+    /// The part of the claim that the row is about; a claim is supported when all of its parts are.
+    pub part: String,
+    /// The measure.
+    pub measure: String,
+    /// What the circuits are held against.
+    pub against: String,
+    /// Size of the circuits, empty where sizes play no part.
+    pub size: String,
+    /// Kind of edit, empty where nothing was edited.
+    pub edit: String,
+    /// Unit of the effect.
+    pub unit: String,
+    /// The effect, positive where it speaks for the claim.
+    pub effect: f64,
+    /// Lower end of the 95 % interval.
+    pub low: f64,
+    /// Upper end of the 95 % interval.
+    pub high: f64,
+    /// Two-sided p-value of the hypothesis of no effect.
+    pub p_value: f64,
+    /// Smallest effect that would have been seen in 80 % of such runs.
+    pub smallest_visible: f64,
+    /// Number of independent items: components of requests, pairs of requests or held-out rows.
+    pub items: usize,
+    /// Number of families of tasks.
+    pub families: usize,
+    /// Whether the row is one of those that decide.
+    pub decides: bool,
+    /// Verdict of the row alone.
+    pub verdict: Verdict,
+}
+
+/// Verdict on a claim or on one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// The interval lies within the claimed range, and the test rejects "no effect".
+    /// Every row that decides lies within the claimed range, after correction for the number of claims.
     Supported,
-    /// The interval lies outside the claimed range, on one side, and the test rejects "no effect".
+    /// Some part of the claim lies outside the claimed range, and none is supported.
     NotSupported,
-    /// The interval crosses an end of the claimed range, or the test does not reject.
+    /// Some part of the claim is supported and another one is not.
+    Mixed,
+    /// The run could not tell.
     Undecided,
+    /// The run has no records that bear on the claim.
+    NotMeasured,
+    /// The model cannot do the tasks, or does not know the facts, that the claim is about.
+    NotTestable,
+}
+
+impl Verdict {
+    /// Every verdict, in the order of a tally.
+    pub const ALL: [Verdict; 6] = [
+        Verdict::Supported,
+        Verdict::NotSupported,
+        Verdict::Mixed,
+        Verdict::Undecided,
+        Verdict::NotMeasured,
+        Verdict::NotTestable,
+    ];
+
+    /// The verdict in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Verdict::Supported => "supported",
+            Verdict::NotSupported => "not supported",
+            Verdict::Mixed => "mixed",
+            Verdict::Undecided => "undecided",
+            Verdict::NotMeasured => "not measured",
+            Verdict::NotTestable => "not testable here",
+        }
+    }
 }

@@ -4,9 +4,10 @@
 //! still do; for [`TaskObjective`] that is to choose as the full model does. A [`MaskTrainer`] searches for it:
 //! [`BinaryConcrete`] is the published recipe, [`ScheduledTopK`] ours; both return one [`Circuit`] per density target
 //! from a single trajectory. [`score_weights`] with [`top_k`] or [`top_k_per_tensor`] needs no search: one or a few
-//! backward passes.
+//! backward passes. [`WeightStrata`] makes the control masks that every finding should be held against.
 
 mod binary_concrete;
+mod matched;
 mod objective;
 mod scheduled;
 mod task_objective;
@@ -15,6 +16,7 @@ mod trainer;
 mod weights;
 
 pub use binary_concrete::BinaryConcrete;
+pub use matched::WeightStrata;
 pub use objective::Objective;
 pub use scheduled::ScheduledTopK;
 #[doc(hidden)]

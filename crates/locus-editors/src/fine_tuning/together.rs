@@ -60,9 +60,11 @@ fn weights<F: Scalar>(edited: &LazyEdited<'_, F>) -> Gpt2<F> {
     edited.shared.apply(edited.change)
 }
 
-/// Called with each edit that is done: the request's index, the edited model and the report. Returns whether to go on.
-type Finish<'a, F> = &'a mut dyn FnMut(usize, &LazyEdited<'_, F>, &Report) -> bool;
-type EachInput<'a, F> = (usize, &'a Gpt2<F>, &'a [TokenRequest], Option<&'a ParamMask>, Finish<'a, F>);
+/// Called with each edit at the steps to watch and when it is done: the request's index, the edited model, the report
+/// and whether it is done. Returns whether to go on.
+type Watch<'a, F> = &'a mut dyn FnMut(usize, &LazyEdited<'_, F>, &Report, bool) -> bool;
+type EachInput<'a, F> =
+    (usize, &'a Gpt2<F>, &'a [TokenRequest], Option<&'a ParamMask>, &'a [usize], Watch<'a, F>);
 
 compiled!(EachJob<'a>: <F> (&'a ClampedSgd, EachInput<'a, F>) => Result<()>, each);
 
@@ -98,39 +100,60 @@ impl ClampedSgd {
         start: &Gpt2<F>,
         requests: &[TokenRequest],
         mask: Option<&ParamMask>,
-        finish: impl FnMut(usize, &LazyEdited<'_, F>, &Report) -> std::result::Result<T, E>,
+        mut finish: impl FnMut(usize, &LazyEdited<'_, F>, &Report) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
-        self.fine_tune_within(MOST_BYTES_OF_STEPS, start, requests, mask, finish)
+        self.fine_tune_watched(start, requests, mask, &[], |i, edited, report, _| finish(i, edited, report))
     }
 
-    /// [`ClampedSgd::fine_tune_each`] with another bound on the bytes that steps may take.
+    /// [`ClampedSgd::fine_tune_each`] with a look at each edit after some of its steps, so that edits of several lengths
+    /// cost one. `watch` is called after each number of steps in `watched`, and when an edit is done, which its last
+    /// argument says; results of the last call for each request are returned.
+    ///
+    /// # Errors
+    /// As [`ClampedSgd::fine_tune_each`].
+    pub fn fine_tune_watched<F: Scalar, T, E: From<crate::Error>>(
+        &self,
+        start: &Gpt2<F>,
+        requests: &[TokenRequest],
+        mask: Option<&ParamMask>,
+        watched: &[usize],
+        watch: impl FnMut(usize, &LazyEdited<'_, F>, &Report, bool) -> std::result::Result<T, E>,
+    ) -> std::result::Result<Vec<T>, E> {
+        self.fine_tune_within(MOST_BYTES_OF_STEPS, start, requests, mask, watched, watch)
+    }
+
+    /// [`ClampedSgd::fine_tune_watched`] with another bound on the bytes that steps may take.
     fn fine_tune_within<F: Scalar, T, E: From<crate::Error>>(
         &self,
         most_bytes: usize,
         start: &Gpt2<F>,
         requests: &[TokenRequest],
         mask: Option<&ParamMask>,
-        mut finish: impl FnMut(usize, &LazyEdited<'_, F>, &Report) -> std::result::Result<T, E>,
+        watched: &[usize],
+        mut watch: impl FnMut(usize, &LazyEdited<'_, F>, &Report, bool) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
         let mut results: Vec<Option<T>> = requests.iter().map(|_| None).collect();
         let mut failure = None;
-        let mut keep = |index: usize, edited: &LazyEdited<'_, F>, report: &Report| {
-            match finish(index, edited, report) {
+        let mut keep = |index: usize, edited: &LazyEdited<'_, F>, report: &Report, done: bool| {
+            match watch(index, edited, report, done) {
                 Ok(result) => results[index] = Some(result),
                 Err(error) => failure = Some(error),
             }
             failure.is_none()
         };
-        F::run::<EachJob>((self, (most_bytes, start, requests, mask, &mut keep)))?;
+        F::run::<EachJob>((self, (most_bytes, start, requests, mask, watched, &mut keep)))?;
         match failure {
             Some(error) => Err(error),
             None => Ok(results.into_iter().map(|result| result.expect("every request was done")).collect()),
         }
     }
 
-    /// Edits the requests, calling `finish` with each, until that returns false. One request is always under way,
+    /// Edits the requests, calling `watch` with each, until that returns false. One request is always under way,
     /// whatever the bound on the bytes that steps may take.
-    fn each<F: Scalar>(&self, (most_bytes, start, requests, mask, finish): EachInput<'_, F>) -> Result<()> {
+    fn each<F: Scalar>(
+        &self,
+        (most_bytes, start, requests, mask, watched, watch): EachInput<'_, F>,
+    ) -> Result<()> {
         self.check()?;
         check_mask(mask, start.config())?;
         for request in requests {
@@ -173,12 +196,16 @@ impl ClampedSgd {
                 break;
             }
             self.step(&shared, &mut under_way)?;
-            for active in under_way.extract_if(.., |active| active.done) {
+            for active in &under_way {
+                // A step that a small loss stopped changed nothing: what is seen is the edit as it stays.
                 let edited = LazyEdited { shared: &shared, change: &active.change };
-                if !finish(active.index, &edited, &active.report) {
+                if (active.done || watched.contains(&active.report.steps))
+                    && !watch(active.index, &edited, &active.report, active.done)
+                {
                     return Ok(());
                 }
             }
+            under_way.retain(|active| !active.done);
         }
         Ok(())
     }
@@ -267,12 +294,20 @@ mod tests {
         let request_bytes = 4 * editor.max_steps * SharedStart::new(&start, None, descent).bytes_of_step();
         let edits = |most_bytes| {
             let mut order = Vec::new();
-            let nll = editor.fine_tune_within(most_bytes, &start, &requests, None, |i, tuned, report| {
-                order.push((i, report.steps));
-                let packed =
-                    PromptTargets::new(start.config(), &[(&requests[i].prompt, &requests[i].target)])?;
-                Ok::<_, crate::Error>(tuned.nll_per_token(&packed)[0])
-            });
+            let nll = editor.fine_tune_within(
+                most_bytes,
+                &start,
+                &requests,
+                None,
+                &[],
+                |i, tuned, report, done| {
+                    assert!(done);
+                    order.push((i, report.steps));
+                    let packed =
+                        PromptTargets::new(start.config(), &[(&requests[i].prompt, &requests[i].target)])?;
+                    Ok::<_, crate::Error>(tuned.nll_per_token(&packed)[0])
+                },
+            );
             assert_eq!(order, (0..6).map(|i| (i, 4)).collect::<Vec<_>>());
             nll.unwrap()
         };
@@ -283,5 +318,38 @@ mod tests {
                 assert!((bounded - together).abs() < 1e-12, "{bounded} against {together}");
             }
         }
+    }
+
+    /// What is seen on the way is where an edit of that length ends.
+    #[test]
+    fn a_watched_edit_passes_through_the_shorter_ones() {
+        let start = Gpt2::<f64>::init(&Config::new(2, 2, 8, 16, 32), &mut ChaCha8Rng::seed_from_u64(1));
+        let requests = [1u32, 4].map(|i| TokenRequest { prompt: vec![i, i + 3], target: vec![i + 9, 5] });
+        let editor = ClampedSgd { lr: 0.05, clamp: 0.05, max_steps: 5, loss_stop: 0.0 };
+        let nll = |i: usize, tuned: &LazyEdited<f64>| {
+            let request: &TokenRequest = &requests[i];
+            let packed = PromptTargets::new(start.config(), &[(&request.prompt, &request.target)])?;
+            Ok::<_, crate::Error>(tuned.nll_per_token(&packed)[0])
+        };
+        let mut seen = Vec::new();
+        let last = editor
+            .fine_tune_watched(&start, &requests, None, &[2, 3], |i, tuned, report, done| {
+                seen.push((i, report.steps, done, nll(i, tuned)?));
+                nll(i, tuned)
+            })
+            .unwrap();
+        for (steps, done) in [(2, false), (3, false), (5, true)] {
+            let editor = ClampedSgd { max_steps: steps, ..editor };
+            let alone = editor.fine_tune_each(&start, &requests, None, |i, tuned, _| nll(i, tuned)).unwrap();
+            for (i, expected) in alone.iter().enumerate() {
+                let found = seen.iter().find(|(j, at, ..)| (*j, *at) == (i, steps)).unwrap();
+                assert!(
+                    found.2 == done && (found.3 - expected).abs() < 1e-12,
+                    "{found:?} against {expected}"
+                );
+            }
+        }
+        assert_eq!(seen.len(), 6);
+        assert_eq!(last.len(), 2);
     }
 }

@@ -1,76 +1,240 @@
-//! A published claim, the evidence that decides it, and numbers as text.
+//! A published claim, the rows that bear on it, and what all claims need of the records.
 
-use locus_metrics::{Interval, paired::sign_flip_clustered};
+use std::collections::BTreeMap;
 
-use crate::{records::Records, tables::TableOptions};
+use locus_metrics::two_way::{Cell, Estimate, mean};
+
+use super::gate::Gate;
+use super::rule::Claimed;
+use crate::{
+    records::{EditKind, EditOutcome, Records, Scope},
+    results::ClaimRow,
+    tables::select::{Density, family, is_whole},
+};
 
 /// A published claim and how it is decided.
 pub(super) struct PublishedClaim {
     pub(super) id: &'static str,
     pub(super) claim: &'static str,
+    /// What was published where.
+    pub(super) source: &'static str,
     pub(super) statistic: &'static str,
-    pub(super) unit: &'static str,
-    /// Range of the claim: when it holds, the effect lies strictly between these numbers.
-    pub(super) claimed: (f64, f64),
     /// Tables whose records decide the claim.
     pub(super) needs: &'static str,
-    /// Computes the evidence from the records of one preset; `None` when the records it needs are missing.
-    pub(super) evidence: fn(&Records, &str, &TableOptions) -> Option<Evidence>,
+    /// Whether the claim is about facts that the model has to know.
+    pub(super) about_facts: bool,
+    /// Every comparison that the records of one preset allow.
+    pub(super) rows: fn(&Question) -> Vec<ClaimRow>,
 }
 
-/// Evidence on a claim: an effect with its interval, a p-value and a reading in words.
-#[derive(Clone, Debug)]
-pub(super) struct Evidence {
-    pub(super) effect: Interval,
-    pub(super) p_value: f64,
-    /// Number of pairs or items that the effect was computed from.
-    pub(super) n: usize,
-    pub(super) reading: String,
+/// The records of one preset, with what was found about the model's competence.
+pub(super) struct Question<'a> {
+    pub(super) records: &'a Records,
+    pub(super) preset: &'a str,
+    pub(super) gate: &'a Gate<'a>,
+    /// Component of each request.
+    components: BTreeMap<u64, usize>,
+    /// Edits by kind and size.
+    edits: BTreeMap<(EditKind, Density), EditIndex<'a>>,
 }
 
-impl Evidence {
-    /// Evidence of a mean of paired differences, with interval and sign-flip test over clusters. The claim adds the
-    /// reading.
-    pub(super) fn of_differences<K: Ord>(
-        differences: &[f64],
-        clusters: &[K],
-        options: &TableOptions,
-        purpose: &str,
-    ) -> Option<Self> {
-        Some(Self {
-            effect: options.mean(differences, clusters, purpose)?,
-            p_value: sign_flip_clustered(differences, clusters, options.stream(&format!("{purpose}/flips")))
-                .p_value,
-            n: differences.len(),
-            reading: String::new(),
-        })
+/// What a row is about; the numbers come from an estimate.
+#[derive(Clone, Copy)]
+pub(super) struct Label<'a> {
+    pub(super) part: &'a str,
+    pub(super) measure: &'a str,
+    pub(super) against: &'a str,
+    pub(super) size: Option<Density>,
+    pub(super) edit: Option<EditKind>,
+    pub(super) unit: &'a str,
+    pub(super) decides: bool,
+}
+
+impl<'a> Question<'a> {
+    pub(super) fn new(records: &'a Records, preset: &'a str, gate: &'a Gate<'a>) -> Self {
+        let components =
+            records.requests.iter().map(|request| (request.case_id, request.component)).collect();
+        let mut edits: BTreeMap<(EditKind, Density), EditIndex> = BTreeMap::new();
+        let sizes: Vec<Density> = Density::MAIN.to_vec();
+        for edit in &records.edits {
+            let whole = is_whole(edit.scope);
+            if !whole && edit.preset != preset && !is_task_free(edit.scope) {
+                continue;
+            }
+            for &size in &sizes {
+                if whole || Density::of(edit.target_density) == size {
+                    edits.entry((edit.edit, size)).or_default().add(edit);
+                }
+            }
+        }
+        Question { records, preset, gate, components, edits }
     }
 
-    pub(super) fn reading(self, reading: String) -> Self {
-        Self { reading, ..self }
+    /// Edits of one kind with masks of one size.
+    pub(super) fn edits(&self, kind: EditKind, size: Density) -> Option<&EditIndex<'a>> {
+        self.edits.get(&(kind, size))
     }
 
-    pub(super) fn is_finite(&self) -> bool {
-        [self.effect.value, self.effect.low, self.effect.high, self.p_value].iter().all(|x| x.is_finite())
+    /// The kind of edit that decides: that of most published runs where this recipe's circuits were edited so.
+    pub(super) fn deciding_edit(&self) -> EditKind {
+        let edited = |kind: EditKind| {
+            self.records.edits.iter().any(|e| {
+                e.edit == kind
+                    && e.preset == self.preset
+                    && matches!(e.scope, Scope::Circuit | Scope::Complement)
+            })
+        };
+        if edited(EditKind::Steps50) { EditKind::Steps50 } else { EditKind::Steps10 }
+    }
+
+    /// The component of a request; a request of its own where the records do not say.
+    pub(super) fn component(&self, case_id: u64) -> usize {
+        self.components.get(&case_id).copied().unwrap_or(usize::MAX - case_id as usize)
+    }
+
+    /// Values of a combination of scopes, `sum_i weight_i value(scope_i)`, for every request and every task whose
+    /// circuit of this size does its task. Draws of a scope are averaged; a task or request that lacks a scope is left
+    /// out.
+    pub(super) fn cells(
+        &self,
+        index: &EditIndex<'a>,
+        size: Density,
+        terms: &[(f64, Scope)],
+        value: &dyn Fn(&EditOutcome) -> Option<f64>,
+    ) -> Vec<Cell<usize, &'a str>> {
+        let mut cells = Vec::new();
+        for task in self.gate.working_tasks(self.preset, size) {
+            for &case_id in &index.cases {
+                let term =
+                    |&(weight, scope): &(f64, Scope)| Some(weight * index.mean(scope, task, case_id, value)?);
+                let sum: Option<f64> = terms.iter().map(term).sum();
+                if let Some(value) = sum {
+                    cells.push(Cell { item: self.component(case_id), group: family(task), value });
+                }
+            }
+        }
+        cells
+    }
+
+    /// A row from cells; `None` without an estimate.
+    pub(super) fn row_of_cells(
+        &self,
+        label: Label,
+        cells: &[Cell<usize, &str>],
+        claimed: Claimed,
+    ) -> Option<ClaimRow> {
+        let distinct = |mut keys: Vec<usize>| {
+            keys.sort_unstable();
+            keys.dedup();
+            keys.len()
+        };
+        let items = distinct(cells.iter().map(|cell| cell.item).collect());
+        let mut families: Vec<&str> = cells.iter().map(|cell| cell.group).collect();
+        families.sort_unstable();
+        families.dedup();
+        Some(self.row(label, mean(cells)?, items, families.len(), claimed))
+    }
+
+    /// A row from an estimate.
+    pub(super) fn row(
+        &self,
+        label: Label,
+        estimate: Estimate,
+        items: usize,
+        families: usize,
+        claimed: Claimed,
+    ) -> ClaimRow {
+        let Label { part, measure, against, size, edit, unit, decides } = label;
+        ClaimRow {
+            recipe: self.preset.into(),
+            part: part.into(),
+            measure: measure.into(),
+            against: against.into(),
+            size: size.map(Density::label).unwrap_or_default(),
+            edit: edit.map(|kind| kind.label().to_owned()).unwrap_or_default(),
+            unit: unit.into(),
+            effect: estimate.value,
+            low: estimate.low,
+            high: estimate.high,
+            p_value: estimate.p_value,
+            smallest_visible: estimate.smallest_visible,
+            items,
+            families,
+            decides,
+            verdict: claimed.verdict(&estimate),
+        }
+    }
+}
+
+/// Scopes that no recipe was needed for.
+fn is_task_free(scope: Scope) -> bool {
+    matches!(scope, Scope::Random | Scope::RandomComplement)
+}
+
+/// Edits by scope, task and request.
+#[derive(Default)]
+pub(super) struct EditIndex<'a> {
+    of: BTreeMap<(Scope, &'a str, u64), Vec<&'a EditOutcome>>,
+    /// Numbers of the requests.
+    cases: std::collections::BTreeSet<u64>,
+}
+
+impl<'a> EditIndex<'a> {
+    fn add(&mut self, edit: &'a EditOutcome) {
+        // Scopes without a task are the partners of every task.
+        let task = if is_whole(edit.scope) || is_task_free(edit.scope) { "" } else { edit.task.as_str() };
+        self.of.entry((edit.scope, task, edit.case_id)).or_default().push(edit);
+        self.cases.insert(edit.case_id);
+    }
+
+    /// Mean of a value over the draws of a scope.
+    fn mean(
+        &self,
+        scope: Scope,
+        task: &str,
+        case_id: u64,
+        value: &dyn Fn(&EditOutcome) -> Option<f64>,
+    ) -> Option<f64> {
+        let task = if is_whole(scope) || is_task_free(scope) { "" } else { task };
+        let draws = self.of.get(&(scope, task, case_id))?;
+        let sum: Option<f64> = draws.iter().map(|edit| value(edit)).sum();
+        sum.map(|sum| sum / draws.len() as f64)
+    }
+
+    /// Slope of a value on another over the control masks of this size: the change that damage alone brings. Each mask
+    /// counts once, with its means over requests; `None` with fewer than four masks or without variation.
+    pub(super) fn slope_over_controls(
+        &self,
+        before: &dyn Fn(&EditOutcome) -> f64,
+        value: &dyn Fn(&EditOutcome) -> f64,
+    ) -> Option<f64> {
+        const CONTROLS: [Scope; 4] =
+            [Scope::Random, Scope::RandomComplement, Scope::Matched, Scope::MatchedComplement];
+        let mut masks: BTreeMap<(Scope, &str, usize), [f64; 3]> = BTreeMap::new();
+        for (&(scope, task, _), draws) in self.of.iter().filter(|((scope, ..), _)| CONTROLS.contains(scope)) {
+            for edit in draws {
+                let sums = masks.entry((scope, task, edit.draw)).or_default();
+                sums[0] += before(edit);
+                sums[1] += value(edit);
+                sums[2] += 1.0;
+            }
+        }
+        let points: Vec<[f64; 2]> = masks.values().map(|[x, y, n]| [x / n, y / n]).collect();
+        if points.len() < 4 {
+            return None;
+        }
+        let n = points.len() as f64;
+        let [x, y] = [0, 1].map(|i| points.iter().map(|point| point[i]).sum::<f64>() / n);
+        let (mut xx, mut xy) = (0.0, 0.0);
+        for point in &points {
+            xx += (point[0] - x) * (point[0] - x);
+            xy += (point[0] - x) * (point[1] - y);
+        }
+        (xx > 1e-9 * n).then_some(xy / xx)
     }
 }
 
 /// An interval with signs: `+0.123 [+0.100, +0.150]`.
-pub(super) fn signed(interval: &Interval) -> String {
-    format!("{:+.3} [{:+.3}, {:+.3}]", interval.value, interval.low, interval.high)
-}
-
-/// A p-value: `0.031`, `below 0.001`.
-pub(super) fn p(value: f64) -> String {
-    if value < 0.001 { "below 0.001".into() } else { format!("{value:.3}") }
-}
-
-/// A share: `61.2 %`.
-pub(super) fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
-}
-
-/// A probability: `0.0123`, `1.23e-5`.
-pub(super) fn probability_text(value: f64) -> String {
-    if value < 1e-3 { format!("{value:.2e}") } else { format!("{value:.4}") }
+pub(super) fn signed(row: &ClaimRow) -> String {
+    format!("{:+.3} [{:+.3}, {:+.3}]", row.effect, row.low, row.high)
 }

@@ -1,161 +1,248 @@
 //! Claims about edits of the same request in two scopes: C1 (circuits contain entity knowledge), C2 (circuits resist
 //! new knowledge, "confirmation bias") and C6 (the intact model takes edits best).
-
-use std::collections::BTreeMap;
+//!
+//! Values are differences between scopes on the same request; requests that share entities are one item, and tasks are
+//! averaged within their family (see [`locus_metrics::two_way`]).
 
 use locus_metrics::token::probability;
 
-use super::claim::{Evidence, PublishedClaim, p, probability_text, signed};
+use super::claim::{EditIndex, Label, PublishedClaim, Question};
+use super::rule::Claimed;
 use crate::{
-    records::{EditOutcome, Records, Scope},
+    records::{EditKind, EditOutcome, Scope},
+    results::ClaimRow,
     tables::{
-        TableOptions,
-        editing::change_new,
-        select::{Density, mean, scope_label},
+        editing::{change_margin, change_new, success},
+        select::Density,
     },
+};
+
+type Value = fn(&EditOutcome) -> Option<f64>;
+
+/// A measure of an edit, with its unit and the smallest difference that matters.
+struct Measure {
+    name: &'static str,
+    unit: &'static str,
+    smallest: f64,
+    /// Larger values mean that the edit took less.
+    value: Value,
+    /// The state before the edit that damage acts through; `None` where the measure is no change.
+    before: Option<fn(&EditOutcome) -> f64>,
+}
+
+const CHANGE: Measure = Measure {
+    name: "change of NLL(new)",
+    unit: "nats per token",
+    smallest: 0.05,
+    value: |e| Some(change_new(e)),
+    before: Some(|e| e.pre_new),
+};
+const MARGIN: Measure = Measure {
+    name: "change of the margin",
+    unit: "nats per token",
+    smallest: 0.05,
+    value: |e| Some(change_margin(e)),
+    before: Some(|e| e.pre_new - e.pre_true),
+};
+const FAILURE: Measure = Measure {
+    name: "success",
+    unit: "share of requests",
+    smallest: 0.02,
+    value: |e| Some(-success(e)),
+    before: None,
 };
 
 pub(super) const C1: PublishedClaim = PublishedClaim {
     id: "C1",
     claim: "Circuits contain entity knowledge.",
-    statistic: "P(true) per token before editing in the circuit minus that in a random mask of equal density, \
-                paired over requests, tasks and the sizes 5 % and 50 %; interval and sign-flip test over \
-                requests. The claim holds above zero.",
-    unit: "probability",
-    claimed: (0.0, f64::INFINITY),
+    source: "Abstract, version 2: circuits contain entity knowledge.",
+    statistic: "Before editing, the circuit minus each control of equal size (uniform, matched in tensor and |w|, trained \
+                on shuffled labels, largest |w|), by P(true) and by discrimination (the share of other requests' targets \
+                that are less probable than the true one). Parts: 5 % and 50 %.",
     needs: "T2 and T3",
-    evidence: knowledge,
+    about_facts: true,
+    rows: knowledge,
 };
 
-fn knowledge(records: &Records, preset: &str, options: &TableOptions) -> Option<Evidence> {
-    let pairs = pairs(records, preset, (Scope::Circuit, Scope::Random), |e| probability(e.pre_true));
-    let evidence = difference(&pairs, options, &format!("C1/{preset}"))?;
-    let reading = format!(
-        "P(true) before editing, circuit against random mask, {}: difference {} (p {}).",
-        by_size(&pairs, probability_text),
-        signed(&evidence.effect),
-        p(evidence.p_value),
-    );
-    Some(evidence.reading(reading))
+fn knowledge(question: &Question) -> Vec<ClaimRow> {
+    const MEASURES: [(&str, &str, Value); 2] = [
+        ("P(true)", "probability", |e| Some(probability(e.pre_true))),
+        ("discrimination", "share of other targets", |e| e.discrimination),
+    ];
+    const CONTROLS: [(&str, Scope); 4] = [
+        ("against random", Scope::Random),
+        ("against matched", Scope::Matched),
+        ("against shuffled labels", Scope::Shuffled),
+        ("against magnitude", Scope::Magnitude),
+    ];
+    let mut rows = Vec::new();
+    // Nothing has been edited yet, so that any kind of edit has the values; the shortest was run on all tasks.
+    for (size, index) in sizes(question, EditKind::Steps10) {
+        for (measure, unit, value) in MEASURES {
+            for (against, control) in CONTROLS {
+                let part = size.label();
+                let label = Label {
+                    part: &part,
+                    measure,
+                    against,
+                    size: Some(size),
+                    edit: None,
+                    unit,
+                    decides: true,
+                };
+                let cells = question.cells(index, size, &[(1.0, Scope::Circuit), (-1.0, control)], &value);
+                rows.extend(question.row_of_cells(label, &cells, Claimed::positive(0.02)));
+            }
+        }
+    }
+    rows
 }
 
 pub(super) const C2: PublishedClaim = PublishedClaim {
     id: "C2",
     claim: "Circuits resist new knowledge more than their complements.",
-    statistic: "Change of NLL(new) by editing the circuit minus that by editing its complement, paired over \
-                requests, tasks and the sizes 5 % and 50 %; interval and sign-flip test over requests. The \
-                claim holds above zero: NLL(new) falls less in the circuit.",
-    unit: "nats per token",
-    claimed: (0.0, f64::INFINITY),
+    source: "Abstract, version 2: circuits resist new knowledge more than the complementary circuits (\"confirmation \
+             bias\").",
+    statistic: "What an edit changes in the circuit minus what it changes in its complement, by NLL(new) and by the margin \
+                NLL(new) - NLL(true). At 50 %, where both have the same number of parameters, as it is and with the \
+                control masks' slope of change on damage taken out; at both sizes minus the same difference of a matched \
+                mask and its complement, which knows no task. Parts: 50 % and 5 %.",
     needs: "T2 and T3",
-    evidence: resistance,
+    about_facts: true,
+    rows: resistance,
 };
 
-fn resistance(records: &Records, preset: &str, options: &TableOptions) -> Option<Evidence> {
-    let pairs = pairs(records, preset, (Scope::Circuit, Scope::Complement), change_new);
-    let evidence = difference(&pairs, options, &format!("C2/{preset}"))?;
-    let reading = format!(
-        "Change of NLL(new), circuit against complement, {}: difference {} nats (p {}). At 5 % the \
-         complement also has nineteen times as many parameters to change; only at 50 % do circuit and \
-         complement have the same number of parameters.",
-        by_size(&pairs, |change| format!("{change:+.3}")),
-        signed(&evidence.effect),
-        p(evidence.p_value),
-    );
-    Some(evidence.reading(reading))
+fn resistance(question: &Question) -> Vec<ClaimRow> {
+    let own = [(1.0, Scope::Circuit), (-1.0, Scope::Complement)];
+    let beyond = |inside, outside| [own[0], own[1], (-1.0, inside), (1.0, outside)];
+    let deciding = question.deciding_edit();
+    let mut rows = Vec::new();
+    for kind in EditKind::ALL {
+        for (size, index) in sizes(question, kind) {
+            for measure in [&CHANGE, &MARGIN] {
+                let part = size.label();
+                let label = |against, decides| Label {
+                    part: &part,
+                    measure: measure.name,
+                    against,
+                    size: Some(size),
+                    edit: Some(kind),
+                    unit: measure.unit,
+                    decides: decides && kind == deciding,
+                };
+                let claimed = Claimed::positive(measure.smallest);
+                let mut add = |against,
+                               decides,
+                               terms: &[(f64, Scope)],
+                               value: &dyn Fn(&EditOutcome) -> Option<f64>| {
+                    let cells = question.cells(index, size, terms, value);
+                    rows.extend(question.row_of_cells(label(against, decides), &cells, claimed));
+                };
+                // At 5 % the complement has nineteen times as many parameters to change.
+                let equal = size == Density::LARGE;
+                add("against its complement", equal, &own, &measure.value);
+                if let Some(adjusted) = adjusted(index, measure) {
+                    add("against its complement, damage taken out", equal, &own, &adjusted);
+                }
+                let matched = beyond(Scope::Matched, Scope::MatchedComplement);
+                add("against its complement, beyond matched", true, &matched, &measure.value);
+                let shuffled = beyond(Scope::Shuffled, Scope::ShuffledComplement);
+                add("against its complement, beyond shuffled labels", false, &shuffled, &measure.value);
+                let uniform = beyond(Scope::Random, Scope::RandomComplement);
+                add("against its complement, beyond random", false, &uniform, &measure.value);
+            }
+        }
+    }
+    rows
 }
 
 pub(super) const C6: PublishedClaim = PublishedClaim {
     id: "C6",
     claim: "The intact model takes edits best.",
-    statistic: "Change of NLL(new) by editing a masked model minus that by editing the full model, paired \
-                over requests, tasks and the sizes 5 % and 50 %, for circuit and complement separately; \
-                interval and sign-flip test over requests. Best means better than both: the smaller of the \
-                two advantages decides, with the larger p. The claim holds above zero.",
-    unit: "nats per token",
-    claimed: (0.0, f64::INFINITY),
+    source: "Press summary of the paper: editing works best in the intact model.",
+    statistic: "What an edit changes in a masked model minus what it changes in the intact model, by NLL(new), by the \
+                margin and by success. At both sizes the circuit against the same circuit edited in place (the intact model, \
+                of whose blocks as many parameters may change), as it is and with the control masks' slope of change on \
+                damage taken out; at 50 % also circuit and complement against the full model. Parts: the three measures, \
+                which have to agree.",
     needs: "T2 and T3",
-    evidence: advantage_of_full,
+    about_facts: true,
+    rows: advantage_of_full,
 };
 
-fn advantage_of_full(records: &Records, preset: &str, options: &TableOptions) -> Option<Evidence> {
-    let against = |scope| {
-        let pairs = pairs(records, preset, (scope, Scope::Full), change_new);
-        let evidence = difference(&pairs, options, &format!("C6/{preset}/{}", scope_label(scope)))?;
-        let reading = format!(
-            "Change of NLL(new), {} against full model, {}: advantage of the full model {} nats (p {}).",
-            scope_label(scope),
-            by_size(&pairs, |change| format!("{change:+.3}")),
-            signed(&evidence.effect),
-            p(evidence.p_value),
-        );
-        Some(evidence.reading(reading))
-    };
-    let (circuit, complement) = (against(Scope::Circuit)?, against(Scope::Complement)?);
-    let reading = format!("{} {}", circuit.reading, complement.reading);
-    let p_value = circuit.p_value.max(complement.p_value);
-    let weaker = if circuit.effect.value <= complement.effect.value { circuit } else { complement };
-    Some(Evidence { p_value, ..weaker }.reading(reading))
-}
-
-/// A request measured in a circuit (`left`) and in the scope it is compared with (`right`).
-struct EditPair {
-    density: Density,
-    case_id: u64,
-    left: f64,
-    right: f64,
-}
-
-/// Pairs of one preset at the two main sizes: every edit in scope `left` that has a partner in scope `right`. The other
-/// sizes exist for one task only and would give that task more weight than the rest.
-///
-/// A partner in a complement has the same task, size and request; in a random mask the same size and request; in the
-/// full model the same request. Several partners (draws of a random mask) are averaged.
-fn pairs(
-    records: &Records,
-    preset: &str,
-    (left, right): (Scope, Scope),
-    value: impl Fn(&EditOutcome) -> f64,
-) -> Vec<EditPair> {
-    let key = |e: &EditOutcome| match right {
-        Scope::Full => (None, String::new(), e.case_id),
-        Scope::Random => (Some(Density::of(e.target_density)), String::new(), e.case_id),
-        Scope::Circuit | Scope::Complement => {
-            (Some(Density::of(e.target_density)), e.task.clone(), e.case_id)
+fn advantage_of_full(question: &Question) -> Vec<ClaimRow> {
+    let deciding = question.deciding_edit();
+    let mut rows = Vec::new();
+    for kind in EditKind::ALL {
+        for (size, index) in sizes(question, kind) {
+            for measure in [&CHANGE, &MARGIN, &FAILURE] {
+                let label = |against, decides| Label {
+                    part: measure.name,
+                    measure: measure.name,
+                    against,
+                    size: Some(size),
+                    edit: Some(kind),
+                    unit: measure.unit,
+                    decides: decides && kind == deciding,
+                };
+                let claimed = Claimed::positive(measure.smallest);
+                let mut add = |against, decides, left, right, value: &dyn Fn(&EditOutcome) -> Option<f64>| {
+                    let cells = question.cells(index, size, &[(1.0, left), (-1.0, right)], value);
+                    rows.extend(question.row_of_cells(label(against, decides), &cells, claimed));
+                };
+                let (circuit, in_place) = (Scope::Circuit, Scope::CircuitInPlace);
+                add("of the circuit in place", true, circuit, in_place, &measure.value);
+                if let Some(adjusted) = adjusted(index, measure) {
+                    add("of the circuit in place, damage taken out", true, circuit, in_place, &adjusted);
+                }
+                add(
+                    "of the full model over the circuit",
+                    size == Density::LARGE,
+                    circuit,
+                    Scope::Full,
+                    &measure.value,
+                );
+                let complement = Scope::Complement;
+                add(
+                    "of the full model over the complement",
+                    size == Density::LARGE,
+                    complement,
+                    Scope::Full,
+                    &measure.value,
+                );
+                add(
+                    "of a matched mask in place",
+                    false,
+                    Scope::Matched,
+                    Scope::MatchedInPlace,
+                    &measure.value,
+                );
+                add(
+                    "of the full model over a matched mask",
+                    false,
+                    Scope::Matched,
+                    Scope::Full,
+                    &measure.value,
+                );
+                let frozen = Scope::FrozenFull;
+                add("of the full model over its frozen blocks", false, frozen, Scope::Full, &measure.value);
+            }
         }
-    };
-    let edits_in = |scope| {
-        let belongs =
-            move |e: &&EditOutcome| e.scope == scope && (scope == Scope::Full || e.preset == preset);
-        records.edits.iter().filter(belongs)
-    };
-    let mut partners: BTreeMap<_, Vec<f64>> = BTreeMap::new();
-    for edit in edits_in(right) {
-        partners.entry(key(edit)).or_default().push(value(edit));
     }
-    let pair = |e: &EditOutcome| {
-        let right = mean(partners.get(&key(e))?.iter().copied())?;
-        Some(EditPair { density: Density::of(e.target_density), case_id: e.case_id, left: value(e), right })
-    };
-    let mut pairs: Vec<EditPair> =
-        edits_in(left).filter_map(pair).filter(|pair| pair.density.is_main()).collect();
-    pairs.sort_by_key(|pair| (pair.density, pair.case_id));
-    pairs
+    rows
 }
 
-/// Evidence of the mean of left minus right, over requests.
-fn difference(pairs: &[EditPair], options: &TableOptions, purpose: &str) -> Option<Evidence> {
-    let differences: Vec<f64> = pairs.iter().map(|pair| pair.left - pair.right).collect();
-    let requests: Vec<u64> = pairs.iter().map(|pair| pair.case_id).collect();
-    Evidence::of_differences(&differences, &requests, options, purpose)
+/// A measure with the part that damage alone brings taken out; `None` where the controls do not tell it.
+fn adjusted(index: &EditIndex, measure: &Measure) -> Option<impl Fn(&EditOutcome) -> Option<f64> + use<>> {
+    let (before, value) = (measure.before?, measure.value);
+    let slope = index.slope_over_controls(&before, &|e| value(e).unwrap_or(0.0))?;
+    Some(move |e: &EditOutcome| Some(value(e)? - slope * before(e)))
 }
 
-/// Means of both sides at each size as text: `at 5 %: 0.1 against 0.2; at 50 %: ...`.
-fn by_size(pairs: &[EditPair], print: impl Fn(f64) -> String) -> String {
-    let at = |size: Density| {
-        let side = |of: fn(&EditPair) -> f64| mean(pairs.iter().filter(|p| p.density == size).map(of));
-        let (left, right) = (side(|p| p.left)?, side(|p| p.right)?);
-        Some(format!("at {}: {} against {}", size.label(), print(left), print(right)))
-    };
-    Density::MAIN.into_iter().filter_map(at).collect::<Vec<_>>().join("; ")
+/// The two main sizes with their edits of one kind.
+fn sizes<'q, 'a>(question: &'q Question<'a>, kind: EditKind) -> Vec<(Density, &'q EditIndex<'a>)> {
+    [Density::LARGE, Density::SMALL]
+        .into_iter()
+        .filter_map(|size| Some((size, question.edits(kind, size)?)))
+        .collect()
 }

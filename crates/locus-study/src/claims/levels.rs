@@ -1,67 +1,70 @@
 //! The claim about levels, C7: higher levels of the hierarchy are harder to edit.
 
-use super::claim::{Evidence, PublishedClaim, p, percent, signed};
+use std::collections::BTreeMap;
+
+use locus_metrics::two_way::Cell;
+
+use super::claim::{Label, PublishedClaim, Question};
+use super::rule::Claimed;
 use crate::{
-    records::{EditOutcome, Records, Scope},
+    records::{EditKind, EditOutcome, Level, Scope},
+    results::ClaimRow,
     tables::{
-        TableOptions,
-        levels::{self, RequestMeans},
-        select::{Density, edits, mean, scope_label},
+        editing::{change_margin, change_new, success},
+        select::{Density, edits},
     },
 };
 
 pub(super) const C7: PublishedClaim = PublishedClaim {
     id: "C7",
     claim: "Higher levels of the hierarchy are harder to edit.",
-    statistic: "Change of NLL(new) of a hypernym request minus that of the hyponym request below it, in the \
-                full model; interval and sign-flip test over such pairs. The claim holds above zero. The \
-                circuits and complements, averaged over tasks and the sizes 5 % and 50 %, are reported \
-                beside it.",
-    unit: "nats per token",
-    claimed: (0.0, f64::INFINITY),
+    source: "The companion paper arXiv 2406.17253; in none of this paper's abstracts.",
+    statistic: "A hypernym request minus the hyponym request below it, in the full model, by change of NLL(new), change of \
+                the margin NLL(new) - NLL(true), NLL(new) after the edit, and success. Hypernyms start from another NLL \
+                than hyponyms, which these measures weigh differently. Parts: the four measures, which have to agree.",
     needs: "T7",
-    evidence: upper_level_resists,
+    about_facts: true,
+    rows: upper_level_resists,
 };
 
-fn upper_level_resists(records: &Records, preset: &str, options: &TableOptions) -> Option<Evidence> {
-    let full = edits(records, "", Density::SMALL, Scope::Full);
-    // The full model belongs to no preset, so its stream must not depend on one.
-    let evidence = of_levels(&full, options, "C7/full")?;
-    let pairs = level_pairs(&full);
-    let over = |side: fn(&(RequestMeans, RequestMeans)) -> f64| mean(pairs.iter().map(side));
-    let mut reading = format!(
-        "Full model: change of NLL(new) {:+.3} for hypernyms against {:+.3} for hyponyms, new beats true in \
-         {} against {} afterwards; difference {} nats over {} pairs (p {}).",
-        over(|(_, high)| high.change)?,
-        over(|(low, _)| low.change)?,
-        percent(over(|(_, high)| high.success)?),
-        percent(over(|(low, _)| low.success)?),
-        signed(&evidence.effect),
-        pairs.len(),
-        p(evidence.p_value),
-    );
-    for scope in [Scope::Circuit, Scope::Complement] {
-        let masked: Vec<&EditOutcome> =
-            Density::MAIN.into_iter().flat_map(|size| edits(records, preset, size, scope)).collect();
-        if let Some(other) = of_levels(&masked, options, &format!("C7/{preset}/{}", scope_label(scope))) {
-            let effect = signed(&other.effect);
-            reading.push_str(&format!(" {}s: {effect} (p {}).", capitalised(scope), p(other.p_value)));
+type Value = fn(&EditOutcome) -> f64;
+
+const MEASURES: [(&str, &str, f64, Value); 4] = [
+    ("change of NLL(new)", "nats per token", 0.05, change_new),
+    ("change of the margin", "nats per token", 0.05, change_margin),
+    ("NLL(new) after", "nats per token", 0.05, |e| e.post_new),
+    ("success", "share of requests", 0.02, |e| -success(e)),
+];
+
+fn upper_level_resists(question: &Question) -> Vec<ClaimRow> {
+    let mut rows = Vec::new();
+    for kind in EditKind::ALL {
+        let full = edits(question.records, question.preset, Density::SMALL, Scope::Full, kind);
+        let mut pairs: BTreeMap<u64, [Option<&EditOutcome>; 2]> = BTreeMap::new();
+        for edit in full {
+            pairs.entry(edit.case_id / 2).or_default()[usize::from(edit.level == Level::Hypernym)] =
+                Some(edit);
+        }
+        for (measure, unit, smallest, value) in MEASURES {
+            let cells: Vec<Cell<usize, &str>> = pairs
+                .values()
+                .filter_map(|[hyponym, hypernym]| {
+                    let (low, high) = ((*hyponym)?, (*hypernym)?);
+                    let item = question.component(low.case_id);
+                    Some(Cell { item, group: "full model", value: value(high) - value(low) })
+                })
+                .collect();
+            let label = Label {
+                part: measure,
+                measure,
+                against: "of the hyponym below",
+                size: None,
+                edit: Some(kind),
+                unit,
+                decides: kind == question.deciding_edit(),
+            };
+            rows.extend(question.row_of_cells(label, &cells, Claimed::positive(smallest)));
         }
     }
-    Some(evidence.reading(reading))
-}
-
-fn level_pairs(edits: &[&EditOutcome]) -> Vec<(RequestMeans, RequestMeans)> {
-    levels::pairs(&levels::requests(edits))
-}
-
-fn of_levels(edits: &[&EditOutcome], options: &TableOptions, purpose: &str) -> Option<Evidence> {
-    let pairs = level_pairs(edits);
-    let differences: Vec<f64> = pairs.iter().map(|(low, high)| high.change - low.change).collect();
-    let cases: Vec<u64> = pairs.iter().map(|(low, _)| low.case_id).collect();
-    Evidence::of_differences(&differences, &cases, options, purpose)
-}
-
-fn capitalised(scope: Scope) -> &'static str {
-    if scope == Scope::Circuit { "Circuit" } else { "Complement" }
+    rows
 }

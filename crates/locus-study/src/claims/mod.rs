@@ -1,8 +1,8 @@
 //! The published claims C1-C7, decided from the records.
 //!
-//! Every claim computes `Evidence`: an effect with its interval, a p-value and a reading. One rule, `rule::verdict`,
-//! turns evidence into a verdict; a claim only states the range in which its effect has to lie. Each claim is decided
-//! on the preset whose circuits were edited; the effects of other presets are part of the reading.
+//! Every claim lists the comparisons that bear on it as rows: one per size, control, measure and kind of edit. Some rows
+//! decide, by rules that are the same for all claims (`rule`); the others show what the verdict would be elsewhere
+//! (table X4). A claim is decided for each recipe separately, and not at all where the model is not competent (`gate`).
 //!
 //! One file per subject, as in `tables`: `editing` (C1, C2, C6), `sizes` (C3), `overlap` (C4), `composition` (C5) and
 //! `levels` (C7).
@@ -10,6 +10,7 @@
 mod claim;
 mod composition;
 mod editing;
+mod gate;
 mod levels;
 mod overlap;
 mod rule;
@@ -17,72 +18,127 @@ mod sizes;
 #[cfg(test)]
 mod tests;
 
-use locus_metrics::Interval;
-
-use self::claim::{Evidence, PublishedClaim, p, signed};
+use self::claim::{PublishedClaim, Question, signed};
+use self::gate::Gate;
 use crate::{
     records::Records,
-    results::{Claim, Verdict},
+    results::{Claim, ClaimRow, RecipeVerdict, Verdict},
     tables::{TableOptions, select::presets},
 };
 
 const CLAIMS: [PublishedClaim; 7] =
     [editing::C1, editing::C2, sizes::C3, overlap::C4, composition::C5, editing::C6, levels::C7];
 
-/// Every claim with its verdict. Claims without records are undecided, with `n` 0.
+/// A claim decided for one recipe.
+struct Decided {
+    verdict: Verdict,
+    because: String,
+    /// Largest p-value of the rows that decide, adjusted for the number of claims.
+    p_value: Option<f64>,
+    rows: Vec<ClaimRow>,
+}
+
+/// Every claim with its verdict on each recipe. The recipe with edits on most tasks comes first.
 pub fn decide(records: &Records, options: &TableOptions) -> Vec<Claim> {
-    CLAIMS.iter().map(|published| decide_one(published, records, options)).collect()
-}
-
-/// Presets in order: first those with edits, which the run is about, then those that were only extracted (T1).
-fn presets_by_weight(records: &Records) -> Vec<&str> {
-    let mut presets = presets(records);
-    presets.sort_by_key(|preset| !records.edits.iter().any(|edit| edit.preset == *preset));
-    presets
-}
-
-fn decide_one(published: &PublishedClaim, records: &Records, options: &TableOptions) -> Claim {
-    let found = presets_by_weight(records)
-        .into_iter()
-        .filter_map(|preset| Some((preset, (published.evidence)(records, preset, options)?)))
-        .filter(|(_, evidence)| evidence.is_finite())
-        .collect::<Vec<_>>();
-    let (evidence, verdict) = match found.first() {
-        Some((_, evidence)) => {
-            (evidence.clone(), rule::verdict(&evidence.effect, evidence.p_value, published.claimed))
-        }
-        None => (absent(published.needs), Verdict::Undecided),
-    };
-    let mut reading = evidence.reading;
-    if let Some((preset, _)) = found.first() {
-        let where_measured = format!(" Preset {preset}, {} with {}.", options.model, options.data);
-        reading.push_str(&where_measured);
+    let gate = Gate::new(records);
+    let mut recipes = presets(records);
+    recipes.sort_by_key(|preset| {
+        std::cmp::Reverse(records.edits.iter().filter(|edit| edit.preset == *preset).count())
+    });
+    let mut by_recipe: Vec<(&str, Vec<Decided>)> =
+        recipes.iter().map(|recipe| (*recipe, decide_recipe(records, recipe, &gate))).collect();
+    if by_recipe.is_empty() {
+        by_recipe.push(("", decide_recipe(records, "", &gate)));
     }
-    for (preset, other) in found.iter().skip(1) {
-        let effect = signed(&other.effect);
-        reading.push_str(&format!(" Preset {preset}: effect {effect}, p {}.", p(other.p_value)));
+    let claims = CLAIMS.iter().enumerate();
+    claims.map(|(i, published)| assemble(published, i, &mut by_recipe, options)).collect()
+}
+
+fn decide_recipe(records: &Records, recipe: &str, gate: &Gate) -> Vec<Decided> {
+    let question = Question::new(records, recipe, gate);
+    let mut decided: Vec<(Verdict, String, Option<f64>)> = Vec::new();
+    let mut rows_of = Vec::new();
+    for published in &CLAIMS {
+        let mut rows = (published.rows)(&question);
+        rows.retain(|row| [row.effect, row.low, row.high, row.p_value].iter().all(|x| x.is_finite()));
+        rows.sort_by_key(|row| !row.decides);
+        let (verdict, because) = rule::combine(&rows);
+        decided.push(match gate.closed(published.about_facts) {
+            Some(why) => (Verdict::NotTestable, why, None),
+            None if verdict == Verdict::NotMeasured => {
+                let broken = gate.broken.get(recipe).map_or(0, Vec::len);
+                let why = match broken {
+                    0 => format!("needs {}", published.needs),
+                    n => format!(
+                        "{n} circuits do not do their task or did not reach their size; needs {}",
+                        published.needs
+                    ),
+                };
+                (verdict, why, None)
+            }
+            None => (verdict, because, rule::largest_p(&rows)),
+        });
+        rows_of.push(rows);
+    }
+    rule::correct(&mut decided);
+    decided
+        .into_iter()
+        .zip(rows_of)
+        .map(|((verdict, because, p_value), rows)| Decided { verdict, because, p_value, rows })
+        .collect()
+}
+
+fn assemble(
+    published: &PublishedClaim,
+    i: usize,
+    by_recipe: &mut [(&str, Vec<Decided>)],
+    options: &TableOptions,
+) -> Claim {
+    let others: Vec<RecipeVerdict> = by_recipe[1..]
+        .iter()
+        .map(|(recipe, decided)| RecipeVerdict {
+            recipe: (*recipe).into(),
+            verdict: decided[i].verdict,
+            because: decided[i].because.clone(),
+        })
+        .collect();
+    let rows: Vec<ClaimRow> =
+        by_recipe.iter_mut().flat_map(|(_, decided)| std::mem::take(&mut decided[i].rows)).collect();
+    let (recipe, decided) = &by_recipe[0];
+    let main = &decided[i];
+    let deciding: Vec<&ClaimRow> = rows.iter().filter(|row| row.decides && row.recipe == *recipe).collect();
+    // The row that is farthest from supporting the claim, in units of what could be seen.
+    let scaled = |row: &ClaimRow| row.effect / row.smallest_visible.max(f64::MIN_POSITIVE);
+    let weakest = deciding.iter().min_by(|a, b| scaled(a).total_cmp(&scaled(b)));
+    let measured: Vec<String> =
+        deciding.iter().map(|row| format!("{}: {}", rule::place(row), signed(row))).collect();
+    let mut reading = match measured.is_empty() {
+        true => format!("Not measured in this run (needs {}).", published.needs),
+        false => format!("{}.", measured.join("; ")),
+    };
+    if !recipe.is_empty() {
+        reading.push_str(&format!(" Recipe {recipe}, {} with {}.", options.model, options.data));
+    }
+    for other in &others {
+        let because = if other.because.is_empty() { String::new() } else { format!(" ({})", other.because) };
+        reading.push_str(&format!(" Recipe {}: {}{because}.", other.recipe, other.verdict.words()));
     }
     Claim {
         id: published.id.into(),
         claim: published.claim.into(),
+        source: published.source.into(),
         statistic: published.statistic.into(),
-        effect: evidence.effect.value,
-        low: evidence.effect.low,
-        high: evidence.effect.high,
-        unit: published.unit.into(),
-        p_value: evidence.p_value,
-        n: evidence.n,
-        verdict,
+        recipe: (*recipe).into(),
+        verdict: main.verdict,
+        because: main.because.clone(),
+        effect: weakest.map_or(0.0, |row| row.effect),
+        low: weakest.map_or(0.0, |row| row.low),
+        high: weakest.map_or(0.0, |row| row.high),
+        unit: weakest.map_or_else(String::new, |row| row.unit.clone()),
+        p_value: main.p_value.unwrap_or(1.0),
+        n: weakest.map_or(0, |row| if row.items > 1 { row.items } else { row.families }),
+        others,
+        rows,
         reading,
-    }
-}
-
-/// Evidence when the records are missing; `needs` names the tables to ask for.
-fn absent(needs: &str) -> Evidence {
-    Evidence {
-        effect: Interval { value: 0.0, low: 0.0, high: 0.0 },
-        p_value: 1.0,
-        n: 0,
-        reading: format!("Not measured in this run (needs {needs})."),
     }
 }

@@ -1,27 +1,149 @@
-//! The rule that decides every verdict.
+//! The rules that turn estimates into verdicts.
+//!
+//! A row is supported when its whole 95 % interval lies within the claimed range, and not supported when the whole
+//! interval lies below the smallest effect that would matter, or above the range: the effect is reversed, absent or too
+//! small. Otherwise it is undecided. A part of a claim is supported when all of its rows are, and not supported when one
+//! is not; a claim is supported when all of its parts are, mixed when parts differ, and not supported when no part is
+//! supported and one is not.
 
-use locus_metrics::Interval;
+use locus_metrics::two_way::{Estimate, holm};
 
-use crate::results::Verdict;
+use crate::results::{ClaimRow, Verdict};
 
-/// Significance level of every test.
+/// Level of every test.
 pub(super) const ALPHA: f64 = 0.05;
 
-/// The verdict on an effect: supported when the test rejects and the whole interval lies within the claimed range; not
-/// supported when the test rejects and the whole interval lies outside of it, on one side; otherwise undecided.
-///
-/// The test is of "no effect". Because either verdict needs a rejection, runs with few requests or tasks, whose
-/// bootstrap intervals are too narrow, do not decide anything.
-pub(super) fn verdict(effect: &Interval, p_value: f64, claimed: (f64, f64)) -> Verdict {
-    let (from, to) = claimed;
-    if p_value >= ALPHA {
-        Verdict::Undecided
-    } else if effect.low > from && effect.high < to {
-        Verdict::Supported
-    } else if effect.high < from || effect.low > to {
-        Verdict::NotSupported
+/// The range in which an effect lies when a claim holds, above 0, and the smallest effect that matters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claimed {
+    /// Effects from here on are too large for the claim.
+    pub(super) below: f64,
+    /// Effects smaller than this do not matter, whatever their sign.
+    pub(super) smallest: f64,
+}
+
+impl Claimed {
+    /// Any effect above 0.
+    pub(super) fn positive(smallest: f64) -> Self {
+        Claimed { below: f64::INFINITY, smallest }
+    }
+
+    pub(super) fn verdict(self, estimate: &Estimate) -> Verdict {
+        if estimate.high < self.smallest || estimate.low > self.below {
+            Verdict::NotSupported
+        } else if estimate.low > 0.0 && estimate.high < self.below && estimate.p_value < ALPHA {
+            Verdict::Supported
+        } else {
+            Verdict::Undecided
+        }
+    }
+}
+
+/// The parts of a claim in order, each with its verdict.
+fn parts(rows: &[ClaimRow]) -> Vec<(&str, Verdict)> {
+    let mut parts: Vec<(&str, Verdict)> = Vec::new();
+    for row in rows.iter().filter(|row| row.decides) {
+        match parts.iter_mut().find(|(part, _)| *part == row.part) {
+            None => parts.push((&row.part, row.verdict)),
+            Some((_, verdict)) => {
+                *verdict = match (*verdict, row.verdict) {
+                    (Verdict::NotSupported, _) | (_, Verdict::NotSupported) => Verdict::NotSupported,
+                    (Verdict::Supported, Verdict::Supported) => Verdict::Supported,
+                    _ => Verdict::Undecided,
+                }
+            }
+        }
+    }
+    parts
+}
+
+/// The verdict of the rows that decide, with its reason.
+pub(super) fn combine(rows: &[ClaimRow]) -> (Verdict, String) {
+    let parts = parts(rows);
+    let named = |wanted: Verdict| {
+        let names: Vec<&str> =
+            parts.iter().filter(|(_, verdict)| *verdict == wanted).map(|(part, _)| *part).collect();
+        names.join(", ")
+    };
+    let has = |wanted: Verdict| parts.iter().any(|(_, verdict)| *verdict == wanted);
+    // The row that is farthest from supporting what is not supported.
+    let against = || {
+        let failing = rows.iter().filter(|row| row.decides && row.verdict == Verdict::NotSupported);
+        failing.min_by(|a, b| a.effect.total_cmp(&b.effect)).map(why).unwrap_or_default()
+    };
+    if parts.is_empty() {
+        return (Verdict::NotMeasured, String::new());
+    }
+    match (has(Verdict::Supported), has(Verdict::NotSupported), has(Verdict::Undecided)) {
+        (true, false, false) => (Verdict::Supported, "every comparison that decides agrees".into()),
+        (true, true, _) => {
+            let (holds, fails) = (named(Verdict::Supported), named(Verdict::NotSupported));
+            (Verdict::Mixed, format!("holds for {holds}; fails for {fails}: {}", against()))
+        }
+        (false, true, _) => (Verdict::NotSupported, against()),
+        (supported, false, _) => {
+            let open: Vec<&ClaimRow> =
+                rows.iter().filter(|row| row.decides && row.verdict == Verdict::Undecided).collect();
+            let widest = open.iter().max_by(|a, b| {
+                let scaled = |row: &ClaimRow| row.smallest_visible;
+                scaled(a).total_cmp(&scaled(b))
+            });
+            let visible = widest.map_or_else(String::new, |row| {
+                format!(
+                    "; in {} an effect below {:.3} {} could not be seen",
+                    place(row),
+                    row.smallest_visible,
+                    row.unit
+                )
+            });
+            let start = if supported {
+                format!("holds for {}, open for ", named(Verdict::Supported))
+            } else {
+                "open for ".into()
+            };
+            (Verdict::Undecided, format!("{start}{}{visible}", named(Verdict::Undecided)))
+        }
+    }
+}
+
+/// Where a row was measured: `margin against matched at 50 %`.
+pub(super) fn place(row: &ClaimRow) -> String {
+    let size = if row.size.is_empty() { String::new() } else { format!(" at {}", row.size) };
+    let against = if row.against.is_empty() { String::new() } else { format!(" {}", row.against) };
+    format!("{}{against}{size}", row.measure)
+}
+
+/// Why a row is not supported.
+fn why(row: &ClaimRow) -> String {
+    let kind = if row.high < 0.0 {
+        "reversed"
+    } else if row.low > 0.0 && row.verdict == Verdict::NotSupported && row.effect > row.smallest_visible {
+        "beyond the range"
     } else {
-        Verdict::Undecided
+        "no effect that matters"
+    };
+    format!("{}: {kind}, {:+.3} [{:+.3}, {:+.3}] {}", place(row), row.effect, row.low, row.high, row.unit)
+}
+
+/// The largest p-value of the rows that decide: all of them have to be right.
+pub(super) fn largest_p(rows: &[ClaimRow]) -> Option<f64> {
+    rows.iter().filter(|row| row.decides).map(|row| row.p_value).reduce(f64::max)
+}
+
+/// Corrects the verdicts on the claims of one recipe for their number: a claim whose adjusted p-value is not below
+/// [`ALPHA`] is not supported yet. Returns the adjusted p-values.
+pub(super) fn correct(claims: &mut [(Verdict, String, Option<f64>)]) {
+    let tested: Vec<usize> = (0..claims.len()).filter(|&i| claims[i].2.is_some()).collect();
+    let p_values: Vec<f64> = tested.iter().filter_map(|&i| claims[i].2).collect();
+    for (&i, adjusted) in tested.iter().zip(holm(&p_values)) {
+        let (verdict, because, p) = &mut claims[i];
+        *p = Some(adjusted);
+        if *verdict == Verdict::Supported && adjusted >= ALPHA {
+            *verdict = Verdict::Undecided;
+            *because = format!(
+                "every comparison agrees, but not after correction for the number of claims (p {adjusted:.3})"
+            );
+        }
     }
 }
 
@@ -29,30 +151,91 @@ pub(super) fn verdict(effect: &Interval, p_value: f64, claimed: (f64, f64)) -> V
 mod tests {
     use super::*;
 
-    const ABOVE_ZERO: (f64, f64) = (0.0, f64::INFINITY);
-    const MODERATE: (f64, f64) = (0.0, 0.5);
-
-    #[test]
-    fn interval_and_test_decide_together() {
-        for (low, high, p, claimed, expected) in [
-            (0.1, 0.3, 0.01, ABOVE_ZERO, Verdict::Supported),
-            (-0.3, -0.1, 0.01, ABOVE_ZERO, Verdict::NotSupported),
-            (-0.1, 0.3, 0.01, ABOVE_ZERO, Verdict::Undecided),
-            (0.1, 0.3, 0.05, ABOVE_ZERO, Verdict::Undecided),
-            (-0.3, -0.1, 0.2, ABOVE_ZERO, Verdict::Undecided),
-            (0.0, 0.0, 1.0, ABOVE_ZERO, Verdict::Undecided),
-            (0.1, 0.3, 0.01, MODERATE, Verdict::Supported),
-            (0.6, 0.7, 0.01, MODERATE, Verdict::NotSupported),
-            (0.4, 0.6, 0.01, MODERATE, Verdict::Undecided),
-        ] {
-            let effect = Interval { value: (low + high) / 2.0, low, high };
-            assert_eq!(verdict(&effect, p, claimed), expected, "{low}..{high}, p = {p}, {claimed:?}");
+    fn row(part: &str, effect: f64, half: f64, claimed: Claimed) -> ClaimRow {
+        let estimate = Estimate::new(effect, half / 1.984, 100.0).unwrap();
+        ClaimRow {
+            recipe: String::new(),
+            part: part.into(),
+            measure: "margin".into(),
+            against: "against matched".into(),
+            size: part.into(),
+            edit: String::new(),
+            unit: "nats".into(),
+            effect,
+            low: estimate.low,
+            high: estimate.high,
+            p_value: estimate.p_value,
+            smallest_visible: estimate.smallest_visible,
+            items: 100,
+            families: 1,
+            decides: true,
+            verdict: claimed.verdict(&estimate),
         }
     }
 
     #[test]
-    fn what_is_not_a_number_decides_nothing() {
-        let effect = Interval { value: f64::NAN, low: f64::NAN, high: f64::NAN };
-        assert_eq!(verdict(&effect, 0.0, ABOVE_ZERO), Verdict::Undecided);
+    fn rows_are_decided_by_their_interval() {
+        let positive = Claimed::positive(0.1);
+        let moderate = Claimed { below: 0.5, smallest: 0.1 };
+        for (effect, half, claimed, expected) in [
+            (0.3, 0.1, positive, Verdict::Supported),
+            (-0.3, 0.1, positive, Verdict::NotSupported),
+            // Positive beyond doubt, but too small to matter.
+            (0.03, 0.02, positive, Verdict::NotSupported),
+            // A control that does the same.
+            (0.0, 0.05, positive, Verdict::NotSupported),
+            (0.0, 0.3, positive, Verdict::Undecided),
+            (0.3, 0.1, moderate, Verdict::Supported),
+            (0.7, 0.1, moderate, Verdict::NotSupported),
+            (0.5, 0.1, moderate, Verdict::Undecided),
+        ] {
+            assert_eq!(row("", effect, half, claimed).verdict, expected, "{effect} +- {half}");
+        }
+    }
+
+    #[test]
+    fn parts_decide_together() {
+        let claimed = Claimed::positive(0.1);
+        let rows = |effects: &[(&str, f64, f64)]| -> Vec<ClaimRow> {
+            effects.iter().map(|&(part, effect, half)| row(part, effect, half, claimed)).collect()
+        };
+        let (yes, no, open) = ((1.0, 0.1), (-1.0, 0.1), (0.0, 1.0));
+        for (cases, expected) in [
+            (vec![("5 %", yes), ("50 %", yes)], Verdict::Supported),
+            (vec![("5 %", yes), ("50 %", no)], Verdict::Mixed),
+            (vec![("5 %", yes), ("5 %", no)], Verdict::NotSupported),
+            (vec![("5 %", open), ("50 %", no)], Verdict::NotSupported),
+            (vec![("5 %", yes), ("50 %", open)], Verdict::Undecided),
+            (vec![("5 %", open)], Verdict::Undecided),
+            (vec![], Verdict::NotMeasured),
+        ] {
+            let cases: Vec<(&str, f64, f64)> = cases.into_iter().map(|(part, (e, h))| (part, e, h)).collect();
+            assert_eq!(combine(&rows(&cases)).0, expected, "{cases:?}");
+        }
+        let (_, because) = combine(&rows(&[("5 %", 1.0, 0.1), ("50 %", -1.0, 0.1)]));
+        assert!(
+            because.starts_with("holds for 5 %; fails for 50 %: margin against matched at 50 %: reversed"),
+            "{because}"
+        );
+        let (_, because) = combine(&rows(&[("5 %", 0.0, 1.0)]));
+        assert!(because.contains("an effect below 1.4"), "{because}");
+    }
+
+    #[test]
+    fn correction_takes_weak_support_back() {
+        let mut claims = vec![
+            (Verdict::Supported, String::new(), Some(0.02)),
+            (Verdict::Supported, String::new(), Some(0.0001)),
+            (Verdict::NotMeasured, String::new(), None),
+            (Verdict::Undecided, String::new(), Some(0.4)),
+        ];
+        correct(&mut claims);
+        let verdicts: Vec<Verdict> = claims.iter().map(|claim| claim.0).collect();
+        use Verdict::{NotMeasured, Supported, Undecided};
+        assert_eq!(verdicts, [Supported, Supported, NotMeasured, Undecided]);
+        assert_eq!(claims[0].2, Some(0.04));
+        claims.push((Supported, String::new(), Some(0.03)));
+        correct(&mut claims);
+        assert_eq!(claims[4].0, Undecided);
     }
 }

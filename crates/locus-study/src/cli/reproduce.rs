@@ -13,7 +13,7 @@ use super::error::Unusable;
 use super::global::{Dtype, Global};
 use crate::protocol::{Preset, SWEEP, SWEEP_TASK, Settings, Store, run};
 use crate::records::SCHEDULED_TOP_K;
-use crate::results::{Provenance, Results, Verdict};
+use crate::results::{Provenance, Results};
 use crate::{claims, figures, report, tables};
 
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ pub struct Reproduce {
     resume: bool,
 }
 
-const TABLES: [&str; 10] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1", "X2", "X3"];
+const TABLES: [&str; 11] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1", "X2", "X3", "X4"];
 
 impl Reproduce {
     pub fn run(&self, global: &Global) -> Result<()> {
@@ -63,7 +63,7 @@ impl Reproduce {
         if !wanted.iter().any(|table| table.starts_with('T')) {
             // What the other tables need of the circuits.
             settings.published_tasks.clear();
-            settings.shuffled_tasks.clear();
+            settings.control_tasks.clear();
             settings.tasks.retain(|task| task == SWEEP_TASK && settings.compare_editors);
         }
         let folder = global.model_folder()?;
@@ -138,7 +138,7 @@ impl Reproduce {
             .map(|id| {
                 let found = TABLES.into_iter().find(|table| table.eq_ignore_ascii_case(id));
                 found.ok_or_else(|| {
-                    Unusable(format!("--tables: {id:?} is no table; expected T1 to T7 or X1 to X3")).into()
+                    Unusable(format!("--tables: {id:?} is no table; expected T1 to T7 or X1 to X4")).into()
                 })
             })
             .collect()
@@ -169,23 +169,15 @@ impl Reproduce {
             return Ok(());
         }
         for claim in &results.claims {
-            let verdict = match claim.verdict {
-                Verdict::Supported => "supported",
-                Verdict::NotSupported => "not supported",
-                Verdict::Undecided => "undecided",
-            };
+            let because =
+                if claim.because.is_empty() { String::new() } else { format!(": {}", claim.because) };
             writeln!(
                 out,
-                "{}  {:<14} {:>+9.3} [{:+.3}, {:+.3}] {}, p {:.2e}, n {}: {}",
+                "{}  {:<17} {} [{}{because}]",
                 claim.id,
-                verdict,
-                claim.effect,
-                claim.low,
-                claim.high,
-                claim.unit,
-                claim.p_value,
-                claim.n,
-                claim.claim
+                claim.verdict.words(),
+                claim.claim,
+                claim.recipe
             )?;
         }
         writeln!(out, "report: {}", paths.html.display())?;

@@ -1,11 +1,11 @@
 //! Bars of the shares that circuits keep of each kind of module.
 
 use crate::{
-    records::{Extraction, Records},
+    records::{Extraction, Records, Scope},
     results::{BarSeries, Figure, Plot},
     tables::{
         TableOptions,
-        composition::{Composition, ModuleKind, TensorPart, circuits, mean_over_tasks},
+        composition::{Composition, ModuleKind, TensorPart, composed, mean_over_tasks},
         select::{Density, distinct},
     },
 };
@@ -14,7 +14,7 @@ pub(super) fn bars(records: &Records, preset: &str, options: &TableOptions) -> V
     let sizes = distinct(records.extractions.iter().map(|e| Density::of(e.target_density)));
     let groups: Vec<(Density, Vec<&Extraction>)> = sizes
         .into_iter()
-        .map(|size| (size, circuits(records, preset, size)))
+        .map(|size| (size, composed(records, preset, size, Scope::Circuit)))
         .filter(|(_, c)| !c.is_empty())
         .collect();
     let series: Option<Vec<BarSeries>> = ModuleKind::ALL

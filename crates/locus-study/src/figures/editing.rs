@@ -1,7 +1,7 @@
 //! NLL of the new and the true target before and after editing.
 
 use crate::{
-    records::{EditOutcome, Records, Scope},
+    records::{EditKind, EditOutcome, Records, Scope},
     results::{BeforeAfter, Figure, Plot},
     tables::select::{Density, distinct_tasks, edits, mean, scope_label},
 };
@@ -20,7 +20,7 @@ pub(super) fn before_after(records: &Records, preset: &str) -> Vec<Figure> {
                 x_label: "NLL per target token (nats)".into(),
                 entries: groups.iter().flat_map(|(label, edits)| entries(label, edits)).collect(),
             };
-            let caption = "Mean NLL of the new and the true target before and after each request was edited, \
+            let caption = "Mean NLL of the new and the true target before and after each request was edited (10 steps), \
                            by task and scope. Left is more probable; an edit that takes moves the new target \
                            to the left, past the true one.";
             let title = format!("Editing with circuits of {}", size.label());
@@ -32,7 +32,7 @@ pub(super) fn before_after(records: &Records, preset: &str) -> Vec<Figure> {
 
 /// Rows of the figure: full model, random mask, then circuit and complement of every task.
 fn groups<'a>(records: &'a Records, preset: &str, size: Density) -> Vec<(String, Vec<&'a EditOutcome>)> {
-    let edits_in = |scope| edits(records, preset, size, scope);
+    let edits_in = |scope| edits(records, preset, size, scope, EditKind::Steps10);
     let mut groups: Vec<(String, Vec<&EditOutcome>)> =
         [Scope::Full, Scope::Random].map(|scope| (scope_label(scope).to_string(), edits_in(scope))).into();
     let scopes = [Scope::Circuit, Scope::Complement].map(|scope| (scope, edits_in(scope)));

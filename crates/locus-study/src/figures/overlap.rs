@@ -41,10 +41,10 @@ fn heat_map(pairs: &[&TaskPair], size: Density, preset: &str, options: &TableOpt
     let over = |measure: fn(&TaskPair) -> f64, name: &str| {
         mean_over_tasks(pairs, measure, options, &format!("T5-overlap/{preset}/{}/{name}", size.label()))
     };
-    let (observed, chance) = (over(|p| p.jaccard, "jaccard")?, over(|p| p.expected_stratified, "expected")?);
+    let (observed, chance) = (over(|p| p.jaccard, "jaccard")?, over(|p| p.expected_matched, "expected")?);
     let caption = format!(
-        "Jaccard index of the circuits of every pair of tasks; mean {:.3} [{:.3}, {:.3}]. Masks of the same \
-         sizes that are independent within every tensor would have {:.3}.",
+        "Jaccard index of the circuits of every pair of tasks; mean {:.3} [{:.3}, {:.3}]. Masks that \
+         are independent within every tensor and class of |w| would have {:.3}.",
         observed.value, observed.low, observed.high, chance.value
     );
     let title = format!("Overlap of circuits of {} of the parameters", size.label());

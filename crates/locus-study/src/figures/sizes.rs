@@ -1,12 +1,12 @@
 //! The size sweep on the hierarchy task as lines.
 
 use crate::{
-    records::{Extraction, HIERARCHY, Records, Scope},
+    records::{EditKind, Extraction, HIERARCHY, Records, Scope},
     results::{Figure, LineSeries, Plot},
     tables::{
         TableOptions,
         editing::{mean_change, sweep},
-        select::{Density, edits, scope_label},
+        select::{Density, distinct, edits, masks, mean, scope_label},
     },
 };
 
@@ -17,25 +17,31 @@ pub(super) fn lines(records: &Records, preset: &str, options: &TableOptions) -> 
 }
 
 fn accuracy(records: &Records, preset: &str) -> Option<Figure> {
-    let mut circuits: Vec<&Extraction> =
-        records.extractions.iter().filter(|e| e.preset == preset && e.task == HIERARCHY).collect();
-    circuits.sort_by_key(|e| Density::of(e.target_density));
-    let line = |(name, share): (&str, Share)| LineSeries {
-        name: name.into(),
-        points: circuits.iter().map(|e| (percent(Density::of(e.target_density)), share(e))).collect(),
+    let sizes = distinct(records.extractions.iter().map(|e| Density::of(e.target_density)));
+    let line = |(name, scope, share): (&str, Scope, Share)| {
+        let point = |size: &Density| {
+            let masks = masks(records, preset, *size, scope);
+            let shares = masks.iter().filter(|e| e.task == HIERARCHY).map(|e| share(e));
+            Some((percent(*size), mean(shares)?))
+        };
+        LineSeries { name: name.into(), points: sizes.iter().filter_map(point).collect() }
     };
-    let lines: [(&str, Share); 4] = [
-        ("full", |e| e.accuracy_full),
-        ("circuit", |e| e.accuracy_circuit),
-        ("complement", |e| e.accuracy_complement),
-        ("random", |e| e.accuracy_random),
+    let lines: [(&str, Scope, Share); 5] = [
+        ("full", Scope::Circuit, |e| e.accuracy_full),
+        ("circuit", Scope::Circuit, |e| e.accuracy),
+        ("complement", Scope::Circuit, |e| e.accuracy_complement),
+        ("matched", Scope::Matched, |e| e.accuracy),
+        ("random", Scope::Random, |e| e.accuracy),
     ];
     let caption = "Accuracy on held-out rows of the hierarchy task. An ideal circuit is as good as the full \
-                   model while its complement is at chance (0.5).";
-    let plot = plot("accuracy", lines.into_iter().map(line).collect());
-    let title = "Circuit size and accuracy".into();
+                   model while its complement is at chance (0.5). Matched masks keep as many parameters of every tensor \
+                   and size as the circuit, but know no task.";
     // A line needs two points.
-    (circuits.len() > 1).then(|| Figure { id: "T4-accuracy".into(), title, caption: caption.into(), plot })
+    let lines: Vec<LineSeries> = lines.into_iter().map(line).filter(|line| line.points.len() > 1).collect();
+    let drawn = !lines.is_empty();
+    let plot = plot("accuracy", lines);
+    let title = "Circuit size and accuracy".into();
+    drawn.then(|| Figure { id: "T4-accuracy".into(), title, caption: caption.into(), plot })
 }
 
 fn editing(records: &Records, preset: &str, options: &TableOptions) -> Option<Figure> {
@@ -46,7 +52,7 @@ fn editing(records: &Records, preset: &str, options: &TableOptions) -> Option<Fi
     };
     let mut series = Vec::new();
     let mut ends: Vec<f64> = Vec::new();
-    for scope in [Scope::Circuit, Scope::Complement, Scope::Random] {
+    for scope in [Scope::Circuit, Scope::Complement, Scope::Matched, Scope::Random] {
         // The sweep goes from large to small, the axis from small to large.
         let of_scope = groups.iter().rev().filter(|(_, s, _)| *s == scope);
         let points: Vec<(f64, f64)> =
@@ -57,16 +63,18 @@ fn editing(records: &Records, preset: &str, options: &TableOptions) -> Option<Fi
         }
     }
     let (first, last) = (ends.iter().copied().reduce(f64::min)?, ends.iter().copied().reduce(f64::max)?);
-    if let Some((_, full)) =
-        point(Density::LARGE, &edits(records, "", Density::LARGE, Scope::Full), Scope::Full)
-    {
+    if let Some((_, full)) = point(
+        Density::LARGE,
+        &edits(records, "", Density::LARGE, Scope::Full, EditKind::Steps10),
+        Scope::Full,
+    ) {
         series.push(LineSeries {
             name: scope_label(Scope::Full).into(),
             points: vec![(first, full), (last, full)],
         });
     }
     let caption = "Mean change of NLL(new) by editing inside hierarchy circuits, their complements and \
-                   random masks. Below zero the edit takes; the full model is drawn as a horizontal line.";
+                   random and matched masks (10 steps). Below zero the new target became likelier; the full model is drawn as a horizontal line.";
     let plot = plot("change of NLL(new), nats", series);
     let title = "Circuit size and editing".into();
     (first < last).then(|| Figure { id: "T4-editing".into(), title, caption: caption.into(), plot })

@@ -1,6 +1,6 @@
 //! Numbers as text, for Markdown and HTML alike. CSV has raw values instead.
 
-use crate::results::{Cell, Claim, Style, Verdict};
+use crate::results::{Cell, Claim, Style};
 
 /// Text of an empty cell.
 pub const NOTHING: &str = "–";
@@ -52,6 +52,9 @@ fn digits(value: f64, style: Style) -> String {
 /// The effect of a claim with its interval and unit. All three numbers have the same number of decimals, which depends
 /// on the width of the interval.
 pub fn effect(claim: &Claim) -> String {
+    if claim.n == 0 {
+        return NOTHING.to_owned();
+    }
     let Claim { effect, low, high, unit, .. } = claim;
     let width = high - low;
     // With too many decimals, or without a width, plain decimals would not be readable.
@@ -68,6 +71,9 @@ pub fn effect(claim: &Claim) -> String {
 
 /// A p-value.
 pub fn p_value(claim: &Claim) -> String {
+    if claim.n == 0 {
+        return NOTHING.to_owned();
+    }
     number(claim.p_value, Style::Significant3)
 }
 
@@ -82,15 +88,6 @@ pub fn grouped(count: u64) -> String {
         text.push(digit);
     }
     text
-}
-
-/// A verdict as text.
-pub fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Supported => "supported",
-        Verdict::NotSupported => "not supported",
-        Verdict::Undecided => "undecided",
-    }
 }
 
 fn fixed(value: f64, decimals: usize) -> String {

@@ -61,7 +61,7 @@ fn contents(results: &Results, figures: bool) -> String {
 
 fn claims_section(claims: &[Claim]) -> String {
     let count = |verdict| claims.iter().filter(|claim| claim.verdict == verdict).count();
-    let tally: String = [Verdict::Supported, Verdict::NotSupported, Verdict::Undecided]
+    let tally: String = Verdict::ALL
         .into_iter()
         .filter(|verdict| count(*verdict) > 0)
         .map(|verdict| format!("<span class=\"tally\">{} {}</span>\n", count(verdict), badge(verdict)))
@@ -77,9 +77,11 @@ fn badge(verdict: Verdict) -> String {
     let (class, sign) = match verdict {
         Verdict::Supported => ("supported", "✓"),
         Verdict::NotSupported => ("refuted", "✗"),
+        Verdict::Mixed => ("mixed", "±"),
         Verdict::Undecided => ("undecided", "?"),
+        Verdict::NotMeasured | Verdict::NotTestable => ("absent", "–"),
     };
-    format!("<span class=\"badge {class}\">{sign} {}</span>", cell::verdict(verdict))
+    format!("<span class=\"badge {class}\">{sign} {}</span>", verdict.words())
 }
 
 fn claim_card(claim: &Claim) -> String {

@@ -47,7 +47,7 @@ fn claims_table(claims: &[Claim]) -> String {
             "| {} | {} | **{}** | {} | {} | {} |\n",
             claim.id,
             escape(&claim.claim),
-            cell::verdict(claim.verdict),
+            claim.verdict.words(),
             escape(&cell::effect(claim)),
             cell::p_value(claim),
             cell::grouped(claim.n as u64),
@@ -57,7 +57,17 @@ fn claims_table(claims: &[Claim]) -> String {
 }
 
 fn claim(claim: &Claim) -> String {
-    format!("\n**{}.** {} Decided by: {}\n", claim.id, escape(&claim.reading), escape(&claim.statistic))
+    let because = if claim.because.is_empty() { String::new() } else { format!(": {}", claim.because) };
+    format!(
+        "\n**{}.** {}{} Recipe {}. {} Published: {} Decided by: {}\n",
+        claim.id,
+        claim.verdict.words(),
+        escape(&format!("{because}.")),
+        escape(&claim.recipe),
+        escape(&claim.reading),
+        escape(&claim.source),
+        escape(&claim.statistic)
+    )
 }
 
 fn notes(notes: &[String]) -> String {

@@ -9,16 +9,17 @@ use locus_metrics::Interval;
 use super::{
     cells::{count, estimate, table, text},
     options::TableOptions,
-    select::{Density, distinct, presets, task_order},
+    select::{Density, distinct, masks, presets, scope_label},
 };
 use crate::{
-    records::{Extraction, Records, TensorCount},
+    records::{Extraction, Records, Scope, TensorCount},
     results::{Style, Table},
 };
 
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 12] = [
     "preset",
     "target density",
+    "mask",
     "module",
     "parameters",
     "tasks",
@@ -44,8 +45,9 @@ const MEASURES: [(Measure, Style); 6] = [
 
 /// T6: composition of circuits by kind of module.
 ///
-/// Rows: for each preset and target density the three kinds of module, with all their parameters, their weights alone
-/// and their biases alone.
+/// Rows: for each preset, target density and kind of mask (circuits first, then the controls) the three kinds of module,
+/// with all their parameters, their weights alone and their biases alone. Matched masks have the circuits' composition by
+/// construction and are left out.
 ///
 /// Columns: number of tasks, then means over tasks with their intervals: D0, the share kept of the module (%); its
 /// share of the circuit (%); lift, D0 over the circuit's density; D1, D0 over the sum of the three kinds' D0 (%); D2,
@@ -53,20 +55,25 @@ const MEASURES: [(Measure, Style); 6] = [
 /// module's tensors that are denser than the circuit as a whole (%).
 pub fn t6(records: &Records, options: &TableOptions) -> Table {
     let mut rows = Vec::new();
-    for (preset, size, circuits) in groups(records) {
+    for (preset, size, scope, circuits) in groups(records) {
         for kind in ModuleKind::ALL {
             for part in TensorPart::ALL {
                 let mut row = vec![
                     text(preset),
                     text(size.label()),
+                    text(scope_label(scope)),
                     text(kind.label()),
                     text(part.label()),
-                    count(circuits.len()),
+                    count(distinct(circuits.iter().map(|e| e.task.as_str())).len()),
                 ];
-                row.extend(MEASURES.iter().zip(&COLUMNS[5..]).map(|((measure, style), name)| {
+                row.extend(MEASURES.iter().zip(&COLUMNS[6..]).map(|((measure, style), name)| {
                     let value = |e: &Extraction| measure(&Composition::new(e, None).measures(kind, part));
-                    let purpose =
-                        format!("T6/{preset}/{}/{}/{}/{name}", size.label(), kind.label(), part.label());
+                    let purpose = format!(
+                        "T6/{preset}/{}/{scope:?}/{}/{}/{name}",
+                        size.label(),
+                        kind.label(),
+                        part.label()
+                    );
                     estimate(mean_over_tasks(&circuits, value, options, &purpose), *style)
                 }));
                 rows.push(row);
@@ -83,6 +90,10 @@ pub fn t6(records: &Records, options: &TableOptions) -> Table {
          circuit as a whole. Rows for weights and biases compare with the weights and biases of the other \
          kinds."
             .into(),
+        "Circuits whose target was not reached are left out. Magnitude: the largest |w|. Shuffled labels: masks trained \
+         by the recipe on shuffled labels. Random weights: circuits that the recipe finds in a model of random weights. \
+         These know no task."
+            .into(),
         options.intervals("tasks"),
         options.source(),
     ];
@@ -95,7 +106,8 @@ pub fn t6(records: &Records, options: &TableOptions) -> Table {
 /// over tasks with their intervals: share kept of the module in that layer (%), and its share of the whole circuit (%).
 pub fn t6b(records: &Records, options: &TableOptions) -> Table {
     let mut rows = Vec::new();
-    for (preset, size, circuits) in groups(records) {
+    let circuits_alone = groups(records).into_iter().filter(|(_, _, scope, _)| *scope == Scope::Circuit);
+    for (preset, size, _, circuits) in circuits_alone {
         for layer in distinct(circuits.iter().flat_map(|e| e.composition.iter().map(|t| t.layer))) {
             for kind in ModuleKind::ALL {
                 let kept = |e: &Extraction| Composition::new(e, Some(layer)).density(kind, TensorPart::All);
@@ -109,7 +121,7 @@ pub fn t6b(records: &Records, options: &TableOptions) -> Table {
                     text(size.label()),
                     count(layer),
                     text(kind.label()),
-                    count(circuits.len()),
+                    count(distinct(circuits.iter().map(|e| e.task.as_str())).len()),
                     estimate(
                         mean_over_tasks(&circuits, kept, options, &format!("{purpose}/kept")),
                         Style::Percent,
@@ -135,11 +147,33 @@ pub fn t6b(records: &Records, options: &TableOptions) -> Table {
     table("T6b", "Composition of circuits by layer".into(), notes, &columns, rows)
 }
 
-/// Circuits by preset and size, small to large.
-fn groups(records: &Records) -> Vec<(&str, Density, Vec<&Extraction>)> {
+/// Masks by preset, size (small to large) and kind.
+fn groups(records: &Records) -> Vec<(&str, Density, Scope, Vec<&Extraction>)> {
+    const SCOPES: [Scope; 5] =
+        [Scope::Circuit, Scope::Magnitude, Scope::Shuffled, Scope::RandomWeights, Scope::Random];
     let sizes = distinct(records.extractions.iter().map(|e| Density::of(e.target_density)));
-    let by_size = |preset| sizes.iter().map(move |&size| (preset, size, circuits(records, preset, size)));
-    presets(records).into_iter().flat_map(by_size).filter(|(_, _, circuits)| !circuits.is_empty()).collect()
+    let mut groups = Vec::new();
+    for preset in presets(records) {
+        for (size, scope) in sizes.iter().flat_map(|&size| SCOPES.map(|scope| (size, scope))) {
+            let masks = composed(records, preset, size, scope);
+            if !masks.is_empty() {
+                groups.push((preset, size, scope, masks));
+            }
+        }
+    }
+    groups
+}
+
+/// The masks of a kind whose composition is known.
+pub(crate) fn composed<'a>(
+    records: &'a Records,
+    preset: &str,
+    size: Density,
+    scope: Scope,
+) -> Vec<&'a Extraction> {
+    let mut masks = masks(records, preset, size, scope);
+    masks.retain(|e| !Composition::new(e, None).tensors.is_empty());
+    masks
 }
 
 /// The kinds of module that a block is made of.
@@ -294,18 +328,6 @@ fn tensor_density(t: &TensorCount) -> f64 {
 
 fn ratio(numerator: f64, denominator: f64) -> Option<f64> {
     (denominator > 0.0).then(|| numerator / denominator)
-}
-
-/// The circuits of one preset and size, by task. Circuits without a composition are left out.
-pub(crate) fn circuits<'a>(records: &'a Records, preset: &str, size: Density) -> Vec<&'a Extraction> {
-    let fits = |e: &&Extraction| {
-        e.preset == preset
-            && Density::of(e.target_density) == size
-            && !Composition::new(e, None).tensors.is_empty()
-    };
-    let mut circuits: Vec<&Extraction> = records.extractions.iter().filter(fits).collect();
-    circuits.sort_by_key(|e| task_order(&e.task));
-    circuits
 }
 
 /// Mean of a measure over circuits of different tasks, with its interval over tasks; tasks without the measure are left

@@ -1,106 +1,152 @@
 //! Circuit extraction: T1 (every task) and T4 (every size on the hierarchy task).
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use locus_metrics::classify::above_chance;
+
 use super::{
-    cells::{count, percent, table, text},
+    cells::{count, number, percent, table, text},
     options::TableOptions,
-    select::{Density, preset_order, task_order},
+    select::{Density, mean, preset_order, scope_label, task_order},
 };
 use crate::{
-    records::{Extraction, HIERARCHY, Records},
-    results::{Cell, Table},
+    records::{Extraction, HIERARCHY, Records, Schedule, Scope},
+    results::{Cell, Style, Table},
 };
 
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 16] = [
     "task",
     "target density",
     "preset",
+    "mask",
+    "masks",
     "density",
     "reached",
-    "epochs",
     "steps",
     "held-out rows",
     "accuracy, full",
-    "accuracy, circuit",
+    "accuracy",
     "accuracy, complement",
-    "accuracy, random",
-    "agreement, circuit",
+    "agreement",
+    "balanced agreement",
     "agreement, complement",
-    "agreement, random",
-    "balanced agreement, random",
-    "accuracy, shuffled labels",
+    "neutral NLL",
 ];
 
 /// T1: circuit extraction, every task.
 ///
-/// Rows: one per circuit, by task, size from large to small, and preset, the published one first.
+/// Rows: one per kind of mask, by task, size from large to small, and preset, the published one first; circuits first,
+/// then their controls.
 ///
-/// Columns: task, target density, preset; density of the mask (% of the maskable parameters); whether the target was
-/// reached; epochs and optimiser steps from the start of the trajectory; number of held-out rows; accuracy against the
-/// labels (% of the held-out rows) of full model, circuit, complement and random masks; agreement with the full model
-/// (%) of circuit, complement and random masks; balanced agreement of the random masks (%); accuracy of a mask trained
-/// on shuffled labels (%), empty where this control was not run.
+/// Columns: task, target density, preset, kind of mask; number of masks (seeds or draws) that the row averages over;
+/// density (% of the maskable parameters); whether the target was reached; optimiser steps from the start of the
+/// trajectory; number of held-out rows; accuracy against the labels (% of the held-out rows) of full model, mask and
+/// complement; agreement with the full model (%) of mask (plain and balanced) and complement; NLL of neutral text with
+/// the mask alone (nats per token) with the KL divergence from the full model in the next column.
 pub fn t1(records: &Records, options: &TableOptions) -> Table {
-    let mut found: Vec<&Extraction> = records.extractions.iter().collect();
-    found.sort_by_key(|e| {
-        let size = std::cmp::Reverse(Density::of(e.target_density));
-        (task_order(&e.task), size, preset_order(&e.preset))
-    });
-    let rows = found.into_iter().map(row).collect();
-    table("T1", "Circuit extraction".into(), notes(options), &COLUMNS, rows)
+    let found: Vec<&Extraction> = records.extractions.iter().collect();
+    table("T1", "Circuit extraction".into(), notes(records, options), &columns(), rows(&found, false))
 }
 
 /// T4: circuit extraction on the hierarchy task, every size.
 ///
-/// Rows: one per circuit; the published preset first, sizes from large to small. Columns: those of [`t1`].
+/// Rows: the published preset first, sizes from large to small. Columns: those of [`t1`].
 pub fn t4(records: &Records, options: &TableOptions) -> Table {
-    let mut found: Vec<&Extraction> = records.extractions.iter().filter(|e| e.task == HIERARCHY).collect();
-    found.sort_by_key(|e| (preset_order(&e.preset), std::cmp::Reverse(Density::of(e.target_density))));
-    let rows = found.into_iter().map(row).collect();
-    table("T4", "Circuit size on the hierarchy task: extraction".into(), notes(options), &COLUMNS, rows)
+    let found: Vec<&Extraction> = records.extractions.iter().filter(|e| e.task == HIERARCHY).collect();
+    let title = "Circuit size on the hierarchy task: extraction".into();
+    table("T4", title, notes(records, options), &columns(), rows(&found, true))
 }
 
-fn row(e: &Extraction) -> Vec<Cell> {
+fn columns() -> Vec<&'static str> {
+    COLUMNS.into_iter().chain(["neutral KL"]).collect()
+}
+
+/// A row per kind of mask; `by_preset` sorts by preset before size.
+fn rows(found: &[&Extraction], by_preset: bool) -> Vec<Vec<Cell>> {
+    type Key<'a> =
+        ((bool, &'a str), Option<(bool, &'a str)>, Reverse<Density>, (bool, &'a str), Schedule, Scope);
+    let mut groups: BTreeMap<Key, Vec<&Extraction>> = BTreeMap::new();
+    for &e in found {
+        let size = Reverse(Density::of(e.target_density));
+        let preset = preset_order(&e.preset);
+        let first = by_preset.then_some(preset);
+        groups.entry((task_order(&e.task), first, size, preset, e.schedule, e.scope)).or_default().push(e);
+    }
+    groups.into_values().map(|masks| row(&masks)).collect()
+}
+
+fn row(masks: &[&Extraction]) -> Vec<Cell> {
+    let e = masks[0];
+    let over = |value: fn(&Extraction) -> Option<f64>| -> Option<f64> {
+        let values: Vec<f64> = masks.iter().filter_map(|e| value(e)).collect();
+        mean(values)
+    };
+    let schedule = match e.schedule {
+        Schedule::Sweep => "",
+        Schedule::OwnTrajectory => ", own trajectory",
+        Schedule::SplitByRows => ", split by rows",
+    };
     let mut row = vec![
         text(&e.task),
         text(Density::of(e.target_density).label()),
         text(&e.preset),
-        percent(e.density),
-        text(if e.reached { "yes" } else { "no" }),
-        count(e.epochs),
+        text(format!("{}{schedule}", scope_label(e.scope))),
+        count(masks.len()),
+        percent(over(|e| Some(e.density))),
+        text(if masks.iter().all(|e| e.reached) { "yes" } else { "no" }),
         count(e.steps),
         count(e.held_out_rows),
     ];
     row.extend(
         [
-            e.accuracy_full,
-            e.accuracy_circuit,
-            e.accuracy_complement,
-            e.accuracy_random,
-            e.agreement,
-            e.agreement_complement,
-            e.agreement_random,
-            e.balanced_agreement_random,
+            over(|e| Some(e.accuracy_full)),
+            over(|e| Some(e.accuracy)),
+            over(|e| Some(e.accuracy_complement)),
+            over(|e| Some(e.agreement)),
+            over(|e| e.balanced_agreement),
+            over(|e| Some(e.agreement_complement)),
         ]
         .map(percent),
     );
-    row.push(percent(e.accuracy_shuffled));
+    row.push(number(over(|e| e.neutral_nll), Style::Fixed3));
+    row.push(number(over(|e| e.neutral_kl), Style::Fixed3));
     row
 }
 
 /// Notes that explain the columns.
-fn notes(options: &TableOptions) -> Vec<String> {
-    vec![
+fn notes(records: &Records, options: &TableOptions) -> Vec<String> {
+    let mut notes: Vec<String> = vec![
         "Accuracy: share of held-out rows classified as labelled. Agreement: share on which the masked and \
          the full model choose the same class; balanced: averaged over the full model's two classes, so that \
          50 % is chance for any shares of the classes."
             .into(),
-        "Complement: every maskable parameter outside the circuit. Random: masks of the circuit's density, \
-         mean over draws. Shuffled labels: a mask trained with the same recipe on shuffled labels, measured \
-         on the true ones, where it was run."
+        "Complement: every maskable parameter outside the mask. Random: masks of the target density. Matched: a circuit's \
+         membership permuted within every tensor and class of |w|. Magnitude: the largest |w|. Shuffled labels: trained by \
+         the recipe on shuffled labels, measured against the model's own choices. Random weights: circuits that the recipe \
+         finds in a model of random weights, measured on that model."
             .into(),
-        "Reached: whether the density came down to the target within the preset's epochs. Epochs and steps \
-         count from the start of the trajectory, which passes through all its targets."
+        "Reached: whether the density came down to the target within the preset's epochs; masks that did not reach it are \
+         in no other table. Steps count from the start of the trajectory, which passes through all its targets; with \
+         trajectories of their own all sizes are trained for equally long."
             .into(),
-        options.source(),
-    ]
+        "Neutral NLL and KL: the mask alone as a language model, on neutral text, in nats per token; KL is from the full \
+         model's next-token distribution."
+            .into(),
+    ];
+    let mut at_chance: Vec<&str> = records
+        .extractions
+        .iter()
+        .filter(|e| e.scope == Scope::Circuit && !above_chance(e.accuracy_full, e.held_out_rows))
+        .map(|e| e.task.as_str())
+        .collect();
+    at_chance.sort_unstable();
+    at_chance.dedup();
+    if !at_chance.is_empty() {
+        notes.push(format!(
+            "The full model is not above chance on {}; circuits of these tasks decide no claim.",
+            at_chance.join(", ")
+        ));
+    }
+    notes.push(options.source());
+    notes
 }

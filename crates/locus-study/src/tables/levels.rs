@@ -1,4 +1,4 @@
-//! Editing by level of the hierarchy, each request averaged over the masks it was edited with: T7 and C7.
+//! Editing by level of the hierarchy, each request averaged over the masks it was edited with: T7.
 
 use std::collections::BTreeMap;
 
@@ -6,52 +6,57 @@ use locus_metrics::{paired::sign_flip, rank, token::probability};
 
 use super::{
     cells::{count, estimate, number, percent, table, text},
-    editing::{change_new, success},
+    editing::{change_margin, change_new, success},
     options::TableOptions,
     select::{Density, edits, mean, presets, scope_label},
 };
 use crate::{
-    records::{EditOutcome, Level, Records, Scope},
+    records::{EditKind, EditOutcome, Level, Records, Scope},
     results::{Cell, Style, Table},
 };
 
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 13] = [
+    "edit",
     "preset",
     "target density",
     "scope",
     "level",
     "requests",
     "change of NLL(new)",
+    "change of the margin",
+    "NLL(new) after",
     "new beats true after",
     "P(new) before",
-    "Spearman of P(new) before and success",
+    "Spearman of P(new) before and after",
     "p",
 ];
 
 /// T7: editing by level of the hierarchy.
 ///
-/// Rows: the full model, then for each preset and size (5 and 50 %) random masks, circuits and complements; within each
-/// the requests of the lower level (hyponym), of the upper level (hypernym), both, and the mean difference over pairs
-/// of the two.
+/// Rows: for each kind of edit the full model, then for each preset and size (5 and 50 %) random masks, circuits and
+/// complements; within each the requests of the lower level (hyponym), of the upper level (hypernym), both, and the mean
+/// difference over pairs of the two.
 ///
-/// Columns: preset, target density, scope and level; number of requests or pairs; change of NLL(new) (nats, after minus
-/// before) with its interval; share of requests whose new target is more probable than the true one after the edit (%;
-/// percentage points in rows of differences); P(new) before the edit (0 to 1); Spearman correlation of that probability
-/// with edit success; p-value of the correlation, or, in rows of differences, of the change.
+/// Columns: kind of edit, preset, target density, scope and level; number of requests or pairs; change of NLL(new) and of
+/// the margin NLL(new) - NLL(true) (nats, after minus before) with intervals; NLL(new) after the edit; share of requests
+/// whose new target is more probable than the true one after the edit (%; percentage points in rows of differences);
+/// P(new) before the edit (0 to 1); Spearman correlation of P(new) before with P(new) after the edit; p-value of the
+/// correlation, or, in rows of differences, of the change of NLL(new).
 pub fn t7(records: &Records, options: &TableOptions) -> Table {
-    let mut rows = scope_rows(
-        [text("-"), text("-"), text("full")],
-        &edits(records, "", Density::SMALL, Scope::Full),
-        options,
-        "T7/full",
-    );
-    for preset in presets(records) {
-        for size in Density::MAIN {
-            for scope in [Scope::Random, Scope::Circuit, Scope::Complement] {
-                let name = scope_label(scope);
-                let head = [text(preset), text(size.label()), text(name)];
-                let purpose = format!("T7/{preset}/{}/{name}", size.label());
-                rows.extend(scope_rows(head, &edits(records, preset, size, scope), options, &purpose));
+    let mut rows = Vec::new();
+    for kind in EditKind::ALL {
+        let mut add = |head: [&str; 3], scope, preset: &str, size: Density| {
+            let [first, second, third] = head.map(text);
+            let purpose = format!("T7/{}/{}/{}/{}", kind.label(), head[0], head[1], head[2]);
+            let edits = edits(records, preset, size, scope, kind);
+            rows.extend(scope_rows([text(kind.label()), first, second, third], &edits, options, &purpose));
+        };
+        add(["-", "-", "full"], Scope::Full, "", Density::SMALL);
+        for preset in presets(records) {
+            for size in Density::MAIN {
+                for scope in [Scope::Random, Scope::Circuit, Scope::Complement] {
+                    add([preset, &size.label(), scope_label(scope)], scope, preset, size);
+                }
             }
         }
     }
@@ -60,13 +65,14 @@ pub fn t7(records: &Records, options: &TableOptions) -> Table {
          the level above, \"A cat is a kind of\"."
             .into(),
         "Hypernym - hyponym: mean difference over pairs of a hyponym request and the hypernym request above \
-         it (cases 2k and 2k + 1); a change above zero means that the higher level is harder to edit. Its p \
-         is of the two-sided sign-flip test of the change."
+         it (cases 2k and 2k + 1); above zero the higher level is harder to edit, by change, margin and NLL after. \
+         Hypernyms start from another NLL, and the measures weigh that differently. Its p is of the two-sided sign-flip \
+         test of the change of NLL(new)."
             .into(),
         format!(
-            "P(new) before the edit is low for perplexing requests, which leaves more room to fall. \
-             Spearman: its rank correlation with edit success, measured as the fall of NLL(new) (minus the \
-             change), over requests; p by {} permutations.",
+            "Spearman: rank correlation over requests of P(new) before the edit with P(new) after it, the measure of \
+             arXiv 2406.17253; p by {} permutations. The fall of NLL(new) would be coupled to its start: start minus end \
+             correlates with the start even when the end is random.",
             rank::PERMUTATIONS
         ),
         options.intervals("requests, or over pairs for the difference"),
@@ -76,7 +82,7 @@ pub fn t7(records: &Records, options: &TableOptions) -> Table {
 }
 
 fn scope_rows(
-    head: [Cell; 3],
+    head: [Cell; 4],
     edits: &[&EditOutcome],
     options: &TableOptions,
     purpose: &str,
@@ -97,22 +103,22 @@ fn scope_rows(
 }
 
 fn level_row(name: &str, requests: &[RequestMeans], options: &TableOptions, purpose: &str) -> Vec<Cell> {
-    let changes: Vec<f64> = requests.iter().map(|r| r.change).collect();
+    let all = |value: fn(&RequestMeans) -> f64| requests.iter().map(value).collect::<Vec<f64>>();
     let cases: Vec<u64> = requests.iter().map(|r| r.case_id).collect();
-    let falls: Vec<f64> = changes.iter().map(|change| -change).collect();
-    let p_new: Vec<f64> = requests.iter().map(|r| r.p_new).collect();
     let correlation = rank::spearman_permutation(
-        &p_new,
-        &falls,
+        &all(|r| r.p_new),
+        &all(|r| r.p_new_after),
         rank::PERMUTATIONS,
         options.stream(&format!("{purpose}/rho")),
     );
     vec![
         text(name),
         count(requests.len()),
-        estimate(options.mean(&changes, &cases, purpose), Style::Fixed3),
-        percent(mean(requests.iter().map(|r| r.success))),
-        number(mean(p_new), Style::Significant3),
+        estimate(options.mean(&all(|r| r.change), &cases, purpose), Style::Fixed3),
+        estimate(options.mean(&all(|r| r.margin), &cases, &format!("{purpose}/margin")), Style::Fixed3),
+        number(mean(all(|r| r.after)), Style::Fixed3),
+        percent(mean(all(|r| r.success))),
+        number(mean(all(|r| r.p_new)), Style::Significant3),
         number(correlation.map(|c| c.rho), Style::Fixed3),
         number(correlation.map(|c| c.p_value), Style::Significant3),
     ]
@@ -125,10 +131,13 @@ fn difference_row(requests: &[RequestMeans], options: &TableOptions, purpose: &s
     };
     let changes = difference(|r| r.change);
     let cases: Vec<u64> = pairs.iter().map(|(low, _)| low.case_id).collect();
+    let margins = options.mean(&difference(|r| r.margin), &cases, &format!("{purpose}/margin"));
     Some(vec![
         text("hypernym - hyponym"),
         count(pairs.len()),
         estimate(options.mean(&changes, &cases, purpose)?, Style::Fixed3),
+        estimate(margins, Style::Fixed3),
+        number(mean(difference(|r| r.after)), Style::Fixed3),
         percent(mean(difference(|r| r.success))),
         number(mean(difference(|r| r.p_new)), Style::Significant3),
         Cell::Empty(()),
@@ -143,10 +152,16 @@ pub(crate) struct RequestMeans {
     pub(crate) level: Level,
     /// Change of NLL(new), in nats: below zero when the new target became more probable.
     pub(crate) change: f64,
+    /// Change of the margin NLL(new) - NLL(true), in nats.
+    pub(crate) margin: f64,
+    /// NLL(new) after the edit, in nats.
+    pub(crate) after: f64,
     /// Share of the edits after which the new target is more probable than the true one.
     pub(crate) success: f64,
     /// P(new) before the edit, low for a perplexing request.
     pub(crate) p_new: f64,
+    /// P(new) after the edit.
+    pub(crate) p_new_after: f64,
 }
 
 /// The requests of `edits`, each averaged over its edits, ascending by number.
@@ -161,8 +176,11 @@ pub(crate) fn requests(edits: &[&EditOutcome]) -> Vec<RequestMeans> {
             case_id,
             level: edits.first()?.level,
             change: over(&change_new)?,
+            margin: over(&change_margin)?,
+            after: over(&|e| e.post_new)?,
             success: over(&success)?,
             p_new: over(&|e| probability(e.pre_new))?,
+            p_new_after: over(&|e| probability(e.post_new))?,
         })
     };
     by_case.into_iter().filter_map(average).collect()

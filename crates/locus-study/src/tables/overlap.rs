@@ -11,26 +11,28 @@ use super::{
 };
 use crate::{
     records::{Overlap, Records},
-    results::{Style, Table},
+    results::{Cell, Style, Table},
 };
 
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "preset",
     "task",
     "other task",
     "Jaccard",
     "expected, independent",
     "expected, stratified",
+    "expected, matched",
     "lift",
     "lift, stratified",
     "kappa",
 ];
 
 /// The measures, in the order of the columns.
-const MEASURES: [fn(&TaskPair) -> f64; 6] = [
+const MEASURES: [fn(&TaskPair) -> f64; 7] = [
     |p| p.jaccard,
     |p| p.expected,
     |p| p.expected_stratified,
+    |p| p.expected_matched,
     |p| p.lift,
     |p| p.lift_stratified,
     |p| p.kappa,
@@ -42,7 +44,7 @@ const MEASURES: [fn(&TaskPair) -> f64; 6] = [
 /// Rows: for each preset every pair of tasks, and the mean over pairs with intervals over tasks.
 ///
 /// Columns: preset and both tasks; Jaccard index (0 to 1), and its expectation for independent masks of these sizes, or
-/// of these sizes in every tensor (stratified); lift over either expectation (number of shared parameters over the
+/// of these sizes in every tensor (stratified), or in every tensor and class of |w| (matched); lift over either expectation (number of shared parameters over the
 /// number expected, 1 is chance); Cohen's kappa (0 is chance, 1 is the same circuit).
 pub fn t5(records: &Records, options: &TableOptions) -> Vec<Table> {
     let sizes = distinct(records.overlaps.iter().map(|o| Density::of(o.target_density)));
@@ -76,6 +78,7 @@ fn at(id: &str, size: Density, records: &Records, options: &TableOptions) -> Tab
             }));
             rows.push(row);
         }
+        rows.extend(again_rows(records, preset, size));
     }
     let notes = vec![
         "Jaccard: parameters in both circuits over parameters in either. Lift: parameters in both over the \
@@ -91,6 +94,24 @@ fn at(id: &str, size: Density, records: &Records, options: &TableOptions) -> Tab
     table(id, format!("Overlap of circuits of {} of the parameters", size.label()), notes, &COLUMNS, rows)
 }
 
+/// Rows of two circuits of one task with different seeds.
+fn again_rows<'a>(
+    records: &'a Records,
+    preset: &'a str,
+    size: Density,
+) -> impl Iterator<Item = Vec<Cell>> + 'a {
+    let again = records
+        .overlaps
+        .iter()
+        .filter(move |o| o.preset == preset && o.task_a == o.task_b && Density::of(o.target_density) == size);
+    again.filter_map(move |o| {
+        let pair = TaskPair::new(o)?;
+        let mut row = vec![text(preset), text(pair.tasks.0), text(format!("seed {}", o.draw_b + 1))];
+        row.extend(MEASURES.map(|measure| number(measure(&pair), Style::Fixed3)));
+        Some(row)
+    })
+}
+
 /// One pair of tasks, for which every measure is defined.
 pub(crate) struct TaskPair<'a> {
     pub(crate) density: Density,
@@ -101,6 +122,8 @@ pub(crate) struct TaskPair<'a> {
     /// Jaccard index expected of masks that are independent given their sizes in every tensor. The overlap that a
     /// shared preference for certain tensors causes is thus no overlap of tasks.
     pub(crate) expected_stratified: f64,
+    /// Jaccard index expected of masks that are independent given their sizes in every tensor and class of |w|.
+    pub(crate) expected_matched: f64,
     pub(crate) lift: f64,
     pub(crate) lift_stratified: f64,
     pub(crate) kappa: f64,
@@ -121,22 +144,38 @@ impl<'a> TaskPair<'a> {
             jaccard: counts.jaccard()?,
             expected: counts.expected_jaccard()?,
             expected_stratified: counts.jaccard_of(o.expected_intersection_stratified)?,
+            expected_matched: counts.jaccard_of(o.expected_intersection_matched)?,
             lift: counts.lift()?,
             lift_stratified: counts.lift_over(o.expected_intersection_stratified)?,
             kappa: counts.kappa()?,
         })
     }
 
-    /// Jaccard index corrected for chance: 0 is that of stratified independence, 1 that of identical circuits.
-    pub(crate) fn beyond_chance(&self) -> f64 {
-        (self.jaccard - self.expected_stratified) / (1.0 - self.expected_stratified)
+    /// Jaccard index corrected for chance: 0 is that of matched masks, 1 that of identical circuits.
+    pub(crate) fn beyond_matched(&self) -> f64 {
+        (self.jaccard - self.expected_matched) / (1.0 - self.expected_matched)
     }
+}
+
+/// Overlap beyond chance of two circuits of one task with different seeds, mean over tasks: what the recipe finds
+/// again. 0 where no task has a second seed.
+pub(crate) fn ceilings(records: &Records, preset: &str, size: Density) -> f64 {
+    let again = records
+        .overlaps
+        .iter()
+        .filter(|o| o.preset == preset && o.task_a == o.task_b && Density::of(o.target_density) == size);
+    let again: Vec<f64> = again.filter_map(|o| Some(TaskPair::new(o)?.beyond_matched())).collect();
+    if again.is_empty() { 0.0 } else { again.iter().sum::<f64>() / again.len() as f64 }
 }
 
 /// The pairs of one preset, by size and task.
 pub(crate) fn pairs<'a>(records: &'a Records, preset: &str) -> Vec<TaskPair<'a>> {
-    let mut pairs: Vec<TaskPair> =
-        records.overlaps.iter().filter(|o| o.preset == preset).filter_map(TaskPair::new).collect();
+    let mut pairs: Vec<TaskPair> = records
+        .overlaps
+        .iter()
+        .filter(|o| o.preset == preset && o.task_a != o.task_b)
+        .filter_map(TaskPair::new)
+        .collect();
     pairs.sort_by_key(|p| (p.density, task_order(p.tasks.0), task_order(p.tasks.1)));
     pairs
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::records::{EditOutcome, HIERARCHY, PUBLISHED, Records, Scope};
+use crate::records::{EditKind, EditOutcome, Extraction, HIERARCHY, PUBLISHED, Records, Schedule, Scope};
 
 /// A target density as an exact key, in millionths: densities are typed by hand (0.05) and must compare equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,28 +64,74 @@ pub(crate) fn distinct_tasks<'a>(tasks: impl Iterator<Item = &'a str>) -> Vec<&'
     tasks
 }
 
-/// Edits in one scope, made with masks of one preset and size. Edits of the intact model belong to every preset and
-/// size.
+/// The family of a task: its name up to the first underscore (`blimp_dna1` is one of the family `blimp`).
+pub(crate) fn family(task: &str) -> &str {
+    task.split('_').next().unwrap_or(task)
+}
+
+/// Masks of one kind, preset and size that were trained on the sweep and reached their target, or belong to circuits
+/// that did; the tasks in order, within each the draws.
+pub(crate) fn masks<'a>(
+    records: &'a Records,
+    preset: &str,
+    size: Density,
+    scope: Scope,
+) -> Vec<&'a Extraction> {
+    let fits = |e: &&Extraction| {
+        e.scope == scope
+            && e.preset == preset
+            && e.schedule == Schedule::Sweep
+            && e.reached
+            && Density::of(e.target_density) == size
+    };
+    let mut masks: Vec<&Extraction> = records.extractions.iter().filter(fits).collect();
+    masks.sort_by_key(|e| (task_order(&e.task), e.draw));
+    masks
+}
+
+/// Edits of one kind in one scope, made with masks of one preset and size. Edits of the full model belong to every
+/// preset and size.
 pub(crate) fn edits<'a>(
     records: &'a Records,
     preset: &str,
     density: Density,
     scope: Scope,
+    kind: EditKind,
 ) -> Vec<&'a EditOutcome> {
     let fits = |e: &&EditOutcome| {
         e.scope == scope
-            && (scope == Scope::Full || e.preset == preset && Density::of(e.target_density) == density)
+            && e.edit == kind
+            && (is_whole(scope) || e.preset == preset && Density::of(e.target_density) == density)
     };
     records.edits.iter().filter(fits).collect()
+}
+
+/// Whether a scope has no mask.
+pub(crate) fn is_whole(scope: Scope) -> bool {
+    matches!(scope, Scope::Full | Scope::FrozenFull | Scope::RandomWeightsFull)
 }
 
 /// The scope's name in a table.
 pub(crate) fn scope_label(scope: Scope) -> &'static str {
     match scope {
+        Scope::Full => "full",
+        Scope::FrozenFull => "full, blocks frozen",
         Scope::Circuit => "circuit",
         Scope::Complement => "complement",
-        Scope::Full => "full",
+        Scope::FrozenCircuit => "circuit, blocks frozen",
+        Scope::CircuitInPlace => "circuit in the intact model",
         Scope::Random => "random",
+        Scope::RandomComplement => "complement of random",
+        Scope::Matched => "matched",
+        Scope::MatchedComplement => "complement of matched",
+        Scope::MatchedInPlace => "matched in the intact model",
+        Scope::Shuffled => "shuffled labels",
+        Scope::ShuffledComplement => "complement of shuffled labels",
+        Scope::Magnitude => "magnitude",
+        Scope::MagnitudeComplement => "complement of magnitude",
+        Scope::RandomWeights => "random weights",
+        Scope::RandomWeightsComplement => "complement of random weights",
+        Scope::RandomWeightsFull => "full, random weights",
     }
 }
 

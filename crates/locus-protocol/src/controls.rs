@@ -1,0 +1,52 @@
+//! Control masks: what a circuit must be held against.
+
+use locus_circuits::masks::{WeightStrata, count_at_density, top_k};
+use locus_data::seed::stream;
+use locus_gpt2::{Config, Gpt2, ParamId, ParamMask, ParamSet, Scalar};
+
+/// Draws control masks for the circuits of one model, the same for the same seed.
+pub struct Controls<'a, F> {
+    model: &'a Gpt2<F>,
+    /// Tensors and classes of |w| that a matched mask keeps.
+    pub strata: WeightStrata,
+    magnitudes: ParamSet<F>,
+    seed: u64,
+}
+
+impl<'a, F: Scalar> Controls<'a, F> {
+    /// Prepares controls for circuits of a model.
+    pub fn new(model: &'a Gpt2<F>, seed: u64) -> Self {
+        let config = model.config();
+        let mut magnitudes = ParamSet::zeros(config, []);
+        for id in ParamId::maskable(config) {
+            magnitudes.insert(id, model.get(id).iter().map(|w| w.abs()).collect());
+        }
+        Controls { model, strata: WeightStrata::new(model), magnitudes, seed }
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &'a Config {
+        self.model.config()
+    }
+
+    /// A uniformly random mask of a density.
+    pub fn random(&self, density: f64, draw: usize) -> ParamMask {
+        let rng = &mut stream(self.seed, &format!("random scope/{density}"), draw as u64);
+        ParamMask::random(self.config(), count_at_density(self.config(), density), rng)
+    }
+
+    /// A mask that keeps as many parameters of every tensor and class of |w| as a circuit. `name` names the circuit.
+    pub fn matched(&self, circuit: &ParamMask, name: &str, draw: usize) -> ParamMask {
+        self.strata.matched(circuit, &mut stream(self.seed, &format!("matched/{name}"), draw as u64))
+    }
+
+    /// The `count` largest weights by magnitude.
+    pub fn magnitude(&self, count: usize) -> ParamMask {
+        top_k(&self.magnitudes, count)
+    }
+}
+
+/// A model of random weights with another's configuration, as GPT-2 is initialised.
+pub fn random_weights<F: Scalar>(config: &Config, seed: u64) -> Gpt2<F> {
+    Gpt2::init(config, &mut stream(seed, "random weights", 0))
+}

@@ -1,0 +1,148 @@
+//! The study's requests: tokenised, with the prompts and targets that an edit is judged on, and their connected
+//! components.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use locus_data::EditRequest;
+use locus_gpt2::Tokenizer;
+
+use crate::edits::PreparedRequest;
+use crate::records::RequestInfo;
+
+/// Other requests' targets that a true target is compared with, at most.
+const OTHERS: usize = 20;
+
+/// A request with everything that its edit is judged on, as tokens.
+#[derive(Clone, Debug)]
+pub struct StudyRequest {
+    /// The prompt with both targets.
+    pub request: PreparedRequest,
+    /// Component of requests that share entities.
+    pub component: usize,
+    /// Prompts that ask for the fact in other words.
+    pub paraphrases: Vec<Vec<u32>>,
+    /// Prompts about other subjects with the same true target.
+    pub neighbourhood: Vec<Vec<u32>>,
+    /// True targets of other requests of the same level, evenly spread over the file.
+    pub others: Vec<Vec<u32>>,
+}
+
+impl StudyRequest {
+    /// Tokenises requests.
+    ///
+    /// # Errors
+    /// When a prompt or target gives no token.
+    pub fn prepare(tokenizer: &Tokenizer, requests: &[EditRequest]) -> Result<Vec<Self>> {
+        let prepared: Vec<PreparedRequest> =
+            requests.iter().map(|request| PreparedRequest::new(tokenizer, request)).collect::<Result<_>>()?;
+        let components = components(requests);
+        requests
+            .iter()
+            .zip(&prepared)
+            .zip(components)
+            .map(|((text, request), component)| {
+                let prompts = |field: &str, prompts: &[String]| -> Result<Vec<Vec<u32>>> {
+                    let tokens = |prompt: &String| Ok(tokenizer.encode_some(field, prompt)?);
+                    prompts.iter().map(tokens).collect::<Result<_>>()
+                };
+                let at = || format!("request {}", text.case_id);
+                Ok(StudyRequest {
+                    request: request.clone(),
+                    component,
+                    paraphrases: prompts("paraphrase", &text.paraphrase_prompts).with_context(at)?,
+                    neighbourhood: prompts("neighbourhood", &text.neighborhood_prompts).with_context(at)?,
+                    others: others(request, &prepared),
+                })
+            })
+            .collect()
+    }
+
+    /// What the records say of the request.
+    pub fn info(&self) -> RequestInfo {
+        let PreparedRequest { case_id, level, .. } = self.request;
+        RequestInfo { case_id, level, component: self.component }
+    }
+}
+
+/// True targets of other requests of a request's level that are neither of its own targets, each once.
+fn others(request: &PreparedRequest, all: &[PreparedRequest]) -> Vec<Vec<u32>> {
+    let mut targets: Vec<&[u32]> = Vec::new();
+    for other in all.iter().filter(|other| other.level == request.level) {
+        let target = other.target_true();
+        let own = target == request.target_true() || target == request.target_new();
+        if !own && !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    let n = targets.len().min(OTHERS);
+    (0..n).map(|i| targets[i * targets.len() / n].to_vec()).collect()
+}
+
+/// The connected component of each request: requests are connected when a subject or true target of one is a subject or
+/// true target of the other, articles and case aside. Components are numbered in the order of their first request.
+pub fn components(requests: &[EditRequest]) -> Vec<usize> {
+    let mut component: Vec<usize> = (0..requests.len()).collect();
+    let mut of_entity: BTreeMap<String, usize> = BTreeMap::new();
+    for (i, request) in requests.iter().enumerate() {
+        for text in [&request.subject, &request.target_true] {
+            if let Some(&other) = of_entity.get(&entity(text)) {
+                let (from, to) = (component[i], component[other]);
+                component.iter_mut().filter(|c| **c == from).for_each(|c| *c = to);
+            } else {
+                of_entity.insert(entity(text), i);
+            }
+        }
+    }
+    let mut number = BTreeMap::new();
+    component
+        .into_iter()
+        .map(|component| {
+            let next = number.len();
+            *number.entry(component).or_insert(next)
+        })
+        .collect()
+}
+
+fn entity(text: &str) -> String {
+    let text = text.trim().to_lowercase();
+    let article = ["a ", "an ", "the "].into_iter().find_map(|article| text.strip_prefix(article));
+    article.unwrap_or(&text).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(case_id: u64, subject: &str, target_true: &str) -> EditRequest {
+        EditRequest {
+            case_id,
+            prompt: "{} is a kind of".into(),
+            subject: subject.into(),
+            target_new: "stone".into(),
+            target_true: target_true.into(),
+            paraphrase_prompts: Vec::new(),
+            neighborhood_prompts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn requests_with_an_entity_in_common_are_one_component() {
+        let requests = [
+            request(0, "A British Shorthair", "cat"),
+            request(1, "A cat", "animal"),
+            request(2, "An oak", "tree"),
+            request(3, "The Tree", "plant"),
+            request(4, "A dog", "Animal"),
+        ];
+        assert_eq!(components(&requests), [0, 0, 1, 1, 0]);
+        assert_eq!(components(&[]), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn two_components_that_meet_late_become_one() {
+        let requests =
+            [request(0, "a", "b"), request(1, "c", "d"), request(2, "e", "f"), request(3, "b", "c")];
+        assert_eq!(components(&requests), [0, 0, 1, 0]);
+    }
+}
