@@ -15,6 +15,7 @@ mod masks;
 pub mod organism;
 mod overlaps;
 pub mod progress;
+pub mod published;
 pub mod records;
 mod run;
 mod score;
@@ -29,9 +30,12 @@ pub use editors::{Comparison, WritableScope, prefixes};
 pub use edits::{IsolatedScope, PreparedRequest, edit_all};
 pub use extract::{Extracted, extract};
 pub use masks::compare_masks;
+pub use published::{PublishedRun, published_runs};
 pub use run::run;
 pub use score::{Scored, score};
-pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, SWEEP, SWEEP_TASK, Settings};
+pub use settings::{
+    FAMILY_TASKS, MAIN_DENSITIES, Preset, PublishedTrajectory, SWEEP, SWEEP_TASK, Settings,
+};
 pub use store::Store;
 pub use tracing::{facts_of_requests, trace_all};
 pub use write::{Group, Outcome, Written, write_groups};
