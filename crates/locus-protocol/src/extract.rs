@@ -1,5 +1,7 @@
 //! Circuits of tasks, found and measured (T1, T4, T6).
 
+use std::borrow::Cow;
+
 use anyhow::Result;
 use locus_circuits::masks::{Circuit, MaskProgress, MaskTrainer};
 use locus_data::seed::stream;
@@ -20,8 +22,38 @@ pub struct Extracted {
     pub mask: ParamMask,
 }
 
-/// Finds a task's circuits at every density of the sweep in one trajectory, and measures those that the tables show:
-/// all for the task of the size sweep, those of the two main densities for the others.
+/// One trajectory of a task: what is trained, the task with the score head that belongs to it, and the density targets,
+/// descending.
+struct Trajectory<'a, F: Scalar> {
+    /// Number among the task's trajectories; each has its own noise.
+    number: u64,
+    task: Cow<'a, Task<F>>,
+    trainer: Box<dyn MaskTrainer<F> + 'a>,
+    densities: Vec<f64>,
+}
+
+/// The trajectories of a preset: one through all targets for `scheduled-top-k`, with the task's own head; for
+/// `published` those of [`Settings::published_trajectories`], each with the head of its published run.
+fn trajectories<'a, F: Scalar>(
+    task: &'a Task<F>,
+    preset: Preset,
+    settings: &Settings,
+) -> Result<Vec<Trajectory<'a, F>>> {
+    if preset == Preset::ScheduledTopK {
+        let (task, trainer) = (Cow::Borrowed(task), Box::new(settings.scheduled_top_k));
+        return Ok(vec![Trajectory { number: 0, task, trainer, densities: settings.densities.clone() }]);
+    }
+    let published = settings.published_trajectories(&task.name).into_iter().zip(0..);
+    let with_head = published.map(|(published, number)| {
+        let task = Cow::Owned(task.retrained_head(&published.head, settings.seed)?);
+        Ok(Trajectory { number, task, trainer: Box::new(published.recipe), densities: published.densities })
+    });
+    with_head.collect()
+}
+
+/// Finds a task's circuits at every density of the sweep, in one trajectory or, where the published constants differ by
+/// density, in one for each set of constants, and measures those that the tables show: all for the task of the size
+/// sweep, those of the two main densities for the others.
 ///
 /// # Errors
 /// When a row does not fit the model.
@@ -31,12 +63,26 @@ pub fn extract<F: Scalar>(
     settings: &Settings,
     progress: &mut dyn FnMut(MaskProgress),
 ) -> Result<Vec<Extracted>> {
+    let mut all = Vec::new();
+    for trajectory in trajectories(task, preset, settings)? {
+        all.extend(extract_trajectory(&trajectory, preset, settings, progress)?);
+    }
+    Ok(all)
+}
+
+fn extract_trajectory<F: Scalar>(
+    trajectory: &Trajectory<F>,
+    preset: Preset,
+    settings: &Settings,
+    progress: &mut dyn FnMut(MaskProgress),
+) -> Result<Vec<Extracted>> {
+    let task = &*trajectory.task;
     let shown = |density: &f64| task.name == SWEEP_TASK || MAIN_DENSITIES.contains(density);
-    let circuits = train(task, &task.train.choices, preset, settings, progress)?;
+    let circuits = train(trajectory, &task.train.choices, preset, settings, progress)?;
     let shuffled = if preset == settings.main_preset && settings.shuffled_tasks.contains(&task.name) {
         let mut classes = task.train.choices.clone();
         shuffle(&mut classes, &mut stream(settings.seed, &format!("shuffled labels/{}", task.name), 0));
-        train(task, &classes, preset, settings, &mut |_| {})?.into_iter().map(Some).collect()
+        train(trajectory, &classes, preset, settings, &mut |_| {})?.into_iter().map(Some).collect()
     } else {
         vec![None; circuits.len()]
     };
@@ -49,23 +95,19 @@ pub fn extract<F: Scalar>(
 }
 
 fn train<F: Scalar>(
-    task: &Task<F>,
+    trajectory: &Trajectory<F>,
     classes: &[usize],
     preset: Preset,
     settings: &Settings,
     progress: &mut dyn FnMut(MaskProgress),
 ) -> Result<Vec<Circuit>> {
+    let task = &*trajectory.task;
     let objective = task.objective_for(classes);
     // A seed from a named stream, so that tasks and presets do not share noise. The purpose keeps the preset's former
     // name: with another string the stream and so every mask would be different.
     let purpose = format!("mask/{}/{}", stream_name(preset.name()), task.name);
-    let seed = rand::Rng::next_u64(&mut stream(settings.seed, &purpose, 0));
-    Ok(match preset {
-        Preset::Published => settings.published.train(&objective, &settings.densities, seed, progress)?,
-        Preset::ScheduledTopK => {
-            settings.scheduled_top_k.train(&objective, &settings.densities, seed, progress)?
-        }
-    })
+    let seed = rand::Rng::next_u64(&mut stream(settings.seed, &purpose, trajectory.number));
+    Ok(trajectory.trainer.train(&objective, &trajectory.densities, seed, progress)?)
 }
 
 fn measure<F: Scalar>(
@@ -82,7 +124,7 @@ fn measure<F: Scalar>(
     let agreement_of = |predicted: &[usize]| agreement(predicted, choices).unwrap_or(0.0);
     let mask = &circuit.mask;
     let inside = predict(mask)?;
-    let outside = predict(&mask.complement())?;
+    let outside = predict(&circuit.complement_source().complement())?;
     let mut random = [0.0; 3];
     for draw in 0..settings.random_draws {
         let purpose = format!("random mask/{}/{}", task.name, circuit.target_density);

@@ -33,9 +33,7 @@ pub use masks::compare_masks;
 pub use published::{PublishedRun, published_runs};
 pub use run::run;
 pub use score::{Scored, score};
-pub use settings::{
-    FAMILY_TASKS, MAIN_DENSITIES, Preset, PublishedTrajectory, SWEEP, SWEEP_TASK, Settings,
-};
+pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, PublishedTrajectory, SWEEP, SWEEP_TASK, Settings};
 pub use store::Store;
 pub use tracing::{facts_of_requests, trace_all};
 pub use write::{Group, Outcome, Written, write_groups};

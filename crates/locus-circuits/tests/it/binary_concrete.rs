@@ -167,8 +167,15 @@ fn every_purpose_has_a_sample_of_its_own() {
     for (i, a) in samples.iter().enumerate() {
         for b in &samples[..i] {
             let overlap = a.intersection(b).count() as f64 / n;
-            assert!(overlap > a.density() * b.density(), "sample {i}: the logits of different parameters differ");
-            assert!(overlap < 0.99 * a.density().min(b.density()), "sample {i}: {overlap} of {}", a.density());
+            assert!(
+                overlap > a.density() * b.density(),
+                "sample {i}: the logits of different parameters differ"
+            );
+            assert!(
+                overlap < 0.99 * a.density().min(b.density()),
+                "sample {i}: {overlap} of {}",
+                a.density()
+            );
             // Five standard errors of the difference of two shares.
             assert!((a.density() - b.density()).abs() < 5.0 * (0.5 / n).sqrt());
         }
