@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn every_task_has_a_run() {
-        for task in locus_data::task_names() {
+        for &task in locus_data::task_names() {
             for density in [0.5, 0.05] {
                 assert_eq!(for_task(task, density).task.as_deref(), Some(task));
             }
