@@ -20,6 +20,15 @@ pub struct Extracted {
     pub record: Extraction,
     /// The mask.
     pub mask: ParamMask,
+    /// The mask that is edited, where the recipe draws it anew.
+    pub edited: Option<ParamMask>,
+}
+
+impl Extracted {
+    /// The mask that is edited.
+    pub fn edited(&self) -> &ParamMask {
+        self.edited.as_ref().unwrap_or(&self.mask)
+    }
 }
 
 /// A training of masks on one task that passes through several densities.
@@ -72,16 +81,53 @@ impl<F: Scalar> Trajectory<'_, F> {
             (self.task.name == SWEEP_TASK && self.scope == Scope::Circuit && self.draw == 0)
                 || MAIN_DENSITIES.contains(density)
         };
-        let measured = |circuit: Circuit| {
-            let record = self.measure(&circuit.mask, circuit.target_density, neutral)?;
-            let Circuit { reached, epochs, steps, mask, .. } = circuit;
-            Ok(Extracted { record: Extraction { reached, epochs, steps, ..record }, mask })
+        let mut all = Vec::new();
+        if self.preset == Preset::Published {
+            for (number, run) in settings.published_trajectories(&self.task.name).iter().enumerate() {
+                let task = self.task.retrained_head(&run.head, settings.seed)?;
+                let trajectory = Trajectory { task: &task, ..*self };
+                let recipe = (&run.recipe as &dyn MaskTrainer<F>, run.densities.as_slice());
+                let circuits = trajectory.train(recipe, number, settings, progress)?;
+                let shown = circuits.into_iter().filter(|circuit| shown(&circuit.target_density));
+                for circuit in shown {
+                    all.push(trajectory.extracted(circuit, neutral)?);
+                }
+            }
+            return Ok(all);
+        }
+        let sweep = &settings.scheduled_top_k;
+        let circuits = if self.schedule == Schedule::OwnTrajectory {
+            // Every density is trained for as long as two targets of the sweep take.
+            let (steps_per_target, hold) = (2 * sweep.steps_per_target, 2 * sweep.hold);
+            let recipe = ScheduledTopK { steps_per_target, hold, ..*sweep };
+            let mut circuits = Vec::new();
+            for density in &settings.densities {
+                circuits.extend(self.train(
+                    (&recipe, std::slice::from_ref(density)),
+                    0,
+                    settings,
+                    progress,
+                )?);
+            }
+            circuits
+        } else {
+            self.train((sweep, &settings.densities), 0, settings, progress)?
         };
-        let circuits = self.train(settings, progress)?;
-        circuits.into_iter().filter(|circuit| shown(&circuit.target_density)).map(measured).collect()
+        let shown = circuits.into_iter().filter(|circuit| shown(&circuit.target_density));
+        for circuit in shown {
+            all.push(self.extracted(circuit, neutral)?);
+        }
+        Ok(all)
     }
 
-    fn train(&self, settings: &Settings, progress: &mut dyn FnMut(MaskProgress)) -> Result<Vec<Circuit>> {
+    /// Trains masks; `number` is that of the recipe among those of a task, each with noise of its own.
+    fn train(
+        &self,
+        (recipe, densities): (&dyn MaskTrainer<F>, &[f64]),
+        number: usize,
+        settings: &Settings,
+        progress: &mut dyn FnMut(MaskProgress),
+    ) -> Result<Vec<Circuit>> {
         let task = self.task;
         let mut classes = task.train.choices.clone();
         if self.scope == Scope::Shuffled {
@@ -89,30 +135,27 @@ impl<F: Scalar> Trajectory<'_, F> {
             shuffle(&mut classes, &mut stream(settings.seed, &purpose, self.draw as u64));
         }
         let objective = task.objective_for(&classes);
-        // A seed from a named stream, so that tasks and presets do not share noise.
-        let purpose = format!("mask/{}/{}", stream_name(self.preset.name()), task.name);
+        // A seed from a named stream, so that tasks, presets and draws do not share noise.
+        let purpose = match number {
+            0 => format!("mask/{}/{}", stream_name(self.preset.name()), task.name),
+            number => format!("mask/{}/{}/{number}", stream_name(self.preset.name()), task.name),
+        };
         let seed = rand::Rng::next_u64(&mut stream(settings.seed, &purpose, self.draw as u64));
-        let densities = &settings.densities;
-        Ok(match (self.preset, self.schedule) {
-            (Preset::Published, _) => settings.published.train(&objective, densities, seed, progress)?,
-            (Preset::ScheduledTopK, Schedule::OwnTrajectory) => {
-                // Every density is trained for as long as two targets of the sweep take.
-                let ScheduledTopK { steps_per_target, hold, .. } = settings.scheduled_top_k;
-                let recipe = ScheduledTopK {
-                    steps_per_target: 2 * steps_per_target,
-                    hold: 2 * hold,
-                    ..settings.scheduled_top_k
-                };
-                let mut circuits = Vec::new();
-                for &density in densities {
-                    circuits.extend(recipe.train(&objective, &[density], seed, progress)?);
-                }
-                circuits
-            }
-            (Preset::ScheduledTopK, _) => {
-                settings.scheduled_top_k.train(&objective, densities, seed, progress)?
-            }
-        })
+        Ok(recipe.train(&objective, densities, seed, progress)?)
+    }
+
+    fn extracted(&self, circuit: Circuit, neutral: Option<&NeutralText<F>>) -> Result<Extracted> {
+        let masks = [circuit.measured(), circuit.complement_source(), circuit.saved()];
+        let record = self.measure(masks, circuit.target_density, neutral)?;
+        let edited = circuit.resampled.as_ref().map(|resampled| resampled.edited.clone());
+        let record = Extraction {
+            reached: circuit.reached,
+            epochs: circuit.epochs,
+            steps: circuit.steps,
+            edited_sha256: edited.as_ref().map(ParamMask::sha256),
+            ..record
+        };
+        Ok(Extracted { record, mask: circuit.saved().clone(), edited })
     }
 
     /// The controls of this trajectory's circuits, measured on their task.
@@ -127,12 +170,12 @@ impl<F: Scalar> Trajectory<'_, F> {
         neutral: Option<&NeutralText<F>>,
     ) -> Result<Vec<Extraction>> {
         let mut records = Vec::new();
-        for Extracted { record, mask } in circuits {
+        for Extracted { record, mask, .. } in circuits {
             let density = record.target_density;
             let name = format!("{}/{}/{density}", record.preset, record.task);
             let mut add = |scope, draw, mask: &ParamMask| -> Result<()> {
                 let of = Trajectory { scope, draw, ..*self };
-                records.push(of.measure(mask, density, neutral)?);
+                records.push(of.measure([mask; 3], density, neutral)?);
                 Ok(())
             };
             add(Scope::Magnitude, 0, &controls.magnitude(mask.count()))?;
@@ -146,10 +189,11 @@ impl<F: Scalar> Trajectory<'_, F> {
         Ok(records)
     }
 
-    /// Measures a mask on the held-out rows and on neutral text.
+    /// Measures a mask on the held-out rows and on neutral text. Some recipes draw masks anew for each purpose: that
+    /// which is measured, that whose complement is measured, and that which is saved and counted.
     fn measure(
         &self,
-        mask: &ParamMask,
+        [mask, complement_source, saved]: [&ParamMask; 3],
         target_density: f64,
         neutral: Option<&NeutralText<F>>,
     ) -> Result<Extraction> {
@@ -157,7 +201,7 @@ impl<F: Scalar> Trajectory<'_, F> {
         let (labels, choices) = (&task.held_out.labels, &task.held_out.choices);
         let alone = mask.ablate_complement(&task.model);
         let inside = task.predict(&alone)?;
-        let outside = task.predict(&mask.complement().ablate_complement(&task.model))?;
+        let outside = task.predict(&complement_source.complement().ablate_complement(&task.model))?;
         let accuracy_of = |predicted: &[usize]| accuracy(predicted, labels).expect("there are held-out rows");
         let agreement_of =
             |predicted: &[usize]| agreement(predicted, choices).expect("there are held-out rows");
@@ -172,7 +216,7 @@ impl<F: Scalar> Trajectory<'_, F> {
             scope: self.scope,
             draw: self.draw,
             schedule: self.schedule,
-            density: mask.density(),
+            density: saved.density(),
             reached: true,
             epochs: 0,
             steps: 0,
@@ -185,8 +229,9 @@ impl<F: Scalar> Trajectory<'_, F> {
             agreement_complement: agreement_of(&outside),
             neutral_nll: language.map(|(nll, _)| nll),
             neutral_kl: language.map(|(_, kl)| kl),
-            composition: composition(mask),
-            mask_sha256: mask.sha256(),
+            composition: composition(saved),
+            mask_sha256: saved.sha256(),
+            edited_sha256: None,
         })
     }
 }

@@ -237,6 +237,9 @@ pub struct Extraction {
     pub composition: Vec<TensorCount>,
     /// SHA-256 of the mask.
     pub mask_sha256: String,
+    /// SHA-256 of the mask that is edited, where the recipe draws it anew.
+    #[serde(default)]
+    pub edited_sha256: Option<String>,
 }
 
 /// Schedule on which a mask was trained.

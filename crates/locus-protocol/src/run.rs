@@ -309,15 +309,19 @@ fn extract_all<F: Scalar>(
     let units: Vec<&Trajectory<F>> = trajectories.iter().collect();
     let all: Vec<(Vec<Extracted>, Vec<Extraction>)> = each(config, units, |trajectory| {
         let name = trajectory.name();
-        let mask_path = |target: f64| store.mask_path(trajectory.preset, &name, target);
+        let edited_name = format!("{name}-edited");
+        let mask_path = |name: &str, target: f64| store.mask_path(trajectory.preset, name, target);
         let mut fresh = None;
         let key = format!("circuit-{}-{name}", trajectory.preset.name());
         let (trained, others): (Vec<Extraction>, Vec<Extraction>) = store.unit(&key, || {
             let found = trajectory.run(settings, neutral, &mut |at| {
                 stage.message(&format!("{name} {:.1} %", 100.0 * at.density));
             })?;
-            for extracted in &found {
-                extracted.mask.write(&mask_path(extracted.record.target_density), store.fingerprint())?;
+            for Extracted { record, mask, edited } in &found {
+                mask.write(&mask_path(&name, record.target_density), store.fingerprint())?;
+                if let Some(edited) = edited {
+                    edited.write(&mask_path(&edited_name, record.target_density), store.fingerprint())?;
+                }
             }
             // Controls stand beside the circuits of the first seed; further seeds share them.
             let plain = (trajectory.scope, trajectory.schedule, trajectory.draw)
@@ -332,10 +336,17 @@ fn extract_all<F: Scalar>(
         if let Some(found) = fresh {
             return Ok((found, others));
         }
+        let read_mask = |name: &str, target: f64, sha256: &str| {
+            let mask = ParamMask::read(&mask_path(name, target), config)?;
+            anyhow::ensure!(mask.sha256() == sha256, "a mask of the earlier run was changed");
+            Ok(mask)
+        };
         let read = |record: Extraction| {
-            let mask = ParamMask::read(&mask_path(record.target_density), config)?;
-            anyhow::ensure!(mask.sha256() == record.mask_sha256, "a mask of the earlier run was changed");
-            Ok(Extracted { record, mask })
+            let mask = read_mask(&name, record.target_density, &record.mask_sha256)?;
+            let edited = record.edited_sha256.as_ref();
+            let edited =
+                edited.map(|sha256| read_mask(&edited_name, record.target_density, sha256)).transpose()?;
+            Ok(Extracted { record, mask, edited })
         };
         Ok((trained.into_iter().map(read).collect::<Result<_>>()?, others))
     })?;
@@ -358,11 +369,12 @@ fn scopes(extracted: &[Extracted], settings: &Settings) -> Vec<EditScope> {
             }));
         }
     }
-    for Extracted { record, mask } in extracted.iter().filter(|found| found.record.reached) {
+    for found in extracted.iter().filter(|found| found.record.reached) {
+        let record = &found.record;
         if record.schedule != Schedule::Sweep {
             continue;
         }
-        let trained = Arc::new(mask.clone());
+        let trained = Arc::new(found.edited().clone());
         let mut add = |scope, draw| {
             scopes.push(EditScope {
                 preset: record.preset.clone(),

@@ -4,15 +4,17 @@ use locus_editors::Hparams;
 use std::str::FromStr;
 
 use crate::discovery::PAIR_TASKS;
+use crate::published::for_task;
 use crate::records::{HIERARCHY, PUBLISHED, SCHEDULED_TOP_K, renamed_preset};
 use locus_circuits::{BinaryConcrete, ScheduledTopK};
+use locus_gpt2::HeadTraining;
 use serde::Serialize;
 
 /// The two recipes to find a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// The published recipe ([`BinaryConcrete`]), unchanged.
+    /// The published recipe ([`BinaryConcrete`]) with the constants of each task's published run.
     Published,
     /// The recipe of this project ([`ScheduledTopK`]): hard masks at a scheduled density.
     ScheduledTopK,
@@ -73,8 +75,8 @@ pub struct Settings {
     pub control_tasks: Vec<String>,
     /// Number of seeds of a mask on the tasks with all controls.
     pub mask_seeds: usize,
-    /// The published recipe.
-    pub published: BinaryConcrete,
+    /// Largest number of epochs of the published recipe in this run, where the published limit is larger.
+    pub max_epochs: usize,
     /// The recipe of this project.
     pub scheduled_top_k: ScheduledTopK,
     /// Largest number of rows of a task that are used.
@@ -103,6 +105,17 @@ pub struct Settings {
     pub max_pairs: usize,
 }
 
+/// One trajectory of the published recipe: density targets of a task whose constants agree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PublishedTrajectory {
+    /// The mask training.
+    pub recipe: BinaryConcrete,
+    /// The training of the score head that the circuits are found and measured with.
+    pub head: HeadTraining,
+    /// Density targets to pass, descending.
+    pub densities: Vec<f64>,
+}
+
 impl Settings {
     /// The whole study.
     pub fn full(seed: u64, main_preset: Preset) -> Self {
@@ -116,7 +129,7 @@ impl Settings {
             tasks: all,
             control_tasks: family,
             mask_seeds: 3,
-            published: BinaryConcrete::default(),
+            max_epochs: 4000,
             scheduled_top_k: ScheduledTopK::default(),
             max_rows: usize::MAX,
             max_requests: usize::MAX,
@@ -143,8 +156,8 @@ impl Settings {
         self.control_tasks.iter().any(|name| name == task)
     }
 
-    /// A smoke test of the whole study: one task per family, fewer rows, fewer requests and shorter schedules. The
-    /// published recipe cannot reach its targets in so few epochs, which its rows then say.
+    /// A smoke test of the whole study: one task per family, fewer rows, fewer requests and shorter schedules. At mask
+    /// learning rates below 0.1 the published recipe cannot reach its targets in so few epochs; its rows then say so.
     pub fn quick(seed: u64, main_preset: Preset) -> Self {
         let mut settings = Settings::full(seed, main_preset);
         settings.profile = "quick";
@@ -157,9 +170,65 @@ impl Settings {
         settings.random_draws = 2;
         settings.mask_seeds = 2;
         settings.matched_draws = 2;
-        settings.published.max_epochs = 60;
+        settings.max_epochs = 60;
         settings.scheduled_top_k.steps_per_target = 40;
         settings.scheduled_top_k.hold = 20;
         settings
+    }
+
+    /// The published mask training of a task at a density target: that of the run that [`for_task`] gives, cut off
+    /// after [`Settings::max_epochs`].
+    pub fn published_recipe(&self, task: &str, density: f64) -> BinaryConcrete {
+        let recipe = for_task(task, density).mask_training();
+        BinaryConcrete { max_epochs: recipe.max_epochs.min(self.max_epochs), ..recipe }
+    }
+
+    /// The published training of a task's score head at a density target: `hierarchy` has a learning rate of 0.01 at
+    /// 5 % and of 0.001 at 15 and 35 %.
+    pub fn head_training(&self, task: &str, density: f64) -> HeadTraining {
+        for_task(task, density).head_training()
+    }
+
+    /// The trajectories of the published recipe that a task needs.
+    ///
+    /// One trajectory passes all density targets whose constants agree: learning rate and largest number of epochs of
+    /// the mask, learning rate and epochs of the head. All tasks but one have a single trajectory; `hierarchy` has one
+    /// for the larger targets (mask learning rate 0.1) and one for 5 % (0.01). Grouping goes by the published limits,
+    /// not by those that [`Settings::max_epochs`] cuts, so that a shorter run has the same trajectories.
+    pub fn published_trajectories(&self, task: &str) -> Vec<PublishedTrajectory> {
+        let mut groups: Vec<(BinaryConcrete, PublishedTrajectory)> = Vec::new();
+        for &density in &self.densities {
+            let run = for_task(task, density);
+            let (published, head) = (run.mask_training(), run.head_training());
+            match groups.iter_mut().find(|(recipe, group)| (*recipe, group.head) == (published, head)) {
+                Some((_, group)) => group.densities.push(density),
+                None => {
+                    let recipe = self.published_recipe(task, density);
+                    groups.push((published, PublishedTrajectory { recipe, head, densities: vec![density] }));
+                }
+            }
+        }
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trajectory_passes_the_targets_whose_constants_agree() {
+        let settings = Settings::full(1, Preset::Published);
+        let summary = |task: &str, settings: &Settings| -> Vec<(f64, usize, f64, Vec<f64>)> {
+            let trajectories = settings.published_trajectories(task).into_iter();
+            trajectories.map(|t| (t.recipe.lr, t.recipe.max_epochs, t.head.lr, t.densities)).collect()
+        };
+        let large = vec![0.50, 0.35, 0.25, 0.15];
+        let expected = [(0.1, 3000, 0.001, large.clone()), (0.01, 4000, 0.01, vec![0.05])];
+        assert_eq!(summary("hierarchy", &settings), expected);
+        assert_eq!(summary("persona_ra", &settings), [(0.01, 4000, 0.01, SWEEP.to_vec())]);
+        assert_eq!(summary("blimp_dnawa1", &settings), [(0.001, 4000, 0.001, SWEEP.to_vec())]);
+        let quick = Settings::quick(1, Preset::Published);
+        assert_eq!(summary("hierarchy", &quick), [(0.1, 60, 0.001, large), (0.01, 60, 0.01, vec![0.05])]);
     }
 }

@@ -60,6 +60,7 @@ pub struct Task<F> {
 }
 
 compiled!(TaskJob<'a>: <F> (&'a Checkpoint<F>, &'a str, &'a [&'a str], &'a [usize], SplitOptions) => Result<Task<F>>, prepare);
+compiled!(HeadJob<'a>: <F> (&'a Task<F>, &'a HeadTraining, u64) => Result<Task<F>>, retrained);
 compiled!(PredictJob<'a>: <F> (&'a Task<F>, &'a Gpt2<F>) => Result<Vec<usize>>, predict);
 
 impl<F: Scalar> Task<F> {
@@ -109,6 +110,16 @@ impl<F: Scalar> Task<F> {
     ) -> Result<Self> {
         assert_eq!(texts.len(), labels.len(), "one label per text");
         F::run::<TaskJob>((checkpoint, name, texts, labels, options))
+    }
+
+    /// The task with another score head and the choices of the full model with that head; rows, split and labels stay.
+    /// The states of all rows are computed again, which costs one forward pass over them. With the training and the
+    /// seed that the task was prepared with, the head is that of the task up to rounding.
+    ///
+    /// # Errors
+    /// When a row does not fit the model.
+    pub fn retrained_head(&self, training: &HeadTraining, seed: u64) -> Result<Self> {
+        F::run::<HeadJob>((self, training, seed))
     }
 
     /// The objective of a circuit: to choose what the full model chooses on the training rows.
@@ -211,6 +222,21 @@ fn prepare<F: Scalar>(
     })
 }
 
+fn retrained<F: Scalar>((task, training, seed): (&Task<F>, &HeadTraining, u64)) -> Result<Task<F>> {
+    let states = |rows: &Rows| {
+        let wrong = |cause| Error::Text { task: task.name.clone(), cause };
+        last_hidden_of(&task.model, &rows.sequences).map_err(wrong)
+    };
+    let (train, held_out) = (states(&task.train)?, states(&task.held_out)?);
+    let rng = &mut stream(seed, &format!("head/{}", task.name), 0);
+    let head = ScoreHead::train(train.view(), &task.train.labels, task.head.weight.nrows(), training, rng);
+    let mut task = task.clone();
+    task.train.choices = argmax(head.read_out(train.view()).view());
+    task.held_out.choices = argmax(head.read_out(held_out.view()).view());
+    task.head = head;
+    Ok(task)
+}
+
 fn predict<F: Scalar>((task, model): (&Task<F>, &Gpt2<F>)) -> Result<Vec<usize>> {
     let wrong = |cause| Error::Text { task: task.name.clone(), cause };
     task.head.predict(model, &task.held_out.sequences).map_err(wrong)
@@ -247,6 +273,40 @@ mod tests {
         assert_eq!(task.accuracy(&all).unwrap(), task.accuracy_full());
         // Without blocks the last token sees nothing of the word before it.
         assert!(task.agreement(&all.complement()).unwrap() < 1.0);
+    }
+
+    #[test]
+    fn a_head_can_be_trained_anew() {
+        let texts: Vec<String> = (0..40)
+            .map(|i| format!("{} {} is", ["a", "the", "this", "that"][i / 2 % 4], ["cat", "rose"][i % 2]))
+            .collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let labels: Vec<usize> = (0..40).map(|i| i % 2).collect();
+        let options = SplitOptions::default();
+        let task = Task::new(&organism(), "words", &texts, &labels, options).unwrap();
+
+        let again = task.retrained_head(&HeadTraining::default(), options.seed).unwrap();
+        let distance = |other: &Task<f32>| {
+            (&task.head.weight - &other.head.weight).iter().fold(0.0f32, |most, x| most.max(x.abs()))
+        };
+        assert!(distance(&again) < 1e-3, "{}", distance(&again));
+        assert_eq!(task.held_out.choices, again.held_out.choices);
+
+        // Without a step the head is zero, so that every row gets the first class.
+        let untrained = HeadTraining { epochs: 0, ..HeadTraining::default() };
+        let untrained = task.retrained_head(&untrained, options.seed).unwrap();
+        assert!(untrained.head.weight.iter().all(|&weight| weight == 0.0));
+        assert!(untrained.train.choices.iter().chain(&untrained.held_out.choices).all(|&class| class == 0));
+        assert_eq!(untrained.train.labels, task.train.labels);
+
+        // A lower rate gives a smaller head that still tells the words apart.
+        let slow = HeadTraining { lr: 1e-3, ..HeadTraining::default() };
+        let slow = task.retrained_head(&slow, options.seed).unwrap();
+        let size = |task: &Task<f32>| task.head.weight.iter().map(|w| w * w).sum::<f32>();
+        assert!(size(&slow) < size(&task));
+        assert_eq!(slow.accuracy_full(), 1.0);
+        let slow_choices = slow.predict(&slow.model).unwrap();
+        assert_eq!(slow_choices, slow.held_out.choices);
     }
 
     #[test]

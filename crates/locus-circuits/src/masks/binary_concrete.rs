@@ -8,25 +8,33 @@
 //! d loss / d l = w (d CE / d (h w)) s (1 - s) / temperature + lambda sigmoid(l) (1 - sigmoid(l)) / N
 //! ```
 //!
-//! with `N` the number of block parameters.
+//! with `N` the number of block parameters. In epoch `e`, counted from 1,
+//!
+//! ```text
+//! lambda = min(lambda_start + e lambda_growth, lambda_max)
+//! ```
+//!
+//! because the authors' code adds the growth before the batches of an epoch: with the published constants `lambda` is
+//! 11 in the first epoch. Rows keep their order: every epoch goes through the same batches of consecutive rows.
+//!
+//! One trajectory serves every density target: the circuit of a target is the mask sampled after the first epoch at
+//! which its density is at or below the target. As in the authors' code, the masks for the complement, for the file and
+//! for edits are further samples of that epoch's logits ([`Resampled`]).
 //!
 //! Source: arXiv 2406.17241, section 3, and its code; the relaxation is Maddison et al. 2017, the straight-through
 //! gradient Bengio et al. 2013. Deviations: noise comes from a counter-based generator; sequences are packed without
-//! padding; the model has no dropout. One trajectory serves every density target: the circuit of a target is the mask
-//! sampled after the first epoch at which its density is at or below the target.
+//! padding; the model has no dropout; training ends after `max_epochs` with whatever mask there is.
 
-use locus_gpt2::internal::{box_muller, shuffle, split_lengths};
+use locus_gpt2::internal::{box_muller, split_lengths};
 use locus_gpt2::{AdamW, Gpt2, Moments, ParamEntries, ParamId, ParamMask, Result, Scalar, compiled};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
 use super::objective::Objective;
-use super::trainer::{Circuit, MaskProgress, MaskTrainer};
+use super::trainer::{Circuit, MaskProgress, MaskTrainer, Resampled};
 use crate::noise::Noise;
 
-/// The published recipe of arXiv 2406.17241, with its published constants as the default. The circuit of a target that
-/// is not reached is the last epoch's mask, with `reached` false.
+/// The published recipe of arXiv 2406.17241, with the constants of most of its published runs as the default. The
+/// circuit of a target that is not reached is the last epoch's mask, with `reached` false.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BinaryConcrete {
     /// Mean of the initial logits.
@@ -35,20 +43,20 @@ pub struct BinaryConcrete {
     pub init_std: f64,
     /// Temperature of the relaxation, above 0.
     pub temperature: f64,
-    /// Learning rate of AdamW; 0.01 or 0.1 in the study.
+    /// Learning rate of AdamW; 0.001, 0.01 or 0.1 in the published runs, by task.
     pub lr: f64,
     /// Weight decay of AdamW.
     pub weight_decay: f64,
-    /// Weight `lambda` of the sparseness penalty in the first epoch.
+    /// Weight `lambda` of the sparseness penalty before the first epoch, which already runs with one increase more.
     pub lambda_start: f64,
-    /// Increase of `lambda` after each epoch.
+    /// Increase of `lambda` before the batches of each epoch, the first included.
     pub lambda_growth: f64,
     /// Largest `lambda`.
     pub lambda_max: f64,
-    /// Sequences per step.
+    /// Sequences per step: consecutive rows, in the same batches every epoch.
     pub batch_sequences: usize,
-    /// Epochs after which training ends, whether all targets are reached or not. The published recipe has no such
-    /// limit.
+    /// Epochs after which training ends, whether all targets are reached or not; 3,000 or 10,000 in the published
+    /// runs.
     pub max_epochs: usize,
 }
 
@@ -64,7 +72,7 @@ impl Default for BinaryConcrete {
             lambda_growth: 1.0,
             lambda_max: 1000.0,
             batch_sequences: 128,
-            max_epochs: 4000,
+            max_epochs: 10_000,
         }
     }
 }
@@ -116,32 +124,38 @@ impl BinaryConcrete {
             .collect();
         tensors.iter_mut().for_each(|tensor| recipe.init(tensor, seed));
         let population = population as f64;
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut order: Vec<usize> = (0..objective.n_rows()).collect();
+        let rows: Vec<usize> = (0..objective.n_rows()).collect();
         let mut circuits = Vec::new();
         let mut masked = model.clone();
-        // Steps use even streams; the sample after an epoch uses an odd one, so its noise is new.
         let step_streams = |t: usize| Streams { seed, step: 2 * t as u64 };
         let mut t = 0;
         let mut open = recipe.pass(&mut tensors, model, &mut masked, None, step_streams(1));
         for epoch in 0..recipe.max_epochs {
-            let lambda = (recipe.lambda_start + recipe.lambda_growth * epoch as f64).min(recipe.lambda_max);
-            shuffle(&mut order, &mut rng);
-            for rows in order.chunks(recipe.batch_sequences) {
+            let lambda = recipe.lambda(epoch + 1);
+            for rows in rows.chunks(recipe.batch_sequences) {
                 t += 1;
                 let (_, gradients) = objective.gradient_at(&masked, rows, &open.entries)?;
                 let update = Update { t, penalty: lambda / population, open: &open, gradients: &gradients };
                 open = recipe.pass(&mut tensors, model, &mut masked, Some(update), step_streams(t + 1));
             }
-            let sample = Streams { seed, step: 2 * t as u64 + 1 };
+            let sample = Streams::after(seed, t, Sample::Measured);
             let count: usize = tensors.iter().map(|tensor| sample.count(tensor)).sum();
             let density = count as f64 / population;
             progress(MaskProgress { density, next_target: targets[circuits.len()] });
             let last = epoch + 1 == recipe.max_epochs;
             while circuits.len() < targets.len() && (last || density <= targets[circuits.len()]) {
-                let mut inside = tensors.iter().flat_map(|tensor| sample.inside(tensor));
+                let draw = |sample| {
+                    let streams = Streams::after(seed, t, sample);
+                    let mut inside = tensors.iter().flat_map(|tensor| streams.inside(tensor));
+                    ParamMask::from_fn(config, |_, _| inside.next() == Some(true))
+                };
                 circuits.push(Circuit {
-                    mask: ParamMask::from_fn(config, |_, _| inside.next() == Some(true)),
+                    mask: draw(Sample::Measured),
+                    resampled: Some(Resampled {
+                        complement_source: draw(Sample::ComplementSource),
+                        saved: draw(Sample::Saved),
+                        edited: draw(Sample::Edited),
+                    }),
                     target_density: targets[circuits.len()],
                     reached: density <= targets[circuits.len()],
                     epochs: epoch + 1,
@@ -153,6 +167,11 @@ impl BinaryConcrete {
             }
         }
         Ok(circuits)
+    }
+
+    /// Weight of the sparseness penalty in an epoch, counted from 1.
+    pub fn lambda(&self, epoch: usize) -> f64 {
+        (self.lambda_start + self.lambda_growth * epoch as f64).min(self.lambda_max)
     }
 
     /// Draws the initial logits of a tensor.
@@ -272,7 +291,22 @@ struct Streams {
     step: u64,
 }
 
+/// Purpose of a sample that is drawn after an epoch.
+#[derive(Clone, Copy)]
+enum Sample {
+    Measured,
+    ComplementSource,
+    Saved,
+    Edited,
+}
+
 impl Streams {
+    /// The noise of a sample after `t` steps. Steps use even streams and these samples odd ones, told apart by the
+    /// upper bits, so that none shares its noise with another.
+    fn after(seed: u64, t: usize, sample: Sample) -> Self {
+        Streams { seed, step: (2 * t as u64 + 1) | (sample as u64) << 48 }
+    }
+
     fn of(self, id: ParamId) -> Noise {
         Noise::new(self.seed, tensor_stream(id), self.step)
     }

@@ -96,6 +96,7 @@ impl ScheduledTopK {
             from = target;
             circuits.push(Circuit {
                 mask: top_k(&scores, count_at_density(config, target)),
+                resampled: None,
                 target_density: target,
                 reached: true,
                 epochs: batches.epochs,

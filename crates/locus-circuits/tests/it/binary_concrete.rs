@@ -1,11 +1,12 @@
 //! The published recipe: against a direct reading of its formulas, and what must hold of every trajectory.
 
+use std::sync::Mutex;
+
 use locus_circuits::internal::Noise;
 use locus_circuits::masks::{BinaryConcrete, Circuit, MaskProgress, MaskTrainer, Objective};
-use locus_gpt2::internal::shuffle;
-use locus_gpt2::{ParamId, ParamMask};
+use locus_gpt2::{Gpt2, ParamId, ParamMask, ParamSet, Result};
 
-use crate::support::{Case, flat, inside, on_threads, rng, with_blocks};
+use crate::support::{Case, flat, inside, on_threads, with_blocks};
 
 /// Softer and faster than the published constants, so that a handful of epochs passes several densities.
 fn fast() -> BinaryConcrete {
@@ -31,8 +32,9 @@ fn train(
     (circuits, seen)
 }
 
-/// The recipe as the module documents it, parameter by parameter, with AdamW as in its paper.
-fn reference(recipe: &BinaryConcrete, case: &Case, seed: u64) -> Vec<bool> {
+/// The recipe as the module documents it, parameter by parameter, with AdamW as in its paper: the measured mask and the
+/// further samples in the order of [`samples`].
+fn reference(recipe: &BinaryConcrete, case: &Case, seed: u64) -> [Vec<bool>; 4] {
     let config = case.model.config();
     let streams: Vec<(u64, usize)> = ParamId::maskable(config)
         .enumerate()
@@ -56,12 +58,11 @@ fn reference(recipe: &BinaryConcrete, case: &Case, seed: u64) -> Vec<bool> {
         .collect();
     let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
     let weights = flat(&case.model);
-    let mut shuffler = rng(seed);
-    let mut order: Vec<usize> = (0..case.sequences.len()).collect();
+    let order: Vec<usize> = (0..case.sequences.len()).collect();
     let mut t = 0;
-    for epoch in 0..recipe.max_epochs {
-        let lambda = (recipe.lambda_start + recipe.lambda_growth * epoch as f64).min(recipe.lambda_max);
-        shuffle(&mut order, &mut shuffler);
+    let mut lambda = recipe.lambda_start;
+    for _ in 0..recipe.max_epochs {
+        lambda = (lambda + recipe.lambda_growth).min(recipe.lambda_max);
         for rows in order.chunks(recipe.batch_sequences) {
             t += 1;
             let s: Vec<f64> = (0..n)
@@ -84,7 +85,13 @@ fn reference(recipe: &BinaryConcrete, case: &Case, seed: u64) -> Vec<bool> {
             }
         }
     }
-    (0..n).map(|j| logits[j] + logistic(2 * t as u64 + 1, j) > 0.0).collect()
+    [0, 1, 2, 3].map(|sample: u64| {
+        (0..n).map(|j| logits[j] + logistic((2 * t as u64 + 1) | sample << 48, j) > 0.0).collect()
+    })
+}
+
+fn samples(circuit: &Circuit) -> [&ParamMask; 4] {
+    [circuit.measured(), circuit.complement_source(), circuit.saved(), circuit.edited()]
 }
 
 /// From a single step to several epochs of several batches with a growing and then capped lambda.
@@ -103,11 +110,75 @@ fn masks_follow_the_documented_formula() {
     for (i, recipe) in recipes.iter().enumerate() {
         let (circuits, _) = train(recipe, &case, &[1e-9], i as u64);
         let expected = reference(recipe, &case, i as u64);
-        let kept = expected.iter().filter(|&&inside| inside).count();
-        assert!(kept > expected.len() / 20 && kept < expected.len() * 19 / 20, "{kept}: a telling density");
-        assert_eq!(inside(&circuits[0].mask), expected, "recipe {i}");
+        let (n, kept) = (expected[0].len(), expected[0].iter().filter(|&&inside| inside).count());
+        assert!(kept > n / 20 && kept < n * 19 / 20, "{kept}: a telling density");
+        assert_eq!(samples(&circuits[0]).map(inside), expected, "recipe {i}");
         let batches = case.sequences.len().div_ceil(recipe.batch_sequences);
         assert_eq!((circuits[0].epochs, circuits[0].steps), (recipe.max_epochs, recipe.max_epochs * batches));
+    }
+}
+
+#[test]
+fn lambda_grows_before_each_epoch() {
+    let published = BinaryConcrete::default();
+    let lambdas = [1, 2, 989, 990, 991, 10_000].map(|epoch| published.lambda(epoch));
+    assert_eq!(lambdas, [11.0, 12.0, 999.0, 1000.0, 1000.0, 1000.0]);
+}
+
+/// Notes which rows each step is about.
+struct Watched<'a> {
+    case: &'a Case,
+    batches: Mutex<Vec<Vec<usize>>>,
+}
+
+impl Objective<f64> for Watched<'_> {
+    fn model(&self) -> &Gpt2<f64> {
+        &self.case.model
+    }
+
+    fn n_rows(&self) -> usize {
+        self.case.sequences.len()
+    }
+
+    fn gradient(&self, masked: &Gpt2<f64>, rows: &[usize]) -> Result<(f64, ParamSet<f64>)> {
+        self.batches.lock().unwrap().push(rows.to_vec());
+        self.case.objective().gradient(masked, rows)
+    }
+}
+
+#[test]
+fn every_epoch_goes_through_the_rows_in_their_order() {
+    let watched = Watched { case: &Case::new(10, 8), batches: Mutex::default() };
+    let recipe = BinaryConcrete { max_epochs: 3, batch_sequences: 4, ..fast() };
+    recipe.train(&watched, &[1e-9], 1, &mut |_| {}).unwrap();
+    let epoch = [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9]];
+    assert_eq!(watched.batches.into_inner().unwrap(), [&epoch[..]; 3].concat());
+}
+
+/// Two samples of the same logits agree on more parameters than masks drawn apart would, and not on all; the density is
+/// that of the logits in each.
+#[test]
+fn every_purpose_has_a_sample_of_its_own() {
+    let case = Case::new(30, 7);
+    let recipe = BinaryConcrete { max_epochs: 8, lambda_start: 1.0, ..fast() };
+    let (circuits, _) = train(&recipe, &case, &[1e-9], 4);
+    let n = ParamMask::n_maskable(case.model.config()) as f64;
+    let samples = samples(&circuits[0]);
+    for (i, a) in samples.iter().enumerate() {
+        for b in &samples[..i] {
+            let overlap = a.intersection(b).count() as f64 / n;
+            assert!(
+                overlap > a.density() * b.density(),
+                "sample {i}: the logits of different parameters differ"
+            );
+            assert!(
+                overlap < 0.99 * a.density().min(b.density()),
+                "sample {i}: {overlap} of {}",
+                a.density()
+            );
+            // Five standard errors of the difference of two shares.
+            assert!((a.density() - b.density()).abs() < 5.0 * (0.5 / n).sqrt());
+        }
     }
 }
 

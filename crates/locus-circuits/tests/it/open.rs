@@ -179,7 +179,7 @@ impl<F: Scalar> MaskTrainer<F> for OneShot {
         let cut = |&target_density: &f64| {
             let mask = top_k(&scores, count_at_density(objective.model().config(), target_density));
             progress(MaskProgress { density: mask.density(), next_target: target_density });
-            Circuit { mask, target_density, reached: true, epochs: 0, steps: 0 }
+            Circuit { mask, resampled: None, target_density, reached: true, epochs: 0, steps: 0 }
         };
         Ok(targets.iter().map(cut).collect())
     }

@@ -196,14 +196,14 @@ fn conventions(settings: &Settings) -> Vec<String> {
         "Sequences are packed without padding, so there are no padding effects.",
         "Mask noise comes from a counter-based generator keyed by seed, tensor, step and index.",
         "A circuit is edited on the isolated model: block parameters outside the scope are zero, embeddings and final LayerNorm stay and are updated too, as in the authors' code.",
-        "The preset `published` is the recipe of the paper with learning rate 0.01; a circuit is the mask sampled after the first epoch whose density is at or below the target.",
+        "The preset `published` is the recipe of the paper with the constants of each task's published run, for at most as many epochs as the settings say; a circuit is the mask sampled after the first epoch whose density is at or below the target; the complement in T1 is that of another sample.",
         "The preset `scheduled-top-k` is ours: hard top-k masks trained at a scheduled density from weight-attribution scores; a target density is met exactly.",
     ];
     let mut conventions: Vec<String> = sentences.map(str::to_owned).to_vec();
     if settings.profile == "quick" {
         conventions.push(format!(
             "Quick profile: {} tasks, at most {} rows a task and {} requests, shortened schedules; the published recipe is cut off after {} epochs.",
-            settings.tasks.len(), settings.max_rows, settings.max_requests, settings.published.max_epochs
+            settings.tasks.len(), settings.max_rows, settings.max_requests, settings.max_epochs
         ));
     }
     conventions
