@@ -3,8 +3,9 @@
 use anyhow::{Context, Result};
 use locus_circuits::internal::MANY_PARAMETERS;
 use locus_circuits::{Pair, Tracing};
-use locus_data::StudyData;
+use locus_data::groups::groups;
 use locus_data::seed::stream;
+use locus_data::{Labelled, StudyData, sample_groups};
 use locus_editors::{ClampedSgd, Hparams};
 use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar, compiled};
 use locus_tasks::{SplitOptions, Task};
@@ -18,7 +19,8 @@ use crate::masks::compare_masks;
 use crate::overlaps::overlaps;
 use crate::progress::ProgressDisplay;
 use crate::records::{
-    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, NO_TASK, Records, Scope, TracingRecord,
+    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, NO_TASK, Records, Scope, Skipped,
+    TracingRecord,
 };
 use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use crate::store::Store;
@@ -57,20 +59,35 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
         request.nll(model).context("hierarchy_data.json")?;
     }
 
-    let options = SplitOptions { seed: settings.seed, ..SplitOptions::default() };
+    let options = SplitOptions { seed: settings.seed, by: settings.split, ..SplitOptions::default() };
     let stage = progress.stage("score heads", settings.tasks.len());
-    let tasks: Vec<Task<F>> = settings
+    let prepared: Vec<std::result::Result<Task<F>, Skipped>> = settings
         .tasks
         .par_iter()
         .map(|name| {
             let task = data.task(name).with_context(|| format!("task {name} is not in the data"))?;
-            let rows = &task.rows[..task.rows.len().min(settings.max_rows)];
-            let prepared = Task::from_rows(checkpoint, name, rows, options)?;
+            let rows = sample(name, &task.rows, settings);
+            let prepared = Task::from_rows(checkpoint, name, &rows, options);
             stage.inc();
-            Ok(prepared)
+            match prepared {
+                Ok(task) => Ok(Ok(task)),
+                Err(error @ locus_tasks::Error::OneClass { .. }) => {
+                    let (message, prefix) = (error.to_string(), format!("task {name}: "));
+                    Ok(Err(Skipped::new("T1", name, message.strip_prefix(&prefix).unwrap_or(&message))))
+                }
+                Err(error) => Err(error.into()),
+            }
         })
         .collect::<Result<_>>()?;
     stage.finish();
+    let mut skipped = Vec::new();
+    let mut tasks = Vec::new();
+    for task in prepared {
+        match task {
+            Ok(task) => tasks.push(task),
+            Err(why) => skipped.push(why),
+        }
+    }
 
     let extracted = extract_all(checkpoint, &tasks, settings, store, progress)?;
     let scopes = if settings.edits { scopes(model.config(), &extracted, settings) } else { Vec::new() };
@@ -83,9 +100,11 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     })?;
     stage.finish();
 
-    let (discoveries, mask_comparisons) = discover_all(checkpoint, data, settings, store, progress)?;
-    let editor_outcomes = compare_editors(checkpoint, data, &extracted, settings, store, progress)?;
-    let tracing = trace(checkpoint, data, settings, store, progress)?;
+    let (discoveries, mask_comparisons) =
+        discover_all(checkpoint, data, settings, store, progress, &mut skipped)?;
+    let editor_outcomes =
+        compare_editors(checkpoint, data, &extracted, settings, store, progress, &mut skipped)?;
+    let tracing = trace(checkpoint, data, settings, store, progress, &mut skipped)?;
     let overlaps = overlaps(&extracted, settings.main_preset);
     Ok(Records {
         extractions: extracted.into_iter().map(|extracted| extracted.record).collect(),
@@ -95,7 +114,15 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
         mask_comparisons,
         editor_outcomes,
         tracing,
+        skipped,
     })
+}
+
+/// At most `max_rows` rows of a task, drawn in whole groups with the label shares of all rows, in the order of the file.
+fn sample(task: &str, rows: &[Labelled], settings: &Settings) -> Vec<Labelled> {
+    let labels: Vec<usize> = rows.iter().map(|row| usize::from(row.label)).collect();
+    let drawn = sample_groups(&groups(rows), &labels, settings.max_rows, settings.seed, task);
+    drawn.into_iter().map(|row| rows[row].clone()).collect()
 }
 
 /// Does units of work and returns their results in order. Units of large models run sequentially, each on all threads;
@@ -119,6 +146,7 @@ fn trace<F: Scalar>(
     settings: &Settings,
     store: &Store,
     progress: &ProgressDisplay,
+    skipped: &mut Vec<Skipped>,
 ) -> Result<Option<TracingRecord>> {
     if !settings.trace {
         return Ok(None);
@@ -129,12 +157,16 @@ fn trace<F: Scalar>(
     let model = &checkpoint.model;
     let how = |known: &[_]| Tracing::new(model, known, settings.seed);
     let record = store.unit("tracing", || trace_all(model, &facts, &how, &mut || stage.inc()))?;
+    if record.is_none() {
+        let why = format!("the model knows none of the {} facts", facts.len());
+        skipped.push(Skipped::new("X3", "", why));
+    }
     stage.finish();
     Ok(record)
 }
 
-/// Runs every editor in the full model and in the scopes made from the circuits of the sweep's task (X2); there are no
-/// results when the data have no neutral text.
+/// Runs every editor in the full model and in the scopes made from the circuits of the sweep's task (X2). Without neutral
+/// text, drift is measured on the text of the key statistics; without either there are no results.
 fn compare_editors<F: Scalar>(
     checkpoint: &Checkpoint<F>,
     data: &StudyData,
@@ -142,12 +174,23 @@ fn compare_editors<F: Scalar>(
     settings: &Settings,
     store: &Store,
     progress: &ProgressDisplay,
+    skipped: &mut Vec<Skipped>,
 ) -> Result<Vec<EditorOutcome>> {
-    let Some(neutral) = data.neutral.as_deref().filter(|_| settings.compare_editors) else {
+    if !settings.compare_editors {
+        return Ok(Vec::new());
+    }
+    let (neutral, text) = (data.neutral.as_deref(), settings.text.as_deref());
+    let (Some(neutral), Some(text)) = (neutral.or(text), text.or(neutral)) else {
+        let why =
+            "key statistics and drift need a text; the data have no neutral.txt and no --text was given";
+        skipped.push(Skipped::new("X2", "", why));
         return Ok(Vec::new());
     };
     let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
-    let text = settings.text.as_deref().unwrap_or(neutral);
+    if requests.iter().all(|request| request.neighborhood_prompts.is_empty()) {
+        let why = "neighbourhood, NM and score: no request has prompts about other subjects";
+        skipped.push(Skipped::new("X2", "", why));
+    }
     let built_in = || Hparams::for_model(checkpoint.model.config(), None);
     let hparams = settings.hparams.clone().map_or_else(built_in, Ok).context("X2")?;
     let comparison =
@@ -194,14 +237,15 @@ fn compare_editors<F: Scalar>(
     Ok(all)
 }
 
-/// Finds circuits of edges and of parameters on the pairs of every task (X1). A task that gives too few pairs, because
-/// the model's tokenizer splits its words differently, has no rows in X1.
+/// Finds circuits of edges and of parameters on the pairs of every task (X1). A task that gives too few pairs, for
+/// example because the model's tokenizer splits its words differently, is skipped.
 fn discover_all<F: Scalar>(
     checkpoint: &Checkpoint<F>,
     data: &StudyData,
     settings: &Settings,
     store: &Store,
     progress: &ProgressDisplay,
+    skipped: &mut Vec<Skipped>,
 ) -> Result<(Vec<Discovery>, Vec<MaskComparison>)> {
     const FEWEST: usize = 8;
     if settings.pair_tasks.is_empty() {
@@ -218,11 +262,23 @@ fn discover_all<F: Scalar>(
             agreement_pairs(&checkpoint.tokenizer, rows, settings.max_pairs)?
         };
         if pairs.len() >= FEWEST {
-            all.extend(store.unit(&format!("edges-{task}"), || {
+            let found: Vec<Discovery> = store.unit(&format!("edges-{task}"), || {
                 discover(&checkpoint.model, task, &pairs, settings.seed)
                     .with_context(|| format!("task {task}"))
-            })?);
+            })?;
+            if found.is_empty() {
+                let why = "the full model and the model without edges do not differ on its pairs";
+                skipped.push(Skipped::new("X1", task, why));
+            }
+            all.extend(found);
             tasks.push((task.clone(), pairs));
+        } else {
+            let why = format!(
+                "{} pairs of {FEWEST} needed: clean and corrupted prompt must have as many tokens, and the \
+                 answers different first tokens",
+                pairs.len()
+            );
+            skipped.push(Skipped::new("X1", task, why));
         }
         stage.inc();
     }

@@ -1,7 +1,7 @@
 //! Circuit extraction: T1 (every task) and T4 (every size on the hierarchy task).
 
 use super::{
-    cells::{count, percent, table, text},
+    cells::{count, not_measured, percent, table, text},
     options::TableOptions,
     select::{Density, preset_order, task_order},
 };
@@ -46,7 +46,8 @@ pub fn t1(records: &Records, options: &TableOptions) -> Table {
         (task_order(&e.task), size, preset_order(&e.preset))
     });
     let rows = found.into_iter().map(row).collect();
-    table("T1", "Circuit extraction".into(), notes(options), &COLUMNS, rows)
+    let notes = notes(options).into_iter().chain(not_measured(records, "T1")).collect();
+    table("T1", "Circuit extraction".into(), notes, &COLUMNS, rows)
 }
 
 /// T4: circuit extraction on the hierarchy task, every size.
