@@ -51,7 +51,7 @@ fn the_study_has_the_rows_it_says() {
 fn groups_of_the_studys_rows() {
     let Some(dir) = data() else { return };
     let data = StudyData::read(dir.join("study")).unwrap();
-    // Number of groups, rows of the largest, and minimal pairs.
+    // Number of groups, and rows of the largest.
     let expected = [
         ("hierarchy", 24, 140),
         ("blimp_dna1", 1000, 2),
@@ -72,9 +72,12 @@ fn groups_of_the_studys_rows() {
             None => assert!(number > 950 && largest <= 20, "{}: {number} groups, {largest}", task.name),
         }
         if task.name.starts_with("blimp") {
-            // The twin of a row is a thousand rows further down.
+            // The twin of a row is a thousand rows further down. "The Clintons sell this ox." of dnai2 has another one
+            // as well, "... this oxen.", which is more alike than "... these ox."
             let twins = groups::twins(&task.rows);
-            assert_eq!(twins, (0..1000).map(|row| (row, row + 1000)).collect::<Vec<_>>(), "{}", task.name);
+            let elsewhere = twins.iter().filter(|(good, bad)| good + 1000 != *bad).count();
+            let expected = if task.name == "blimp_dnai2" { 2 } else { 0 };
+            assert_eq!((twins.len(), elsewhere), (1000, expected), "{}", task.name);
         }
         let labels: Vec<usize> = task.rows.iter().map(|row| usize::from(row.label)).collect();
         let split = split_groups(&groups, &labels, 0.8, 1, &task.name);
