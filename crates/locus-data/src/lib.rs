@@ -8,6 +8,7 @@
 //! | [`pairs`] | clean and corrupted prompts for circuit discovery |
 //! | [`dataset`] | a folder with all data of the study |
 //! | [`grammar`] | a seeded grammar that makes such data, for the organism |
+//! | [`groups`] | rows that say nearly the same, found by content |
 //! | [`split`](mod@split), [`seed`] | random splits and streams that never change |
 //! | [`manifest`], [`fetch`](mod@fetch) | what can be downloaded, and downloading it |
 //!
@@ -32,6 +33,7 @@ mod error;
 pub mod fetch;
 mod files;
 pub mod grammar;
+pub mod groups;
 pub mod labelled;
 pub mod manifest;
 pub mod pairs;
@@ -46,7 +48,7 @@ pub use labelled::Labelled;
 pub use manifest::{Entry, Manifest};
 pub use pairs::PromptPair;
 pub use requests::EditRequest;
-pub use split::{Split, split};
+pub use split::{Split, sample_groups, split, split_groups};
 
 /// The README, whose examples are tests too.
 #[cfg(doctest)]

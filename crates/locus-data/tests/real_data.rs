@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use locus_data::{EditRequest, Manifest, StudyData, labelled, requests, task_names};
+use locus_data::{
+    EditRequest, Manifest, StudyData, groups, labelled, requests, sample_groups, split_groups, task_names,
+};
 
 /// The folder; `None`, with a visible message, on a machine that has none. CI must have it.
 fn data() -> Option<PathBuf> {
@@ -43,6 +45,50 @@ fn the_study_has_the_rows_it_says() {
         assert_eq!((request.paraphrase_prompts.len(), request.neighborhood_prompts.len()), (2, 0));
     }
     assert_eq!(data.requests[0].full_prompt(), "A British Shorthair is a kind of");
+}
+
+#[test]
+fn groups_of_the_studys_rows() {
+    let Some(dir) = data() else { return };
+    let data = StudyData::read(dir.join("study")).unwrap();
+    // Number of groups, and rows of the largest.
+    let expected = [
+        ("hierarchy", 24, 140),
+        ("blimp_dna1", 1000, 2),
+        ("blimp_dna2", 1000, 2),
+        ("blimp_dnai1", 997, 4),
+        ("blimp_dnai2", 998, 4),
+        ("blimp_dnawa1", 1000, 2),
+        ("blimp_dnawa2", 1000, 2),
+        ("blimp_dnawai1", 1000, 2),
+        ("blimp_dnawai2", 1000, 2),
+    ];
+    for task in &data.tasks {
+        let groups = groups::groups(&task.rows);
+        let number = groups.iter().max().unwrap() + 1;
+        let largest = (0..number).map(|g| groups.iter().filter(|&&other| other == g).count()).max().unwrap();
+        match expected.iter().find(|(name, ..)| *name == task.name) {
+            Some(&(name, n, rows)) => assert_eq!((name, number, largest), (name, n, rows)),
+            None => assert!(number > 950 && largest <= 20, "{}: {number} groups, {largest}", task.name),
+        }
+        if task.name.starts_with("blimp") {
+            // The twin of a row is a thousand rows further down. "The Clintons sell this ox." of dnai2 has another one
+            // as well, "... this oxen.", which is more alike than "... these ox."
+            let twins = groups::twins(&task.rows);
+            let elsewhere = twins.iter().filter(|(good, bad)| good + 1000 != *bad).count();
+            let expected = if task.name == "blimp_dnai2" { 2 } else { 0 };
+            assert_eq!((twins.len(), elsewhere), (1000, expected), "{}", task.name);
+        }
+        let labels: Vec<usize> = task.rows.iter().map(|row| usize::from(row.label)).collect();
+        let split = split_groups(&groups, &labels, 0.8, 1, &task.name);
+        let positive = |rows: &[usize]| rows.iter().map(|&row| labels[row]).sum::<usize>();
+        let rows = task.rows.len();
+        assert!(split.held_out.len().abs_diff(rows / 5) <= 2, "{}: {}", task.name, split.held_out.len());
+        assert!((2 * positive(&split.held_out)).abs_diff(split.held_out.len()) <= 2, "{}", task.name);
+        let sample = sample_groups(&groups, &labels, 320, 1, &task.name);
+        assert!((300..=320).contains(&sample.len()), "{}: {}", task.name, sample.len());
+        assert!((2 * positive(&sample)).abs_diff(sample.len()) <= 4, "{}", task.name);
+    }
 }
 
 #[test]

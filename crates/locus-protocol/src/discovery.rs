@@ -5,6 +5,7 @@ use locus_circuits::edges::{
     Attribution, CurveAreas, Edge, EdgeScores, Graph, LogitDiff, MIB_FRACTIONS, Pair, QuadratureRule, RankBy,
     StandardAblation, activation_magnitude, attribute_edges, faithfulness_curve, patch_edges,
 };
+use locus_data::groups::twins;
 use locus_data::seed::stream;
 use locus_data::{EditRequest, Labelled};
 use locus_gpt2::{Gpt2, Scalar, Tokenizer};
@@ -19,8 +20,8 @@ const RANDOM_DRAWS: u64 = 10;
 /// comes before the noun.
 pub const PAIR_TASKS: [&str; 5] = [HIERARCHY, "blimp_dna1", "blimp_dnai1", "blimp_dnawa1", "blimp_dnawai1"];
 
-/// Makes at most `most` pairs from the rows of an agreement task, in which an acceptable sentence and its unacceptable
-/// twin follow each other.
+/// Makes at most `most` pairs from the rows of an agreement task, in the order of the acceptable sentences. Their
+/// unacceptable twins are found by content ([`twins`]), wherever they are.
 ///
 /// The clean prompt is the sentence up to the word in which the twins differ; in the corrupted prompt the last
 /// demonstrative has the other number. The answers are the first tokens of the two words. Twins are skipped when there
@@ -30,16 +31,12 @@ pub const PAIR_TASKS: [&str; 5] = [HIERARCHY, "blimp_dna1", "blimp_dnai1", "blim
 /// When a prompt or an answer cannot be tokenised.
 pub fn agreement_pairs(tokenizer: &Tokenizer, rows: &[Labelled], most: usize) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
-    for twins in rows.chunks_exact(2) {
+    for (good, bad) in twins(rows) {
         if pairs.len() == most {
             break;
         }
-        let (good, bad) = if twins[0].label == 1 { (&twins[0], &twins[1]) } else { (&twins[1], &twins[0]) };
-        if good.label == bad.label {
-            continue;
-        }
-        let (good, bad): (Vec<&str>, Vec<&str>) =
-            (good.text.split(' ').collect(), bad.text.split(' ').collect());
+        let words = |row: usize| rows[row].text.split(' ').collect::<Vec<&str>>();
+        let (good, bad) = (words(good), words(bad));
         let Some(at) = good.iter().zip(&bad).position(|(a, b)| a != b) else { continue };
         let Some(determiner) = good[..at].iter().rposition(|word| other_number(word).is_some()) else {
             continue;
@@ -170,17 +167,20 @@ mod tests {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/organism");
         let tokenizer = Tokenizer::read(&folder).unwrap();
         let row = |text: &str, label| Labelled { text: text.into(), label };
-        let rows = [
-            row("the cat saw those big dogs.", 1),
-            row("the cat saw those big dog.", 0),
-            row("a cat sees dogs.", 1), // no demonstrative
-            row("a cat sees dog.", 0),
-        ];
-        let pairs = agreement_pairs(&tokenizer, &rows, 9).unwrap();
-        assert!(pairs.len() <= 1);
-        for pair in &pairs {
-            assert_eq!(tokenizer.decode(&pair.clean).unwrap(), "the cat saw those big");
-            assert_eq!(tokenizer.decode(&pair.corrupted).unwrap(), "the cat saw that big");
+        let good = row("Julia named that fungus.", 1);
+        let bad = row("Julia named that fungi.", 0);
+        // No demonstrative.
+        let others = [row("a cat sees dogs.", 1), row("a cat sees dog.", 0)];
+        let [plain, twin] = others;
+        // Twins side by side, all acceptable sentences first as in the authors' files, and in no order.
+        for rows in [[&good, &bad, &plain, &twin], [&plain, &good, &twin, &bad], [&bad, &plain, &twin, &good]]
+        {
+            let rows = rows.map(Clone::clone);
+            let pairs = agreement_pairs(&tokenizer, &rows, 9).unwrap();
+            assert_eq!(pairs.len(), 1);
+            assert_eq!(tokenizer.decode(&pairs[0].clean).unwrap(), "Julia named that");
+            assert_eq!(tokenizer.decode(&pairs[0].corrupted).unwrap(), "Julia named those");
+            assert_ne!(pairs[0].correct, pairs[0].incorrect);
         }
         assert_eq!(other_number("that"), Some("those"));
         assert_eq!(other_number("the"), None);

@@ -69,6 +69,27 @@ pub struct Records {
     /// Causal tracing, if it was run and the model knew at least one fact.
     #[serde(default)]
     pub tracing: Option<TracingRecord>,
+    /// What was asked for and could not be measured.
+    #[serde(default)]
+    pub skipped: Vec<Skipped>,
+}
+
+/// Something that was asked for and could not be measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Table that lacks it, for example `X1`.
+    pub table: String,
+    /// Task that was left out; empty when no single task is meant.
+    pub task: String,
+    /// Reason, without a full stop.
+    pub why: String,
+}
+
+impl Skipped {
+    /// An entry for a table; `task` is empty when no single task is meant.
+    pub fn new(table: &str, task: &str, why: impl Into<String>) -> Self {
+        Skipped { table: table.into(), task: task.into(), why: why.into() }
+    }
 }
 
 /// Causal tracing averaged over facts.

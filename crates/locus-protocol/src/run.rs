@@ -5,11 +5,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use locus_circuits::internal::MANY_PARAMETERS;
 use locus_circuits::{Pair, Tracing};
-use locus_data::StudyData;
+use locus_data::groups::groups;
 use locus_data::seed::stream;
+use locus_data::{Labelled, StudyData, sample_groups};
 use locus_editors::Hparams;
 use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar, compiled};
-use locus_tasks::{SplitOptions, Task};
+use locus_tasks::{SplitBy, SplitOptions, Task};
 use rayon::prelude::*;
 
 use crate::controls::{Controls, random_weights};
@@ -23,7 +24,7 @@ use crate::overlaps::overlaps;
 use crate::progress::ProgressDisplay;
 use crate::records::{
     Discovery, EditKind, EditOutcome, EditorOutcome, Extraction, MaskComparison, NO_TASK, Records, Schedule,
-    Scope, TracingRecord,
+    Scope, Skipped, TracingRecord,
 };
 use crate::requests::StudyRequest;
 use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
@@ -57,7 +58,8 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     for study in &requests {
         study.request.nll(model).context("hierarchy_data.json")?;
     }
-    let text = data.neutral.as_deref().map(|text| NeutralText::new(checkpoint, text)).transpose()?;
+    let text = data.neutral.as_deref().or(settings.text.as_deref());
+    let text = text.map(|text| NeutralText::new(checkpoint, text)).transpose()?;
     let neutral = text.flatten();
     let controls = Controls::new(model, settings.seed);
     let random_weights = Checkpoint {
@@ -65,28 +67,52 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
         tokenizer: checkpoint.tokenizer.clone(),
     };
 
+    let options = SplitOptions { seed: settings.seed, by: settings.split, ..SplitOptions::default() };
     let stage = progress.stage("score heads", settings.tasks.len());
-    let options = SplitOptions { seed: settings.seed, ..SplitOptions::default() };
-    let prepare = |checkpoint: &Checkpoint<F>, name: &str, options: SplitOptions| -> Result<Task<F>> {
+    let prepare = |checkpoint: &Checkpoint<F>, name: &str, options: SplitOptions| -> Result<_> {
         let task = data.task(name).with_context(|| format!("task {name} is not in the data"))?;
-        let rows = &task.rows[..task.rows.len().min(settings.max_rows)];
-        Ok(Task::from_rows(checkpoint, name, rows, options)?)
+        let rows = sample(name, &task.rows, settings);
+        match Task::from_rows(checkpoint, name, &rows, options) {
+            Ok(task) => Ok(Ok(task)),
+            Err(error @ locus_tasks::Error::OneClass { .. }) => {
+                let (message, prefix) = (error.to_string(), format!("task {name}: "));
+                Ok(Err(Skipped::new("T1", name, message.strip_prefix(&prefix).unwrap_or(&message))))
+            }
+            Err(error) => Err(error.into()),
+        }
     };
-    let tasks: Vec<Task<F>> = settings
+    let prepared: Vec<std::result::Result<Task<F>, Skipped>> = settings
         .tasks
         .par_iter()
         .map(|name| {
-            let task = prepare(checkpoint, name, options)?;
+            let task = prepare(checkpoint, name, options);
             stage.inc();
-            Ok(task)
+            task
         })
         .collect::<Result<_>>()?;
     stage.finish();
-    let control_tasks = || settings.control_tasks.iter().filter(|name| settings.tasks.contains(name));
-    let on_random_weights: Vec<Task<F>> =
-        control_tasks().map(|name| prepare(&random_weights, name, options)).collect::<Result<_>>()?;
+    let mut skipped = Vec::new();
+    let mut tasks = Vec::new();
+    for task in prepared {
+        match task {
+            Ok(task) => tasks.push(task),
+            Err(why) => skipped.push(why),
+        }
+    }
+    // Controls that need a task prepared otherwise: on a model of random weights, and split the other way.
+    let with_controls: Vec<&str> =
+        tasks.iter().map(|task| task.name.as_str()).filter(|name| settings.has_all_controls(name)).collect();
+    let prepared_otherwise = |checkpoint: &Checkpoint<F>, options: SplitOptions| -> Result<Vec<Task<F>>> {
+        let prepared = with_controls.iter().map(|name| prepare(checkpoint, name, options));
+        Ok(prepared.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    };
+    let on_random_weights = prepared_otherwise(&random_weights, options)?;
+    let by_rows = match settings.split {
+        SplitBy::Groups => prepared_otherwise(checkpoint, SplitOptions { by: SplitBy::Rows, ..options })?,
+        SplitBy::Rows => Vec::new(),
+    };
 
-    let trajectories = trajectories(&tasks, &on_random_weights, settings);
+    let trajectories = trajectories(&tasks, &on_random_weights, &by_rows, settings);
     let (extracted, control_records) =
         extract_all(model.config(), &trajectories, &controls, neutral.as_ref(), settings, store, progress)?;
     let mut edits =
@@ -111,9 +137,11 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     })?;
     stage.finish();
 
-    let (discoveries, mask_comparisons) = discover_all(checkpoint, data, settings, store, progress)?;
-    let editor_outcomes = compare_editors(checkpoint, data, &extracted, settings, store, progress)?;
-    let tracing = trace(checkpoint, data, settings, store, progress)?;
+    let (discoveries, mask_comparisons) =
+        discover_all(checkpoint, data, settings, store, progress, &mut skipped)?;
+    let editor_outcomes =
+        compare_editors(checkpoint, data, &extracted, settings, store, progress, &mut skipped)?;
+    let tracing = trace(checkpoint, data, settings, store, progress, &mut skipped)?;
     let overlaps = overlaps(&extracted, &controls.strata);
     let found = extracted.into_iter().map(|extracted| extracted.record);
     Ok(Records {
@@ -126,7 +154,15 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
         mask_comparisons,
         editor_outcomes,
         tracing,
+        skipped,
     })
+}
+
+/// At most `max_rows` rows of a task, drawn in whole groups with the label shares of all rows, in the order of the file.
+fn sample(task: &str, rows: &[Labelled], settings: &Settings) -> Vec<Labelled> {
+    let labels: Vec<usize> = rows.iter().map(|row| usize::from(row.label)).collect();
+    let drawn = sample_groups(&groups(rows), &labels, settings.max_rows, settings.seed, task);
+    drawn.into_iter().map(|row| rows[row].clone()).collect()
 }
 
 /// Does units of work and returns their results in order. Units of large models run sequentially, each on all threads;
@@ -150,6 +186,7 @@ fn trace<F: Scalar>(
     settings: &Settings,
     store: &Store,
     progress: &ProgressDisplay,
+    skipped: &mut Vec<Skipped>,
 ) -> Result<Option<TracingRecord>> {
     if !settings.trace {
         return Ok(None);
@@ -160,12 +197,16 @@ fn trace<F: Scalar>(
     let model = &checkpoint.model;
     let how = |known: &[_]| Tracing::new(model, known, settings.seed);
     let record = store.unit("tracing", || trace_all(model, &facts, &how, &mut || stage.inc()))?;
+    if record.is_none() {
+        let why = format!("the model knows none of the {} facts", facts.len());
+        skipped.push(Skipped::new("X3", "", why));
+    }
     stage.finish();
     Ok(record)
 }
 
-/// Runs every editor in the full model and in the scopes made from the circuits of the sweep's task (X2); there are no
-/// results when the data have no neutral text.
+/// Runs every editor in the full model and in the scopes made from the circuits of the sweep's task (X2). Without neutral
+/// text, drift is measured on the text of the key statistics; without either there are no results.
 fn compare_editors<F: Scalar>(
     checkpoint: &Checkpoint<F>,
     data: &StudyData,
@@ -173,12 +214,23 @@ fn compare_editors<F: Scalar>(
     settings: &Settings,
     store: &Store,
     progress: &ProgressDisplay,
+    skipped: &mut Vec<Skipped>,
 ) -> Result<Vec<EditorOutcome>> {
-    let Some(neutral) = data.neutral.as_deref().filter(|_| settings.compare_editors) else {
+    if !settings.compare_editors {
+        return Ok(Vec::new());
+    }
+    let (neutral, text) = (data.neutral.as_deref(), settings.text.as_deref());
+    let (Some(neutral), Some(text)) = (neutral.or(text), text.or(neutral)) else {
+        let why =
+            "key statistics and drift need a text; the data have no neutral.txt and no --text was given";
+        skipped.push(Skipped::new("X2", "", why));
         return Ok(Vec::new());
     };
     let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
-    let text = settings.text.as_deref().unwrap_or(neutral);
+    if requests.iter().all(|request| request.neighborhood_prompts.is_empty()) {
+        let why = "neighbourhood, NM and score: no request has prompts about other subjects";
+        skipped.push(Skipped::new("X2", "", why));
+    }
     let built_in = || Hparams::for_model(checkpoint.model.config(), None);
     let hparams = settings.hparams.clone().map_or_else(built_in, Ok).context("X2")?;
     let comparison =
@@ -226,14 +278,15 @@ fn compare_editors<F: Scalar>(
     Ok(all)
 }
 
-/// Finds circuits of edges and of parameters on the pairs of every task (X1). A task that gives too few pairs, because
-/// the model's tokenizer splits its words differently, has no rows in X1.
+/// Finds circuits of edges and of parameters on the pairs of every task (X1). A task that gives too few pairs, for
+/// example because the model's tokenizer splits its words differently, is skipped.
 fn discover_all<F: Scalar>(
     checkpoint: &Checkpoint<F>,
     data: &StudyData,
     settings: &Settings,
     store: &Store,
     progress: &ProgressDisplay,
+    skipped: &mut Vec<Skipped>,
 ) -> Result<(Vec<Discovery>, Vec<MaskComparison>)> {
     const FEWEST: usize = 8;
     if settings.pair_tasks.is_empty() {
@@ -250,11 +303,23 @@ fn discover_all<F: Scalar>(
             agreement_pairs(&checkpoint.tokenizer, rows, settings.max_pairs)?
         };
         if pairs.len() >= FEWEST {
-            all.extend(store.unit(&format!("edges-{task}"), || {
+            let found: Vec<Discovery> = store.unit(&format!("edges-{task}"), || {
                 discover(&checkpoint.model, task, &pairs, settings.seed)
                     .with_context(|| format!("task {task}"))
-            })?);
+            })?;
+            if found.is_empty() {
+                let why = "the full model and the model without edges do not differ on its pairs";
+                skipped.push(Skipped::new("X1", task, why));
+            }
+            all.extend(found);
             tasks.push((task.clone(), pairs));
+        } else {
+            let why = format!(
+                "{} pairs of {FEWEST} needed: clean and corrupted prompt must have as many tokens, and the \
+                 answers different first tokens",
+                pairs.len()
+            );
+            skipped.push(Skipped::new("X1", task, why));
         }
         stage.inc();
     }
@@ -271,6 +336,7 @@ fn discover_all<F: Scalar>(
 fn trajectories<'a, F: Scalar>(
     tasks: &'a [Task<F>],
     on_random_weights: &'a [Task<F>],
+    by_rows: &'a [Task<F>],
     settings: &Settings,
 ) -> Vec<Trajectory<'a, F>> {
     let of = |preset, task, scope, draw| Trajectory { preset, task, scope, draw, schedule: Schedule::Sweep };
@@ -283,6 +349,12 @@ fn trajectories<'a, F: Scalar>(
         all.push(of(preset, task, Scope::Shuffled, 0));
     }
     all.extend(on_random_weights.iter().map(|task| of(preset, task, Scope::RandomWeights, 0)));
+    all.extend(
+        by_rows.iter().map(|task| Trajectory {
+            schedule: Schedule::SplitByRows,
+            ..of(preset, task, Scope::Circuit, 0)
+        }),
+    );
     // The published recipe stops when a density is reached, so that its lengths cannot be made equal.
     if preset != Preset::Published {
         let sweep = tasks.iter().filter(|task| task.name == SWEEP_TASK);

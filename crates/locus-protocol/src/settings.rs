@@ -8,6 +8,7 @@ use crate::published::for_task;
 use crate::records::{HIERARCHY, PUBLISHED, SCHEDULED_TOP_K, renamed_preset};
 use locus_circuits::{BinaryConcrete, ScheduledTopK};
 use locus_gpt2::HeadTraining;
+use locus_tasks::SplitBy;
 use serde::Serialize;
 
 /// The two recipes to find a circuit.
@@ -79,7 +80,9 @@ pub struct Settings {
     pub max_epochs: usize,
     /// The recipe of this project.
     pub scheduled_top_k: ScheduledTopK,
-    /// Largest number of rows of a task that are used.
+    /// What the split into rows to train on and to measure on moves as one.
+    pub split: SplitBy,
+    /// Largest number of rows of a task that are used, drawn in whole groups with the label shares of all rows.
     pub max_rows: usize,
     /// Largest number of requests that are edited; a hyponym and its hypernym follow each other.
     pub max_requests: usize,
@@ -131,6 +134,7 @@ impl Settings {
             mask_seeds: 3,
             max_epochs: 4000,
             scheduled_top_k: ScheduledTopK::default(),
+            split: SplitBy::Groups,
             max_rows: usize::MAX,
             max_requests: usize::MAX,
             random_draws: 3,

@@ -26,6 +26,16 @@ pub enum Error {
         /// Side of the split that has no rows: `train on` or `measure on`.
         side: &'static str,
     },
+    /// All rows, or all on one side of the split, have one label.
+    #[error("task {task}: every {rows} has label {label}; expected two classes")]
+    OneClass {
+        /// Name of the task.
+        task: String,
+        /// Rows that were looked at: `row`, `row to train on` or `row to measure on`.
+        rows: &'static str,
+        /// Label that they have.
+        label: usize,
+    },
 }
 
 /// Result with this crate's [`Error`].

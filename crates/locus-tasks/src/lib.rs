@@ -12,7 +12,7 @@ mod error;
 mod task;
 
 pub use error::{Error, Result};
-pub use task::{Rows, SplitOptions, Task};
+pub use task::{Rows, SplitBy, SplitOptions, Task};
 
 /// The README, whose examples are tests too.
 #[cfg(doctest)]

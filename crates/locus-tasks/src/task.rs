@@ -9,13 +9,24 @@ use std::path::Path;
 
 use locus_circuits::masks::{ReadOut, TaskObjective};
 use locus_data::seed::stream;
-use locus_data::{Labelled, Split, labelled, split};
+use locus_data::{Labelled, Split, groups, labelled, split, split_groups};
 use locus_gpt2::{
     Checkpoint, Gpt2, HeadTraining, ParamMask, Scalar, ScoreHead, argmax, compiled, last_hidden_of,
 };
 use locus_metrics::classify;
 
 use crate::error::{Error, Result};
+
+/// What a split moves as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SplitBy {
+    /// Groups of rows that say nearly the same, with equal shares of the labels on both sides
+    /// ([`split_groups`]).
+    #[default]
+    Groups,
+    /// Single rows ([`split`](fn@split)), the published way: the two rows of a minimal pair can be on different sides.
+    Rows,
+}
 
 /// Options of the split of rows into training and held-out ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,12 +35,14 @@ pub struct SplitOptions {
     pub train_share: f64,
     /// Seed of the split and of the head's batches.
     pub seed: u64,
+    /// What is split.
+    pub by: SplitBy,
 }
 
 impl Default for SplitOptions {
-    /// The split of the study, 80/20.
+    /// An 80/20 split of groups.
     fn default() -> Self {
-        SplitOptions { train_share: 0.8, seed: 1 }
+        SplitOptions { train_share: 0.8, seed: 1, by: SplitBy::Groups }
     }
 }
 
@@ -59,7 +72,9 @@ pub struct Task<F> {
     pub head: ScoreHead<F>,
 }
 
-compiled!(TaskJob<'a>: <F> (&'a Checkpoint<F>, &'a str, &'a [&'a str], &'a [usize], SplitOptions) => Result<Task<F>>, prepare);
+type TaskIn<'a, F> = (&'a Checkpoint<F>, &'a str, &'a [&'a str], &'a [usize], &'a [usize], SplitOptions);
+
+compiled!(TaskJob<'a>: <F> TaskIn<'a, F> => Result<Task<F>>, prepare);
 compiled!(HeadJob<'a>: <F> (&'a Task<F>, &'a HeadTraining, u64) => Result<Task<F>>, retrained);
 compiled!(PredictJob<'a>: <F> (&'a Task<F>, &'a Gpt2<F>) => Result<Vec<usize>>, predict);
 
@@ -67,7 +82,8 @@ impl<F: Scalar> Task<F> {
     /// Prepares a CSV file with the columns `text` and `label` (0 or 1); the file's stem is the task's name.
     ///
     /// # Errors
-    /// When the file cannot be parsed, a text does not fit the model, or there are too few rows for the split.
+    /// When the file cannot be parsed, a text does not fit the model, there are too few rows for the split, or a side of
+    /// it has one class only.
     pub fn from_csv(
         checkpoint: &Checkpoint<F>,
         path: impl AsRef<Path>,
@@ -78,10 +94,11 @@ impl<F: Scalar> Task<F> {
         Task::from_rows(checkpoint, &name, &labelled::read(path)?, options)
     }
 
-    /// Prepares rows with the labels 0 and 1 that were read elsewhere.
+    /// Prepares rows with the labels 0 and 1 that were read elsewhere. Groups are found by content
+    /// ([`groups`](fn@groups::groups)).
     ///
     /// # Errors
-    /// When a text does not fit the model, or there are too few rows for the split.
+    /// When a text does not fit the model, there are too few rows for the split, or a side of it has one class only.
     pub fn from_rows(
         checkpoint: &Checkpoint<F>,
         name: &str,
@@ -90,14 +107,14 @@ impl<F: Scalar> Task<F> {
     ) -> Result<Self> {
         let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
         let labels: Vec<usize> = rows.iter().map(|row| usize::from(row.label)).collect();
-        Task::new(checkpoint, name, &texts, &labels, options)
+        Task::with_groups(checkpoint, name, &texts, &labels, &groups::groups(rows), options)
     }
 
-    /// Splits the texts, trains the score head on one side and records the full model's choices on both. Classes are
-    /// counted from 0; there are as many as the largest label says, and at least two.
+    /// Prepares texts of any number of classes. Equal texts are a group. See [`with_groups`](Self::with_groups).
     ///
     /// # Errors
-    /// When a text cannot be tokenised or does not fit the model, or there are too few rows for the split.
+    /// When a text cannot be tokenised or does not fit the model, there are too few rows for the split, or a side of it
+    /// has one class only.
     ///
     /// # Panics
     /// When there is not one label per text, or the share of the split is not in [0, 1].
@@ -108,8 +125,30 @@ impl<F: Scalar> Task<F> {
         labels: &[usize],
         options: SplitOptions,
     ) -> Result<Self> {
+        Task::with_groups(checkpoint, name, texts, labels, &groups::equal(texts), options)
+    }
+
+    /// Splits the texts, trains the score head on one side and records the full model's choices on both. Classes are
+    /// counted from 0; there are as many as the largest label says, and at least two. Texts with one group number stay
+    /// on one side of a split by groups; a split by rows ignores the numbers.
+    ///
+    /// # Errors
+    /// When a text cannot be tokenised or does not fit the model, there are too few rows for the split, or a side of it
+    /// has one class only.
+    ///
+    /// # Panics
+    /// When there is not one label and one group number per text, or the share of the split is not in [0, 1].
+    pub fn with_groups(
+        checkpoint: &Checkpoint<F>,
+        name: &str,
+        texts: &[&str],
+        labels: &[usize],
+        groups: &[usize],
+        options: SplitOptions,
+    ) -> Result<Self> {
         assert_eq!(texts.len(), labels.len(), "one label per text");
-        F::run::<TaskJob>((checkpoint, name, texts, labels, options))
+        assert_eq!(texts.len(), groups.len(), "one group number per text");
+        F::run::<TaskJob>((checkpoint, name, texts, labels, groups, options))
     }
 
     /// The task with another score head and the choices of the full model with that head; rows, split and labels stay.
@@ -184,24 +223,29 @@ impl<F: Scalar> Task<F> {
     }
 }
 
-fn prepare<F: Scalar>(
-    (checkpoint, name, texts, labels, options): (&Checkpoint<F>, &str, &[&str], &[usize], SplitOptions),
-) -> Result<Task<F>> {
+fn prepare<F: Scalar>((checkpoint, name, texts, labels, groups, options): TaskIn<F>) -> Result<Task<F>> {
     let Checkpoint { model, tokenizer } = checkpoint;
     let wrong = |cause| Error::Text { task: name.to_owned(), cause };
-    let Split { train, held_out } = split(texts.len(), options.train_share, options.seed, name);
+    let SplitOptions { train_share, seed, by } = options;
+    let Split { train, held_out } = match by {
+        SplitBy::Groups => split_groups(groups, labels, train_share, seed, name),
+        SplitBy::Rows => split(texts.len(), train_share, seed, name),
+    };
     for (side, rows) in [("train on", &train), ("measure on", &held_out)] {
         if rows.is_empty() {
             return Err(Error::Rows { task: name.to_owned(), rows: texts.len(), side });
         }
     }
+    let labels_of = |side: &[usize]| side.iter().map(|&i| labels[i]).collect::<Vec<_>>();
+    two_classes(name, "row", labels)?;
+    two_classes(name, "row to train on", &labels_of(&train))?;
+    two_classes(name, "row to measure on", &labels_of(&held_out))?;
     let tokens: Vec<Vec<u32>> = texts
         .iter()
         .map(|text| tokenizer.encode_some("text", text))
         .collect::<locus_gpt2::Result<_>>()
         .map_err(wrong)?;
     let features = last_hidden_of(model, &tokens).map_err(wrong)?;
-    let labels_of = |side: &[usize]| side.iter().map(|&i| labels[i]).collect::<Vec<_>>();
     let n_classes = labels.iter().map(|label| label + 1).max().unwrap_or(0).max(2);
     let train_features = features.select(ndarray::Axis(0), &train);
     let rng = &mut stream(options.seed, &format!("head/{name}"), 0);
@@ -237,6 +281,16 @@ fn retrained<F: Scalar>((task, training, seed): (&Task<F>, &HeadTraining, u64)) 
     Ok(task)
 }
 
+/// Refuses labels that are all the same; `rows` says in the error whose they are.
+fn two_classes(task: &str, rows: &'static str, labels: &[usize]) -> Result<()> {
+    match labels {
+        [label, others @ ..] if others.iter().all(|other| other == label) => {
+            Err(Error::OneClass { task: task.to_owned(), rows, label: *label })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn predict<F: Scalar>((task, model): (&Task<F>, &Gpt2<F>)) -> Result<Vec<usize>> {
     let wrong = |cause| Error::Text { task: task.name.clone(), cause };
     task.head.predict(model, &task.held_out.sequences).map_err(wrong)
@@ -253,12 +307,15 @@ mod tests {
 
     #[test]
     fn any_number_of_classes_can_be_told_apart() {
+        const NUMBERS: [&str; 5] = ["one", "two", "three", "four", "five"];
         let texts: Vec<String> = ["cat", "rose", "bus"]
             .iter()
             .cycle()
             .take(60)
             .enumerate()
-            .map(|(i, word)| format!("{} {word} is", ["a", "the", "this", "that"][i / 3 % 4]))
+            .map(|(i, word)| {
+                format!("{} {} {word} is", NUMBERS[i / 12], ["a", "the", "this", "that"][i / 3 % 4])
+            })
             .collect();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let labels: Vec<usize> = (0..60).map(|i| i % 3).collect();
@@ -312,16 +369,32 @@ mod tests {
     #[test]
     fn tasks_that_cannot_be_prepared_are_refused_by_name() {
         let checkpoint = organism();
+        let refused_with = |texts: &[&str], labels: &[usize], train_share, by| {
+            let options = SplitOptions { train_share, seed: 1, by };
+            Task::new(&checkpoint, "mine", texts, labels, options).unwrap_err().to_string()
+        };
         let refused = |texts: &[&str], train_share| {
-            let options = SplitOptions { train_share, seed: 1 };
-            Task::new(&checkpoint, "mine", texts, &vec![0; texts.len()], options).unwrap_err().to_string()
+            let labels: Vec<usize> = (0..texts.len()).map(|i| i % 2).collect();
+            refused_with(texts, &labels, train_share, SplitBy::Groups)
         };
         assert_eq!(
             refused(&["a cat", "a dog"], 1.0),
             "task mine: 2 rows leave none to measure on; expected more rows or another share"
         );
         assert!(refused(&[], 0.8).starts_with("task mine: 0 rows leave none to train on"));
-        assert!(refused(&["a cat", ""], 0.5).starts_with("task mine: text"));
+        assert!(refused(&["a cat", "", "a dog", "a bus"], 0.5).starts_with("task mine: text"));
+        let texts = ["a cat", "a dog", "a bus", "a car"];
+        for by in [SplitBy::Groups, SplitBy::Rows] {
+            assert_eq!(
+                refused_with(&texts, &[1; 4], 0.5, by),
+                "task mine: every row has label 1; expected two classes"
+            );
+            let side = refused_with(&texts, &[0, 1, 1, 1], 0.5, by);
+            assert!(side.contains("every row to ") && side.contains("has label 1"), "{side}");
+        }
+        // Equal texts are one group, of which nothing is left to measure on.
+        let equal = refused_with(&["a cat"; 4], &[0, 1, 0, 1], 0.5, SplitBy::Groups);
+        assert!(equal.contains("4 rows leave none to"), "{equal}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use locus_data::{EditRequest, StudyData};
 use locus_gpt2::{Checkpoint, PromptTargets};
 
 use super::recipe::Recipe;
-use locus_tasks::{SplitOptions, Task};
+use locus_tasks::{SplitBy, SplitOptions, Task};
 
 /// Measurements of a trained organism.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Card {
 }
 
 impl Card {
-    /// Measures a model on the requests and the tasks of its data; `seed` splits the rows and trains the heads.
+    /// Measures a model on the requests and the tasks of its data; `seed` splits the rows, one by one, and trains the heads.
     ///
     /// # Errors
     /// When a text cannot be tokenised or does not fit the model.
@@ -40,7 +40,7 @@ impl Card {
         let prompt_of = |request: &EditRequest| vec![request.full_prompt()];
         let all: Vec<&EditRequest> = requests.iter().collect();
         let level = |odd: u64| requests.iter().filter(|r| r.case_id % 2 == odd).collect::<Vec<_>>();
-        let options = SplitOptions { seed, ..SplitOptions::default() };
+        let options = SplitOptions { seed, by: SplitBy::Rows, ..SplitOptions::default() };
         let (prompts, p_true, p_new) = share_true(checkpoint, &all, prompt_of)?;
         Ok(Card {
             prompts,

@@ -8,6 +8,7 @@ use locus_data::StudyData;
 use locus_editors::Hparams;
 use locus_files::sha256;
 use locus_gpt2::Scalar;
+use locus_tasks::SplitBy;
 
 use super::error::Unusable;
 use super::global::{Dtype, Global};
@@ -30,6 +31,9 @@ pub struct Reproduce {
     /// Recipe whose circuits T2-T7 are about: the paper's, or this project's (hard masks at a scheduled density)
     #[arg(long, default_value = SCHEDULED_TOP_K, value_name = "published|scheduled-top-k")]
     preset: String,
+    /// What stays together when rows are split 80/20: rows that say nearly the same, or nothing (the published way)
+    #[arg(long, default_value = "groups", value_name = "groups|rows")]
+    split: String,
     /// Density targets of the size sweep, each above 0 and at most 1; 0.5 and 0.05 are always among them
     #[arg(long, value_delimiter = ',', value_name = "SHARES")]
     densities: Vec<f64>,
@@ -101,7 +105,7 @@ impl Reproduce {
             model: model_name.clone(),
             model_sha256: checkpoint.model.sha256(),
             data_sha256: data.sources.clone(),
-            conventions: conventions(&settings),
+            conventions: conventions(&settings, data.neutral.is_some()),
         };
         let fingerprint = sha256(
             format!("{}{settings:?}{:?}", serde_json::to_string(&provenance)?, global.dtype).as_bytes(),
@@ -148,6 +152,15 @@ impl Reproduce {
         let preset: Preset = self.preset.parse().map_err(|why| Unusable(format!("--preset {why}")))?;
         let mut settings =
             if self.quick { Settings::quick(seed, preset) } else { Settings::full(seed, preset) };
+        settings.split = match self.split.as_str() {
+            "groups" => SplitBy::Groups,
+            "rows" => SplitBy::Rows,
+            other => {
+                return Err(
+                    Unusable(format!("--split {other:?} is no split; expected groups or rows")).into()
+                );
+            }
+        };
         if let Some(density) = self.densities.iter().find(|&&density| !(density > 0.0 && density <= 1.0)) {
             let why =
                 format!("--densities: {density} is not a density; expected a share above 0 and at most 1");
@@ -187,11 +200,19 @@ impl Reproduce {
 
 /// Sentences that say how the numbers were made and where that differs from the published protocol; printed in the
 /// report.
-fn conventions(settings: &Settings) -> Vec<String> {
+fn conventions(settings: &Settings, neutral: bool) -> Vec<String> {
+    let split = match settings.split {
+        SplitBy::Groups => {
+            "Rows are split 80/20 at random in whole groups, with equal shares of the labels on both sides; minimal pairs, equal texts and hierarchy sentences about one entity are a group. Every share in T1 is measured on the held-out rows."
+        }
+        SplitBy::Rows => {
+            "Rows are split 80/20 one by one by a seeded shuffle, so that the two rows of a minimal pair can be on different sides; every share in T1 is measured on the held-out rows."
+        }
+    };
     let sentences = [
         "NLLs are means per target token in nats; probabilities are exp(-NLL).",
         "Prompts carry no beginning-of-text token; targets are tokenised separately from the prompt, with a leading space.",
-        "Rows are split 80/20 by a seeded shuffle; every share in T1 is measured on the held-out rows.",
+        split,
         "Score heads start at zero and train with dropout off (the authors had GPT-2's dropout on).",
         "Sequences are packed without padding, so there are no padding effects.",
         "Mask noise comes from a counter-based generator keyed by seed, tensor, step and index.",
@@ -200,9 +221,15 @@ fn conventions(settings: &Settings) -> Vec<String> {
         "The preset `scheduled-top-k` is ours: hard top-k masks trained at a scheduled density from weight-attribution scores; a target density is met exactly.",
     ];
     let mut conventions: Vec<String> = sentences.map(str::to_owned).to_vec();
+    if settings.compare_editors && settings.text.is_some() && !neutral {
+        conventions.push(
+            "The data have no neutral text: X2 measures drift on the text from which the key statistics come."
+                .into(),
+        );
+    }
     if settings.profile == "quick" {
         conventions.push(format!(
-            "Quick profile: {} tasks, at most {} rows a task and {} requests, shortened schedules; the published recipe is cut off after {} epochs.",
+            "Quick profile: {} tasks, at most {} rows a task (drawn in whole groups with the labels' shares) and {} requests, shortened schedules; the published recipe is cut off after {} epochs.",
             settings.tasks.len(), settings.max_rows, settings.max_requests, settings.max_epochs
         ));
     }

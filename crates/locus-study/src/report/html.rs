@@ -119,6 +119,9 @@ fn table_section(table: &Table, results: &Results) -> String {
 }
 
 fn table_body(table: &Table) -> String {
+    if table.rows.is_empty() {
+        return String::new();
+    }
     let numeric: Vec<bool> =
         (0..table.columns.len()).map(|index| cell::is_numeric(&table.rows, index)).collect();
     let class = |index: usize| if numeric[index] { " class=\"n\"" } else { "" };

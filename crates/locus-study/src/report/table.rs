@@ -42,8 +42,11 @@ fn raw(cell: &Cell) -> [String; 3] {
     }
 }
 
-/// The table as GitHub-flavoured Markdown, without title and notes.
+/// The table as GitHub-flavoured Markdown, without title and notes; nothing for a table without rows.
 pub fn markdown(table: &Table) -> String {
+    if table.rows.is_empty() {
+        return String::new();
+    }
     let line = |fields: Vec<String>| format!("| {} |\n", fields.join(" | "));
     let mut text = line(table.columns.iter().map(|name| escape(name)).collect());
     let rule = |index| if cell::is_numeric(&table.rows, index) { "---:" } else { "---" };

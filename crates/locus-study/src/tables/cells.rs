@@ -2,6 +2,7 @@
 
 use locus_metrics::Interval;
 
+use crate::records::{Records, Skipped};
 use crate::results::{Cell, Style, Table};
 
 pub(crate) fn text(words: impl Into<String>) -> Cell {
@@ -30,6 +31,17 @@ pub(crate) fn estimate(interval: impl Into<Option<Interval>>, style: Style) -> C
         }
         _ => Cell::Empty(()),
     }
+}
+
+/// A note for each thing that a table lacks because it could not be measured.
+pub(crate) fn not_measured<'a>(records: &'a Records, id: &'a str) -> impl Iterator<Item = String> + 'a {
+    records.skipped.iter().filter(move |skipped| skipped.table == id).map(|Skipped { task, why, .. }| {
+        if task.is_empty() {
+            format!("Not measured: {why}.")
+        } else {
+            format!("Not measured: {task}: {why}.")
+        }
+    })
 }
 
 /// Makes a table; in debug builds checks that every row is as long as the head.

@@ -2,7 +2,7 @@
 //! transfer).
 
 use super::{
-    cells::{count, number, percent, table, text},
+    cells::{count, not_measured, number, percent, table, text},
     options::TableOptions,
     select::{Density, distinct, distinct_tasks, task_order},
 };
@@ -70,7 +70,7 @@ pub fn x1(records: &Records, options: &TableOptions) -> Table {
             ]
         })
         .collect();
-    let notes = vec![
+    let mut notes = vec![
         "Edges are scored on one half of the clean/corrupted pairs and the circuits measured on the other; \
          metric: logit difference at the last token; ablated edges carry the corrupted run's value."
             .into(),
@@ -87,6 +87,7 @@ pub fn x1(records: &Records, options: &TableOptions) -> Table {
             .into(),
         options.source(),
     ];
+    notes.extend(not_measured(records, "X1"));
     table("X1", "Ways to find circuits of edges".into(), notes, &EDGE_COLUMNS, rows)
 }
 

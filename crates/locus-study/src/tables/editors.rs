@@ -3,7 +3,7 @@
 use locus_metrics::editing::{Outcome, new_wins, score, true_holds};
 
 use super::{
-    cells::{count, estimate, number, percent, table, text},
+    cells::{count, estimate, not_measured, number, percent, table, text},
     options::TableOptions,
     select::{Density, scope_label},
 };
@@ -99,7 +99,7 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
             cells
         })
         .collect();
-    let notes = vec![
+    let mut notes = vec![
         "Efficacy, paraphrase: share of prompts after which the new target has a smaller NLL per token than \
          the true one; neighbourhood: share of prompts about other subjects after which their true target \
          still has the smaller one. Each is a mean over requests of the mean over a request's prompts; ties \
@@ -121,6 +121,7 @@ pub fn x2(records: &Records, options: &TableOptions) -> Table {
         options.intervals("requests"),
         options.source(),
     ];
+    notes.extend(not_measured(records, "X2"));
     table("X2", "Editors side by side".into(), notes, &COLUMNS, rows)
 }
 

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use locus_metrics::classify::above_chance;
 
 use super::{
-    cells::{count, number, percent, table, text},
+    cells::{count, not_measured, number, percent, table, text},
     options::TableOptions,
     select::{Density, mean, preset_order, scope_label, task_order},
 };
@@ -45,7 +45,8 @@ const COLUMNS: [&str; 16] = [
 /// the mask alone (nats per token) with the KL divergence from the full model in the next column.
 pub fn t1(records: &Records, options: &TableOptions) -> Table {
     let found: Vec<&Extraction> = records.extractions.iter().collect();
-    table("T1", "Circuit extraction".into(), notes(records, options), &columns(), rows(&found, false))
+    let notes = notes(records, options).into_iter().chain(not_measured(records, "T1")).collect();
+    table("T1", "Circuit extraction".into(), notes, &columns(), rows(&found, false))
 }
 
 /// T4: circuit extraction on the hierarchy task, every size.

@@ -46,7 +46,7 @@ pub use tracing::x3;
 
 use crate::{records::Records, results::Table};
 
-/// Every table that has rows, in order.
+/// Every table that has rows, or a note on what could not be measured; in order.
 pub fn all(records: &Records, options: &TableOptions) -> Vec<Table> {
     let mut tables = vec![
         t1(records, options),
@@ -59,6 +59,8 @@ pub fn all(records: &Records, options: &TableOptions) -> Vec<Table> {
     tables.extend([t6(records, options), t6b(records, options), t7(records, options)]);
     tables.extend([x1(records, options), x1b(records, options), x1c(records, options)]);
     tables.extend([x2(records, options), x3(records, options), x4(records, options)]);
-    tables.retain(|table| !table.rows.is_empty());
+    tables.retain(|table| {
+        !table.rows.is_empty() || records.skipped.iter().any(|skipped| skipped.table == table.id)
+    });
     tables
 }

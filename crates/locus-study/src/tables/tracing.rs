@@ -1,7 +1,7 @@
 //! Causal tracing: X3.
 
 use super::{
-    cells::{count, number, table, text},
+    cells::{count, not_measured, number, table, text},
     options::TableOptions,
 };
 use crate::{
@@ -16,7 +16,8 @@ use crate::{
 /// state is restored.
 pub fn x3(records: &Records, options: &TableOptions) -> Table {
     let Some(traced) = &records.tracing else {
-        return table("X3", "Causal tracing".into(), Vec::new(), &["restored"], Vec::new());
+        let notes = not_measured(records, "X3").collect();
+        return table("X3", "Causal tracing".into(), notes, &["restored"], Vec::new());
     };
     let layers = traced.effects.iter().map(|effect| effect.by_layer.len()).max().unwrap_or(0);
     let names: Vec<String> = (0..layers).map(|layer| format!("layer {layer}")).collect();

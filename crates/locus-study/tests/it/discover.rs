@@ -4,7 +4,9 @@ use locus_circuits::edges::export::from_json;
 use locus_circuits::edges::{
     Attribution, Pair, ProbDiff, QuadratureRule, StandardAblation, attribute_edges, edge_mask,
 };
-use locus_gpt2::{Checkpoint, ParamMask};
+use locus_data::StudyData;
+use locus_gpt2::{Checkpoint, ParamMask, Tokenizer};
+use locus_protocol::{PAIR_TASKS, agreement_pairs};
 use locus_testkit::assert_close;
 use serde_json::Value;
 
@@ -121,6 +123,21 @@ fn the_public_pairs_are_understood() {
             .locus(&format!("discover --model model --task {} --task-kind {kind} --quiet", task.display()));
         assert_eq!(run.code, Some(2), "{run:?}");
         assert!(run.stderr.contains("tokens; expected"), "{run:?}");
+    }
+}
+
+/// Pairs of the agreement tasks on the authors' files, where a twin is a thousand rows away, with GPT-2's tokenizer.
+#[test]
+fn the_authors_agreement_tasks_give_pairs() {
+    let Some(data) = shared_data() else { return };
+    let tokenizer = Tokenizer::read(&data.join("gpt2-tokenizer")).unwrap();
+    let study = StudyData::read(data.join("study")).unwrap();
+    for name in PAIR_TASKS.iter().filter(|name| name.starts_with("blimp")) {
+        let pairs = agreement_pairs(&tokenizer, &study.task(name).unwrap().rows, usize::MAX).unwrap();
+        assert!(pairs.len() >= 96, "{name}: {} pairs", pairs.len());
+        println!("{name}: {} pairs", pairs.len());
+        let equal = |pair: &Pair| pair.clean.len() == pair.corrupted.len() && pair.clean != pair.corrupted;
+        assert!(pairs.iter().all(equal), "{name}");
     }
 }
 

@@ -74,15 +74,16 @@ fn check_report(out: &Path, tasks: &[&str]) {
     for file in ["results.json", "report.html", "report.md"] {
         assert!(out.join(file).metadata().is_ok_and(|file| file.len() > 1000), "{file}");
     }
-    for table in ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1", "X1b", "X1c"] {
+    for table in ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1", "X1b", "X1c", "X2"] {
         assert!(out.join(format!("tables/{table}.csv")).is_file(), "{table}");
     }
-    // Editors are compared where there is neutral text.
-    let sources = results(out)["provenance"]["data_sha256"].to_string();
-    assert_eq!(out.join("tables/X2.csv").is_file(), sources.contains("neutral.txt"));
     assert!(tables::check(out) > 200);
 
     let results = results(out);
+    // Editors are compared where there is neutral text.
+    let sources = results["provenance"]["data_sha256"].to_string();
+    let compared = !results["records"]["editor_outcomes"].as_array().unwrap().is_empty();
+    assert_eq!(compared, sources.contains("neutral.txt"));
     let claims: Vec<&str> =
         results["claims"].as_array().unwrap().iter().map(|claim| claim["id"].as_str().unwrap()).collect();
     assert_eq!(claims, ["C1", "C2", "C3", "C4", "C5", "C6", "C7"]);
@@ -121,6 +122,77 @@ fn the_studys_data_go_through() {
         let bytes = std::fs::read(data.join(source[0].as_str().unwrap())).unwrap();
         assert_eq!(source[1], locus_files::sha256(&bytes), "{source}");
     }
+}
+
+/// Notes of a table that say what could not be measured.
+fn not_measured(results: &Value, id: &str) -> Vec<String> {
+    let table = results["tables"].as_array().unwrap().iter().find(|table| table["id"] == id);
+    let notes = table.unwrap_or_else(|| panic!("no table {id}"))["notes"].as_array().unwrap();
+    let notes = notes.iter().map(|note| note.as_str().unwrap().to_owned());
+    notes.filter(|note| note.starts_with("Not measured: ")).collect()
+}
+
+/// Files in the authors' layout, whose rows of one label come first and which have no neutral text.
+#[test]
+fn the_authors_layout_goes_through() {
+    let sandbox = Sandbox::empty();
+    sandbox.put_model("model", &tiny_config());
+    let data = fixture("authors-layout");
+    let line = |options: &str| {
+        format!(
+            "reproduce --quick --quiet --model model --densities 0.5 --data {} --tables T1,X1,X2 {options}",
+            data.display()
+        )
+    };
+    sandbox.locus(&line("--out groups")).done();
+    let results_of = |name: &str| results(&sandbox.path(name));
+    let groups = results_of("groups");
+    tables::check(&sandbox.path("groups"));
+
+    assert_eq!(not_measured(&groups, "T1"), Vec::<String>::new());
+    let extractions = groups["records"]["extractions"].as_array().unwrap();
+    for task in QUICK_TASKS {
+        let rows = |record: &&Value| record["task"] == task && record["held_out_rows"].as_u64() >= Some(8);
+        assert!(extractions.iter().any(|record| rows(&record)), "{task}");
+    }
+    let discoveries = groups["records"]["discoveries"].as_array().unwrap();
+    for task in ["hierarchy", "blimp_dna1"] {
+        let measured = discoveries.iter().any(|record| record["task"] == task);
+        let said = not_measured(&groups, "X1").iter().any(|note| note.contains(task));
+        assert!(measured != said, "{task}: measured {measured}, said otherwise {said}");
+    }
+    let notes = not_measured(&groups, "X2");
+    assert!(notes.len() == 1 && notes[0].contains("no neutral.txt"), "{notes:?}");
+    for page in ["report.html", "report.md"] {
+        let page = sandbox.read(&format!("groups/{page}"));
+        assert!(page.contains("Not measured: key statistics and drift need a text"));
+    }
+
+    // With a text X2 runs, and the published split gives other circuits.
+    sandbox.copy(&fixture("organism/data/neutral.txt"), "text.txt");
+    sandbox.locus(&line("--out rows --split rows --text text.txt")).done();
+    let rows = results_of("rows");
+    assert!(!rows["records"]["editor_outcomes"].as_array().unwrap().is_empty());
+    let notes = not_measured(&rows, "X2");
+    assert!(notes.len() == 1 && notes[0].contains("neighbourhood"), "{notes:?}");
+    assert_ne!(rows["records"]["extractions"], groups["records"]["extractions"]);
+    let conventions = |results: &Value| results["provenance"]["conventions"].to_string();
+    assert!(conventions(&groups).contains("whole groups") && conventions(&rows).contains("one by one"));
+}
+
+/// A task with one class is left out and named; the run goes on.
+#[test]
+fn a_task_with_one_class_is_left_out() {
+    let sandbox = Sandbox::new();
+    let one_class: String = (0..20).map(|i| format!("{i},persona number {i} is right,1\n")).collect();
+    sandbox.write("data/persona_e.csv", format!(",text,label\n{one_class}"));
+    let line = "reproduce --quick --quiet --model model --data data --densities 0.5 --tables T1 --out out";
+    sandbox.locus(line).done();
+    let results = results(&sandbox.path("out"));
+    let expected = "Not measured: persona_e: every row has label 1; expected two classes.";
+    assert_eq!(not_measured(&results, "T1"), [expected]);
+    let extractions = results["records"]["extractions"].as_array().unwrap();
+    assert!(!extractions.is_empty() && extractions.iter().all(|record| record["task"] != "persona_e"));
 }
 
 #[test]
