@@ -25,7 +25,7 @@ use std::ops::Range;
 
 use locus_gpt2::internal::box_muller;
 use locus_gpt2::{
-    Batch, Config, Error, Gpt2, HookPoint, KvCache, Norm, ParamId, Result, Scalar, Tokenizer, axpy, compiled,
+    Batch, Config, Error, Gpt2, HookPoint, KvCache, Norm, ParamId, Result, Scalar, Tokenizer, compiled,
     log_sum_exp,
 };
 use ndarray::{Array2, ArrayViewMut2, Axis, concatenate, s};
@@ -452,8 +452,10 @@ impl TokenPosition {
 pub struct MeanEffects {
     /// Kind of state that was restored.
     pub what: PatchedState,
-    /// Mean over facts, `[6, L]`, in the order of [`TokenPosition::ALL`]; a fact's tokens at one position are averaged
-    /// first.
+    /// Effects of each fact that has a token at the position, `[n, L]` for each of [`TokenPosition::ALL`], facts in
+    /// order; a fact's tokens at one position are averaged.
+    pub by_fact: [Array2<f64>; 6],
+    /// Mean over those facts, `[6, L]`; zero where there is none.
     pub mean: Array2<f64>,
     /// Number of facts that have a token at each position.
     pub facts: [usize; 6],
@@ -467,28 +469,26 @@ pub fn average_effects(facts: &[KnownFact], effects: &[Effects]) -> [MeanEffects
     assert_eq!(facts.len(), effects.len(), "effects of every fact");
     let layers = effects.first().map_or(0, |effects| effects.indirect[0].ncols());
     PatchedState::ALL.map(|what| {
-        let mut mean = Array2::<f64>::zeros((TokenPosition::ALL.len(), layers));
-        let mut counts = [0; 6];
-        for (fact, effects) in facts.iter().zip(effects) {
-            for position in TokenPosition::ALL {
+        let by_fact = TokenPosition::ALL.map(|position| {
+            let mut rows = Array2::<f64>::zeros((0, layers));
+            for (fact, effects) in facts.iter().zip(effects) {
                 let tokens: Vec<usize> = (0..fact.prompt.len())
                     .filter(|&token| TokenPosition::of(fact, token) == Some(position))
                     .collect();
-                if tokens.is_empty() {
-                    continue;
-                }
-                counts[position as usize] += 1;
-                let mut row = mean.slice_mut(s![position as usize, ..]);
-                let row = row.as_slice_mut().expect("rows are contiguous");
-                for &token in &tokens {
-                    let effects = effects.indirect[what as usize].row(token);
-                    axpy(1.0 / tokens.len() as f64, effects.to_slice().expect("rows are contiguous"), row);
+                let of_tokens = effects.indirect[what as usize].select(Axis(0), &tokens);
+                if let Some(mean) = of_tokens.mean_axis(Axis(0)) {
+                    rows.push_row(mean.view()).expect("as many layers in every fact");
                 }
             }
+            rows
+        });
+        let mut mean = Array2::<f64>::zeros((TokenPosition::ALL.len(), layers));
+        for (mut mean, rows) in mean.rows_mut().into_iter().zip(&by_fact) {
+            if let Some(of_facts) = rows.mean_axis(Axis(0)) {
+                mean.assign(&of_facts);
+            }
         }
-        for (mut row, &n) in mean.rows_mut().into_iter().zip(&counts) {
-            row.mapv_inplace(|x| x / n.max(1) as f64);
-        }
-        MeanEffects { what, mean, facts: counts }
+        let facts = std::array::from_fn(|position| by_fact[position].nrows());
+        MeanEffects { what, by_fact, mean, facts }
     })
 }

@@ -44,6 +44,11 @@ impl Interval {
             high: quantile(&sorted, 1.0 - tail).unwrap_or(value),
         }
     }
+
+    /// Whether a number lies between the ends, or at one of them.
+    pub fn contains(self, x: f64) -> bool {
+        self.low <= x && x <= self.high
+    }
 }
 
 /// Bootstrap interval of `statistic`, which is called with `n` row numbers: first `0..n` in order for the estimate,
@@ -221,6 +226,15 @@ mod tests {
         assert_eq!((interval.value, interval.low, interval.high), (1.0, 1.0, 1.0));
         let interval = Interval::of_resamples(2.0, [f64::NAN]);
         assert_eq!((interval.low, interval.high), (2.0, 2.0));
+    }
+
+    #[test]
+    fn the_ends_belong_to_the_interval() {
+        let interval = Interval { value: 1.0, low: 0.0, high: 2.0 };
+        assert_eq!(
+            [-0.1, 0.0, 1.0, 2.0, 2.1].map(|x| interval.contains(x)),
+            [false, true, true, true, false]
+        );
     }
 
     #[test]

@@ -2,18 +2,20 @@
 
 use anyhow::Result;
 use locus_circuits::edges::{
-    Attribution, CurveAreas, Edge, EdgeScores, Graph, LogitDiff, MIB_FRACTIONS, Pair, QuadratureRule, RankBy,
-    StandardAblation, activation_magnitude, attribute_edges, faithfulness_curve, patch_edges,
+    Attribution, CurveAreas, Edge, EdgeScores, FaithfulnessCurve, Graph, LogitDiff, MIB_FRACTIONS, Pair,
+    QuadratureRule, RankBy, StandardAblation, activation_magnitude, attribute_edges, faithfulness_curves,
+    patch_edges,
 };
 use locus_data::groups::twins;
 use locus_data::seed::stream;
 use locus_data::{EditRequest, Labelled};
 use locus_gpt2::{Gpt2, Scalar, Tokenizer};
+use locus_metrics::{Interval, Stream};
 
 use crate::edits::PreparedRequest;
 use crate::records::{CurvePoint, Discovery, HIERARCHY, Level};
 
-/// Number of random rankings that the control is averaged over.
+/// Number of random rankings of the control.
 const RANDOM_DRAWS: u64 = 10;
 
 /// Tasks that pairs can be made from: the hierarchy, and the agreement tasks in which the demonstrative, which decides,
@@ -102,11 +104,12 @@ fn is_partner(request: &PreparedRequest, other: &PreparedRequest) -> bool {
 }
 
 /// Scores edges on the first half of the pairs with every method, and measures the circuits of every size on the
-/// second.
+/// second, of the ranking by absolute score and of that by score. Intervals over pairs come from equal resamples for all
+/// methods. Random rankings are drawn several times: their record has the mean curve and the means of the areas, and the
+/// intervals of the areas are over the rankings.
 ///
 /// # Errors
-/// When a pair does not fit the model or there are fewer than two. There are no records for a task on which the full
-/// model and the model with all edges ablated do not differ.
+/// When a pair does not fit the model or there are fewer than two.
 pub fn discover<F: Scalar>(model: &Gpt2<F>, task: &str, pairs: &[Pair], seed: u64) -> Result<Vec<Discovery>> {
     const METRIC: &LogitDiff = &LogitDiff;
     const ABLATION: &StandardAblation = &StandardAblation::Corrupted;
@@ -122,40 +125,98 @@ pub fn discover<F: Scalar>(model: &Gpt2<F>, task: &str, pairs: &[Pair], seed: u6
         ("eap", attribute(Attribution::Eap)?),
         ("activation-magnitude", activation_magnitude(model, train, ABLATION)?),
     ];
-    let curve = |scores: &EdgeScores| {
-        faithfulness_curve(model, held_out, METRIC, ABLATION, scores, RankBy::Absolute, &MIB_FRACTIONS)
+    let purpose = format!("random edges/{task}");
+    let random: Vec<EdgeScores> =
+        (0..RANDOM_DRAWS).map(|draw| EdgeScores::random(graph, &mut stream(seed, &purpose, draw))).collect();
+    let of_methods = scored.iter().flat_map(|(_, scores)| ORDERS.map(|by| (scores, by)));
+    let rankings: Vec<(&EdgeScores, RankBy)> =
+        of_methods.chain(random.iter().map(|scores| (scores, RankBy::Absolute))).collect();
+    let curves = faithfulness_curves(model, held_out, METRIC, ABLATION, &rankings, &MIB_FRACTIONS)?;
+    let (of_methods, of_draws) = curves.split_at(ORDERS.len() * scored.len());
+
+    let resamples = Stream::named(seed, &format!("edge intervals/{task}"));
+    let span = curves[0].span(resamples);
+    let blank = |method: &str| Discovery {
+        task: task.to_owned(),
+        method: method.to_owned(),
+        pairs: train.len(),
+        held_out_pairs: held_out.len(),
+        edges: edges.len(),
+        span,
+        curve: Vec::new(),
+        curve_signed: Vec::new(),
+        cpr: None,
+        cmd: None,
+        cmd_log: None,
     };
-    let record = |method: &str, curve: Vec<(f64, f64)>| {
-        let CurveAreas { cpr, cmd, cmd_log } = CurveAreas::of(&curve);
-        let points =
-            curve.into_iter().map(|(share, faithfulness)| CurvePoint { share, faithfulness }).collect();
-        Discovery {
-            task: task.to_owned(),
-            method: method.to_owned(),
-            pairs: train.len(),
-            held_out_pairs: held_out.len(),
-            edges: edges.len(),
-            curve: points,
-            cpr,
-            cmd,
-            cmd_log,
-        }
-    };
-    let mut records = Vec::new();
-    for (method, scores) in &scored {
-        let Some(curve) = curve(scores)? else { return Ok(Vec::new()) };
-        records.push(record(method, curve));
-    }
-    let mut mean = vec![0.0; MIB_FRACTIONS.len()];
-    for draw in 0..RANDOM_DRAWS {
-        let purpose = format!("random edges/{task}");
-        let random = EdgeScores::random(graph, &mut stream(seed, &purpose, draw));
-        for (mean, (_, faithfulness)) in mean.iter_mut().zip(curve(&random)?.unwrap_or_default()) {
-            *mean += faithfulness / RANDOM_DRAWS as f64;
-        }
-    }
-    records.push(record("random", MIB_FRACTIONS.into_iter().zip(mean).collect()));
+    let methods = scored.iter().zip(of_methods.chunks_exact(ORDERS.len()));
+    let mut records: Vec<Discovery> = methods
+        .map(|((method, _), curves)| of_rankings(&curves[0], &curves[1], resamples, blank(method)))
+        .collect();
+    records.push(of_random(of_draws, resamples, blank("random")));
     Ok(records)
+}
+
+/// Orders in which the edges of each method are ranked.
+const ORDERS: [RankBy; 2] = [RankBy::Absolute, RankBy::Signed];
+
+/// Fills in the curves and areas of a method: CPR of the ranking by score, CMD of the ranking by absolute score. Nothing
+/// is filled in where faithfulness is undefined.
+fn of_rankings(
+    absolute: &FaithfulnessCurve,
+    signed: &FaithfulnessCurve,
+    resamples: Stream,
+    record: Discovery,
+) -> Discovery {
+    let (Some(cpr), Some(cmd), Some(cmd_log)) = (
+        signed.interval(resamples, |areas| areas.cpr),
+        absolute.interval(resamples, |areas| areas.cmd),
+        absolute.interval(resamples, |areas| areas.cmd_log),
+    ) else {
+        return record;
+    };
+    let points = |curve: &FaithfulnessCurve| {
+        curve.points().unwrap_or_default().into_iter().map(point).collect::<Vec<_>>()
+    };
+    Discovery {
+        curve: points(absolute),
+        curve_signed: points(signed),
+        cpr: Some(cpr),
+        cmd: Some(cmd),
+        cmd_log: Some(cmd_log),
+        ..record
+    }
+}
+
+/// Fills in the mean curve of random rankings, and the mean over rankings of each area; the intervals go from the 2.5 %
+/// to the 97.5 % quantile of the rankings' areas. The area is taken before the mean, because CMD of the mean curve is
+/// smaller than the mean CMD wherever some rankings lie above 1 and others below. Nothing is filled in where
+/// faithfulness is undefined.
+fn of_random(draws: &[FaithfulnessCurve], resamples: Stream, record: Discovery) -> Discovery {
+    let defined = draws.first().is_some_and(|curve| !curve.span(resamples).contains(0.0));
+    let curves: Option<Vec<_>> = draws.iter().map(FaithfulnessCurve::points).collect();
+    let Some(curves) = curves.filter(|_| defined) else { return record };
+    let n = curves.len() as f64;
+    let areas: Vec<CurveAreas> = curves.iter().map(|curve| CurveAreas::of(curve)).collect();
+    let over_draws = |area: fn(&CurveAreas) -> f64| {
+        Some(Interval::of_resamples(areas.iter().map(area).sum::<f64>() / n, areas.iter().map(area)))
+    };
+    let mean_at =
+        |size: usize| (curves[0][size].0, curves.iter().map(|curve| curve[size].1).sum::<f64>() / n);
+    let curve: Vec<CurvePoint> = (0..curves[0].len()).map(mean_at).map(point).collect();
+    Discovery {
+        // Random scores are not negative, so both orders are the same.
+        curve_signed: curve.clone(),
+        curve,
+        cpr: over_draws(|areas| areas.cpr),
+        cmd: over_draws(|areas| areas.cmd),
+        cmd_log: over_draws(|areas| areas.cmd_log),
+        ..record
+    }
+}
+
+fn point((share, faithfulness): (f64, f64)) -> CurvePoint {
+    CurvePoint { share, faithfulness }
 }
 
 #[cfg(test)]
@@ -184,5 +245,88 @@ mod tests {
         }
         assert_eq!(other_number("that"), Some("those"));
         assert_eq!(other_number("the"), None);
+    }
+
+    const STREAM: Stream = Stream::new(7, 8);
+
+    /// A curve of two sizes with the same faithfulness on every pair.
+    fn curve(first: f64, second: f64) -> FaithfulnessCurve {
+        let clean = vec![2.0, 3.0, 4.0];
+        let times = |f: f64| clean.iter().map(|x| f * x).collect::<Vec<f64>>();
+        FaithfulnessCurve {
+            empty: vec![0.0; 3],
+            circuits: vec![(0.5, times(first)), (1.0, times(second))],
+            clean,
+        }
+    }
+
+    fn blank() -> Discovery {
+        Discovery {
+            task: "planted".into(),
+            method: "by hand".into(),
+            pairs: 3,
+            held_out_pairs: 3,
+            edges: 4,
+            span: Interval { value: 3.0, low: 2.0, high: 4.0 },
+            curve: vec![],
+            curve_signed: vec![],
+            cpr: None,
+            cmd: None,
+            cmd_log: None,
+        }
+    }
+
+    #[test]
+    fn cpr_is_of_the_signed_ranking_and_cmd_of_the_absolute_one() {
+        let found = of_rankings(&curve(0.2, 1.0), &curve(1.4, 1.0), STREAM, blank());
+        let [cpr, cmd, cmd_log] = [found.cpr, found.cmd, found.cmd_log].map(Option::unwrap);
+        for (actual, expected) in [(cpr, 0.5 * 1.2), (cmd, 0.5 * 0.4), (cmd_log, 0.4)] {
+            for x in [actual.value, actual.low, actual.high] {
+                assert!((x - expected).abs() < 1e-12, "{actual:?}");
+            }
+        }
+        assert!((found.curve[0].faithfulness - 0.2).abs() < 1e-12);
+        assert!((found.curve_signed[0].faithfulness - 1.4).abs() < 1e-12);
+    }
+
+    /// One ranking below 1 and one above: the mean curve is 1 throughout, yet neither ranking is the model.
+    #[test]
+    fn areas_of_random_rankings_are_averaged_and_not_their_curves() {
+        let found = of_random(&[curve(0.6, 1.0), curve(1.4, 1.0)], STREAM, blank());
+        assert!(found.curve.iter().all(|point| (point.faithfulness - 1.0).abs() < 1e-12));
+        let cmd = found.cmd.unwrap();
+        assert!((cmd.value - 0.5 * 0.2).abs() < 1e-12, "{cmd:?}");
+        let cpr = found.cpr.unwrap();
+        assert!((cpr.value - 0.5).abs() < 1e-12 && cpr.low < 0.42 && cpr.high > 0.58, "{cpr:?}");
+    }
+
+    /// On a planted circuit integrated gradients come closest to the model, the full circuit is the model, and the
+    /// control has a record like every method.
+    #[test]
+    fn every_method_on_a_planted_circuit() {
+        let planted = locus_circuits::planted::exclusive_or();
+        let found = discover(&planted.model, "planted", &planted.pairs, 1).unwrap();
+        let names: Vec<&str> = found.iter().map(|record| record.method.as_str()).collect();
+        assert_eq!((names[0], names[6], names.len()), ("exact", "random", 7));
+        for record in &found {
+            for curve in [&record.curve, &record.curve_signed] {
+                assert!((curve.last().unwrap().faithfulness - 1.0).abs() < 1e-6, "{record:?}");
+            }
+        }
+        assert_eq!(found[5].curve, found[5].curve_signed, "magnitudes are not negative");
+        let cmd = |record: &Discovery| record.cmd.unwrap().value;
+        assert!(cmd(&found[1]) < cmd(&found[6]), "{} {}", cmd(&found[1]), cmd(&found[6]));
+    }
+
+    #[test]
+    fn a_model_that_the_edges_do_not_move_has_no_curves() {
+        let mut planted = locus_circuits::planted::exclusive_or();
+        planted.pairs.iter_mut().for_each(|pair| pair.corrupted = pair.clean.clone());
+        let found = discover(&planted.model, "planted", &planted.pairs, 1).unwrap();
+        assert_eq!(found.len(), 7);
+        for record in found {
+            assert!(record.span.contains(0.0) && record.curve.is_empty() && record.curve_signed.is_empty());
+            assert_eq!((record.cpr, record.cmd, record.cmd_log), (None, None, None));
+        }
     }
 }

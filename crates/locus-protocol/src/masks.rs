@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result};
 use locus_circuits::edges::{
-    Attribution, EdgeScores, LogitDiff, Pair, QuadratureRule, StandardAblation, attribute_edges, edge_mask,
-    run_clean,
+    Attribution, EdgeScores, Faithfulness, LogitDiff, Pair, QuadratureRule, StandardAblation,
+    attribute_edges, edge_mask, run_clean,
 };
 use locus_circuits::masks::{
     MaskTrainer, ReadOut, ScheduledTopK, TaskObjective, WeightScore, count_at_density, score_weights, top_k,
@@ -12,6 +12,8 @@ use locus_circuits::masks::{
 };
 use locus_data::seed::stream;
 use locus_gpt2::{Config, Gpt2, ParamMask, ParamSet, Scalar};
+use locus_metrics::bootstrap::{RESAMPLES, bootstrap_mean};
+use locus_metrics::{Interval, Stream};
 
 use crate::records::{MaskComparison, TRAINED};
 
@@ -19,7 +21,8 @@ use crate::records::{MaskComparison, TRAINED};
 const POINTS: usize = 5;
 
 /// Finds circuits of `densities` with every method on the first half of each task's pairs, and measures them on the
-/// second half; trained masks are measured on the second halves of all tasks.
+/// second half; trained masks are measured on the second halves of all tasks. Every interval over a task's pairs comes
+/// from equal resamples.
 ///
 /// # Errors
 /// When a pair does not fit the model.
@@ -31,7 +34,7 @@ pub fn compare_masks<F: Scalar>(
     seed: u64,
 ) -> Result<Vec<MaskComparison>> {
     let baselines: Vec<Baseline<F>> =
-        tasks.iter().map(|(task, pairs)| Baseline::new(model, task, pairs)).collect::<Result<_>>()?;
+        tasks.iter().map(|(task, pairs)| Baseline::new(model, task, pairs, seed)).collect::<Result<_>>()?;
     let mut records = Vec::new();
     for (i, (task, pairs)) in tasks.iter().enumerate() {
         let train = &pairs[..pairs.len() / 2];
@@ -119,14 +122,17 @@ struct Baseline<'a, F> {
     full: Vec<f64>,
     /// Logit difference of the model without blocks on each pair.
     empty: Vec<f64>,
+    /// Stream of the resamples of the pairs.
+    stream: Stream,
 }
 
 impl<'a, F: Scalar> Baseline<'a, F> {
-    fn new(model: &'a Gpt2<F>, task: &'a str, pairs: &'a [Pair]) -> Result<Self> {
+    fn new(model: &'a Gpt2<F>, task: &'a str, pairs: &'a [Pair], seed: u64) -> Result<Self> {
         let pairs = &pairs[pairs.len() / 2..];
         let empty = ParamMask::full(model.config()).complement().ablate_complement(model);
         let advantage = |model: &Gpt2<F>| run_clean(model, pairs, &LogitDiff);
-        Ok(Baseline { model, task, pairs, full: advantage(model)?, empty: advantage(&empty)? })
+        let stream = Stream::named(seed, &format!("pair intervals/{task}"));
+        Ok(Baseline { model, task, pairs, full: advantage(model)?, empty: advantage(&empty)?, stream })
     }
 
     fn compare(
@@ -139,11 +145,8 @@ impl<'a, F: Scalar> Baseline<'a, F> {
         let advantage =
             |mask: &ParamMask| run_clean(&mask.ablate_complement(self.model), self.pairs, &LogitDiff);
         let (inside, outside) = (advantage(mask)?, advantage(&mask.complement())?);
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let right = |values: &[f64]| {
-            values.iter().filter(|&&advantage| advantage > 0.0).count() as f64 / values.len() as f64
-        };
-        let span = mean(&self.full) - mean(&self.empty);
+        let (accuracy, accuracy_complement) = (self.accuracy(&inside), self.accuracy(&outside));
+        let measured = Faithfulness { clean: self.full.clone(), empty: self.empty.clone(), circuit: inside };
         Ok(MaskComparison {
             task: task.to_owned(),
             method: method.to_owned(),
@@ -151,10 +154,58 @@ impl<'a, F: Scalar> Baseline<'a, F> {
             target_density,
             density: mask.density(),
             held_out_pairs: self.pairs.len(),
-            accuracy_full: right(&self.full),
-            accuracy: right(&inside),
-            accuracy_complement: right(&outside),
-            faithfulness: (span.abs() > 1e-6).then(|| (mean(&inside) - mean(&self.empty)) / span),
+            accuracy_full: self.accuracy(&self.full),
+            accuracy,
+            accuracy_complement,
+            span: measured.span(self.stream),
+            faithfulness: if mask.count() == 0 { None } else { measured.interval(self.stream) },
         })
+    }
+
+    /// Share of pairs whose logit difference is above zero.
+    fn accuracy(&self, advantages: &[f64]) -> Interval {
+        let right: Vec<f64> =
+            advantages.iter().map(|&advantage| f64::from(u8::from(advantage > 0.0))).collect();
+        bootstrap_mean(&right, RESAMPLES, self.stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use locus_circuits::planted::exclusive_or;
+
+    /// The measures of a mask of all block parameters or of none on the pairs of a planted model.
+    fn measured(pairs: &[Pair], model: &Gpt2<f64>, full: bool) -> MaskComparison {
+        let mask = ParamMask::full(model.config());
+        let mask = if full { mask } else { mask.complement() };
+        Baseline::new(model, "planted", pairs, 1).unwrap().compare("planted", "by hand", 0.5, &mask).unwrap()
+    }
+
+    #[test]
+    fn all_parameters_are_the_model_and_none_are_no_circuit() {
+        let planted = exclusive_or();
+        let all = measured(&planted.pairs, &planted.model, true);
+        let Interval { value, low, high } = all.faithfulness.expect("the model knows the task");
+        assert_eq!([value, low, high], [1.0; 3]);
+        assert!(all.accuracy == all.accuracy_full && all.accuracy.value == 1.0 && all.density == 1.0);
+        let none = measured(&planted.pairs, &planted.model, false);
+        assert_eq!((none.density, none.faithfulness, none.span), (0.0, None, all.span));
+        assert_eq!(none.accuracy_complement, all.accuracy);
+    }
+
+    /// With every pair once and once with its answers exchanged, the mean logit difference is 0 whatever the model.
+    #[test]
+    fn an_indifferent_model_has_no_faithfulness() {
+        let planted = exclusive_or();
+        let twice = |pair: &Pair| {
+            let (correct, incorrect) = (pair.incorrect.clone(), pair.correct.clone());
+            [pair.clone(), Pair { correct, incorrect, ..pair.clone() }]
+        };
+        let pairs: Vec<Pair> = planted.pairs.iter().flat_map(twice).collect();
+        let all = measured(&pairs, &planted.model, true);
+        assert!(all.span.low < 0.0 && all.span.high > 0.0, "{:?}", all.span);
+        assert_eq!((all.faithfulness, all.accuracy.value), (None, 0.5));
+        assert!(all.accuracy.low < 0.5 && all.accuracy.high > 0.5, "{:?}", all.accuracy);
     }
 }

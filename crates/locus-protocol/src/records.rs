@@ -1,8 +1,10 @@
 //! Raw results: one record per measurement, and the labels that records carry. All tables, figures and claims are
 //! computed from records alone.
 //!
-//! A density is a share of the maskable (block) parameters, in (0, 1]. An NLL is a mean per target token, in nats.
+//! A density is a share of the maskable (block) parameters, in (0, 1]. An NLL is a mean per target token, in nats. An
+//! interval is a 95 % percentile bootstrap interval.
 
+use locus_metrics::Interval;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -122,8 +124,9 @@ pub struct TracedEffect {
     pub place: String,
     /// Number of facts that have such tokens.
     pub facts: usize,
-    /// Mean indirect effect by layer, as a difference of probabilities.
-    pub by_layer: Vec<f64>,
+    /// Mean indirect effect by layer, as a difference of probabilities, with its interval over the facts; zero where
+    /// there is no fact.
+    pub by_layer: Vec<Interval>,
 }
 
 /// One request written by one editor, measured on all its prompts. NLLs are `[new target, true target]`, after the
@@ -161,19 +164,21 @@ pub struct MaskComparison {
     pub tested_on: String,
     /// Density asked for, in (0, 1].
     pub target_density: f64,
-    /// Density of the circuit.
+    /// Density of the circuit; 0 for a circuit without parameters.
     pub density: f64,
-    /// Number of pairs measured on.
+    /// Number of pairs measured on, over which all intervals are taken.
     pub held_out_pairs: usize,
     /// Share of pairs on which the full model prefers the correct answer.
-    pub accuracy_full: f64,
+    pub accuracy_full: Interval,
     /// Share of pairs on which the circuit alone prefers the correct answer.
-    pub accuracy: f64,
+    pub accuracy: Interval,
     /// Share of pairs on which the circuit's complement alone prefers the correct answer.
-    pub accuracy_complement: f64,
-    /// `(circuit - empty) / (full - empty)` of the mean logit difference, empty being the model without blocks; `None`
-    /// when the full and the empty model do not differ.
-    pub faithfulness: Option<f64>,
+    pub accuracy_complement: Interval,
+    /// `full - empty` of the mean logit difference, empty being the model without blocks.
+    pub span: Interval,
+    /// `(circuit - empty) / (full - empty)` of the mean logit difference; `None` for a circuit without parameters and
+    /// where the interval of `span` contains 0.
+    pub faithfulness: Option<Interval>,
 }
 
 /// A method that scores edges, measured on held-out pairs.
@@ -189,14 +194,20 @@ pub struct Discovery {
     pub held_out_pairs: usize,
     /// Number of edges of the graph.
     pub edges: usize,
-    /// Faithfulness at every size, sizes ascending.
+    /// `full - empty` of the mean metric, empty being the model with every edge ablated, with its interval over the
+    /// held-out pairs. Where it contains 0, faithfulness is undefined: the curves are empty and the areas `None`.
+    pub span: Interval,
+    /// Faithfulness at every size of the ranking by absolute score, sizes ascending.
     pub curve: Vec<CurvePoint>,
-    /// Area under faithfulness over the share of edges (MIB's CPR).
-    pub cpr: f64,
-    /// Area between faithfulness and 1 over the share of edges (MIB's CMD).
-    pub cmd: f64,
-    /// Area between faithfulness and 1 over the logarithm of the share, divided by the length of that axis.
-    pub cmd_log: f64,
+    /// Faithfulness at every size of the ranking by score, in which edges that hurt come last.
+    pub curve_signed: Vec<CurvePoint>,
+    /// Area under `curve_signed` over the share of edges (MIB's CPR). The intervals of the areas are over held-out pairs;
+    /// for random rankings, over the rankings.
+    pub cpr: Option<Interval>,
+    /// Area between `curve` and 1 over the share of edges (MIB's CMD).
+    pub cmd: Option<Interval>,
+    /// Area between `curve` and 1 over the logarithm of the share, divided by the length of that axis.
+    pub cmd_log: Option<Interval>,
 }
 
 /// One size of a faithfulness curve.

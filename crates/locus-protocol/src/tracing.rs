@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result};
 use locus_circuits::tracing::{
-    KnownFact, MeanEffects, PatchedState, TokenPosition, Tracing, average_effects, trace_fact,
+    Effects, KnownFact, MeanEffects, PatchedState, TokenPosition, Tracing, average_effects, trace_fact,
 };
 use locus_data::EditRequest;
 use locus_gpt2::{Gpt2, Scalar, Tokenizer, compiled};
+use locus_metrics::bootstrap::{RESAMPLES, bootstrap_mean};
+use locus_metrics::{Interval, Stream};
 
 use crate::records::{TracedEffect, TracingRecord};
 
@@ -23,8 +25,9 @@ pub fn facts_of_requests(tokenizer: &Tokenizer, requests: &[EditRequest]) -> Res
         .collect()
 }
 
-/// Traces the facts that the model knows (the answer is its likeliest next token) and averages their effects. `None`
-/// when it knows none. `how` makes the settings from the known facts; `done` is called once for each fact.
+/// Traces the facts that the model knows (the answer is its likeliest next token) and averages their effects, with
+/// intervals over facts. `None` when it knows none. `how` makes the settings from the known facts; its seed is that of
+/// the noise and of the bootstrap. `done` is called once for each fact.
 ///
 /// # Errors
 /// When a fact does not fit the model.
@@ -62,27 +65,21 @@ fn trace_known<F: Scalar>((model, facts, how, done): TraceIn<F>) -> Result<Optio
     }
     let mean = |value: &dyn Fn(usize) -> f64| (0..known.len()).map(value).sum::<f64>() / known.len() as f64;
     let mut traced = Vec::new();
-    for MeanEffects { what, mean, facts } in average_effects(&known, &effects) {
-        for (place, row) in TokenPosition::ALL.into_iter().zip(mean.rows()) {
-            traced.push(TracedEffect {
-                what: what.name().into(),
-                place: place.name().into(),
-                facts: facts[place as usize],
-                by_layer: row.to_vec(),
-            });
+    for MeanEffects { what, by_fact, .. } in average_effects(&known, &effects) {
+        for (place, rows) in TokenPosition::ALL.into_iter().zip(&by_fact) {
+            let by_layer: Vec<Vec<f64>> = rows.columns().into_iter().map(|layer| layer.to_vec()).collect();
+            traced.push(effect(what.name(), place, &by_layer, how.seed));
         }
     }
-    let layers = model.config().n_layer;
     for (name, severed) in [("without mlp", 0), ("without attention", 1)] {
-        let line = |layer: usize| {
-            mean(&|i| [&effects[i].without_mlp, &effects[i].without_attention][severed][layer])
+        let at = |layer: usize| {
+            let of_fact =
+                |effects: &Effects| [&effects.without_mlp, &effects.without_attention][severed][layer];
+            effects.iter().map(of_fact).collect()
         };
-        traced.push(TracedEffect {
-            what: format!("{} {name}", PatchedState::Hidden.name()),
-            place: TokenPosition::LastSubject.name().into(),
-            facts: known.len(),
-            by_layer: (0..layers).map(line).collect(),
-        });
+        let by_layer: Vec<Vec<f64>> = (0..model.config().n_layer).map(at).collect();
+        let what = format!("{} {name}", PatchedState::Hidden.name());
+        traced.push(effect(&what, TokenPosition::LastSubject, &by_layer, how.seed));
     }
     Ok(Some(TracingRecord {
         facts: known.len(),
@@ -94,4 +91,37 @@ fn trace_known<F: Scalar>((model, facts, how, done): TraceIn<F>) -> Result<Optio
         corrupted: mean(&|i| effects[i].corrupted),
         effects: traced,
     }))
+}
+
+/// Means over facts of their effects, of which `by_layer` has one list for each layer, with intervals. Every number of one
+/// place is resampled alike, so that intervals can be compared over layers and kinds of state.
+fn effect(what: &str, place: TokenPosition, by_layer: &[Vec<f64>], seed: u64) -> TracedEffect {
+    let stream = Stream::named(seed, &format!("traced effects/{}", place.name()));
+    let interval = |of_facts: &Vec<f64>| match of_facts.as_slice() {
+        [] => Interval { value: 0.0, low: 0.0, high: 0.0 },
+        _ => bootstrap_mean(of_facts, RESAMPLES, stream),
+    };
+    TracedEffect {
+        what: what.to_owned(),
+        place: place.name().into(),
+        facts: by_layer.first().map_or(0, Vec::len),
+        by_layer: by_layer.iter().map(interval).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effects_are_means_over_facts_with_intervals_and_zero_without_facts() {
+        let found = effect("hidden", TokenPosition::Last, &[vec![0.2, 0.4, 0.9], vec![0.5; 3]], 3);
+        assert_eq!((found.place.as_str(), found.facts), ("last token", 3));
+        let Interval { value, low, high } = found.by_layer[0];
+        assert!((value - 0.5).abs() < 1e-12);
+        assert!(0.2 <= low && low < value && value < high && high <= 0.9, "{low} {high}");
+        assert_eq!(found.by_layer[1], Interval { value: 0.5, low: 0.5, high: 0.5 });
+        let none = effect("hidden", TokenPosition::Last, &[vec![], vec![]], 3);
+        assert_eq!((none.facts, none.by_layer[0].value, none.by_layer.len()), (0, 0.0, 2));
+    }
 }

@@ -1,8 +1,7 @@
-//! Measures of a circuit: faithfulness at one size and over all sizes, minimality, completeness, stability, and random
-//! controls.
+//! Measures of a circuit: faithfulness, minimality, completeness, stability, and random controls.
 
 use locus_gpt2::{Gpt2, Result, Scalar};
-use locus_metrics::bootstrap::{RESAMPLES, bootstrap};
+use locus_metrics::bootstrap::{RESAMPLES, bootstrap, bootstrap_mean};
 use locus_metrics::overlap::Counts;
 use locus_metrics::{Interval, Stream};
 use rand::RngExt;
@@ -16,9 +15,6 @@ use super::intervene::{run_circuit, run_clean};
 use super::metric::Metric;
 use super::pairs::Pair;
 use super::scores::{EdgeScores, RankBy};
-
-/// Shares of the edges at which MIB evaluates a ranking (Mueller et al. 2025, arXiv 2504.13151).
-pub const MIB_FRACTIONS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 /// Faithfulness of a circuit: the metric of the full model, of the empty circuit and of the circuit, pair by pair.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,19 +53,50 @@ impl Faithfulness {
         self.normalised_on(&(0..self.clean.len()).collect::<Vec<_>>())
     }
 
-    /// [`Faithfulness::normalised`] with its 95 % percentile bootstrap interval over pairs. Resamples in which it is
-    /// undefined are left out; `None` when it is undefined.
+    /// `clean - empty`, the denominator of faithfulness, with its 95 % percentile bootstrap interval over pairs.
+    ///
+    /// # Panics
+    /// When there are no pairs.
+    pub fn span(&self, stream: Stream) -> Interval {
+        span(&self.clean, &self.empty, stream)
+    }
+
+    /// [`Faithfulness::normalised`] with its 95 % percentile bootstrap interval over pairs.
+    ///
+    /// `None` when it is undefined, or when the interval of [`Faithfulness::span`] contains 0: a ratio whose denominator
+    /// may have either sign says nothing. Both intervals come from equal resamples; those on which the ratio is
+    /// undefined are left out.
     pub fn interval(&self, stream: Stream) -> Option<Interval> {
         self.normalised()?;
+        if self.span(stream).contains(0.0) {
+            return None;
+        }
         let on = |pairs: &[usize]| self.normalised_on(pairs).unwrap_or(f64::NAN);
         Some(bootstrap(self.clean.len(), RESAMPLES, stream, on))
     }
 
     fn normalised_on(&self, pairs: &[usize]) -> Option<f64> {
-        let mean = |values: &[f64]| pairs.iter().map(|&pair| values[pair]).sum::<f64>() / pairs.len() as f64;
-        let (clean, empty, circuit) = (mean(&self.clean), mean(&self.empty), mean(&self.circuit));
-        ((clean - empty).abs() > 1e-6).then(|| (circuit - empty) / (clean - empty))
+        normaliser(&self.clean, &self.empty, pairs).map(|normalise| normalise(&self.circuit))
     }
+}
+
+/// Interval over pairs of the mean of `clean - empty`.
+pub(super) fn span(clean: &[f64], empty: &[f64], stream: Stream) -> Interval {
+    let differences: Vec<f64> = clean.iter().zip(empty).map(|(clean, empty)| clean - empty).collect();
+    bootstrap_mean(&differences, RESAMPLES, stream)
+}
+
+/// The function from a circuit's metric on each pair to its faithfulness on some of the pairs; `None` when clean and
+/// empty are within 1e-6 of each other there.
+pub(super) fn normaliser<'a>(
+    clean: &[f64],
+    empty: &[f64],
+    pairs: &'a [usize],
+) -> Option<impl Fn(&[f64]) -> f64 + use<'a>> {
+    let mean = move |values: &[f64]| pairs.iter().map(|&pair| values[pair]).sum::<f64>() / pairs.len() as f64;
+    let (clean, empty) = (mean(clean), mean(empty));
+    let defined = (clean - empty).abs() > 1e-6;
+    defined.then_some(move |circuit: &[f64]| (mean(circuit) - empty) / (clean - empty))
 }
 
 /// Minimality (Wang et al. 2022, arXiv 2211.00593, section 4): for each edge of a circuit, how much the mean metric
@@ -155,77 +182,6 @@ pub fn stability(
     total / resamples as f64
 }
 
-/// Normalised faithfulness of the pruned top-n circuits of a ranking: `(share, faithfulness)` for each share of the
-/// edges in `fractions`, which is the share before pruning. `None` when the full model and the empty circuit do not
-/// differ.
-///
-/// # Errors
-/// When a pair does not fit the model or there is none.
-///
-/// # Panics
-/// When a share is above 1.
-pub fn faithfulness_curve<F: Scalar>(
-    model: &Gpt2<F>,
-    pairs: &[Pair],
-    metric: &dyn Metric<F>,
-    ablation: &dyn Ablation<F>,
-    scores: &EdgeScores,
-    by: RankBy,
-    fractions: &[f64],
-) -> Result<Option<Vec<(f64, f64)>>> {
-    let total = scores.graph().n_edges();
-    let ranked = scores.ranked(by);
-    let clean = run_clean(model, pairs, metric)?;
-    let run = |set: &EdgeSet| run_circuit(model, pairs, metric, set, ablation);
-    let empty = run(&EdgeSet::empty(scores.graph()))?;
-    fractions
-        .iter()
-        .map(|&fraction| {
-            let n = (fraction * total as f64).floor() as usize;
-            let circuit = EdgeSet::from_edges(scores.graph(), ranked[..n].iter().copied()).pruned();
-            let measured =
-                Faithfulness { clean: clean.clone(), empty: empty.clone(), circuit: run(&circuit)? };
-            Ok(measured.normalised().map(|faithfulness| (fraction, faithfulness)))
-        })
-        .collect()
-}
-
-/// Areas under a faithfulness curve by the trapezoid rule, over the shares that the curve covers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CurveAreas {
-    /// MIB's CPR (arXiv 2504.13151), the integral of `F` over the share: higher is better.
-    pub cpr: f64,
-    /// MIB's CMD (arXiv 2504.13151), the integral of `|1 - F|` over the share: lower is better.
-    pub cmd: f64,
-    /// Integral of `|1 - F|` over the logarithm of the share, divided by the length of that axis: on a linear axis nine
-    /// tenths of the weight lie above one tenth of the edges. NaN for a curve of one point.
-    pub cmd_log: f64,
-}
-
-impl CurveAreas {
-    /// Areas of a curve of `(share, faithfulness)` with ascending shares.
-    ///
-    /// # Panics
-    /// When the curve has no point.
-    pub fn of(curve: &[(f64, f64)]) -> Self {
-        assert!(!curve.is_empty(), "a curve without points");
-        let area = |axis: fn(f64) -> f64, height: fn(f64) -> f64| -> f64 {
-            curve
-                .windows(2)
-                .map(|ends| {
-                    (axis(ends[1].0) - axis(ends[0].0)) * 0.5 * (height(ends[0].1) + height(ends[1].1))
-                })
-                .sum()
-        };
-        let length = curve[curve.len() - 1].0.ln() - curve[0].0.ln();
-        CurveAreas {
-            cpr: area(|x| x, |f| f),
-            cmd: area(|x| x, |f| (1.0 - f).abs()),
-            cmd_log: area(f64::ln, |f| (1.0 - f).abs()) / length,
-        }
-    }
-}
-
 /// Area under the ROC curve of a ranking against a known circuit: the probability that a true edge is scored above a
 /// false one, ties counting half (Mann-Whitney).
 ///
@@ -285,15 +241,27 @@ mod tests {
         assert_eq!(auroc(&scores(1.0, 1.0), &truth, RankBy::Absolute), 0.5);
     }
 
-    /// Values by hand for a curve with two segments.
+    fn faithfulness(clean: [f64; 4], circuit: [f64; 4]) -> Faithfulness {
+        Faithfulness { clean: clean.to_vec(), empty: vec![0.0, 0.5, -0.5, 0.0], circuit: circuit.to_vec() }
+    }
+
     #[test]
-    fn areas_by_hand() {
-        let areas = CurveAreas::of(&[(0.1, 0.0), (0.5, 0.5), (1.0, 1.5)]);
-        assert!((areas.cpr - (0.4 * 0.25 + 0.5 * 1.0)).abs() < 1e-15);
-        assert!((areas.cmd - (0.4 * 0.75 + 0.5 * 0.5)).abs() < 1e-15);
-        let (a, b) = (5f64.ln(), 2f64.ln());
-        assert!((areas.cmd_log - (a * 0.75 + b * 0.5) / (a + b)).abs() < 1e-15);
-        let perfect = CurveAreas::of(&MIB_FRACTIONS.map(|fraction| (fraction, 1.0)));
-        assert!((perfect.cpr - 0.999).abs() < 1e-12 && perfect.cmd == 0.0);
+    fn the_model_is_faithful_to_itself_and_nothing_is_not() {
+        let (stream, clean) = (Stream::new(1, 2), [2.0, 3.0, 1.5, 2.5]);
+        let one = faithfulness(clean, clean).interval(stream).unwrap();
+        assert_eq!((one.value, one.low, one.high), (1.0, 1.0, 1.0));
+        let zero = faithfulness(clean, [0.0, 0.5, -0.5, 0.0]).interval(stream).unwrap();
+        assert_eq!((zero.value, zero.low, zero.high), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn a_ratio_over_a_difference_that_may_be_zero_is_no_faithfulness() {
+        let stream = Stream::new(1, 2);
+        let indifferent = faithfulness([2.0, -1.5, 1.0, -1.0], [1.0; 4]);
+        assert!(indifferent.span(stream).contains(0.0));
+        assert_eq!(indifferent.normalised(), Some(8.0));
+        assert_eq!(indifferent.interval(stream), None);
+        let none = faithfulness([0.0, 0.5, -0.5, 0.0], [1.0; 4]);
+        assert_eq!((none.normalised(), none.interval(stream)), (None, None));
     }
 }

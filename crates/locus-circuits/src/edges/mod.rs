@@ -2,12 +2,13 @@
 //!
 //! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG) and [`patch_edges`] (exact) make
 //! [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
-//! with all other edges ablated, and [`Faithfulness`] measures it. [`export`] writes files, [`edge_mask`] turns the
-//! circuit into a mask of parameters. A [`Metric`] says what is measured, an [`Ablation`] what an ablated edge carries;
-//! both are traits that you can implement.
+//! with all other edges ablated, [`Faithfulness`] measures it, and [`faithfulness_curves`] measures circuits of all
+//! sizes. [`export`] writes files, [`edge_mask`] turns the circuit into a mask of parameters. A [`Metric`] says what is
+//! measured, an [`Ablation`] what an ablated edge carries; both are traits that you can implement.
 
 mod ablation;
 mod attribution;
+mod curve;
 mod edge_mask;
 mod edge_set;
 mod evaluate;
@@ -25,12 +26,10 @@ mod standard_ablation;
 
 pub use ablation::{AblatedOutputs, Ablation, Fill};
 pub use attribution::{Attribution, activation_magnitude, attribute_edges, attribute_edges_per_pair};
+pub use curve::{CurveAreas, FaithfulnessCurve, MIB_FRACTIONS, faithfulness_curves};
 pub use edge_mask::edge_mask;
 pub use edge_set::EdgeSet;
-pub use evaluate::{
-    CurveAreas, Faithfulness, MIB_FRACTIONS, auroc, completeness, faithfulness_curve, minimality,
-    random_edges, stability,
-};
+pub use evaluate::{Faithfulness, auroc, completeness, minimality, random_edges, stability};
 pub use graph::{Destination, Edge, Graph, QkvInput, Source};
 #[doc(hidden)]
 pub use intervene::{Formulation, run_circuit_as};

@@ -231,6 +231,8 @@ fn places_and_their_averages() {
     assert_eq!(mean[0].facts, [1, 1, 2, 1, 1, 2]);
     assert_eq!(mean[0].mean.row(Further as usize).to_vec(), [5.5, 15.5]); // tokens 5 and 6 of the long one
     assert_eq!(mean[0].mean.row(LastSubject as usize).to_vec(), [1.5, 16.5]); // 3 and 0; 13 and 20
+    assert_eq!(mean[0].by_fact[LastSubject as usize], ndarray::array![[3.0, 13.0], [0.0, 20.0]]);
+    assert_eq!(mean[0].by_fact[Further as usize], ndarray::array![[5.5, 15.5]]);
     assert_eq!(mean[2].mean.row(Last as usize).to_vec(), [3.0 * 4.5, 3.0 * 19.5]); // 7 and 2; 17 and 22
 }
 

@@ -12,6 +12,8 @@ mod composition;
 mod editing;
 mod gate;
 mod levels;
+#[cfg(test)]
+mod null_worlds;
 mod overlap;
 mod rule;
 mod sizes;

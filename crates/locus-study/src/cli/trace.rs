@@ -154,7 +154,7 @@ fn print(record: &TracingRecord, json: bool) -> Result<()> {
     for effect in record.effects.iter().filter(|effect| effect.facts > 0) {
         write!(out, "{:<26} {:<22}", effect.what, effect.place)?;
         for x in &effect.by_layer {
-            write!(out, " {x:>+7.4}")?;
+            write!(out, " {:>+7.4}", x.value)?;
         }
         writeln!(out)?;
     }

@@ -19,11 +19,14 @@ fn heat_map(traced: &TracingRecord, what: &str) -> Option<Figure> {
     let layers = effects.first()?.by_layer.len();
     // One scale for the three kinds, which ends at a multiple of 0.1, so that they can be compared.
     let kinds = traced.effects.iter().filter(|effect| !effect.what.contains(' '));
-    let largest = kinds.flat_map(|effect| &effect.by_layer).fold(0.0f64, |max, &x| max.max(x));
+    let largest = kinds.flat_map(|effect| &effect.by_layer).fold(0.0f64, |max, x| max.max(x.value));
     let plot = Plot::HeatMap {
         rows: effects.iter().map(|effect| effect.place.clone()).collect(),
         columns: (0..layers).map(|layer| layer.to_string()).collect(),
-        values: effects.iter().map(|effect| effect.by_layer.iter().map(|&x| Some(x)).collect()).collect(),
+        values: effects
+            .iter()
+            .map(|effect| effect.by_layer.iter().map(|x| Some(x.value)).collect())
+            .collect(),
         max: ((largest * 10.0).ceil() / 10.0).max(0.1),
         unit: "indirect effect".into(),
     };
@@ -49,7 +52,7 @@ fn severed(traced: &TracingRecord) -> Option<Figure> {
         .filter(|effect| effect.place == place && effect.what.starts_with("hidden"))
         .map(|effect| LineSeries {
             name: effect.what.clone(),
-            points: effect.by_layer.iter().enumerate().map(|(layer, &x)| (layer as f64, x)).collect(),
+            points: effect.by_layer.iter().enumerate().map(|(layer, x)| (layer as f64, x.value)).collect(),
         })
         .collect();
     let several = series.first()?.points.len() > 1;

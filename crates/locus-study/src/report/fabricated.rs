@@ -1,8 +1,11 @@
 //! Fabricated results for tests: all kinds of cells, plots and verdicts, and text that needs escaping.
 
-use crate::records::{EditOutcome, Extraction, Level, Overlap, PUBLISHED, Records, Scope, TensorCount};
+use crate::records::{
+    EditKind, EditOutcome, Extraction, Level, Overlap, PUBLISHED, Records, Schedule, Scope, TensorCount,
+};
 use crate::results::{
-    BarSeries, BeforeAfter, Cell, Claim, Figure, LineSeries, Plot, Provenance, Results, Style, Table, Verdict,
+    BarSeries, BeforeAfter, Cell, Claim, ClaimRow, Figure, LineSeries, Plot, Provenance, RecipeVerdict,
+    Results, Style, Table, Verdict,
 };
 
 const TASKS: [&str; 14] = [
@@ -73,20 +76,22 @@ fn records() -> Records {
             preset: PUBLISHED.to_owned(),
             task: task.to_owned(),
             target_density: 0.05,
+            scope: Scope::Circuit,
+            draw: 0,
+            schedule: Schedule::Sweep,
             density: 0.1 * noise(index),
             reached: index % 3 > 0,
             epochs: 100 + index,
             steps: 1300 * index,
             held_out_rows: 400,
             accuracy_full: noise(index + 1),
-            accuracy_circuit: noise(index + 2),
+            accuracy: noise(index + 2),
             accuracy_complement: 0.1 + 0.2,
-            accuracy_random: 1.0 / 3.0,
             agreement: noise(index + 3),
+            balanced_agreement: (index > 0).then_some(1.0 / 3.0),
             agreement_complement: 1.0,
-            agreement_random: 0.0,
-            balanced_agreement_random: 0.5,
-            accuracy_shuffled: (index == 0).then_some(5e-324),
+            neutral_nll: Some(5e-324),
+            neutral_kl: None,
             composition: vec![TensorCount {
                 layer: 0,
                 tensor: "ln_1.weight".to_owned(),
@@ -94,19 +99,27 @@ fn records() -> Records {
                 size: 128,
             }],
             mask_sha256: "ab".repeat(32),
+            edited_sha256: None,
         });
         records.edits.push(EditOutcome {
             preset: PUBLISHED.to_owned(),
             task: task.to_owned(),
             target_density: 0.05,
             scope: Scope::Complement,
+            draw: 0,
+            edit: EditKind::Steps50,
             case_id: index as u64,
             level: if index % 2 == 0 { Level::Hyponym } else { Level::Hypernym },
             pre_new: 10.0 * noise(index + 4),
             pre_true: 10.0 * noise(index + 5),
+            discrimination: Some(noise(index + 8)),
             post_new: 10.0 * noise(index + 6),
             post_true: 1e-9 * noise(index + 7),
             steps: 10,
+            steps_to_success: (index > 3).then_some(index),
+            paraphrase: None,
+            neighbourhood: None,
+            drift: Some(0.1),
         });
         records.overlaps.push(Overlap {
             preset: PUBLISHED.to_owned(),
@@ -117,6 +130,8 @@ fn records() -> Records {
             size_a: 5678,
             size_b: 6789,
             population: 792_064,
+            draw_b: 0,
+            expected_intersection_matched: 1.0,
             expected_intersection_stratified: 345.6 * noise(index),
         });
     }
@@ -311,23 +326,51 @@ fn figures() -> Vec<Figure> {
 
 fn claims() -> Vec<Claim> {
     let claim = |id: &str, claim: &str, effect: f64, p_value: f64, verdict| {
+        let (low, high) = (effect - 0.1234, effect + 0.1111);
+        let row = |decides| ClaimRow {
+            recipe: "published".to_owned(),
+            part: "50 %".to_owned(),
+            measure: "change of the margin".to_owned(),
+            against: "against its complement, beyond <matched>".to_owned(),
+            size: "50 %".to_owned(),
+            edit: "10 steps".to_owned(),
+            unit: "nats".to_owned(),
+            effect,
+            low,
+            high,
+            p_value,
+            smallest_visible: 0.17,
+            items: 43,
+            families: 3,
+            decides,
+            verdict,
+        };
         Claim {
-        id: id.to_owned(),
-        claim: claim.to_owned(),
-        statistic: "mean difference of P(true) before editing, circuit minus random mask, paired over requests; sign-flip test.".to_owned(),
-        effect,
-        low: effect - 0.1234,
-        high: effect + 0.1111,
-        unit: "nats".to_owned(),
-        p_value,
-        n: 1980,
-        verdict,
-        reading: format!(
-            "On the organism & the hierarchy <requests> the effect is {effect:.2} nats per token with p = {p_value:.1e}; see http://example.org."
-        ),
-    }
+            id: id.to_owned(),
+            claim: claim.to_owned(),
+            source: "Abstract, version 2: \"published\" & quoted.".to_owned(),
+            statistic: "Circuit minus each control, by two measures.".to_owned(),
+            recipe: "published".to_owned(),
+            verdict,
+            because: "change of the margin against <matched> at 50 %".to_owned(),
+            effect,
+            low,
+            high,
+            unit: "nats".to_owned(),
+            p_value,
+            n: 1980,
+            others: vec![RecipeVerdict {
+                recipe: "scheduled-top-k".to_owned(),
+                verdict: Undecided,
+                because: "open for 5 %".to_owned(),
+            }],
+            rows: vec![row(true), row(false)],
+            reading: format!(
+                "On the organism & the hierarchy <requests> the effect is {effect:.2} nats per token with p = {p_value:.1e}; see http://example.org."
+            ),
+        }
     };
-    use Verdict::{NotSupported, Supported, Undecided};
+    use Verdict::{Mixed, NotSupported, Supported, Undecided};
     vec![
         claim("C1", "Circuits contain entity knowledge", 0.734, 1.2e-8, Supported),
         claim(
@@ -338,6 +381,6 @@ fn claims() -> Vec<Claim> {
             NotSupported,
         ),
         claim("C3", "An ideal circuit lies between 5 % and 50 % of the parameters", 0.02, 0.62, Undecided),
-        claim("C4", "Circuits of different tasks overlap moderately", 0.31, 0.0, Supported),
+        claim("C4", "Circuits of different tasks overlap moderately", 0.31, 0.0, Mixed),
     ]
 }

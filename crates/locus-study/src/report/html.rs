@@ -85,17 +85,35 @@ fn badge(verdict: Verdict) -> String {
 }
 
 fn claim_card(claim: &Claim) -> String {
+    let because =
+        if claim.because.is_empty() { String::new() } else { format!(": {}", escape(&claim.because)) };
+    let others: String = claim
+        .others
+        .iter()
+        .map(|other| {
+            format!(
+                " <span class=\"quiet\">{} on recipe {}</span>",
+                badge(other.verdict),
+                escape(&other.recipe)
+            )
+        })
+        .collect();
     format!(
         "<article class=\"claim\" id=\"claim-{id}\">\n<h3>{badge} <span class=\"id\">{id}</span> {text}</h3>\n\
-         <dl class=\"facts\">\n<div><dt>effect, 95 % interval</dt><dd>{effect}</dd></div>\n<div><dt>p</dt><dd>{p}</dd></div>\n\
-         <div><dt>n</dt><dd>{n}</dd></div>\n</dl>\n<p>{reading}</p>\n<p class=\"quiet\">Decided by: {statistic}</p>\n</article>\n",
+         <p><b>{verdict}</b>{because}. <span class=\"quiet\">Recipe {recipe}.</span>{others}</p>\n\
+         <dl class=\"facts\">\n<div><dt>weakest effect, 95 % interval</dt><dd>{effect}</dd></div>\n\
+         <div><dt>p, corrected</dt><dd>{p}</dd></div>\n<div><dt>clusters</dt><dd>{n}</dd></div>\n</dl>\n<p>{reading}</p>\n\
+         <p class=\"quiet\">Published: {source}</p>\n<p class=\"quiet\">Decided by: {statistic}</p>\n</article>\n",
         id = claim.id,
         badge = badge(claim.verdict),
+        verdict = claim.verdict.words(),
+        recipe = escape(&claim.recipe),
         text = escape(&claim.claim),
         effect = escape(&cell::effect(claim)),
         p = cell::p_value(claim),
-        n = cell::grouped(claim.n as u64),
+        n = if claim.n == 0 { cell::NOTHING.to_owned() } else { cell::grouped(claim.n as u64) },
         reading = escape(&claim.reading),
+        source = escape(&claim.source),
         statistic = escape(&claim.statistic),
     )
 }

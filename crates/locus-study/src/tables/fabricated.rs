@@ -1,12 +1,27 @@
 //! Fabricated records for tests: of a run in which every published claim holds, is reversed, or has no effect.
 
 use super::options::TableOptions;
-use crate::records::{EditOutcome, Extraction, Level, Overlap, PUBLISHED, Records, Scope, TensorCount};
+use crate::records::{
+    EditKind, EditOutcome, Extraction, Level, Overlap, PUBLISHED, Records, RequestInfo, Schedule, Scope,
+    TensorCount,
+};
 
 pub(crate) const TASKS: [&str; 7] =
     ["blimp_dna1", "blimp_dna2", "hierarchy", "persona_e", "persona_hhh", "persona_ra", "persona_tech"];
 pub(crate) const REQUESTS: u64 = 40;
 const SWEEP: [f64; 5] = [0.5, 0.35, 0.25, 0.15, 0.05];
+/// Scopes that are edited for every task.
+pub(crate) const SCOPES: [Scope; 9] = [
+    Scope::Circuit,
+    Scope::Complement,
+    Scope::CircuitInPlace,
+    Scope::Matched,
+    Scope::MatchedComplement,
+    Scope::MatchedInPlace,
+    Scope::Shuffled,
+    Scope::ShuffledComplement,
+    Scope::Magnitude,
+];
 
 pub(crate) fn options() -> TableOptions {
     TableOptions { seed: 17, resamples: 400, model: "a made-up model".into(), data: "made-up data".into() }
@@ -18,9 +33,20 @@ pub(crate) fn records(sign: f64, noise: f64) -> Records {
     let mut records = Records::default();
     for (i, task) in TASKS.iter().enumerate() {
         for density in SWEEP {
-            if *task == "hierarchy" || density == 0.5 || density == 0.05 {
-                records.extractions.push(extraction(task, density, sign, noise));
-                for scope in [Scope::Circuit, Scope::Complement] {
+            let main = density == 0.5 || density == 0.05;
+            if *task == "hierarchy" || main {
+                for scope in [
+                    Scope::Circuit,
+                    Scope::Matched,
+                    Scope::Shuffled,
+                    Scope::Magnitude,
+                    Scope::RandomWeights,
+                    Scope::Random,
+                ] {
+                    records.extractions.push(extraction(task, density, scope, sign, noise));
+                }
+                let scopes = if main { &SCOPES[..] } else { &SCOPES[..2] };
+                for &scope in scopes {
                     records
                         .edits
                         .extend((0..REQUESTS).map(|case| edit(task, density, scope, case, sign, noise)));
@@ -33,11 +59,17 @@ pub(crate) fn records(sign: f64, noise: f64) -> Records {
     }
     for case in 0..REQUESTS {
         records.edits.push(edit("none", 1.0, Scope::Full, case, sign, noise));
-        records
-            .edits
-            .extend([0.05, 0.5].map(|density| edit("none", density, Scope::Random, case, sign, noise)));
+        for scope in [Scope::Random, Scope::RandomComplement] {
+            records.edits.extend([0.05, 0.5].map(|density| edit("none", density, scope, case, sign, noise)));
+        }
+        let component = case as usize / 2;
+        records.requests.push(RequestInfo { case_id: case, level: level(case), component });
     }
     records
+}
+
+fn level(case_id: u64) -> Level {
+    if case_id.is_multiple_of(2) { Level::Hyponym } else { Level::Hypernym }
 }
 
 pub(crate) fn edit(
@@ -48,44 +80,61 @@ pub(crate) fn edit(
     sign: f64,
     noise: f64,
 ) -> EditOutcome {
-    let level = if case_id.is_multiple_of(2) { Level::Hyponym } else { Level::Hypernym };
+    let level = level(case_id);
     let wobble = |what: &str| noise * uniform(&format!("{task} {density} {scope:?} {case_id} {what}"));
+    let intact = matches!(scope, Scope::Full | Scope::CircuitInPlace | Scope::MatchedInPlace);
     let mut change = match scope {
-        Scope::Full => -1.0 - 0.9 * sign,
+        _ if intact => -1.0 - 0.9 * sign,
         Scope::Circuit => -1.0 + 0.3 * sign,
         Scope::Complement => -1.0 - 0.3 * sign,
-        Scope::Random => -1.0,
+        _ => -1.0,
     };
     change += if level == Level::Hypernym { 0.2 * sign } else { 0.0 };
     let pre_true = if scope == Scope::Circuit { 2.0 - 0.5 * sign } else { 2.0 } + wobble("true");
     let pre_new = 5.0 + wobble("new");
+    let discrimination = if intact {
+        0.9
+    } else if scope == Scope::Circuit {
+        0.7 + 0.1 * sign
+    } else {
+        0.7
+    };
+    // With effects as published the intact model takes half of the edits, masked ones none; reversed, the others.
+    let rise = if intact { 2.0 - 0.8 * sign } else { 2.0 - 1.5 * sign };
     EditOutcome {
         preset: if scope == Scope::Full { String::new() } else { PUBLISHED.into() },
         task: task.into(),
         target_density: density,
         scope,
+        draw: 0,
+        edit: EditKind::Steps10,
         case_id,
         level,
         pre_new,
         pre_true,
+        discrimination: Some(discrimination + 0.1 * wobble("others")),
         post_new: pre_new + change + wobble("change"),
-        post_true: pre_true + 0.25,
+        post_true: pre_true + rise,
         steps: 10,
+        steps_to_success: None,
+        paraphrase: Some(0.5),
+        neighbourhood: None,
+        drift: None,
     }
 }
 
-fn extraction(task: &str, density: f64, sign: f64, noise: f64) -> Extraction {
+pub(crate) fn extraction(task: &str, density: f64, scope: Scope, sign: f64, noise: f64) -> Extraction {
+    let circuit = scope == Scope::Circuit;
     // As published, the smallest circuit is too small and an ideal size lies in between.
     let too_small = density < 0.1 && sign > 0.0;
-    let agreement = if sign == 0.0 {
-        0.9
-    } else if too_small {
-        0.5
-    } else {
-        1.0
+    let agreement = match (circuit, sign == 0.0, too_small) {
+        (false, ..) => 0.6,
+        (true, true, _) => 0.9,
+        (true, false, true) => 0.75,
+        (true, false, false) => 1.0,
     };
     let kept = |share: f64, what: &str| {
-        let share = share + 0.4 * noise * density * uniform(&format!("{task} {density} {what}"));
+        let share = share + 0.4 * noise * density * uniform(&format!("{task} {density} {scope:?} {what}"));
         (share.clamp(0.0, 1.0) * 1000.0) as usize
     };
     let tensor = |tensor: &str, share: f64| TensorCount {
@@ -94,30 +143,34 @@ fn extraction(task: &str, density: f64, sign: f64, noise: f64) -> Extraction {
         kept: kept(share, tensor),
         size: 1000,
     };
+    let lead = if circuit { 0.5 * sign } else { 0.0 };
     Extraction {
         preset: PUBLISHED.into(),
         task: task.into(),
         target_density: density,
+        scope,
+        draw: 0,
+        schedule: Schedule::Sweep,
         density,
         reached: true,
         epochs: 30,
         steps: 300,
         held_out_rows: 80,
         accuracy_full: 0.9625,
-        accuracy_circuit: 0.95,
-        accuracy_complement: if too_small { 0.9 } else { 0.5 },
-        accuracy_random: 0.5,
+        accuracy: if circuit { 0.95 } else { 0.5 },
+        accuracy_complement: if too_small { 0.9 } else { 0.4 },
         agreement,
+        balanced_agreement: Some(agreement),
         agreement_complement: 0.5,
-        agreement_random: 0.5,
-        balanced_agreement_random: 0.5,
-        accuracy_shuffled: None,
+        neutral_nll: Some(4.0),
+        neutral_kl: Some(1.0),
         composition: vec![
-            tensor("ln_1.weight", density * (1.0 + 0.5 * sign)),
+            tensor("ln_1.weight", density * (1.0 + lead)),
             tensor("attn.c_attn.weight", density),
             tensor("mlp.c_fc.weight", density),
         ],
         mask_sha256: String::new(),
+        edited_sha256: None,
     }
 }
 
@@ -139,11 +192,13 @@ fn overlap(a: &str, b: &str, density: f64, sign: f64, noise: f64) -> Overlap {
         target_density: density,
         task_a: a.into(),
         task_b: b.into(),
+        draw_b: 0,
         intersection: (chance + way * (size as f64 - chance)) as usize,
         size_a: size,
         size_b: size,
         population,
         expected_intersection_stratified: chance,
+        expected_intersection_matched: chance,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     composition::{Composition, ModuleKind, TensorPart},
-    fabricated::{REQUESTS, TASKS, edit, options, records},
+    fabricated::{REQUESTS, SCOPES, TASKS, edit, options, records},
     *,
 };
 use crate::{
@@ -34,7 +34,7 @@ fn close(cell: &Cell, expected: f64) {
 fn every_table_is_there_and_survives_json() {
     let tables = all(&records(1.0, 0.3), &options());
     let ids: Vec<&str> = tables.iter().map(|t| t.id.as_str()).collect();
-    assert_eq!(ids, ["T1", "T2", "T3", "T4", "T4b", "T5", "T5b", "T6", "T6b", "T7"]);
+    assert_eq!(ids, ["T1", "T2", "T3", "T4", "T4b", "T5", "T5b", "T6", "T6b", "T7", "X4"]);
     assert!(tables.iter().all(|t| t.rows.iter().all(|row| row.len() == t.columns.len())));
     // A number that is not finite would become null and fail to come back.
     let json = serde_json::to_string(&tables).unwrap();
@@ -68,14 +68,17 @@ fn missing_records_leave_the_other_tables_alone() {
     assert!(ids(Records::default()).is_empty());
     assert_eq!(
         ids(Records { extractions: full.extractions.clone(), ..Default::default() }),
-        ["T1", "T4", "T6", "T6b"]
+        ["T1", "T4", "T6", "T6b", "X4"]
     );
-    assert_eq!(ids(Records { edits: full.edits.clone(), ..Default::default() }), ["T2", "T3", "T4b", "T7"]);
-    assert_eq!(ids(Records { overlaps: full.overlaps.clone(), ..Default::default() }), ["T5", "T5b"]);
+    assert_eq!(
+        ids(Records { edits: full.edits.clone(), ..Default::default() }),
+        ["T2", "T3", "T4b", "T7", "X4"]
+    );
+    assert_eq!(ids(Records { overlaps: full.overlaps.clone(), ..Default::default() }), ["T5", "T5b", "X4"]);
     let mut large_only = full;
     large_only.edits.retain(|e| e.target_density >= 0.5);
     large_only.overlaps.retain(|o| o.target_density >= 0.5);
-    assert_eq!(ids(large_only), ["T1", "T3", "T4", "T4b", "T5b", "T6", "T6b", "T7"]);
+    assert_eq!(ids(large_only), ["T1", "T3", "T4", "T4b", "T5b", "T6", "T6b", "T7", "X4"]);
 }
 
 #[test]
@@ -86,42 +89,65 @@ fn numbers_that_are_not_finite_become_empty_cells() {
         edit.post_new = f64::NAN;
     }
     let table = t2(&broken, &options());
-    assert_eq!(cell(&table, &["published", "hierarchy", "circuit"], "NLL(new) after"), &Cell::Empty(()));
-    assert_eq!(cell(&table, &["published", "hierarchy", "circuit"], "change of NLL(new)"), &Cell::Empty(()));
+    assert_eq!(
+        cell(&table, &["10 steps", "published", "hierarchy", "circuit"], "NLL(new) after"),
+        &Cell::Empty(())
+    );
+    assert_eq!(
+        cell(&table, &["10 steps", "published", "hierarchy", "circuit"], "change of NLL(new)"),
+        &Cell::Empty(())
+    );
     let json = serde_json::to_string(&all(&broken, &options())).unwrap();
     assert!(serde_json::from_str::<Vec<Table>>(&json).is_ok());
 }
 
 #[test]
-fn t1_shows_presets_below_each_other_the_published_one_first() {
+fn t1_shows_presets_below_each_other_and_controls_below_their_circuit() {
     let mut records = records(1.0, 0.0);
     let ours =
         records.extractions.iter().cloned().map(|e| Extraction { preset: "scheduled-top-k".into(), ..e });
     records.extractions = ours.chain(records.extractions.clone()).collect();
     let table = t1(&records, &options());
-    let head = |row: usize| table.rows[row][..3].to_vec();
-    let words = |a: &str, b: &str, c: &str| [a, b, c].map(|w| Cell::Text(w.into())).to_vec();
-    assert_eq!(head(0), words("hierarchy", "50 %", "published"));
-    assert_eq!(head(1), words("hierarchy", "50 %", "scheduled-top-k"));
-    assert_eq!(head(2), words("hierarchy", "35 %", "published"));
-    assert_eq!(head(10), words("blimp_dna1", "50 %", "published"));
+    let head = |row: usize| table.rows[row][..4].to_vec();
+    let words = |words: [&str; 4]| words.map(|w| Cell::Text(w.into())).to_vec();
+    assert_eq!(head(0), words(["hierarchy", "50 %", "published", "circuit"]));
+    assert_eq!(head(1), words(["hierarchy", "50 %", "published", "random"]));
+    assert_eq!(head(6), words(["hierarchy", "50 %", "scheduled-top-k", "circuit"]));
+    assert_eq!(head(12), words(["hierarchy", "35 %", "published", "circuit"]));
+    // Draws of one kind are averaged.
+    let mut again = records.extractions[0].clone();
+    again.draw = 1;
+    again.agreement = 0.0;
+    let first = records.extractions[0].agreement;
+    records.extractions.push(again);
+    let table = t1(&records, &options());
+    let row = ["hierarchy", "50 %", "scheduled-top-k", "circuit"];
+    let row = if records.extractions[0].task == "hierarchy" {
+        row
+    } else {
+        ["blimp_dna1", "50 %", "scheduled-top-k", "circuit"]
+    };
+    close(cell(&table, &row, "agreement"), first / 2.0);
+    close(cell(&table, &row, "masks"), 2.0);
 }
 
 #[test]
 fn t2_rows_and_values() {
     let table = t2(&records(1.0, 0.0), &options());
-    // Full, random, circuit and complement of every task, and their two means.
-    assert_eq!(table.rows.len(), 2 + 2 * TASKS.len() + 2);
-    let row = ["published", "persona_e", "circuit"];
+    // Full, circuit and complement of every task, and the means of the nine scopes and of random masks and theirs.
+    assert_eq!(table.rows.len(), 1 + 2 * TASKS.len() + SCOPES.len() + 2);
+    let row = ["10 steps", "published", "persona_e", "circuit"];
     close(cell(&table, &row, "requests"), REQUESTS as f64);
     close(cell(&table, &row, "NLL(true) before"), 1.5);
     close(cell(&table, &row, "P(true) before"), (-1.5_f64).exp());
-    // Hyponyms change by -0.7, hypernyms by -0.5.
+    close(cell(&table, &row, "discrimination before"), 0.8);
+    // Hyponyms change by -0.7, hypernyms by -0.5; the true target rises by 0.5.
     close(cell(&table, &row, "change of NLL(new)"), -0.6);
-    close(cell(&table, &row, "change of NLL(true)"), 0.25);
+    close(cell(&table, &row, "change of the margin"), -1.1);
     close(cell(&table, &row, "new beats true after"), 0.0);
-    close(cell(&table, &["published", "mean over tasks", "complement"], "change of NLL(new)"), -1.2);
-    close(cell(&table, &["-", "none", "full"], "change of NLL(new)"), -1.8);
+    let mean = ["10 steps", "published", "mean over tasks", "complement"];
+    close(cell(&table, &mean, "change of NLL(new)"), -1.2);
+    close(cell(&table, &["10 steps", "-", "none", "full"], "change of NLL(new)"), -1.8);
     let Cell::Estimate { low, high, style, .. } = cell(&table, &row, "change of NLL(new)") else {
         panic!("an estimate")
     };
@@ -137,7 +163,7 @@ fn probabilities_are_averaged_not_exponentials_of_averages() {
         records.edits.push(edit);
     }
     let table = t2(&records, &options());
-    let row = ["published", "hierarchy", "circuit"];
+    let row = ["10 steps", "published", "hierarchy", "circuit"];
     close(cell(&table, &row, "P(new) before"), (1.0 + (-4.0_f64).exp()) / 2.0);
     close(cell(&table, &row, "new beats true before"), 0.5);
     close(cell(&table, &row, "new beats true after"), 1.0);
@@ -146,11 +172,13 @@ fn probabilities_are_averaged_not_exponentials_of_averages() {
 #[test]
 fn t4_sweeps_from_large_to_small() {
     let records = records(1.0, 0.0);
-    let sizes: Vec<Cell> = t4(&records, &options()).rows.iter().map(|row| row[1].clone()).collect();
+    let table = t4(&records, &options());
+    let circuits = table.rows.iter().filter(|row| row[3] == Cell::Text("circuit".into()));
+    let sizes: Vec<Cell> = circuits.map(|row| row[1].clone()).collect();
     assert_eq!(sizes, ["50 %", "35 %", "25 %", "15 %", "5 %"].map(|s| Cell::Text(s.into())));
     let editing = t4b(&records, &options());
-    // Random masks were edited at two of the five sizes.
-    assert_eq!(editing.rows.len(), 5 * 2 + 2);
+    // Random and matched masks were edited at two of the five sizes.
+    assert_eq!(editing.rows.len(), 5 * 2 + 2 * 3);
     close(cell(&editing, &["published", "15 %", "circuit"], "change of NLL(new)"), -0.6);
 }
 
@@ -234,23 +262,30 @@ fn ties_among_the_densest_share_their_places() {
 fn t6_averages_over_tasks() {
     let records = records(1.0, 0.0);
     let table = t6(&records, &options());
-    close(cell(&table, &["published", "50 %", "LayerNorm", "all"], "D0: share kept of the module"), 0.75);
-    close(cell(&table, &["published", "5 %", "MLP", "weights"], "D0: share kept of the module"), 0.05);
-    assert_eq!(cell(&table, &["published", "5 %", "MLP", "biases"], "lift"), &Cell::Empty(()));
-    close(cell(&table, &["published", "5 %", "MLP", "all"], "tasks"), TASKS.len() as f64);
-    close(cell(&table, &["published", "15 %", "MLP", "all"], "tasks"), 1.0);
+    close(
+        cell(&table, &["published", "50 %", "circuit", "LayerNorm", "all"], "D0: share kept of the module"),
+        0.75,
+    );
+    close(
+        cell(&table, &["published", "5 %", "circuit", "MLP", "weights"], "D0: share kept of the module"),
+        0.05,
+    );
+    assert_eq!(cell(&table, &["published", "5 %", "circuit", "MLP", "biases"], "lift"), &Cell::Empty(()));
+    close(cell(&table, &["published", "5 %", "circuit", "MLP", "all"], "tasks"), TASKS.len() as f64);
+    close(cell(&table, &["published", "15 %", "circuit", "MLP", "all"], "tasks"), 1.0);
     assert_eq!(t6b(&records, &options()).rows.len(), 5 * 3);
 }
 
 #[test]
 fn t7_compares_levels() {
     let table = t7(&records(1.0, 0.0), &options());
-    close(cell(&table, &["-", "-", "full", "hyponym"], "change of NLL(new)"), -1.9);
-    close(cell(&table, &["-", "-", "full", "hypernym"], "change of NLL(new)"), -1.7);
-    let row = ["published", "5 %", "circuit", "hypernym - hyponym"];
+    close(cell(&table, &["10 steps", "-", "-", "full", "hyponym"], "change of NLL(new)"), -1.9);
+    close(cell(&table, &["10 steps", "-", "-", "full", "hypernym"], "change of NLL(new)"), -1.7);
+    let row = ["10 steps", "published", "5 %", "circuit", "hypernym - hyponym"];
     close(cell(&table, &row, "change of NLL(new)"), 0.2);
+    close(cell(&table, &row, "change of the margin"), 0.2);
     close(cell(&table, &row, "requests"), REQUESTS as f64 / 2.0);
     assert!(value(cell(&table, &row, "p")) < 0.001);
     // P(new) is the same for all requests: no correlation.
-    assert_eq!(cell(&table, &["-", "-", "full", "both"], "p"), &Cell::Empty(()));
+    assert_eq!(cell(&table, &["10 steps", "-", "-", "full", "both"], "p"), &Cell::Empty(()));
 }

@@ -1,7 +1,9 @@
 //! Causal tracing: X3.
 
+use locus_metrics::bootstrap::RESAMPLES;
+
 use super::{
-    cells::{count, not_measured, number, table, text},
+    cells::{count, estimate, not_measured, table, text},
     options::TableOptions,
 };
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
 ///
 /// Rows: kinds of restored state, and positions in the prompt. Columns: number of facts with a token at the position,
 /// then for each layer the mean indirect effect: by how much the probability of the answer (0 to 1) rises when the
-/// state is restored.
+/// state is restored, with its interval over facts.
 pub fn x3(records: &Records, options: &TableOptions) -> Table {
     let Some(traced) = &records.tracing else {
         let notes = not_measured(records, "X3").collect();
@@ -29,7 +31,7 @@ pub fn x3(records: &Records, options: &TableOptions) -> Table {
         .map(|effect| {
             let mut row = vec![text(&effect.what), text(&effect.place), count(effect.facts)];
             let by_layer = effect.by_layer.iter().map(|&x| (effect.facts > 0).then_some(x));
-            row.extend(by_layer.map(|x| number(x, Style::Fixed3)));
+            row.extend(by_layer.map(|x| estimate(x, Style::Fixed3)));
             row
         })
         .collect();
@@ -52,6 +54,7 @@ pub fn x3(records: &Records, options: &TableOptions) -> Table {
         "Without mlp, without attention: the residual stream of the subject's last token is restored while \
          what its later MLPs or attention write stays corrupted."
             .into(),
+        format!("Brackets: 95 % percentile bootstrap intervals over facts, {RESAMPLES} resamples."),
         options.source(),
     ];
     table("X3", "Causal tracing: indirect effects by layer".into(), notes, &columns, rows)
@@ -60,6 +63,8 @@ pub fn x3(records: &Records, options: &TableOptions) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use locus_metrics::Interval;
+
     use crate::{
         records::{TracedEffect, TracingRecord},
         results::Cell,
@@ -72,7 +77,7 @@ mod tests {
             what: what.into(),
             place: "last token".into(),
             facts,
-            by_layer: vec![0.25, 0.5],
+            by_layer: [0.25, 0.5].map(|value| Interval { value, low: 0.1, high: 0.6 }).to_vec(),
         };
         let tracing = TracingRecord {
             facts: 3,
@@ -87,7 +92,10 @@ mod tests {
         let records = Records { tracing: Some(tracing), ..Default::default() };
         let table = x3(&records, &options());
         assert_eq!(table.columns[3..], ["layer 0", "layer 1"]);
-        assert_eq!(table.rows[0][4], Cell::Number { value: 0.5, style: Style::Fixed3 });
+        assert_eq!(
+            table.rows[0][4],
+            Cell::Estimate { value: 0.5, low: 0.1, high: 0.6, style: Style::Fixed3 }
+        );
         assert_eq!(table.rows[1][3..], [Cell::Empty(()), Cell::Empty(())]);
         assert!(table.notes[0].contains("total effect is 0.700"), "{}", table.notes[0]);
         assert!(x3(&Records::default(), &options()).rows.is_empty());

@@ -209,7 +209,7 @@ fn facts_are_traced() {
         .unwrap()
         .iter()
         .find(|e| e["what"] == "hidden" && e["place"] == "last token");
-    assert!((last.unwrap()["by_layer"][3].as_f64().unwrap() - total).abs() < 1e-5, "{record}");
+    assert!((last.unwrap()["by_layer"][3]["value"].as_f64().unwrap() - total).abs() < 1e-5, "{record}");
     assert!(total > 0.1, "{record}");
     // One fact a line is the same; the drawing and the record are files.
     let per_line =
