@@ -96,6 +96,8 @@ impl PreparedRequest {
 
 /// Numbers of steps after which is looked whether the new target wins.
 const WATCHED: [usize; 6] = [1, 2, 5, 10, 20, 50];
+/// The edit of 50 steps is made for every other pair of a hyponym and its hypernym: it costs as much as all others.
+const LONG_EVERY: u64 = 2;
 /// Drift is measured on every eighth request: a pass over neutral text costs more than the edit itself.
 const DRIFT_EVERY: usize = 8;
 /// Share of requests that the calibrated edit is to write into the full model.
@@ -208,40 +210,59 @@ impl<F: Scalar> Edits<'_, F> {
         let start = present.map_or_else(|| self.model.clone(), |mask| mask.ablate_complement(self.model));
         let before = self.before(&start)?;
         let mut outcomes = Vec::new();
-        let published: Vec<EditKind> =
-            kinds.iter().copied().filter(|kind| *kind != EditKind::Calibrated).collect();
-        let calibrated =
-            if kinds.contains(&EditKind::Calibrated) { vec![EditKind::Calibrated] } else { vec![] };
-        for kinds in [published, calibrated] {
-            let Some(&longest) = kinds.iter().max() else { continue };
-            let after = self.write(&start, writable.as_ref(), &kinds, &editor(longest, self.factor))?;
-            for (i, kind) in (0..self.requests.len()).flat_map(|i| kinds.iter().map(move |&kind| (i, kind))) {
-                let PreparedRequest { case_id, level, .. } = self.requests[i].request;
-                let (Before { new, correct, discrimination }, (seen, success)) = (&before[i], &after[i]);
-                let After { steps, .. } = seen[&kind];
-                outcomes.push(EditOutcome {
-                    preset: scope.preset.clone(),
-                    task: scope.task.clone(),
-                    target_density: scope.target_density,
-                    scope: scope.scope,
-                    draw: scope.draw,
-                    edit: kind,
-                    case_id,
-                    level,
-                    pre_new: *new,
-                    pre_true: *correct,
-                    discrimination: *discrimination,
-                    post_new: seen[&kind].new,
-                    post_true: seen[&kind].correct,
-                    steps,
-                    steps_to_success: success.filter(|&at| at <= steps),
-                    paraphrase: seen[&kind].paraphrase,
-                    neighbourhood: seen[&kind].neighbourhood,
-                    drift: seen[&kind].drift,
-                });
+        for (kinds, requests) in self.passes(kinds) {
+            let longest = *kinds.last().expect("a pass has a kind");
+            let editor = editor(longest, self.factor);
+            let after = self.write(&start, writable.as_ref(), &kinds, &requests, &editor)?;
+            for (&i, (seen, success)) in requests.iter().zip(&after) {
+                for &kind in &kinds {
+                    let PreparedRequest { case_id, level, .. } = self.requests[i].request;
+                    let Before { new, correct, discrimination } = &before[i];
+                    let After { steps, .. } = seen[&kind];
+                    outcomes.push(EditOutcome {
+                        preset: scope.preset.clone(),
+                        task: scope.task.clone(),
+                        target_density: scope.target_density,
+                        scope: scope.scope,
+                        draw: scope.draw,
+                        edit: kind,
+                        case_id,
+                        level,
+                        pre_new: *new,
+                        pre_true: *correct,
+                        discrimination: *discrimination,
+                        post_new: seen[&kind].new,
+                        post_true: seen[&kind].correct,
+                        steps,
+                        steps_to_success: success.filter(|&at| at <= steps),
+                        paraphrase: seen[&kind].paraphrase,
+                        neighbourhood: seen[&kind].neighbourhood,
+                        drift: seen[&kind].drift,
+                    });
+                }
             }
         }
         Ok(outcomes)
+    }
+
+    /// Kinds of edit that are looks at one edit, shortest first, with the numbers of the requests that they are made for.
+    fn passes(&self, kinds: &[EditKind]) -> Vec<(Vec<EditKind>, Vec<usize>)> {
+        let is_long = |i: &usize| (self.requests[*i].request.case_id / 2).is_multiple_of(LONG_EVERY);
+        let all = 0..self.requests.len();
+        let (long, short): (Vec<usize>, Vec<usize>) = if kinds.contains(&EditKind::Steps50) {
+            all.clone().partition(is_long)
+        } else {
+            (Vec::new(), all.clone().collect())
+        };
+        let published =
+            |wanted: &[EditKind]| wanted.iter().copied().filter(|kind| kinds.contains(kind)).collect();
+        let mut passes: Vec<(Vec<EditKind>, Vec<usize>)> = vec![
+            (published(&[EditKind::Steps10, EditKind::Steps50]), long),
+            (published(&[EditKind::Steps10]), short),
+            (published(&[EditKind::Calibrated]), all.collect()),
+        ];
+        passes.retain(|(kinds, requests)| !kinds.is_empty() && !requests.is_empty());
+        passes
     }
 
     fn before(&self, start: &Gpt2<F>) -> Result<Vec<Before>> {
@@ -264,16 +285,17 @@ impl<F: Scalar> Edits<'_, F> {
         self.requests.par_iter().map(before).collect()
     }
 
-    /// The state after each kind of edit of each request, and the steps after which the new target first won.
+    /// The state after each kind of edit of some requests, and the steps after which the new target first won.
     fn write(
         &self,
         start: &Gpt2<F>,
         writable: Option<&ParamMask>,
         kinds: &[EditKind],
+        requests: &[usize],
         editor: &ClampedSgd,
     ) -> Result<Vec<(BTreeMap<EditKind, After>, Option<usize>)>> {
         let to_write: Vec<TokenRequest> =
-            self.requests.iter().map(|study| study.request.token_request()).collect();
+            requests.iter().map(|&i| self.requests[i].request.token_request()).collect();
         let mut state: Vec<(BTreeMap<EditKind, After>, Option<usize>)> =
             vec![Default::default(); to_write.len()];
         let neutral_before = self.neutral.map(|text| {
@@ -287,7 +309,7 @@ impl<F: Scalar> Edits<'_, F> {
                 !seen.contains_key(&kind) && (done || report.steps == self::editor(kind, 1.0).max_steps)
             });
             let due: Vec<EditKind> = due.collect();
-            let after = self.after(i, edited, report.steps, neutral_before, !due.is_empty())?;
+            let after = self.after(requests[i], edited, report.steps, neutral_before, !due.is_empty())?;
             if success.is_none() && beats(after.new, after.correct) {
                 *success = Some(report.steps);
             }

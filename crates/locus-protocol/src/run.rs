@@ -107,8 +107,12 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
         Ok(prepared.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     };
     let on_random_weights = prepared_otherwise(&random_weights, options)?;
+    // The rows of the sweep's task share most: its split matters most.
     let by_rows = match settings.split {
-        SplitBy::Groups => prepared_otherwise(checkpoint, SplitOptions { by: SplitBy::Rows, ..options })?,
+        SplitBy::Groups => prepared_otherwise(checkpoint, SplitOptions { by: SplitBy::Rows, ..options })?
+            .into_iter()
+            .filter(|task| task.name == SWEEP_TASK)
+            .collect(),
         SplitBy::Rows => Vec::new(),
     };
 
@@ -356,7 +360,7 @@ fn trajectories<'a, F: Scalar>(
         }),
     );
     // The published recipe stops when a density is reached, so that its lengths cannot be made equal.
-    if preset != Preset::Published {
+    if preset != Preset::Published && settings.own_trajectories {
         let sweep = tasks.iter().filter(|task| task.name == SWEEP_TASK);
         all.extend(sweep.map(|task| Trajectory {
             schedule: Schedule::OwnTrajectory,
@@ -428,11 +432,13 @@ fn extract_all<F: Scalar>(
 }
 
 /// Scopes of the edits: the intact model, random masks of each density, and what is made from every trained mask that
-/// reached its target.
+/// reached its target. The tasks with all controls have all scopes at the main densities; elsewhere a circuit and its
+/// complement are held against a matched mask and its.
 fn scopes(extracted: &[Extracted], settings: &Settings) -> Vec<EditScope> {
     let mut scopes = [Scope::Full, Scope::FrozenFull, Scope::RandomWeightsFull].map(EditScope::full).to_vec();
     for &density in &settings.densities {
-        for draw in 0..settings.random_draws {
+        let draws = if MAIN_DENSITIES.contains(&density) { settings.random_draws } else { 1 };
+        for draw in 0..draws {
             scopes.extend([Scope::Random, Scope::RandomComplement].map(|scope| EditScope {
                 preset: settings.main_preset.name().to_owned(),
                 target_density: density,
@@ -443,7 +449,9 @@ fn scopes(extracted: &[Extracted], settings: &Settings) -> Vec<EditScope> {
     }
     for found in extracted.iter().filter(|found| found.record.reached) {
         let record = &found.record;
-        if record.schedule != Schedule::Sweep {
+        let main = MAIN_DENSITIES.contains(&record.target_density);
+        let main_preset = record.preset == settings.main_preset.name();
+        if record.schedule != Schedule::Sweep || !(main || main_preset) {
             continue;
         }
         let trained = Arc::new(found.edited().clone());
@@ -463,29 +471,47 @@ fn scopes(extracted: &[Extracted], settings: &Settings) -> Vec<EditScope> {
         if record.scope != Scope::Circuit || record.draw > 0 {
             continue;
         }
-        for draw in 0..settings.matched_draws(&record.task) {
+        let all_controls = main && settings.has_all_controls(&record.task);
+        let matched = if all_controls && main_preset { settings.matched_draws } else { 1 };
+        for draw in 0..matched {
             add(Scope::Matched, draw);
             add(Scope::MatchedComplement, draw);
         }
-        if MAIN_DENSITIES.contains(&record.target_density) {
+        if all_controls {
             add(Scope::CircuitInPlace, 0);
-            add(Scope::MatchedInPlace, 0);
-            if settings.has_all_controls(&record.task) {
-                add(Scope::FrozenCircuit, 0);
-                add(Scope::Magnitude, 0);
-                add(Scope::MagnitudeComplement, 0);
+        }
+        if all_controls && main_preset {
+            for scope in
+                [Scope::MatchedInPlace, Scope::FrozenCircuit, Scope::Magnitude, Scope::MagnitudeComplement]
+            {
+                add(scope, 0);
             }
         }
     }
     scopes
 }
 
-/// Kinds of edit in a scope: all on the tasks with all controls and without a task, at the main densities; the published
-/// edit of 10 steps otherwise.
+/// Kinds of edit in a scope: all where the claims need them, which is at the main densities, on the tasks with all
+/// controls and without a task; the published edit of 10 steps otherwise.
 fn kinds(scope: &EditScope, settings: &Settings) -> &'static [EditKind] {
+    const SCOPES: [Scope; 9] = [
+        Scope::Full,
+        Scope::FrozenFull,
+        Scope::Circuit,
+        Scope::Complement,
+        Scope::CircuitInPlace,
+        Scope::Matched,
+        Scope::MatchedComplement,
+        Scope::Random,
+        Scope::RandomComplement,
+    ];
     let main = scope.target_density == 1.0 || MAIN_DENSITIES.contains(&scope.target_density);
     let many = scope.task == NO_TASK || settings.has_all_controls(&scope.task);
-    if main && many { &EditKind::ALL } else { &[EditKind::Steps10] }
+    if main && many && scope.draw == 0 && SCOPES.contains(&scope.scope) {
+        &EditKind::ALL
+    } else {
+        &[EditKind::Steps10]
+    }
 }
 
 #[cfg(test)]

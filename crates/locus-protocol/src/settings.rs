@@ -76,6 +76,8 @@ pub struct Settings {
     pub control_tasks: Vec<String>,
     /// Number of seeds of a mask on the tasks with all controls.
     pub mask_seeds: usize,
+    /// Whether circuits of the sweep's task are also trained on trajectories of their own and of equal length.
+    pub own_trajectories: bool,
     /// Largest number of epochs of the published recipe in this run, where the published limit is larger.
     pub max_epochs: usize,
     /// The recipe of this project.
@@ -132,13 +134,14 @@ impl Settings {
             tasks: all,
             control_tasks: family,
             mask_seeds: 3,
+            own_trajectories: true,
             max_epochs: 4000,
             scheduled_top_k: ScheduledTopK::default(),
             split: SplitBy::Groups,
             max_rows: usize::MAX,
             max_requests: usize::MAX,
-            random_draws: 3,
-            matched_draws: 3,
+            random_draws: 2,
+            matched_draws: 2,
             densities: SWEEP.to_vec(),
             edits: true,
             compare_editors: true,
@@ -171,9 +174,11 @@ impl Settings {
         settings.max_requests = 24;
         settings.pair_tasks.truncate(2);
         settings.max_pairs = 24;
-        settings.random_draws = 2;
+        settings.random_draws = 1;
+        settings.control_tasks.truncate(1);
         settings.mask_seeds = 2;
-        settings.matched_draws = 2;
+        settings.own_trajectories = false;
+        settings.matched_draws = 1;
         settings.max_epochs = 60;
         settings.scheduled_top_k.steps_per_target = 40;
         settings.scheduled_top_k.hold = 20;

@@ -75,16 +75,22 @@ impl<'a> Question<'a> {
         self.edits.get(&(kind, size))
     }
 
-    /// The kind of edit that decides: that of most published runs where this recipe's circuits were edited so.
+    /// The kind of edit that decides: that of most published runs, where this recipe's circuits of as many families were
+    /// edited so as by the short edit.
     pub(super) fn deciding_edit(&self) -> EditKind {
-        let edited = |kind: EditKind| {
-            self.records.edits.iter().any(|e| {
-                e.edit == kind
-                    && e.preset == self.preset
-                    && matches!(e.scope, Scope::Circuit | Scope::Complement)
-            })
+        let families = |kind: EditKind| {
+            let edited = self
+                .records
+                .edits
+                .iter()
+                .filter(|e| e.edit == kind && e.preset == self.preset && e.scope == Scope::Circuit);
+            edited.map(|e| family(&e.task)).collect::<std::collections::BTreeSet<_>>().len()
         };
-        if edited(EditKind::Steps50) { EditKind::Steps50 } else { EditKind::Steps10 }
+        if families(EditKind::Steps50) >= families(EditKind::Steps10).max(1) {
+            EditKind::Steps50
+        } else {
+            EditKind::Steps10
+        }
     }
 
     /// The component of a request; a request of its own where the records do not say.

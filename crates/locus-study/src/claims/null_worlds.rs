@@ -11,6 +11,7 @@
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
 use crate::records::{
@@ -18,7 +19,6 @@ use crate::records::{
 };
 use crate::tables::fabricated::{extraction, options};
 use crate::tables::select::family;
-use locus_metrics::Stream;
 
 const WORLDS: usize = 200;
 /// False support in at most 5 % of worlds.
@@ -76,7 +76,7 @@ impl OfTasks {
 }
 
 fn world(seed: u64, planted: Planted) -> Records {
-    let rng = &mut Stream::named(seed, "null world").rng();
+    let rng = &mut ChaCha8Rng::seed_from_u64(seed);
     let mut records = Records::default();
     edits(&mut records, planted, rng);
     masks(&mut records, planted, rng);
