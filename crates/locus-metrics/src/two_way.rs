@@ -116,19 +116,30 @@ impl Estimate {
     }
 }
 
-/// The p at which the quantile `1 - p / 2` is `t`, by bisection on the logarithm of p.
+/// The p at which the quantile `1 - p / 2` is `t`, by the Illinois method on the logarithm of p.
 fn two_sided_p(quantile: &impl Fn(f64) -> f64, t: f64) -> f64 {
     // Beyond this the quantile of a distribution with two degrees of freedom is no longer exact.
     const SMALLEST: f64 = 1e-12;
-    let (mut low, mut high) = (SMALLEST.ln(), 0.0f64);
-    if quantile(1.0 - SMALLEST / 2.0) <= t {
+    let excess = |log_p: f64| quantile(1.0 - log_p.exp() / 2.0) - t;
+    let (mut low, mut high) = ((SMALLEST.ln(), excess(SMALLEST.ln())), (0.0, -t));
+    if low.1 <= 0.0 {
         return SMALLEST;
     }
     for _ in 0..60 {
-        let middle = 0.5 * (low + high);
-        if quantile(1.0 - middle.exp() / 2.0) > t { low = middle } else { high = middle }
+        let middle = (low.0 * high.1 - high.0 * low.1) / (high.1 - low.1);
+        let found = (middle, excess(middle));
+        if found.1.abs() <= 1e-12 * t || high.0 - low.0 <= 1e-13 {
+            return middle.exp();
+        }
+        if found.1 > 0.0 {
+            low = found;
+            high.1 *= 0.5;
+        } else {
+            high = found;
+            low.1 *= 0.5;
+        }
     }
-    (0.5 * (low + high)).exp()
+    (0.5 * (low.0 + high.0)).exp()
 }
 
 /// The mean over groups of the means over items, as in the head of this module; `None` with fewer than two items and

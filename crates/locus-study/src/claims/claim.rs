@@ -110,12 +110,18 @@ impl<'a> Question<'a> {
     ) -> Vec<Cell<usize, &'a str>> {
         let mut cells = Vec::new();
         for task in self.gate.working_tasks(self.preset, size) {
-            for &case_id in &index.cases {
-                let term =
-                    |&(weight, scope): &(f64, Scope)| Some(weight * index.mean(scope, task, case_id, value)?);
-                let sum: Option<f64> = terms.iter().map(term).sum();
+            let scopes: Option<Vec<(f64, &ByCase)>> =
+                terms.iter().map(|&(weight, scope)| Some((weight, index.of(scope, task)?))).collect();
+            let Some(scopes) = scopes else { continue };
+            for case_id in scopes[0].1.keys() {
+                let term = |(weight, by_case): &(f64, &ByCase)| {
+                    let draws = by_case.get(case_id)?;
+                    let sum: Option<f64> = draws.iter().map(|edit| value(edit)).sum();
+                    Some(weight * sum? / draws.len() as f64)
+                };
+                let sum: Option<f64> = scopes.iter().map(term).sum();
                 if let Some(value) = sum {
-                    cells.push(Cell { item: self.component(case_id), group: family(task), value });
+                    cells.push(Cell { item: self.component(*case_id), group: family(task), value });
                 }
             }
         }
@@ -177,48 +183,45 @@ fn is_task_free(scope: Scope) -> bool {
     matches!(scope, Scope::Random | Scope::RandomComplement)
 }
 
-/// Edits by scope, task and request.
+/// Edits of one scope and task by request; several draws of a mask each.
+type ByCase<'a> = BTreeMap<u64, Vec<&'a EditOutcome>>;
+
+/// Edits by scope and task.
 #[derive(Default)]
 pub(super) struct EditIndex<'a> {
-    of: BTreeMap<(Scope, &'a str, u64), Vec<&'a EditOutcome>>,
-    /// Numbers of the requests.
-    cases: std::collections::BTreeSet<u64>,
+    of: BTreeMap<(Scope, &'a str), ByCase<'a>>,
 }
 
 impl<'a> EditIndex<'a> {
     fn add(&mut self, edit: &'a EditOutcome) {
         // Scopes without a task are the partners of every task.
         let task = if is_whole(edit.scope) || is_task_free(edit.scope) { "" } else { edit.task.as_str() };
-        self.of.entry((edit.scope, task, edit.case_id)).or_default().push(edit);
-        self.cases.insert(edit.case_id);
+        self.of.entry((edit.scope, task)).or_default().entry(edit.case_id).or_default().push(edit);
     }
 
-    /// Mean of a value over the draws of a scope.
-    fn mean(
-        &self,
-        scope: Scope,
-        task: &str,
-        case_id: u64,
-        value: &dyn Fn(&EditOutcome) -> Option<f64>,
-    ) -> Option<f64> {
+    /// Edits of a scope that belong to a task, or to none where the scope has none.
+    fn of(&self, scope: Scope, task: &'a str) -> Option<&ByCase<'a>> {
         let task = if is_whole(scope) || is_task_free(scope) { "" } else { task };
-        let draws = self.of.get(&(scope, task, case_id))?;
-        let sum: Option<f64> = draws.iter().map(|edit| value(edit)).sum();
-        sum.map(|sum| sum / draws.len() as f64)
+        self.of.get(&(scope, task))
     }
 
     /// Slope of a value on another over the control masks of this size: the change that damage alone brings. Each mask
-    /// counts once, with its means over requests; `None` with fewer than four masks or without variation.
+    /// counts once, with its means over requests; those of other tasks than the given ones are left out. `None` with fewer
+    /// than four masks or without variation.
     pub(super) fn slope_over_controls(
         &self,
+        tasks: &[&str],
         before: &dyn Fn(&EditOutcome) -> f64,
         value: &dyn Fn(&EditOutcome) -> f64,
     ) -> Option<f64> {
         const CONTROLS: [Scope; 4] =
             [Scope::Random, Scope::RandomComplement, Scope::Matched, Scope::MatchedComplement];
         let mut masks: BTreeMap<(Scope, &str, usize), [f64; 3]> = BTreeMap::new();
-        for (&(scope, task, _), draws) in self.of.iter().filter(|((scope, ..), _)| CONTROLS.contains(scope)) {
-            for edit in draws {
+        let belongs = |scope: &Scope, task: &str| {
+            CONTROLS.contains(scope) && (task.is_empty() || tasks.contains(&task))
+        };
+        for (&(scope, task), by_case) in self.of.iter().filter(|((scope, task), _)| belongs(scope, task)) {
+            for edit in by_case.values().flatten() {
                 let sums = masks.entry((scope, task, edit.draw)).or_default();
                 sums[0] += before(edit);
                 sums[1] += value(edit);

@@ -57,7 +57,7 @@ pub(super) const C1: PublishedClaim = PublishedClaim {
     claim: "Circuits contain entity knowledge.",
     source: "Abstract, version 2: circuits contain entity knowledge.",
     statistic: "Before editing, the circuit minus each control of equal size (uniform, matched in tensor and |w|, trained \
-                on shuffled labels, largest |w|), by P(true) and by discrimination (the share of other requests' targets \
+                on shuffled labels, largest |w|), by NLL(true) and by discrimination (the share of other requests' targets \
                 that are less probable than the true one). Parts: 5 % and 50 %.",
     needs: "T2 and T3",
     about_facts: true,
@@ -65,9 +65,11 @@ pub(super) const C1: PublishedClaim = PublishedClaim {
 };
 
 fn knowledge(question: &Question) -> Vec<ClaimRow> {
-    const MEASURES: [(&str, &str, Value); 2] = [
-        ("P(true)", "probability", |e| Some(probability(e.pre_true))),
-        ("discrimination", "share of other targets", |e| e.discrimination),
+    // Probabilities of broken models are too small to be compared as such; their logarithms are not.
+    const MEASURES: [(&str, &str, f64, bool, Value); 3] = [
+        ("NLL(true)", "nats per token", 0.05, true, |e| Some(-e.pre_true)),
+        ("discrimination", "share of other targets", 0.02, true, |e| e.discrimination),
+        ("P(true)", "probability", 0.02, false, |e| Some(probability(e.pre_true))),
     ];
     const CONTROLS: [(&str, Scope); 4] = [
         ("against random", Scope::Random),
@@ -78,20 +80,13 @@ fn knowledge(question: &Question) -> Vec<ClaimRow> {
     let mut rows = Vec::new();
     // Nothing has been edited yet, so that any kind of edit has the values; the shortest was run on all tasks.
     for (size, index) in sizes(question, EditKind::Steps10) {
-        for (measure, unit, value) in MEASURES {
+        for (measure, unit, smallest, decides, value) in MEASURES {
             for (against, control) in CONTROLS {
                 let part = size.label();
-                let label = Label {
-                    part: &part,
-                    measure,
-                    against,
-                    size: Some(size),
-                    edit: None,
-                    unit,
-                    decides: true,
-                };
+                let label =
+                    Label { part: &part, measure, against, size: Some(size), edit: None, unit, decides };
                 let cells = question.cells(index, size, &[(1.0, Scope::Circuit), (-1.0, control)], &value);
-                rows.extend(question.row_of_cells(label, &cells, Claimed::positive(0.02)));
+                rows.extend(question.row_of_cells(label, &cells, Claimed::positive(smallest)));
             }
         }
     }
@@ -141,11 +136,19 @@ fn resistance(question: &Question) -> Vec<ClaimRow> {
                 // At 5 % the complement has nineteen times as many parameters to change.
                 let equal = size == Density::LARGE;
                 add("against its complement", equal, &own, &measure.value);
-                if let Some(adjusted) = adjusted(index, measure) {
+                if let Some(adjusted) = adjusted(question, index, size, measure) {
                     add("against its complement, damage taken out", equal, &own, &adjusted);
                 }
                 let matched = beyond(Scope::Matched, Scope::MatchedComplement);
                 add("against its complement, beyond matched", true, &matched, &measure.value);
+                if let Some(adjusted) = adjusted(question, index, size, measure) {
+                    add(
+                        "against its complement, beyond matched, damage taken out",
+                        true,
+                        &matched,
+                        &adjusted,
+                    );
+                }
                 let shuffled = beyond(Scope::Shuffled, Scope::ShuffledComplement);
                 add("against its complement, beyond shuffled labels", false, &shuffled, &measure.value);
                 let uniform = beyond(Scope::Random, Scope::RandomComplement);
@@ -192,7 +195,7 @@ fn advantage_of_full(question: &Question) -> Vec<ClaimRow> {
                 };
                 let (circuit, in_place) = (Scope::Circuit, Scope::CircuitInPlace);
                 add("of the circuit in place", true, circuit, in_place, &measure.value);
-                if let Some(adjusted) = adjusted(index, measure) {
+                if let Some(adjusted) = adjusted(question, index, size, measure) {
                     add("of the circuit in place, damage taken out", true, circuit, in_place, &adjusted);
                 }
                 add(
@@ -233,9 +236,15 @@ fn advantage_of_full(question: &Question) -> Vec<ClaimRow> {
 }
 
 /// A measure with the part that damage alone brings taken out; `None` where the controls do not tell it.
-fn adjusted(index: &EditIndex, measure: &Measure) -> Option<impl Fn(&EditOutcome) -> Option<f64> + use<>> {
+fn adjusted(
+    question: &Question,
+    index: &EditIndex,
+    size: Density,
+    measure: &Measure,
+) -> Option<impl Fn(&EditOutcome) -> Option<f64> + use<>> {
     let (before, value) = (measure.before?, measure.value);
-    let slope = index.slope_over_controls(&before, &|e| value(e).unwrap_or(0.0))?;
+    let tasks = question.gate.working_tasks(question.preset, size);
+    let slope = index.slope_over_controls(&tasks, &before, &|e| value(e).unwrap_or(0.0))?;
     Some(move |e: &EditOutcome| Some(value(e)? - slope * before(e)))
 }
 

@@ -16,6 +16,7 @@ use rand_chacha::rand_core::SeedableRng;
 use super::*;
 use crate::records::{
     EditKind, EditOutcome, Extraction, Level, Overlap, RequestInfo, SCHEDULED_TOP_K, Schedule, Scope,
+    TensorCount,
 };
 use crate::tables::fabricated::{extraction, options};
 use crate::tables::select::family;
@@ -29,7 +30,7 @@ const FEWEST_FOUND: usize = WORLDS * 4 / 5;
 const TASKS: [&str; 7] =
     ["hierarchy", "blimp_dna1", "blimp_dna2", "blimp_dnai1", "persona_e", "persona_ra", "persona_hhh"];
 const SIZES: [f64; 2] = [0.5, 0.05];
-const PAIRS: u64 = 30;
+const PAIRS: u64 = 20;
 
 /// Effects that a world has; 0 is absent. In nats, except where a share is meant.
 #[derive(Clone, Copy, Default)]
@@ -106,7 +107,7 @@ fn edits(records: &mut Records, planted: Planted, rng: &mut ChaCha8Rng) {
         Scope::Magnitude,
         Scope::MatchedInPlace,
     ];
-    // Sixty requests in twenty components.
+    // Forty requests in twenty components.
     let components: Vec<f64> = (0..20).map(|_| 0.4 * normal(rng)).collect();
     let component = |case: u64| (case / 2 % 20) as usize;
     for case in 0..2 * PAIRS {
@@ -123,7 +124,7 @@ fn edits(records: &mut Records, planted: Planted, rng: &mut ChaCha8Rng) {
         let trained = matches!(scope, Scope::Circuit | Scope::Shuffled);
         let damage = match masked {
             false => 0.0,
-            true => 3.0 * (1.0 - share) - if trained { 0.8 } else { 0.0 } + 0.15 * normal(rng),
+            true => 3.0 * (1.0 - share) - if trained { 0.8 } else { 0.0 } + 0.05 * normal(rng),
         };
         let of_mask = 0.02 * normal(rng);
         for case in 0..2 * PAIRS {
@@ -185,28 +186,47 @@ fn edits(records: &mut Records, planted: Planted, rng: &mut ChaCha8Rng) {
 fn masks(records: &mut Records, planted: Planted, rng: &mut ChaCha8Rng) {
     const KINDS: [Scope; 5] =
         [Scope::Circuit, Scope::Magnitude, Scope::Shuffled, Scope::RandomWeights, Scope::Matched];
-    let lead = OfTasks::new(rng, 0.02);
+    let lead = OfTasks::new(rng, 0.01);
     for task in TASKS {
         let sizes: &[f64] = if task == "hierarchy" { &[0.5, 0.35, 0.25, 0.15, 0.05] } else { &SIZES };
         for (&size, scope) in sizes.iter().flat_map(|size| KINDS.map(|scope| (size, scope))) {
             let circuit = f64::from(u8::from(scope == Scope::Circuit));
-            // Every recipe prefers LayerNorm, whatever it is trained on, because its weights are large.
-            let shared = size.sqrt() * 0.5;
-            let share = shared + circuit * (planted.layer_norm + lead.of(task)) + 0.02 * normal(rng);
+            // Every recipe prefers LayerNorm, whatever it is trained on, because its weights are large; where an effect is
+            // planted, masks without a task avoid it by as much as circuits prefer it.
+            let lead_of_mask = match (planted.layer_norm > 0.0, scope == Scope::Circuit) {
+                (false, _) => 0.3,
+                (true, true) => planted.layer_norm,
+                (true, false) => -planted.layer_norm,
+            } + circuit * lead.of(task);
             let mut e = extraction(task, size, scope, 0.0, 0.0);
             e.preset = SCHEDULED_TOP_K.into();
-            e.composition[0].kept = ((size + share).clamp(0.0, 1.0) * 1000.0) as usize;
-            for tensor in &mut e.composition[1..] {
-                tensor.kept = ((size + 0.01 * normal(rng)).clamp(0.0, 1.0) * 1000.0) as usize;
-            }
+            e.composition = (0..4)
+                .flat_map(|layer| {
+                    let module = |tensor: &str, lead: f64, rng: &mut ChaCha8Rng| TensorCount {
+                        layer,
+                        tensor: tensor.into(),
+                        kept: ((0.4 * size + 0.3 + lead * size.sqrt() + 0.02 * normal(rng)).clamp(0.0, 1.0)
+                            * 1000.0) as usize,
+                        size: 1000,
+                    };
+                    [
+                        module("ln_1.weight", lead_of_mask, rng),
+                        module("ln_2.weight", lead_of_mask, rng),
+                        module("attn.c_attn.weight", 0.0, rng),
+                        module("attn.c_proj.weight", 0.0, rng),
+                        module("mlp.c_fc.weight", 0.0, rng),
+                        module("mlp.c_proj.weight", 0.0, rng),
+                    ]
+                })
+                .collect();
             // Agreement follows from the size alone; only a planted effect adds to it in between.
             let between = f64::from(u8::from(size > 0.05 && size < 0.5));
             let by_size = 0.62 + 0.5 * size;
             let agreement = by_size + circuit * between * planted.ideal_size;
-            e.held_out_rows = 200;
-            e.agreement = sampled(agreement, 200, rng);
+            e.held_out_rows = 400;
+            e.agreement = sampled(agreement.min(0.995), 400, rng);
             e.balanced_agreement = Some(e.agreement);
-            e.accuracy_complement = sampled(0.5, 200, rng);
+            e.accuracy_complement = sampled(0.5, 400, rng);
             records.extractions.push(Extraction { schedule: Schedule::Sweep, ..e });
         }
     }
@@ -219,7 +239,7 @@ fn sampled(p: f64, n: usize, rng: &mut ChaCha8Rng) -> f64 {
 
 fn overlaps(records: &mut Records, planted: Planted, rng: &mut ChaCha8Rng) {
     let population = 1_000_000;
-    let of_family = OfTasks::new(rng, 0.01);
+    let of_family = OfTasks::new(rng, 0.005);
     for size in SIZES {
         let circuit = (size * population as f64) as usize;
         // Masks that prefer large weights share twice what independent ones would, at most everything.
@@ -243,8 +263,8 @@ fn overlaps(records: &mut Records, planted: Planted, rng: &mut ChaCha8Rng) {
             add(a, a, 1, 0.8);
             for b in &TASKS[..i] {
                 // Tasks of a family are near duplicates.
-                let within = if family(a) == family(b) { 0.2 } else { 0.0 };
-                let noise = of_family.of(a) + of_family.of(b) + 0.01 * normal(rng);
+                let within = if family(a) == family(b) { 0.1 } else { 0.0 };
+                let noise = of_family.of(a) + of_family.of(b) + 0.005 * normal(rng);
                 add(a, b, 0, within + planted.overlap + noise);
             }
         }
@@ -279,11 +299,11 @@ fn absent_effects_are_not_supported() {
 fn planted_effects_are_found() {
     let planted = Planted {
         knowledge: 0.6,
-        resistance: 0.5,
+        resistance: 1.8,
         ideal_size: 0.25,
-        overlap: 0.15,
-        layer_norm: 0.2,
-        intact: 0.8,
+        overlap: 0.2,
+        layer_norm: 0.4,
+        intact: 2.0,
         level: 1.5,
     };
     let found = supported(planted);
