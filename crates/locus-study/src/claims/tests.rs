@@ -196,3 +196,66 @@ fn the_same_records_give_the_same_claims() {
     let records = records(1.0, 0.5);
     assert_eq!(decide(&records, &options()), decide(&records, &options()));
 }
+
+/// An independent implementation (`fixtures/golden/claims.py`, NumPy and SciPy) decides made-up records in the same way.
+#[test]
+fn an_independent_implementation_agrees() {
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        records: Records,
+        claims: std::collections::BTreeMap<String, GoldenClaim>,
+    }
+    #[derive(serde::Deserialize)]
+    struct GoldenClaim {
+        verdict: Verdict,
+        rows: Vec<GoldenRow>,
+    }
+    #[derive(serde::Deserialize)]
+    struct GoldenRow {
+        part: String,
+        measure: String,
+        against: String,
+        size: String,
+        edit: String,
+        decides: bool,
+        effect: f64,
+        low: f64,
+        high: f64,
+        p_value: f64,
+        verdict: Verdict,
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden/claims.json");
+    let golden: Golden = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(golden.claims.len(), 5);
+    for claim in decide(&golden.records, &options()) {
+        let Some(expected) = golden.claims.get(&claim.id) else {
+            assert_eq!(claim.verdict, Verdict::NotMeasured, "{}", claim.id);
+            continue;
+        };
+        assert_eq!(
+            (claim.verdict, claim.rows.len()),
+            (expected.verdict, expected.rows.len()),
+            "{}",
+            claim.id
+        );
+        for row in &expected.rows {
+            let same = |r: &&ClaimRow| {
+                (&r.part, &r.measure, &r.against, &r.size, &r.edit)
+                    == (&row.part, &row.measure, &row.against, &row.size, &row.edit)
+            };
+            let found = claim
+                .rows
+                .iter()
+                .find(same)
+                .unwrap_or_else(|| panic!("{}: {} {}", claim.id, row.measure, row.against));
+            assert!((found.effect - row.effect).abs() < 1e-9, "{found:?}");
+            for (found, expected) in
+                [(found.low, row.low), (found.high, row.high), (found.p_value, row.p_value)]
+            {
+                // Quantiles of the t-distribution are iterated to about ten digits.
+                assert!((found - expected).abs() < 1e-6 * expected.abs().max(1.0), "{found} for {expected}");
+            }
+            assert_eq!((found.decides, found.verdict), (row.decides, row.verdict), "{found:?}");
+        }
+    }
+}
