@@ -12,8 +12,8 @@ use locus_data::{EditRequest, Labelled};
 use locus_gpt2::{Gpt2, Scalar, Tokenizer};
 use locus_metrics::{Interval, Stream};
 
-use crate::edits::PreparedRequest;
 use crate::records::{CurvePoint, Discovery, HIERARCHY, Level};
+use crate::requests::PreparedRequest;
 
 /// Number of random rankings of the control.
 const RANDOM_DRAWS: u64 = 10;

@@ -4,95 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use locus_data::EditRequest;
 use locus_editors::{ClampedSgd, LazyEdited, TokenRequest};
-use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar, Tokenizer, compiled};
+use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar};
 use locus_metrics::token::beats;
 use rayon::prelude::*;
 
 use crate::controls::Controls;
 use crate::neutral::NeutralText;
-use crate::records::{Calibration, EditKind, EditOutcome, Level, Scope};
-use crate::requests::StudyRequest;
-
-/// A request with its prompt and both targets tokenised.
-#[derive(Clone, Debug)]
-pub struct PreparedRequest {
-    /// Number of the request.
-    pub case_id: u64,
-    /// Level in the hierarchy: even cases are hyponyms, odd ones hypernyms.
-    pub level: Level,
-    prompt: Vec<u32>,
-    target_new: Vec<u32>,
-    target_true: Vec<u32>,
-}
-
-compiled!(NllJob<'a>: <F> (&'a PreparedRequest, &'a Gpt2<F>) => Result<Vec<f64>>, nll);
-
-fn nll<F: Scalar>((request, model): (&PreparedRequest, &Gpt2<F>)) -> Result<Vec<f64>> {
-    Ok(request.targets::<F>(model.config())?.nll_per_token(model))
-}
-
-impl PreparedRequest {
-    /// Tokenises a request, each target with a space before it.
-    ///
-    /// # Errors
-    /// When a prompt or target gives no token.
-    pub fn new(tokenizer: &Tokenizer, request: &EditRequest) -> Result<Self> {
-        let tokens = |field: &str, text: &str| {
-            tokenizer.encode_some(field, text).with_context(|| format!("request {}", request.case_id))
-        };
-        let target = |field: &str, text: &str| {
-            let text = text.trim();
-            if text.is_empty() {
-                anyhow::bail!("request {}: {field} is empty; expected a word", request.case_id);
-            }
-            tokens(field, &format!(" {text}"))
-        };
-        Ok(PreparedRequest {
-            case_id: request.case_id,
-            level: if request.case_id.is_multiple_of(2) { Level::Hyponym } else { Level::Hypernym },
-            prompt: tokens("prompt", &request.full_prompt())?,
-            target_new: target("target_new", &request.target_new)?,
-            target_true: target("target_true", &request.target_true)?,
-        })
-    }
-
-    /// Mean NLL per token, in nats, of the new and of the true target.
-    ///
-    /// # Errors
-    /// When the request does not fit the model's context.
-    pub fn nll<F: Scalar>(&self, model: &Gpt2<F>) -> Result<(f64, f64)> {
-        let nll = F::run::<NllJob>((self, model))?;
-        Ok((nll[0], nll[1]))
-    }
-
-    /// The prompt with the new target, and with the true one.
-    fn targets<F: Scalar>(&self, config: &Config) -> Result<PromptTargets<F>> {
-        let pairs = [(&self.prompt, &self.target_new), (&self.prompt, &self.target_true)];
-        PromptTargets::new(config, &pairs).with_context(|| format!("request {}", self.case_id))
-    }
-
-    /// Tokens of the prompt.
-    pub fn prompt(&self) -> &[u32] {
-        &self.prompt
-    }
-
-    /// Tokens of the new target.
-    pub fn target_new(&self) -> &[u32] {
-        &self.target_new
-    }
-
-    /// Tokens of the true target.
-    pub fn target_true(&self) -> &[u32] {
-        &self.target_true
-    }
-
-    /// The request as an editor takes it.
-    pub fn token_request(&self) -> TokenRequest {
-        TokenRequest { prompt: self.prompt.clone(), target: self.target_new.clone() }
-    }
-}
+use crate::records::{Calibration, EditKind, EditOutcome, Scope};
+use crate::requests::{PreparedRequest, StudyRequest};
 
 /// Numbers of steps after which is looked whether the new target wins.
 const WATCHED: [usize; 6] = [1, 2, 5, 10, 20, 50];

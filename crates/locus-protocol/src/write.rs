@@ -5,7 +5,7 @@ use locus_editors::{Edit, Editor, Error, Fact, Patch, Report};
 use locus_gpt2::{Gpt2, ParamMask, Scalar, compiled};
 use rayon::prelude::*;
 
-use crate::edits::PreparedRequest;
+use crate::requests::PreparedRequest;
 
 /// Requests that are written together into one model, with the fact that the editor is given for each.
 pub type Group<'a> = (&'a [PreparedRequest], &'a [Fact]);

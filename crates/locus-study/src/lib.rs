@@ -1,12 +1,13 @@
 //! The study end to end: tables, claims and report from the protocol's records, and the command line tool `locus`.
 //!
 //! Data flows one way: [`protocol`] turns a model and data into [`records`]; [`tables`], [`claims`] and [`figures`] are
-//! pure functions of the records; [`report`] writes files. In this crate only [`cli`], the binary `locus`, prints or
+//! pure functions of the records, [`multiverse`] one of the claims; [`report`] writes files. In this crate only [`cli`], the binary `locus`, prints or
 //! reads the environment.
 
 pub mod claims;
 pub mod cli;
 pub mod figures;
+pub mod multiverse;
 pub mod report;
 pub mod results;
 pub mod tables;

@@ -11,7 +11,7 @@ pub struct Results {
     pub provenance: Provenance,
     /// Raw measurements.
     pub records: Records,
-    /// Tables T1-T7 and X1-X3, those that have rows or a note on what could not be measured.
+    /// Tables T1-T7 and X1-X4, those that have rows or a note on what could not be measured.
     pub tables: Vec<Table>,
     /// Figures.
     pub figures: Vec<Figure>,

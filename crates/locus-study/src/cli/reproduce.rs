@@ -15,7 +15,7 @@ use super::global::{Dtype, Global};
 use crate::protocol::{Preset, SWEEP, SWEEP_TASK, Settings, Store, run};
 use crate::records::SCHEDULED_TOP_K;
 use crate::results::{Provenance, Results};
-use crate::{claims, figures, report, tables};
+use crate::{claims, figures, multiverse, report, tables};
 
 #[derive(Debug, Args)]
 pub struct Reproduce {
@@ -121,11 +121,16 @@ impl Reproduce {
         };
         let stage = global.progress().stage("tables", 3);
         let mut all = tables::all(&records, &options);
-        all.retain(|table| wanted.iter().any(|id| table.id.starts_with(id)));
         stage.inc();
         let claims = claims::decide(&records, &options);
+        let multiverse = multiverse::x4(&claims, &options);
+        if !multiverse.rows.is_empty() {
+            all.push(multiverse);
+        }
+        all.retain(|table| wanted.iter().any(|id| table.id.starts_with(id)));
         stage.inc();
-        let figures = figures::all(&records, &options);
+        let mut figures = figures::all(&records, &options);
+        figures.extend(multiverse::figure(&claims));
         let results = Results { provenance, records, tables: all, figures, claims };
         let paths = report::write(&out, &results)?;
         stage.inc();

@@ -9,10 +9,9 @@ mod tests;
 mod tracing;
 
 use crate::{
-    claims,
     records::{PUBLISHED, Records},
     results::Figure,
-    tables::{TableOptions, multiverse, select::presets},
+    tables::{TableOptions, select::presets},
 };
 
 /// Every figure that has data, in the order of the tables that they belong to.
@@ -28,7 +27,6 @@ pub fn all(records: &Records, options: &TableOptions) -> Vec<Figure> {
     figures.extend(each(&|preset| overlap::heat_maps(records, preset, options)));
     figures.extend(each(&|preset| composition::bars(records, preset, options)));
     figures.extend(tracing::all(records));
-    figures.extend(multiverse::figure(&claims::decide(records, options)));
     figures
 }
 

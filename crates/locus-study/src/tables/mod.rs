@@ -1,4 +1,4 @@
-//! Tables T1-T7 and X1-X4, each a pure function of the records.
+//! Tables T1-T7 and X1-X3, each a pure function of the records.
 //!
 //! Each subject has a file with its tables and the measures in them. Claims and figures use the same measures, so that
 //! a number in a verdict is the number in the table. The files share `options`, `select` (which rows, in which order)
@@ -14,7 +14,8 @@
 //! | `discovery` | X1, X1b, X1c: methods that find circuits |
 //! | `editors` | X2: comparison of editors |
 //! | `tracing` | X3: causal tracing |
-//! | `multiverse` | X4: what each verdict owes to the choices of a study |
+//!
+//! X4 is a function of the claims: see `multiverse`.
 
 pub(crate) mod cells;
 pub(crate) mod composition;
@@ -25,7 +26,6 @@ mod extraction;
 #[cfg(test)]
 pub(crate) mod fabricated;
 pub(crate) mod levels;
-pub(crate) mod multiverse;
 mod options;
 pub(crate) mod overlap;
 pub(crate) mod select;
@@ -39,7 +39,6 @@ pub use editing::{t2, t3, t4b};
 pub use editors::x2;
 pub use extraction::{t1, t4};
 pub use levels::t7;
-pub use multiverse::x4;
 pub use options::TableOptions;
 pub use overlap::t5;
 pub use tracing::x3;
@@ -58,7 +57,7 @@ pub fn all(records: &Records, options: &TableOptions) -> Vec<Table> {
     tables.extend(t5(records, options));
     tables.extend([t6(records, options), t6b(records, options), t7(records, options)]);
     tables.extend([x1(records, options), x1b(records, options), x1c(records, options)]);
-    tables.extend([x2(records, options), x3(records, options), x4(records, options)]);
+    tables.extend([x2(records, options), x3(records, options)]);
     tables.retain(|table| {
         !table.rows.is_empty() || records.skipped.iter().any(|skipped| skipped.table == table.id)
     });

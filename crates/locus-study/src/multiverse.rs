@@ -1,15 +1,11 @@
-//! The multiverse of the claims: X4.
+//! The multiverse of the claims: table X4 and its figure, functions of the claims alone.
 
-use super::{
-    cells::{count, estimate, number, table, text},
-    options::TableOptions,
-};
-use crate::{
-    claims::decide,
-    records::Records,
-    results::{Claim, ClaimRow, Figure, Plot, Style, Table, Verdict},
-};
 use locus_metrics::Interval;
+
+use crate::records::{PUBLISHED, SCHEDULED_TOP_K};
+use crate::results::{Cell, Claim, ClaimRow, Figure, Plot, Style, Table, Verdict};
+use crate::tables::TableOptions;
+use crate::tables::cells::{count, estimate, number, table, text};
 
 const COLUMNS: [&str; 13] = [
     "claim",
@@ -33,8 +29,7 @@ const COLUMNS: [&str; 13] = [
 /// claim, measure, control, size and kind of edit; whether the row decides; its verdict; effect with its 95 % interval in
 /// the unit of the measure, positive where it speaks for the claim; p-value; smallest effect that would have been seen in
 /// 80 % of such runs; number of independent items (families where there are none).
-pub fn x4(records: &Records, options: &TableOptions) -> Table {
-    let claims = decide(records, options);
+pub fn x4(claims: &[Claim], options: &TableOptions) -> Table {
     let rows = claims.iter().flat_map(|claim| claim.rows.iter().map(move |row| cells(claim, row))).collect();
     let notes = vec![
         "Verdict: of the row alone. A claim needs all rows that decide, and is corrected for the number of claims; so one \
@@ -54,7 +49,7 @@ pub fn x4(records: &Records, options: &TableOptions) -> Table {
     )
 }
 
-fn cells(claim: &Claim, row: &ClaimRow) -> Vec<crate::results::Cell> {
+fn cells(claim: &Claim, row: &ClaimRow) -> Vec<Cell> {
     let interval = Interval { value: row.effect, low: row.low, high: row.high };
     vec![
         text(&claim.id),
@@ -73,8 +68,8 @@ fn cells(claim: &Claim, row: &ClaimRow) -> Vec<crate::results::Cell> {
     ]
 }
 
-/// The share of comparisons that support each claim, by kind of comparison.
-pub(crate) fn figure(claims: &[Claim]) -> Option<Figure> {
+/// The share of comparisons that support each claim, by kind of comparison; `None` without comparisons.
+pub fn figure(claims: &[Claim]) -> Option<Figure> {
     let kinds: [(&str, fn(&ClaimRow) -> bool); 9] = [
         ("5 %", |row| row.size == "5 %"),
         ("50 %", |row| row.size == "50 %"),
@@ -84,8 +79,8 @@ pub(crate) fn figure(claims: &[Claim]) -> Option<Figure> {
         ("against masks without a task", |row| {
             ["matched", "magnitude", "shuffled", "random"].iter().any(|word| row.against.contains(word))
         }),
-        ("published recipe", |row| row.recipe == crate::records::PUBLISHED),
-        ("our recipe", |row| row.recipe == crate::records::SCHEDULED_TOP_K),
+        ("published recipe", |row| row.recipe == PUBLISHED),
+        ("our recipe", |row| row.recipe == SCHEDULED_TOP_K),
         ("all that decide", |row| row.decides),
     ];
     let share = |claim: &Claim, fits: fn(&ClaimRow) -> bool| {
