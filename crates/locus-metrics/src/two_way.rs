@@ -72,7 +72,8 @@ impl Estimate {
 
     fn of_variances(value: f64, variances: [(f64, f64); 2]) -> Option<Self> {
         let [(a, df_a), (b, df_b)] = variances;
-        if ![value, a, b].iter().all(|x| x.is_finite()) || !(df_a > 0.0 && df_b > 0.0) {
+        let usable = [value, a, b].iter().all(|x| x.is_finite()) && df_a > 0.0 && df_b > 0.0;
+        if !usable {
             return None;
         }
         let t = [df_a, df_b].map(|df| StudentsT::new(0.0, 1.0, df).expect("degrees of freedom above 0"));

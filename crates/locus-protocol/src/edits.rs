@@ -265,7 +265,7 @@ impl<F: Scalar> Edits<'_, F> {
             let n = pairs.len();
             (n > 0).then(|| pairs.filter(|pair| wins(pair)).count() as f64 / n as f64)
         };
-        let drift = self.neutral.zip(neutral_before).filter(|_| everything && i % DRIFT_EVERY == 0);
+        let drift = self.neutral.zip(neutral_before).filter(|_| everything && i.is_multiple_of(DRIFT_EVERY));
         let drift = drift.map(|(text, before)| {
             let nll = edited.nll_per_token(&text.packed);
             text.mean_of_lines(&nll) - before

@@ -37,6 +37,9 @@ pub struct Reproduce {
     /// Density targets of the size sweep, each above 0 and at most 1; 0.5 and 0.05 are always among them
     #[arg(long, value_delimiter = ',', value_name = "SHARES")]
     densities: Vec<f64>,
+    /// Seeds of each mask on the tasks with all controls [default: 3, with --quick 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    mask_seeds: Option<u8>,
     /// Run the same code on smaller samples; still gives all tables
     #[arg(long)]
     quick: bool,
@@ -170,6 +173,9 @@ impl Reproduce {
             let why =
                 format!("--densities: {density} is not a density; expected a share above 0 and at most 1");
             return Err(Unusable(why).into());
+        }
+        if let Some(seeds) = self.mask_seeds {
+            settings.mask_seeds = usize::from(seeds);
         }
         if !self.densities.is_empty() {
             settings.densities = [self.densities.as_slice(), &[SWEEP[0], SWEEP[SWEEP.len() - 1]]].concat();

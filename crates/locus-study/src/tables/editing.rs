@@ -67,8 +67,8 @@ const AS_MEANS: [Scope; 15] = [
 /// Rows: for each kind of edit the full model, with its blocks frozen, and of random weights; for each preset circuit and
 /// complement of every task (the hierarchy first), then the means over tasks of these and of all controls.
 ///
-/// Columns: kind of edit, preset, task and scope; number of requests; NLL (nats per target token) and probability (0 to
-/// 1) of the new and of the true target before and after the edit; discrimination before (share of other requests'
+/// Columns: kind of edit, preset, task and scope; number of requests; NLL (nats per target token) and probability (from
+/// 0 to 1) of the new and of the true target before and after the edit; discrimination before (share of other requests'
 /// targets less probable than the true one, %); changes of NLL(new) and of the margin NLL(new) - NLL(true) (nats, after
 /// minus before) with intervals over requests; share of requests whose new target is more probable than the true one,
 /// before and after (%); mean number of steps after which it first was, over requests where it was; share of paraphrases
