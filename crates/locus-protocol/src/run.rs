@@ -14,7 +14,7 @@ use locus_tasks::{SplitBy, SplitOptions, Task};
 use rayon::prelude::*;
 
 use crate::controls::{Controls, random_weights};
-use crate::discovery::{agreement_pairs, discover, hierarchy_pairs};
+use crate::discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 use crate::editors::{Comparison, WritableScope};
 use crate::edits::{EditScope, Edits};
 use crate::extract::{Extracted, Trajectory};
@@ -236,7 +236,13 @@ fn compare_editors<F: Scalar>(
         skipped.push(Skipped::new("X2", "", why));
     }
     let built_in = || Hparams::for_model(checkpoint.model.config(), None);
-    let hparams = settings.hparams.clone().map_or_else(built_in, Ok).context("X2")?;
+    let hparams = match settings.hparams.clone().map_or_else(built_in, Ok) {
+        Ok(hparams) => hparams,
+        Err(why) => {
+            skipped.push(Skipped::new("X2", "", why.to_string()));
+            return Ok(Vec::new());
+        }
+    };
     let comparison =
         Comparison::new(checkpoint, requests, text, neutral, &hparams, settings.seed).context("X2")?;
     let mut scopes = vec![WritableScope { scope: Scope::Full, target_density: 1.0, mask: None }];
@@ -296,6 +302,9 @@ fn discover_all<F: Scalar>(
     if settings.pair_tasks.is_empty() {
         return Ok(Default::default());
     }
+    let runs = |task: &&str| settings.pair_tasks.iter().any(|name| name == task);
+    let left_out = PAIR_TASKS.into_iter().filter(|task| !runs(task));
+    skipped.extend(left_out.map(|task| Skipped::new("X1", task, "left out of this profile")));
     let stage = progress.stage("edges", settings.pair_tasks.len() + 1);
     let mut tasks: Vec<(String, Vec<Pair>)> = Vec::new();
     let mut all = Vec::new();

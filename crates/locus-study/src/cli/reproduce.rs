@@ -91,7 +91,9 @@ impl Reproduce {
             settings.text = Some(read);
         }
         if settings.compare_editors {
-            settings.hparams = Some(Hparams::for_model(checkpoint.model.config(), Some(&folder))?);
+            let found = Hparams::for_model(checkpoint.model.config(), Some(&folder));
+            // Without a file, a model of another shape than GPT-2's has none, and X2 says so.
+            settings.hparams = if folder.join("hparams.toml").exists() { Some(found?) } else { found.ok() };
         }
         let model_name = if global.model == "organism" || !global.model.contains('/') {
             global.model.clone()
