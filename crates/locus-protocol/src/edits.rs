@@ -18,7 +18,8 @@ use crate::requests::{PreparedRequest, StudyRequest};
 const WATCHED: [usize; 6] = [1, 2, 5, 10, 20, 50];
 /// The edit of 50 steps is made for every other pair of a hyponym and its hypernym: it costs as much as all others.
 const LONG_EVERY: u64 = 2;
-/// Drift is measured on every eighth request: a pass over neutral text costs more than the edit itself.
+/// Drift is measured on every eighth pair of a hyponym and its hypernym: a pass over neutral text costs more than the
+/// edit itself.
 const DRIFT_EVERY: usize = 8;
 /// Share of requests that the calibrated edit is to write into the full model.
 const WANTED: f64 = 0.9;
@@ -265,7 +266,8 @@ impl<F: Scalar> Edits<'_, F> {
             let n = pairs.len();
             (n > 0).then(|| pairs.filter(|pair| wins(pair)).count() as f64 / n as f64)
         };
-        let drift = self.neutral.zip(neutral_before).filter(|_| everything && i.is_multiple_of(DRIFT_EVERY));
+        let drift =
+            self.neutral.zip(neutral_before).filter(|_| everything && (i / 2).is_multiple_of(DRIFT_EVERY));
         let drift = drift.map(|(text, before)| {
             let nll = edited.nll_per_token(&text.packed);
             text.mean_of_lines(&nll) - before

@@ -117,8 +117,8 @@ pub(super) fn place(row: &ClaimRow) -> String {
 fn why(row: &ClaimRow) -> String {
     let kind = if row.high < 0.0 {
         "reversed"
-    } else if row.low > 0.0 && row.verdict == Verdict::NotSupported && row.effect > row.smallest_visible {
-        "beyond the range"
+    } else if row.low > 0.0 {
+        "outside the claimed range"
     } else {
         "no effect that matters"
     };
@@ -217,6 +217,9 @@ mod tests {
             because.starts_with("holds for 5 %; fails for 50 %: margin against matched at 50 %: reversed"),
             "{because}"
         );
+        // Positive beyond doubt, and too small to matter.
+        let (_, because) = combine(&rows(&[("5 %", 0.03, 0.02)]));
+        assert!(because.contains("outside the claimed range, +0.030"), "{because}");
         let (_, because) = combine(&rows(&[("5 %", 0.0, 1.0)]));
         assert!(because.contains("an effect below 1.4"), "{because}");
     }

@@ -289,7 +289,7 @@ fn notes(records: &Records, options: &TableOptions) -> Vec<String> {
             .into(),
         "Margin gained at equal damage: what control masks (random, matched and their complements) with the same margin \
          before change, minus the change; above zero the edit took better than damage alone explains. Drift is measured on \
-         every eighth request."
+         every eighth pair of a hyponym and its hypernym."
             .into(),
     ];
     if let Some(Calibration { factor, wanted, success, drift, requests }) = records.calibration {
