@@ -1,7 +1,7 @@
 //! Circuits of tasks and their controls, found and measured (T1, T4, T6).
 
 use anyhow::Result;
-use locus_circuits::masks::{Circuit, MaskProgress, MaskTrainer, ScheduledTopK};
+use locus_circuits::masks::{Circuit, MaskProgress, MaskTrainer, ScheduledTopK, TrainingMonitor};
 use locus_data::seed::stream;
 use locus_gpt2::internal::shuffle;
 use locus_gpt2::{ParamId, ParamMask, Scalar};
@@ -11,6 +11,7 @@ use crate::controls::Controls;
 use crate::neutral::NeutralText;
 use crate::records::{Extraction, Schedule, Scope, TensorCount, stream_name};
 use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
+use crate::store::Unit;
 use locus_tasks::Task;
 
 /// A trained mask with its measurements.
@@ -67,16 +68,18 @@ impl<F: Scalar> Trajectory<'_, F> {
     }
 
     /// Finds the masks, and measures those that the tables show: all densities for circuits of the sweep's task, the
-    /// main ones otherwise.
+    /// main ones otherwise. The unit keeps the state of the trainings while they run.
     ///
     /// # Errors
-    /// When a row does not fit the model.
+    /// When a row does not fit the model, or a state cannot be written.
     pub fn run(
         &self,
         settings: &Settings,
         neutral: Option<&NeutralText<F>>,
+        unit: &Unit,
         progress: &mut dyn FnMut(MaskProgress),
     ) -> Result<Vec<Extracted>> {
+        let config = self.task.model.config();
         let shown = |density: &f64| {
             (self.task.name == SWEEP_TASK && self.scope == Scope::Circuit && self.draw == 0)
                 || MAIN_DENSITIES.contains(density)
@@ -87,7 +90,8 @@ impl<F: Scalar> Trajectory<'_, F> {
                 let task = self.task.retrained_head(&run.head, settings.seed)?;
                 let trajectory = Trajectory { task: &task, ..*self };
                 let recipe = (&run.recipe as &dyn MaskTrainer<F>, run.densities.as_slice());
-                let circuits = trajectory.train(recipe, number, settings, progress)?;
+                let mut monitor = unit.training(number, config, progress);
+                let circuits = trajectory.train(recipe, number, settings, &mut monitor)?;
                 let shown = circuits.into_iter().filter(|circuit| shown(&circuit.target_density));
                 for circuit in shown {
                     all.push(trajectory.extracted(circuit, neutral)?);
@@ -101,17 +105,15 @@ impl<F: Scalar> Trajectory<'_, F> {
             let (steps_per_target, hold) = (2 * sweep.steps_per_target, 2 * sweep.hold);
             let recipe = ScheduledTopK { steps_per_target, hold, ..*sweep };
             let mut circuits = Vec::new();
-            for density in &settings.densities {
-                circuits.extend(self.train(
-                    (&recipe, std::slice::from_ref(density)),
-                    0,
-                    settings,
-                    progress,
-                )?);
+            for (number, density) in settings.densities.iter().enumerate() {
+                let mut monitor = unit.training(number, config, progress);
+                let target = std::slice::from_ref(density);
+                circuits.extend(self.train((&recipe, target), 0, settings, &mut monitor)?);
             }
             circuits
         } else {
-            self.train((sweep, &settings.densities), 0, settings, progress)?
+            let mut monitor = unit.training(0, config, progress);
+            self.train((sweep, &settings.densities), 0, settings, &mut monitor)?
         };
         let shown = circuits.into_iter().filter(|circuit| shown(&circuit.target_density));
         for circuit in shown {
@@ -126,7 +128,7 @@ impl<F: Scalar> Trajectory<'_, F> {
         (recipe, densities): (&dyn MaskTrainer<F>, &[f64]),
         number: usize,
         settings: &Settings,
-        progress: &mut dyn FnMut(MaskProgress),
+        monitor: &mut dyn TrainingMonitor<F>,
     ) -> Result<Vec<Circuit>> {
         let task = self.task;
         let mut classes = task.train.choices.clone();
@@ -141,7 +143,7 @@ impl<F: Scalar> Trajectory<'_, F> {
             number => format!("mask/{}/{}/{number}", stream_name(self.preset.name()), task.name),
         };
         let seed = rand::Rng::next_u64(&mut stream(settings.seed, &purpose, self.draw as u64));
-        Ok(recipe.train(&objective, densities, seed, progress)?)
+        Ok(recipe.train(&objective, densities, seed, monitor)?)
     }
 
     fn extracted(&self, circuit: Circuit, neutral: Option<&NeutralText<F>>) -> Result<Extracted> {

@@ -25,6 +25,7 @@ mod score;
 mod settings;
 mod store;
 mod tracing;
+mod training_file;
 mod write;
 
 pub use controls::{Controls, random_weights};
@@ -40,8 +41,9 @@ pub use requests::{PreparedRequest, StudyRequest, components};
 pub use run::run;
 pub use score::{Scored, score};
 pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, PublishedTrajectory, SWEEP, SWEEP_TASK, Settings};
-pub use store::Store;
+pub use store::{Store, Unit};
 pub use tracing::{facts_of_requests, trace_all};
+pub use training_file::TrainingFile;
 pub use write::{Group, Outcome, Written, write_groups};
 
 /// The README, whose examples are tests too.

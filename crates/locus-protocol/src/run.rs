@@ -1,5 +1,6 @@
 //! The whole protocol: tasks, circuits, edits, overlaps. Data in, records out.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -9,6 +10,7 @@ use locus_data::groups::groups;
 use locus_data::seed::stream;
 use locus_data::{Labelled, StudyData, sample_groups};
 use locus_editors::Hparams;
+use locus_files::sha256;
 use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar, compiled};
 use locus_tasks::{SplitBy, SplitOptions, Task};
 use rayon::prelude::*;
@@ -28,7 +30,7 @@ use crate::records::{
 };
 use crate::requests::StudyRequest;
 use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
-use crate::store::Store;
+use crate::store::{Store, Unit};
 use crate::tracing::{facts_of_requests, trace_all};
 
 /// Runs the protocol. The [`Store`] keeps finished units of work (a trajectory, a scope's edits) and the masks; when it
@@ -59,6 +61,7 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
         study.request.nll(model).context("hierarchy_data.json")?;
     }
     let text = data.neutral.as_deref().or(settings.text.as_deref());
+    let neutral_sha256 = text.map_or_else(String::new, |text| sha256(text.as_bytes()));
     let text = text.map(|text| NeutralText::new(checkpoint, text)).transpose()?;
     let neutral = text.flatten();
     let controls = Controls::new(model, settings.seed);
@@ -117,12 +120,13 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     };
 
     let trajectories = trajectories(&tasks, &on_random_weights, &by_rows, settings);
+    let text = (neutral.as_ref(), neutral_sha256.as_str());
     let (extracted, control_records) =
-        extract_all(model.config(), &trajectories, &controls, neutral.as_ref(), settings, store, progress)?;
+        extract_all(model.config(), &trajectories, &controls, text, settings, store, progress)?;
     let mut edits =
         Edits { model, requests: &requests, controls: &controls, neutral: neutral.as_ref(), factor: 1.0 };
     let calibration =
-        if settings.edits { Some(store.unit("calibration", || edits.calibrate())?) } else { None };
+        if settings.edits { Some(store.unit("calibration", &neutral_sha256).result(|| edits.calibrate())?) } else { None };
     edits.factor = calibration.map_or(1.0, |calibration| calibration.factor);
     let random_controls = Controls::new(&random_weights.model, settings.seed);
     let random_edits =
@@ -135,7 +139,10 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
             [Scope::RandomWeights, Scope::RandomWeightsComplement, Scope::RandomWeightsFull]
                 .contains(&scope.scope);
         let edits = if of_random_weights { &random_edits } else { &edits };
-        let outcomes = store.unit(&format!("edit-{}", scope.key()), || edits.run(&scope, kinds))?;
+        let mask = scope.trained.as_ref().map(|mask| mask.sha256());
+        let depends = (mask, kinds, edits.factor, &neutral_sha256);
+        let unit = store.unit(format!("edit-{}", scope.key()), depends);
+        let outcomes = unit.result(|| edits.run(&scope, kinds))?;
         stage.inc();
         Ok(outcomes)
     })?;
@@ -200,7 +207,7 @@ fn trace<F: Scalar>(
     let stage = progress.stage("tracing", facts.len());
     let model = &checkpoint.model;
     let how = |known: &[_]| Tracing::new(model, known, settings.seed);
-    let record = store.unit("tracing", || trace_all(model, &facts, &how, &mut || stage.inc()))?;
+    let record = store.unit("tracing", ()).result(|| trace_all(model, &facts, &how, &mut || stage.inc()))?;
     if record.is_none() {
         let why = format!("the model knows none of the {} facts", facts.len());
         skipped.push(Skipped::new("X3", "", why));
@@ -269,6 +276,7 @@ fn compare_editors<F: Scalar>(
     }
     let editors = Comparison::<F>::editors();
     let stage = progress.stage("editors", editors.len() * scopes.len());
+    let texts = [sha256(text.as_bytes()), sha256(neutral.as_bytes()), format!("{hparams:?}")];
     let mut all = comparison.unedited()?;
     for editor in editors {
         let ready = comparison.prepare(editor)?;
@@ -280,7 +288,8 @@ fn compare_editors<F: Scalar>(
                 scope.scope,
                 scope.target_density
             );
-            all.extend(store.unit(&key, || comparison.run(&ready, scope))?);
+            let mask = scope.mask.as_ref().map(ParamMask::sha256);
+            all.extend(store.unit(key, (&texts, mask)).result(|| comparison.run(&ready, scope))?);
             stage.inc();
         }
     }
@@ -316,7 +325,7 @@ fn discover_all<F: Scalar>(
             agreement_pairs(&checkpoint.tokenizer, rows, settings.max_pairs)?
         };
         if pairs.len() >= FEWEST {
-            let found: Vec<Discovery> = store.unit(&format!("edges-{task}"), || {
+            let found: Vec<Discovery> = store.unit(format!("edges-{task}"), ()).result(|| {
                 discover(&checkpoint.model, task, &pairs, settings.seed)
                     .with_context(|| format!("task {task}"))
             })?;
@@ -337,7 +346,8 @@ fn discover_all<F: Scalar>(
         stage.inc();
     }
     stage.message("parameters");
-    let masks = store.unit("edges-masks", || {
+    let names: Vec<&str> = tasks.iter().map(|(task, _)| task.as_str()).collect();
+    let masks = store.unit("edges-masks", names).result(|| {
         compare_masks(&checkpoint.model, &tasks, &MAIN_DENSITIES, &settings.scheduled_top_k, settings.seed)
     })?;
     stage.inc();
@@ -379,13 +389,60 @@ fn trajectories<'a, F: Scalar>(
     all
 }
 
+/// The masks of a trajectory on disk, beside the records of the unit that trained them.
+struct MaskFiles<'a, F> {
+    store: &'a Store,
+    trajectory: &'a Trajectory<'a, F>,
+    unit: &'a Unit<'a>,
+}
+
+impl<F: Scalar> MaskFiles<'_, F> {
+    /// Path of the mask that is measured, and of the one that is edited.
+    fn paths(&self, target: f64) -> [PathBuf; 2] {
+        let name = self.trajectory.name();
+        [name.clone(), format!("{name}-edited")]
+            .map(|name| self.store.mask_path(self.trajectory.preset, &name, target))
+    }
+
+    /// The masks of an earlier run; `None` when the unit or one of its masks is missing or was changed.
+    fn stored(&self, config: &Config) -> Option<Vec<Extracted>> {
+        let records: Vec<Extraction> = self.unit.stored()?;
+        let read = |path: &Path, sha256: &str| {
+            let mask = ParamMask::read(path, config).ok();
+            mask.filter(|mask| mask.sha256() == sha256)
+        };
+        let read = |record: Extraction| {
+            let [measured, edited] = self.paths(record.target_density);
+            let mask = read(&measured, &record.mask_sha256)?;
+            let edited = match &record.edited_sha256 {
+                Some(sha256) => Some(read(&edited, sha256)?),
+                None => None,
+            };
+            Some(Extracted { record, mask, edited })
+        };
+        records.into_iter().map(read).collect()
+    }
+
+    fn store(&self, found: &[Extracted]) -> Result<()> {
+        for Extracted { record, mask, edited } in found {
+            let [measured_path, edited_path] = self.paths(record.target_density);
+            mask.write(&measured_path, self.unit.fingerprint())?;
+            if let Some(edited) = edited {
+                edited.write(&edited_path, self.unit.fingerprint())?;
+            }
+        }
+        let records: Vec<&Extraction> = found.iter().map(|found| &found.record).collect();
+        self.unit.store(&records)
+    }
+}
+
 /// Runs every trajectory and measures the controls of its circuits. Returns the trained masks, and the records of masks
 /// that were not trained.
 fn extract_all<F: Scalar>(
     config: &Config,
     trajectories: &[Trajectory<F>],
     controls: &Controls<F>,
-    neutral: Option<&NeutralText<F>>,
+    (neutral, neutral_sha256): (Option<&NeutralText<F>>, &str),
     settings: &Settings,
     store: &Store,
     progress: &ProgressDisplay,
@@ -394,46 +451,31 @@ fn extract_all<F: Scalar>(
     let units: Vec<&Trajectory<F>> = trajectories.iter().collect();
     let all: Vec<(Vec<Extracted>, Vec<Extraction>)> = each(config, units, |trajectory| {
         let name = trajectory.name();
-        let edited_name = format!("{name}-edited");
-        let mask_path = |name: &str, target: f64| store.mask_path(trajectory.preset, name, target);
-        let mut fresh = None;
-        let key = format!("circuit-{}-{name}", trajectory.preset.name());
-        let (trained, others): (Vec<Extraction>, Vec<Extraction>) = store.unit(&key, || {
-            let found = trajectory.run(settings, neutral, &mut |at| {
-                stage.message(&format!("{name} {:.1} %", 100.0 * at.density));
-            })?;
-            for Extracted { record, mask, edited } in &found {
-                mask.write(&mask_path(&name, record.target_density), store.fingerprint())?;
-                if let Some(edited) = edited {
-                    edited.write(&mask_path(&edited_name, record.target_density), store.fingerprint())?;
-                }
+        let kind = trajectory.preset.name();
+        let unit = store.unit(format!("circuit-{kind}-{name}"), neutral_sha256);
+        let files = MaskFiles { store, trajectory, unit: &unit };
+        let found = match files.stored(config) {
+            Some(found) => found,
+            None => {
+                let found = trajectory.run(settings, neutral, &unit, &mut |at| {
+                    stage.message(&format!("{name} {:.1} %", 100.0 * at.density));
+                })?;
+                files.store(&found)?;
+                found
             }
-            // Controls stand beside the circuits of the first seed; further seeds share them.
-            let plain = (trajectory.scope, trajectory.schedule, trajectory.draw)
-                == (Scope::Circuit, Schedule::Sweep, 0);
-            let others =
-                if plain { trajectory.controls(&found, controls, settings, neutral)? } else { Vec::new() };
-            let records = found.iter().map(|extracted| extracted.record.clone()).collect();
-            fresh = Some(found);
-            Ok((records, others))
-        })?;
+        };
+        // Controls stand beside the circuits of the first seed; further seeds share them.
+        let first = (Scope::Circuit, Schedule::Sweep, 0);
+        let others = if (trajectory.scope, trajectory.schedule, trajectory.draw) == first {
+            let masks: Vec<&str> = found.iter().map(|found| found.record.mask_sha256.as_str()).collect();
+            let draws = settings.matched_draws(&trajectory.task.name);
+            let unit = store.unit(format!("controls-{kind}-{name}"), (masks, draws, neutral_sha256));
+            unit.result(|| trajectory.controls(&found, controls, settings, neutral))?
+        } else {
+            Vec::new()
+        };
         stage.inc();
-        if let Some(found) = fresh {
-            return Ok((found, others));
-        }
-        let read_mask = |name: &str, target: f64, sha256: &str| {
-            let mask = ParamMask::read(&mask_path(name, target), config)?;
-            anyhow::ensure!(mask.sha256() == sha256, "a mask of the earlier run was changed");
-            Ok(mask)
-        };
-        let read = |record: Extraction| {
-            let mask = read_mask(&name, record.target_density, &record.mask_sha256)?;
-            let edited = record.edited_sha256.as_ref();
-            let edited =
-                edited.map(|sha256| read_mask(&edited_name, record.target_density, sha256)).transpose()?;
-            Ok(Extracted { record, mask, edited })
-        };
-        Ok((trained.into_iter().map(read).collect::<Result<_>>()?, others))
+        Ok((found, others))
     })?;
     stage.finish();
     let (found, others): (Vec<_>, Vec<_>) = all.into_iter().unzip();

@@ -153,6 +153,38 @@ impl Settings {
         }
     }
 
+    /// What every unit of work depends on, as text. Which units there are is left out, as are texts and constants of
+    /// editors: a unit that needs them names them itself.
+    pub fn of_every_unit(&self) -> String {
+        let Settings {
+            seed,
+            max_epochs,
+            scheduled_top_k,
+            split,
+            max_rows,
+            max_requests,
+            random_draws,
+            densities,
+            max_pairs,
+            profile: _,
+            main_preset: _,
+            tasks: _,
+            published_tasks: _,
+            control_tasks: _,
+            mask_seeds: _,
+            own_trajectories: _,
+            matched_draws: _,
+            edits: _,
+            compare_editors: _,
+            trace: _,
+            text: _,
+            hparams: _,
+            pair_tasks: _,
+        } = self;
+        let sizes = (max_epochs, max_rows, max_requests, random_draws, max_pairs);
+        format!("{:?}", (seed, scheduled_top_k, split, densities, sizes))
+    }
+
     /// Number of matched masks per circuit of a task.
     pub fn matched_draws(&self, task: &str) -> usize {
         if self.has_all_controls(task) { self.matched_draws } else { self.matched_draws.min(1) }

@@ -3,36 +3,45 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use locus_circuits::masks::MaskProgress;
+use locus_files::sha256;
+use locus_gpt2::Config;
 use locus_gpt2::internal::write_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Preset;
+use crate::training_file::TrainingFile;
 
 /// Finished units of work on disk.
 #[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
     resume: bool,
-    /// Text that names everything a unit's result depends on; units with another fingerprint are computed again.
+    /// Text that names what every unit depends on.
+    common: String,
+}
+
+/// A piece of work whose result is kept under a name.
+#[derive(Clone, Debug)]
+pub struct Unit<'a> {
+    store: &'a Store,
+    key: String,
     fingerprint: String,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Unit<T> {
+/// First line of a unit's file; the second one is the result, as JSON.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct Head {
     fingerprint: String,
-    result: T,
+    sha256: String,
 }
 
 impl Store {
-    /// A store in the run's output folder. The fingerprint covers settings, model, data and version.
-    pub fn new(folder: &Path, resume: bool, fingerprint: String) -> Self {
-        Store { folder: folder.to_owned(), resume, fingerprint }
-    }
-
-    /// Text that names the run's settings, model, data and version.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+    /// A store in the run's output folder. `common` names what every unit depends on: version, seed, number type, model
+    /// and data. With `resume`, units of an earlier run that depended on the same things are not computed again.
+    pub fn new(folder: &Path, resume: bool, common: String) -> Self {
+        Store { folder: folder.to_owned(), resume, common }
     }
 
     /// The file of a circuit's mask.
@@ -40,25 +49,146 @@ impl Store {
         self.folder.join("masks").join(preset.name()).join(format!("{task}-{density}.safetensors"))
     }
 
-    /// The result of a unit: read from an identical earlier run when resuming, otherwise computed and stored.
+    /// The unit with a name, and what it depends on beside what all units depend on.
+    pub fn unit(&self, key: impl Into<String>, depends: impl Serialize) -> Unit<'_> {
+        let key = key.into();
+        let depends = serde_json::to_string(&depends).expect("what units depend on is plain data");
+        let fingerprint = sha256([self.common.as_str(), &key, &depends].join("\n").as_bytes());
+        Unit { store: self, key, fingerprint }
+    }
+}
+
+impl Unit<'_> {
+    /// SHA-256 of all that the unit depends on, lowercase hex.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The result: read from an earlier run when resuming, otherwise computed and stored.
     ///
     /// # Errors
     /// When computing fails or the result cannot be written.
-    pub fn unit<T: Serialize + DeserializeOwned>(
-        &self,
-        key: &str,
-        compute: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        let path = self.folder.join("work").join(format!("{key}.json"));
-        if self.resume
-            && let Ok(bytes) = std::fs::read(&path)
-            && let Ok(unit) = serde_json::from_slice::<Unit<T>>(&bytes)
-            && unit.fingerprint == self.fingerprint
-        {
-            return Ok(unit.result);
+    pub fn result<T: Serialize + DeserializeOwned>(&self, compute: impl FnOnce() -> Result<T>) -> Result<T> {
+        if let Some(stored) = self.stored() {
+            return Ok(stored);
         }
-        let unit = Unit { fingerprint: self.fingerprint.clone(), result: compute()? };
-        write_atomically(&path, &serde_json::to_vec(&unit)?)?;
-        Ok(unit.result)
+        let result = compute()?;
+        self.store(&result)?;
+        Ok(result)
+    }
+
+    /// The result of an earlier run. A file of another fingerprint, or one that was cut or changed, counts as absent.
+    pub fn stored<T: DeserializeOwned>(&self) -> Option<T> {
+        if !self.store.resume {
+            return None;
+        }
+        let text = std::fs::read_to_string(self.path("jsonl")).ok()?;
+        let (head, result) = text.strip_suffix('\n')?.split_once('\n')?;
+        let wanted = Head { fingerprint: self.fingerprint.clone(), sha256: sha256(result.as_bytes()) };
+        if serde_json::from_str::<Head>(head).ok()? != wanted {
+            return None;
+        }
+        serde_json::from_str(result).ok()
+    }
+
+    /// Stores the result, after which the states of the unit's trainings are not needed any more.
+    ///
+    /// # Errors
+    /// When a file cannot be written or removed.
+    pub fn store<T: Serialize>(&self, result: &T) -> Result<()> {
+        let result = serde_json::to_string(result)?;
+        let head = Head { fingerprint: self.fingerprint.clone(), sha256: sha256(result.as_bytes()) };
+        let text = format!("{}\n{result}\n", serde_json::to_string(&head)?);
+        write_atomically(self.path("jsonl"), text.as_bytes())?;
+        let states = format!("{}.", self.key);
+        for entry in std::fs::read_dir(self.store.folder.join("work"))? {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+            let name = name.to_string_lossy();
+            if name.starts_with(&states) && name.ends_with(".safetensors") {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file that keeps the state of one of the unit's trainings, numbered from 0, while it runs.
+    pub fn training<'a>(
+        &self,
+        number: usize,
+        config: &Config,
+        progress: &'a mut dyn FnMut(MaskProgress),
+    ) -> TrainingFile<'a> {
+        let path = self.path(&format!("{number}.safetensors"));
+        TrainingFile::new(path, self.fingerprint.clone(), config, self.store.resume, progress)
+    }
+
+    fn path(&self, extension: &str) -> PathBuf {
+        self.store.folder.join("work").join(format!("{}.{extension}", self.key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder in the system's place for temporary files, removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("locus-store-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            Folder(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn units_are_taken_when_what_they_depend_on_is_the_same() {
+        let folder = Folder::new("units");
+        let store = |resume, common: &str| Store::new(&folder.0, resume, common.into());
+        let first = store(false, "seed 1");
+        let compute = |unit: Unit, result: Vec<f64>| {
+            let mut computed = false;
+            let result = unit.result(|| {
+                computed = true;
+                Ok(result)
+            });
+            (result.unwrap(), computed)
+        };
+        assert_eq!(compute(first.unit("a", 1), vec![0.1]), (vec![0.1], true));
+        let resumed = store(true, "seed 1");
+        assert_eq!(compute(resumed.unit("a", 1), vec![0.2]), (vec![0.1], false));
+        assert_eq!(compute(first.unit("a", 1), vec![0.1]), (vec![0.1], true), "not without --resume");
+        assert_eq!(compute(resumed.unit("b", 1), vec![0.3]), (vec![0.3], true), "another unit");
+        assert_eq!(compute(resumed.unit("a", 2), vec![0.4]), (vec![0.4], true), "depends on something else");
+        assert_eq!(compute(store(true, "seed 2").unit("a", 2), vec![0.5]), (vec![0.5], true));
+    }
+
+    /// A result that was changed inside valid JSON, cut or emptied is computed again.
+    #[test]
+    fn damaged_results_count_as_absent() {
+        let folder = Folder::new("damage");
+        let store = Store::new(&folder.0, true, String::new());
+        let unit = store.unit("a", ());
+        let path = folder.0.join("work/a.jsonl");
+        for damage in [
+            |text: &str| text.replace("0.25", "99.0"),
+            |text: &str| text[..text.len() - 3].to_owned(),
+            |_: &str| String::new(),
+            |text: &str| text.split_once('\n').unwrap().1.to_owned(),
+            |text: &str| format!("{}\n[]\n", text.split_once('\n').unwrap().0),
+        ] {
+            unit.store(&vec![0.25, 1.0]).unwrap();
+            assert_eq!(unit.stored(), Some(vec![0.25, 1.0]));
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, damage(&text)).unwrap();
+            assert_eq!(unit.stored::<Vec<f64>>(), None);
+        }
     }
 }

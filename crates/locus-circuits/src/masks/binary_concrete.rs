@@ -30,7 +30,7 @@ use locus_gpt2::{AdamW, Gpt2, Moments, ParamEntries, ParamId, ParamMask, Result,
 use rayon::prelude::*;
 
 use super::objective::Objective;
-use super::trainer::{Circuit, MaskProgress, MaskTrainer, Resampled};
+use super::trainer::{Circuit, MaskProgress, MaskTrainer, Resampled, TrainingMonitor, TrainingStateView};
 use crate::noise::Noise;
 
 /// The published recipe of arXiv 2406.17241, with the constants of most of its published runs as the default. The
@@ -91,26 +91,35 @@ struct LogitTensor<'a, F> {
     square: &'a mut [F],
 }
 
+/// What is kept of a tensor between runs.
+fn variables<'a, F>(tensor: &'a LogitTensor<'_, F>) -> [&'a [F]; 3] {
+    [tensor.logits, tensor.mean, tensor.square]
+}
+
+fn variables_mut<'a, F>(tensor: &'a mut LogitTensor<'_, F>) -> [&'a mut [F]; 3] {
+    [tensor.logits, tensor.mean, tensor.square]
+}
+
 impl<F: Scalar> MaskTrainer<F> for BinaryConcrete {
     fn train(
         &self,
         objective: &dyn Objective<F>,
         targets: &[f64],
         seed: u64,
-        progress: &mut dyn FnMut(MaskProgress),
+        monitor: &mut dyn TrainingMonitor<F>,
     ) -> Result<Vec<Circuit>> {
-        F::run::<TrainJob>((self, objective, targets, seed, progress))
+        F::run::<TrainJob>((self, objective, targets, seed, monitor))
     }
 }
 
 compiled!(TrainJob<'a>: <F> TrainInput<'a, F> => Result<Vec<Circuit>>, BinaryConcrete::trajectory);
 
 type TrainInput<'a, F> =
-    (&'a BinaryConcrete, &'a dyn Objective<F>, &'a [f64], u64, &'a mut dyn FnMut(MaskProgress));
+    (&'a BinaryConcrete, &'a dyn Objective<F>, &'a [f64], u64, &'a mut dyn TrainingMonitor<F>);
 
 impl BinaryConcrete {
     fn trajectory<F: Scalar>(
-        (recipe, objective, targets, seed, progress): TrainInput<F>,
+        (recipe, objective, targets, seed, monitor): TrainInput<F>,
     ) -> Result<Vec<Circuit>> {
         let (model, config) = (objective.model(), objective.model().config());
         let population = ParamMask::n_maskable(config);
@@ -122,26 +131,32 @@ impl BinaryConcrete {
             .zip(split_lengths(&mut logits, lengths()).zip(moments))
             .map(|(id, (logits, (mean, square)))| LogitTensor { id, logits, mean, square })
             .collect();
-        tensors.iter_mut().for_each(|tensor| recipe.init(tensor, seed));
+        let (mut circuits, mut t) = (Vec::new(), 0);
+        match monitor.resume().filter(|state| state.restore(tensors.iter_mut().flat_map(variables_mut))) {
+            Some(state) => (circuits, t) = (state.circuits, state.steps),
+            None => tensors.iter_mut().for_each(|tensor| recipe.init(tensor, seed)),
+        }
         let population = population as f64;
         let rows: Vec<usize> = (0..objective.n_rows()).collect();
-        let mut circuits = Vec::new();
         let mut masked = model.clone();
         let step_streams = |t: usize| Streams { seed, step: 2 * t as u64 };
-        let mut t = 0;
-        let mut open = recipe.pass(&mut tensors, model, &mut masked, None, step_streams(1));
-        for epoch in 0..recipe.max_epochs {
+        let mut open = recipe.pass(&mut tensors, model, &mut masked, None, step_streams(t + 1));
+        let (taken, batches) = (t, rows.chunks(recipe.batch_sequences).len());
+        // A state is kept after a step, so that the end of its epoch is still to come.
+        for epoch in taken.saturating_sub(1) / batches..recipe.max_epochs {
             let lambda = recipe.lambda(epoch + 1);
-            for rows in rows.chunks(recipe.batch_sequences) {
+            for rows in rows.chunks(recipe.batch_sequences).skip(taken.saturating_sub(epoch * batches)) {
                 t += 1;
                 let (_, gradients) = objective.gradient_at(&masked, rows, &open.entries)?;
                 let update = Update { t, penalty: lambda / population, open: &open, gradients: &gradients };
                 open = recipe.pass(&mut tensors, model, &mut masked, Some(update), step_streams(t + 1));
+                let arrays = tensors.iter().flat_map(|tensor| variables(tensor)).collect();
+                monitor.offer(TrainingStateView { steps: t, arrays, circuits: &circuits })?;
             }
             let sample = Streams::after(seed, t, Sample::Measured);
             let count: usize = tensors.iter().map(|tensor| sample.count(tensor)).sum();
             let density = count as f64 / population;
-            progress(MaskProgress { density, next_target: targets[circuits.len()] });
+            monitor.progress(MaskProgress { density, next_target: targets[circuits.len()] });
             let last = epoch + 1 == recipe.max_epochs;
             while circuits.len() < targets.len() && (last || density <= targets[circuits.len()]) {
                 let draw = |sample| {

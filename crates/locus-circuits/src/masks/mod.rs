@@ -23,5 +23,7 @@ pub use scheduled::ScheduledTopK;
 pub use task_objective::MANY_PARAMETERS;
 pub use task_objective::{ReadOut, TaskObjective};
 pub use top_k::{count_at_density, top_k, top_k_per_tensor};
-pub use trainer::{Circuit, MaskProgress, MaskTrainer, Resampled};
+pub use trainer::{
+    Circuit, MaskProgress, MaskTrainer, Resampled, TrainingMonitor, TrainingState, TrainingStateView,
+};
 pub use weights::{WeightScore, score_weights, weight_attribution};

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::objective::Objective;
 use super::top_k::{count_at_density, top_k};
-use super::trainer::{Circuit, MaskProgress, MaskTrainer};
+use super::trainer::{Circuit, MaskProgress, MaskTrainer, TrainingMonitor, TrainingStateView};
 use super::weights::weight_attribution;
 
 /// The scheduled top-k recipe, with its constants.
@@ -56,44 +56,62 @@ impl<F: Scalar> MaskTrainer<F> for ScheduledTopK {
         objective: &dyn Objective<F>,
         targets: &[f64],
         seed: u64,
-        progress: &mut dyn FnMut(MaskProgress),
+        monitor: &mut dyn TrainingMonitor<F>,
     ) -> Result<Vec<Circuit>> {
-        F::run::<TrainJob>((self, objective, targets, seed, progress))
+        F::run::<TrainJob>((self, objective, targets, seed, monitor))
     }
 }
 
 compiled!(TrainJob<'a>: <F> TrainInput<'a, F> => Result<Vec<Circuit>>, ScheduledTopK::trajectory);
 
 type TrainInput<'a, F> =
-    (&'a ScheduledTopK, &'a dyn Objective<F>, &'a [f64], u64, &'a mut dyn FnMut(MaskProgress));
+    (&'a ScheduledTopK, &'a dyn Objective<F>, &'a [f64], u64, &'a mut dyn TrainingMonitor<F>);
 
 impl ScheduledTopK {
     fn trajectory<F: Scalar>(
-        (recipe, objective, targets, seed, progress): TrainInput<F>,
+        (recipe, objective, targets, seed, monitor): TrainInput<F>,
     ) -> Result<Vec<Circuit>> {
         let model = objective.model();
         let config = model.config();
-        let mut scores = logistic_ranks(&weight_attribution(objective, recipe.piece_tokens)?);
         let ids: Vec<ParamId> = ParamId::maskable(config).collect();
+        let mut scores = ParamSet::zeros(config, ids.iter().copied());
         let mut moments: Vec<Moments<F>> = ids.iter().map(|id| Moments::zeros(id.len(config))).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut batches = Batches::new(objective.n_rows(), recipe.batch_sequences);
-        let mut circuits = Vec::new();
-        let (mut from, mut t) = (1.0f64, 0);
-        for &target in targets {
+        let (mut circuits, mut t) = (Vec::new(), 0);
+        let kept = monitor.resume().filter(|state| {
+            let moments = moments.iter_mut().flat_map(|moments| <[_; 2]>::from(moments.parts_mut()));
+            state.restore(scores.blocks_mut().map(|(_, scores)| scores).chain(moments))
+        });
+        match kept {
+            Some(state) => {
+                (circuits, t) = (state.circuits, state.steps);
+                (0..t).for_each(|_| drop(batches.next(&mut rng)));
+            }
+            None => scores = logistic_ranks(&weight_attribution(objective, recipe.piece_tokens)?),
+        }
+        let (mut from, taken) = (1.0f64, t);
+        for (number, &target) in targets.iter().enumerate() {
             let moving = recipe.steps_per_target - recipe.hold;
-            for step in 0..recipe.steps_per_target {
+            let first = number * recipe.steps_per_target;
+            for step in taken.saturating_sub(first)..recipe.steps_per_target {
                 // A geometric schedule: each step removes the same share of what is left.
                 let passed = (step as f64 / moving as f64).min(1.0);
                 let density = from * (target / from).powf(passed);
-                progress(MaskProgress { density, next_target: target });
+                monitor.progress(MaskProgress { density, next_target: target });
                 let mask = top_k(&scores, count_at_density(config, density));
                 let rows = batches.next(&mut rng);
                 let (_, grads) = objective.gradient(&mask.ablate_complement(model), &rows)?;
                 t += 1;
                 recipe.step(t, &ids, model, &grads, &mut scores, &mut moments);
+                let moments = moments.iter().flat_map(|moments| <[_; 2]>::from(moments.parts()));
+                let arrays = ids.iter().map(|&id| scores.get(id)).chain(moments).collect();
+                monitor.offer(TrainingStateView { steps: t, arrays, circuits: &circuits })?;
             }
             from = target;
+            if number < circuits.len() {
+                continue;
+            }
             circuits.push(Circuit {
                 mask: top_k(&scores, count_at_density(config, target)),
                 resampled: None,

@@ -8,17 +8,82 @@ use super::objective::Objective;
 /// [`ScheduledTopK`](super::ScheduledTopK), or one of your own.
 pub trait MaskTrainer<F: Scalar> {
     /// Trains one trajectory and returns a circuit per target, in the order of `targets` (one or more, descending
-    /// densities in (0, 1]). `progress` is called at every step or epoch.
+    /// densities in (0, 1]). The monitor hears of every step or epoch; a closure of [`MaskProgress`] will do.
     ///
     /// # Errors
-    /// When a row does not fit the model.
+    /// When a row does not fit the model, and whatever the monitor returns.
     fn train(
         &self,
         objective: &dyn Objective<F>,
         targets: &[f64],
         seed: u64,
-        progress: &mut dyn FnMut(MaskProgress),
+        monitor: &mut dyn TrainingMonitor<F>,
     ) -> Result<Vec<Circuit>>;
+}
+
+/// What accompanies a training: hears of its progress, and may keep its state so that an interrupted training goes on
+/// where it was. Closures of [`MaskProgress`] are monitors that keep nothing.
+pub trait TrainingMonitor<F> {
+    /// Hears how far the training has come, at every step or epoch.
+    fn progress(&mut self, at: MaskProgress);
+
+    /// The state that an interrupted run of this very training has left; asked for once, at the beginning. A training
+    /// that goes on from it gives the same bytes as one that was never interrupted.
+    fn resume(&mut self) -> Option<TrainingState<F>> {
+        None
+    }
+
+    /// Offers the state after a step; the monitor decides whether to keep it.
+    ///
+    /// # Errors
+    /// When the state cannot be written, which ends the training.
+    fn offer(&mut self, _state: TrainingStateView<'_, F>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<F, T: FnMut(MaskProgress)> TrainingMonitor<F> for T {
+    fn progress(&mut self, at: MaskProgress) {
+        self(at);
+    }
+}
+
+/// State of a training between two steps: everything that its next step depends on beside what it was called with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingState<F> {
+    /// Optimiser steps taken.
+    pub steps: usize,
+    /// Variables of the optimiser, in an order that is the recipe's own.
+    pub arrays: Vec<Vec<F>>,
+    /// Circuits found so far.
+    pub circuits: Vec<Circuit>,
+}
+
+/// A borrowed [`TrainingState`].
+#[derive(Clone, Debug)]
+pub struct TrainingStateView<'a, F> {
+    /// Optimiser steps taken.
+    pub steps: usize,
+    /// Variables of the optimiser, in an order that is the recipe's own.
+    pub arrays: Vec<&'a [F]>,
+    /// Circuits found so far.
+    pub circuits: &'a [Circuit],
+}
+
+impl<F: Copy> TrainingState<F> {
+    /// Copies the variables to where the recipe has them; `false`, and nothing is changed, when they do not fit.
+    pub(super) fn restore<'a>(&self, variables: impl Iterator<Item = &'a mut [F]>) -> bool
+    where
+        F: 'a,
+    {
+        let mut variables: Vec<&mut [F]> = variables.collect();
+        let fits = variables.len() == self.arrays.len()
+            && variables.iter().zip(&self.arrays).all(|(here, kept)| here.len() == kept.len());
+        if fits {
+            variables.iter_mut().zip(&self.arrays).for_each(|(here, kept)| here.copy_from_slice(kept));
+        }
+        fits
+    }
 }
 
 /// A circuit found for one density target.

@@ -5,6 +5,7 @@ mod cut;
 mod edges;
 mod golden;
 mod gradients;
+mod interrupted;
 mod open;
 mod panics;
 mod planted;

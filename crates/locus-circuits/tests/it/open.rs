@@ -6,7 +6,7 @@ use locus_circuits::edges::{
     QuadratureRule, StandardAblation, StandardMetric, attribute_edges, patch_edges, run_circuit, run_clean,
 };
 use locus_circuits::masks::{
-    BinaryConcrete, Circuit, MaskProgress, MaskTrainer, Objective, ScheduledTopK, WeightScore,
+    BinaryConcrete, Circuit, MaskProgress, MaskTrainer, Objective, ScheduledTopK, TrainingMonitor, WeightScore,
     count_at_density, score_weights, top_k, weight_attribution,
 };
 use locus_gpt2::{Batch, Gpt2, ParamEntries, ParamId, ParamSet, Result, Scalar};
@@ -173,12 +173,12 @@ impl<F: Scalar> MaskTrainer<F> for OneShot {
         objective: &dyn Objective<F>,
         targets: &[f64],
         _seed: u64,
-        progress: &mut dyn FnMut(MaskProgress),
+        monitor: &mut dyn TrainingMonitor<F>,
     ) -> Result<Vec<Circuit>> {
         let scores = score_weights(objective, WeightScore::Magnitude)?;
         let cut = |&target_density: &f64| {
             let mask = top_k(&scores, count_at_density(objective.model().config(), target_density));
-            progress(MaskProgress { density: mask.density(), next_target: target_density });
+            monitor.progress(MaskProgress { density: mask.density(), next_target: target_density });
             Circuit { mask, resampled: None, target_density, reached: true, epochs: 0, steps: 0 }
         };
         Ok(targets.iter().map(cut).collect())

@@ -90,6 +90,11 @@ impl<F: Number> Moments<F> {
         Moments { mean: vec![F::zero(); n], square: vec![F::zero(); n] }
     }
 
+    /// Means and mean squares.
+    pub fn parts(&self) -> (&[F], &[F]) {
+        (&self.mean, &self.square)
+    }
+
     /// Means and mean squares, to cut into parts.
     pub fn parts_mut(&mut self) -> (&mut [F], &mut [F]) {
         (&mut self.mean, &mut self.square)
