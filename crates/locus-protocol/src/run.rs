@@ -125,8 +125,11 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
         extract_all(model.config(), &trajectories, &controls, text, settings, store, progress)?;
     let mut edits =
         Edits { model, requests: &requests, controls: &controls, neutral: neutral.as_ref(), factor: 1.0 };
-    let calibration =
-        if settings.edits { Some(store.unit("calibration", &neutral_sha256).result(|| edits.calibrate())?) } else { None };
+    let calibration = if settings.edits {
+        Some(store.unit("calibration", &neutral_sha256).result(|| edits.calibrate())?)
+    } else {
+        None
+    };
     edits.factor = calibration.map_or(1.0, |calibration| calibration.factor);
     let random_controls = Controls::new(&random_weights.model, settings.seed);
     let random_edits =

@@ -4,8 +4,10 @@
 //! pure functions of the records, [`multiverse`] one of the claims; [`report`] writes files. In this crate only [`cli`], the binary `locus`, prints or
 //! reads the environment.
 
+pub mod aggregate;
 pub mod claims;
 pub mod cli;
+pub mod conclusions;
 pub mod figures;
 pub mod multiverse;
 pub mod report;

@@ -32,6 +32,9 @@ pub struct Provenance {
     pub model: String,
     /// SHA-256 of the model's weights.
     pub model_sha256: String,
+    /// Where the data come from, in words.
+    #[serde(default)]
+    pub data: String,
     /// Name and SHA-256 of every data file read.
     pub data_sha256: Vec<(String, String)>,
     /// Conventions that the numbers rest on, one sentence each (units, splits, deviations from the published protocol).

@@ -6,8 +6,8 @@ use locus_circuits::edges::{
     QuadratureRule, StandardAblation, StandardMetric, attribute_edges, patch_edges, run_circuit, run_clean,
 };
 use locus_circuits::masks::{
-    BinaryConcrete, Circuit, MaskProgress, MaskTrainer, Objective, ScheduledTopK, TrainingMonitor, WeightScore,
-    count_at_density, score_weights, top_k, weight_attribution,
+    BinaryConcrete, Circuit, MaskProgress, MaskTrainer, Objective, ScheduledTopK, TrainingMonitor,
+    WeightScore, count_at_density, score_weights, top_k, weight_attribution,
 };
 use locus_gpt2::{Batch, Gpt2, ParamEntries, ParamId, ParamSet, Result, Scalar};
 use locus_testkit::{REORDERED_F64, assert_close};

@@ -10,6 +10,7 @@ mod fetch;
 mod global;
 mod organism;
 mod patch;
+mod report;
 mod reproduce;
 mod score;
 mod selftest;
@@ -38,6 +39,10 @@ struct Args {
 enum Command {
     /// Rebuild every table of the study and write the report
     Reproduce(reproduce::Reproduce),
+    /// Render a finished run anew: tables, figures and claims from its records
+    Report(report::Report),
+    /// Spread of verdicts and effects over several runs
+    Aggregate(report::AggregateArgs),
     /// NLL per token of targets after prompts, JSONL in and out
     Score(score::Score),
     /// Find a circuit of edges: attribution patching, exact patching, controls
@@ -85,6 +90,8 @@ fn run(args: &Args) -> Result<()> {
     }
     match &args.command {
         Command::Reproduce(command) => command.run(global),
+        Command::Report(command) => command.run(global),
+        Command::Aggregate(command) => command.run(global),
         Command::Score(command) => command.run(global),
         Command::Discover(command) => command.run(global),
         Command::Edit(command) => command.run(global),

@@ -12,10 +12,11 @@ use locus_tasks::SplitBy;
 
 use super::error::Unusable;
 use super::global::{Dtype, Global};
+use crate::conclusions::{TABLES, conclude, table_named};
 use crate::protocol::{Preset, SWEEP, SWEEP_TASK, Settings, Store, run};
 use crate::records::SCHEDULED_TOP_K;
+use crate::report;
 use crate::results::{Provenance, Results};
-use crate::{claims, figures, multiverse, report, tables};
 
 #[derive(Debug, Args)]
 pub struct Reproduce {
@@ -48,8 +49,6 @@ pub struct Reproduce {
     resume: bool,
 }
 
-const TABLES: [&str; 11] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "X1", "X2", "X3", "X4"];
-
 impl Reproduce {
     pub fn run(&self, global: &Global) -> Result<()> {
         match global.dtype {
@@ -59,15 +58,15 @@ impl Reproduce {
     }
 
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
-        let wanted = self.wanted()?;
+        let wanted = wanted(&self.tables)?;
         let mut settings = self.settings(global.seed)?;
-        settings.edits = wanted.iter().any(|table| ["T2", "T3", "T4", "T7"].contains(table));
+        settings.edits = wanted.iter().any(|table| ["T2", "T3", "T4", "T7", "X4"].contains(table));
         settings.compare_editors = wanted.contains(&"X2");
         settings.trace = wanted.contains(&"X3");
         if !wanted.contains(&"X1") {
             settings.pair_tasks.clear();
         }
-        if !wanted.iter().any(|table| table.starts_with('T')) {
+        if !wanted.iter().any(|table| table.starts_with('T') || *table == "X4") {
             // What the other tables need of the circuits.
             settings.published_tasks.clear();
             settings.control_tasks.clear();
@@ -83,7 +82,9 @@ impl Reproduce {
         }
         let mut data = StudyData::read(&data_folder)?;
         let text = self.text.clone().unwrap_or_else(|| folder.join("text.txt"));
-        if settings.compare_editors && (self.text.is_some() || text.exists()) {
+        // What every unit depends on; the text is not among it, because only some of them read it.
+        let data_sha256 = data.sources.clone();
+        if self.text.is_some() || text.exists() {
             let read = std::fs::read_to_string(&text);
             let read = read.map_err(|e| Unusable(format!("{}: {e}", text.display())))?;
             let name = text.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -107,55 +108,25 @@ impl Reproduce {
             version: env!("CARGO_PKG_VERSION").into(),
             seed: global.seed,
             profile: settings.profile.into(),
-            model: model_name.clone(),
+            model: model_name,
             model_sha256: checkpoint.model.sha256(),
+            data: data_name.into(),
             data_sha256: data.sources.clone(),
             conventions: conventions(&settings, data.neutral.is_some()),
         };
-        let fingerprint = sha256(
-            format!("{}{settings:?}{:?}", serde_json::to_string(&provenance)?, global.dtype).as_bytes(),
-        );
+        let (version, model) = (&provenance.version, &provenance.model_sha256);
+        let common = format!("{version}\n{model}\n{data_sha256:?}\n{:?}", global.dtype);
+        let common = [common, settings.of_every_unit()].join("\n");
         let out = global.out.clone().unwrap_or_else(|| PathBuf::from("out"));
-        let store = Store::new(&out, self.resume, fingerprint);
+        let store = Store::new(&out, self.resume, common);
         let records = run(&checkpoint, &data, &settings, &store, &global.progress())?;
-        let options = tables::TableOptions {
-            seed: global.seed,
-            resamples: locus_metrics::bootstrap::RESAMPLES,
-            model: model_name,
-            data: data_name.into(),
-        };
-        let stage = global.progress().stage("tables", 3);
-        let mut all = tables::all(&records, &options);
+        let stage = global.progress().stage("tables", 2);
+        let results = conclude(provenance, records, &wanted);
         stage.inc();
-        let claims = claims::decide(&records, &options);
-        let multiverse = multiverse::x4(&claims, &options);
-        if !multiverse.rows.is_empty() {
-            all.push(multiverse);
-        }
-        all.retain(|table| wanted.iter().any(|id| table.id.starts_with(id)));
-        stage.inc();
-        let mut figures = figures::all(&records, &options);
-        figures.extend(multiverse::figure(&claims));
-        let results = Results { provenance, records, tables: all, figures, claims };
         let paths = report::write(&out, &results)?;
         stage.inc();
         stage.finish();
-        self.print(&results, &paths, global.json)
-    }
-
-    fn wanted(&self) -> Result<Vec<&'static str>> {
-        if self.tables.is_empty() {
-            return Ok(TABLES.to_vec());
-        }
-        self.tables
-            .iter()
-            .map(|id| {
-                let found = TABLES.into_iter().find(|table| table.eq_ignore_ascii_case(id));
-                found.ok_or_else(|| {
-                    Unusable(format!("--tables: {id:?} is no table; expected T1 to T7 or X1 to X4")).into()
-                })
-            })
-            .collect()
+        print_claims(&results, &paths, global.json)
     }
 
     fn settings(&self, seed: u64) -> Result<Settings> {
@@ -186,29 +157,42 @@ impl Reproduce {
         }
         Ok(settings)
     }
+}
 
-    fn print(&self, results: &Results, paths: &report::ReportPaths, json: bool) -> Result<()> {
-        use std::io::Write;
-        let mut out = std::io::stdout().lock();
-        if json {
-            writeln!(out, "{}", serde_json::to_string(&results.claims)?)?;
-            return Ok(());
-        }
-        for claim in &results.claims {
-            let because =
-                if claim.because.is_empty() { String::new() } else { format!(": {}", claim.because) };
-            writeln!(
-                out,
-                "{}  {:<17} {} [{}{because}]",
-                claim.id,
-                claim.verdict.words(),
-                claim.claim,
-                claim.recipe
-            )?;
-        }
-        writeln!(out, "report: {}", paths.html.display())?;
-        Ok(())
+/// The tables that `--tables` names; all of them when it names none.
+pub fn wanted(ids: &[String]) -> Result<Vec<&'static str>> {
+    if ids.is_empty() {
+        return Ok(TABLES.to_vec());
     }
+    let named = |id: &String| {
+        table_named(id).ok_or_else(|| {
+            Unusable(format!("--tables: {id:?} is no table; expected T1 to T7 or X1 to X4")).into()
+        })
+    };
+    ids.iter().map(named).collect()
+}
+
+/// Prints the verdicts and where the report is.
+pub fn print_claims(results: &Results, paths: &report::ReportPaths, json: bool) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&results.claims)?)?;
+        return Ok(());
+    }
+    for claim in &results.claims {
+        let because = if claim.because.is_empty() { String::new() } else { format!(": {}", claim.because) };
+        writeln!(
+            out,
+            "{}  {:<17} {} [{}{because}]",
+            claim.id,
+            claim.verdict.words(),
+            claim.claim,
+            claim.recipe
+        )?;
+    }
+    writeln!(out, "report: {}", paths.html.display())?;
+    Ok(())
 }
 
 /// Sentences that say how the numbers were made and where that differs from the published protocol; printed in the

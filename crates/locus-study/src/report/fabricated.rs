@@ -53,6 +53,7 @@ pub fn results() -> Results {
             profile: "quick".to_owned(),
             model: "organism (4 layers, d = 128) & <fabricated>".to_owned(),
             model_sha256: "0123456789abcdef".repeat(4),
+            data: "fabricated data".to_owned(),
             data_sha256: TASKS
                 .iter()
                 .map(|task| (format!("{task}.csv"), "fedcba9876543210".repeat(4)))

@@ -23,7 +23,7 @@ pub fn subtitle(provenance: &Provenance) -> String {
 
 /// Names and values of the facts of the provenance. The digest comes last, because it needs a line of its own.
 pub fn provenance_rows(provenance: &Provenance) -> Vec<(&'static str, String)> {
-    let Provenance { version, seed, profile, model, model_sha256, data_sha256: _, conventions: _ } =
+    let Provenance { version, seed, profile, model, model_sha256, data: _, data_sha256: _, conventions: _ } =
         provenance;
     vec![
         ("model", model.clone()),

@@ -18,3 +18,4 @@ mod table;
 mod tests;
 
 pub use files::{ReportPaths, draw, write};
+pub(crate) use table::escape as escape_markdown;

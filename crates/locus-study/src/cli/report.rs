@@ -1,0 +1,75 @@
+//! `locus report`: renders a finished run anew, and `locus aggregate`: puts several runs together.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use locus_gpt2::internal::write_atomically;
+
+use super::error::Unusable;
+use super::global::Global;
+use super::reproduce::{print_claims, wanted};
+use crate::aggregate::aggregate;
+use crate::conclusions::{conclude, table_named};
+use crate::report;
+use crate::results::Results;
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Folder of a finished run
+    #[arg(value_name = "DIR")]
+    run: PathBuf,
+    /// Tables to write, for example T1,T5 [default: those of the run]
+    #[arg(long, value_delimiter = ',', value_name = "IDS")]
+    tables: Vec<String>,
+}
+
+impl Report {
+    /// Computes tables, figures and claims from the records of the run; the report goes to `--out`, or to where the
+    /// run's is.
+    pub fn run(&self, global: &Global) -> Result<()> {
+        let Results { provenance, records, tables, .. } = read(&self.run)?;
+        let wanted = if self.tables.is_empty() {
+            let ids = tables.iter().filter_map(|table| table_named(table.id.get(..2)?));
+            ids.collect()
+        } else {
+            wanted(&self.tables)?
+        };
+        let results = conclude(provenance, records, &wanted);
+        let paths = report::write(global.out.as_deref().unwrap_or(&self.run), &results)?;
+        print_claims(&results, &paths, global.json)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct AggregateArgs {
+    /// Folders of finished runs, for example with several seeds
+    #[arg(value_name = "DIR", required = true)]
+    runs: Vec<PathBuf>,
+}
+
+impl AggregateArgs {
+    /// Prints the spread of verdicts and effects as Markdown or JSON, or writes it to `--out`.
+    pub fn run(&self, global: &Global) -> Result<()> {
+        use std::io::Write;
+        let read = |run: &PathBuf| Ok((run.display().to_string(), read(run)?));
+        let runs: Vec<(String, Results)> = self.runs.iter().map(read).collect::<Result<_>>()?;
+        let all = aggregate(&runs).map_err(Unusable)?;
+        let json =
+            global.json || global.out.as_ref().is_some_and(|out| out.extension() == Some("json".as_ref()));
+        let text = if json { serde_json::to_string_pretty(&all)? + "\n" } else { all.markdown() };
+        match &global.out {
+            Some(out) => write_atomically(out, text.as_bytes())?,
+            None => std::io::stdout().lock().write_all(text.as_bytes())?,
+        }
+        Ok(())
+    }
+}
+
+/// Reads `results.json` of a run.
+fn read(run: &Path) -> Result<Results> {
+    let path = if run.is_dir() { run.join("results.json") } else { run.to_owned() };
+    let unusable = |why: &dyn std::fmt::Display| Unusable(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|e| unusable(&e))?;
+    Ok(serde_json::from_str(&text).map_err(|e| unusable(&format!("not the results of a run: {e}")))?)
+}
