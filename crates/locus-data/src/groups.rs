@@ -122,14 +122,31 @@ fn frames(rows: &[Labelled]) -> Vec<(Vec<usize>, usize)> {
     buckets
 }
 
-/// Subject and target of a hierarchy sentence, without case, article and full stop; `None` for other sentences.
+/// Subject and target of a hierarchy sentence, as [`entity`] names them; `None` for other sentences.
 fn entities(text: &str) -> Option<[String; 2]> {
     let (subject, target) = text.split_once(KIND_OF)?;
-    Some([subject, target].map(|entity| {
-        let entity = entity.trim().trim_end_matches('.').to_lowercase();
-        let bare = ["a ", "an ", "the "].iter().find_map(|article| entity.strip_prefix(article));
-        bare.map_or(entity.clone(), str::to_owned)
-    }))
+    Some([subject, target].map(entity))
+}
+
+/// Name of an entity without case, article, full stop and the space around it.
+///
+/// ```
+/// assert_eq!(locus_data::groups::entity("A British Shorthair"), "british shorthair");
+/// ```
+pub fn entity(text: &str) -> String {
+    let text = text.trim().trim_end_matches('.').to_lowercase();
+    let bare = ["a ", "an ", "the "].iter().find_map(|article| text.strip_prefix(article));
+    bare.unwrap_or(&text).trim().to_owned()
+}
+
+/// Number of the group of each item, where a chain of shared keys makes a group; counted from 0 in the order of first
+/// items.
+pub fn connected<K: AsRef<[String]>>(keys: &[K]) -> Vec<usize> {
+    let mut sets = Sets::new(keys.len());
+    sets.join_equal(
+        keys.iter().enumerate().flat_map(|(item, keys)| keys.as_ref().iter().map(move |key| (item, key))),
+    );
+    sets.numbers()
 }
 
 /// Sets of rows whose texts are equal up to case and punctuation.

@@ -1,10 +1,9 @@
 //! The study's requests: tokenised, with the prompts and targets that an edit is judged on, and their connected
 //! components.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result};
 use locus_data::EditRequest;
+use locus_data::groups::{connected, entity};
 use locus_editors::TokenRequest;
 use locus_gpt2::{Config, Gpt2, PromptTargets, Scalar, Tokenizer, compiled};
 
@@ -161,32 +160,9 @@ fn others(request: &PreparedRequest, all: &[PreparedRequest]) -> Vec<Vec<u32>> {
 /// The connected component of each request: requests are connected when a subject or true target of one is a subject or
 /// true target of the other, articles and case aside. Components are numbered in the order of their first request.
 pub fn components(requests: &[EditRequest]) -> Vec<usize> {
-    let mut component: Vec<usize> = (0..requests.len()).collect();
-    let mut of_entity: BTreeMap<String, usize> = BTreeMap::new();
-    for (i, request) in requests.iter().enumerate() {
-        for text in [&request.subject, &request.target_true] {
-            if let Some(&other) = of_entity.get(&entity(text)) {
-                let (from, to) = (component[i], component[other]);
-                component.iter_mut().filter(|c| **c == from).for_each(|c| *c = to);
-            } else {
-                of_entity.insert(entity(text), i);
-            }
-        }
-    }
-    let mut number = BTreeMap::new();
-    component
-        .into_iter()
-        .map(|component| {
-            let next = number.len();
-            *number.entry(component).or_insert(next)
-        })
-        .collect()
-}
-
-fn entity(text: &str) -> String {
-    let text = text.trim().to_lowercase();
-    let article = ["a ", "an ", "the "].into_iter().find_map(|article| text.strip_prefix(article));
-    article.unwrap_or(&text).trim().to_owned()
+    let entities =
+        requests.iter().map(|request| [&request.subject, &request.target_true].map(|text| entity(text)));
+    connected(&entities.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -39,12 +39,9 @@ impl EdgeSet {
         self.graph
     }
 
-    /// Whether an edge is inside.
-    ///
-    /// # Panics
-    /// When the index of the source is out of range.
+    /// Whether an edge is inside; one that the graph does not have never is.
     pub fn contains(&self, edge: Edge) -> bool {
-        self.inside[edge.source * self.graph.n_destinations() + edge.destination]
+        self.graph.has(edge) && self.inside[edge.source * self.graph.n_destinations() + edge.destination]
     }
 
     /// Adds an edge.
@@ -56,8 +53,11 @@ impl EdgeSet {
         self.inside[edge.source * self.graph.n_destinations() + edge.destination] = true;
     }
 
-    /// Removes an edge.
+    /// Removes an edge; one that is not inside may be named, too.
     pub fn remove(&mut self, edge: Edge) {
+        if !self.graph.has(edge) {
+            return;
+        }
         self.inside[edge.source * self.graph.n_destinations() + edge.destination] = false;
     }
 

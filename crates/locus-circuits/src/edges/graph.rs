@@ -149,7 +149,8 @@ impl Graph {
 
     /// Whether the graph has an edge: its source writes before its destination reads.
     pub fn has(self, edge: Edge) -> bool {
-        edge.source < self.n_before(self.destination(edge.destination))
+        edge.destination < self.n_destinations()
+            && edge.source < self.n_before(self.destination(edge.destination))
     }
 
     /// Every edge, row by row.

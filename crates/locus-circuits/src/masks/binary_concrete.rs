@@ -121,6 +121,9 @@ impl BinaryConcrete {
     fn trajectory<F: Scalar>(
         (recipe, objective, targets, seed, monitor): TrainInput<F>,
     ) -> Result<Vec<Circuit>> {
+        if targets.is_empty() {
+            return Ok(Vec::new());
+        }
         let (model, config) = (objective.model(), objective.model().config());
         let population = ParamMask::n_maskable(config);
         let (mut logits, mut moments) = (vec![F::zero(); population], Moments::zeros(population));

@@ -31,7 +31,7 @@ pub struct ScheduledTopK {
     pub piece_tokens: usize,
     /// Steps from one density target to the next, of which the last `hold` stay at the target.
     pub steps_per_target: usize,
-    /// Steps at a target before the density falls towards the next; at most `steps_per_target`.
+    /// Steps at a target before the density falls towards the next; from `steps_per_target` on there is no way down.
     pub hold: usize,
     /// Sequences per step.
     pub batch_sequences: usize,
@@ -92,7 +92,7 @@ impl ScheduledTopK {
         }
         let (mut from, taken) = (1.0f64, t);
         for (number, &target) in targets.iter().enumerate() {
-            let moving = recipe.steps_per_target - recipe.hold;
+            let moving = recipe.steps_per_target.saturating_sub(recipe.hold);
             let first = number * recipe.steps_per_target;
             for step in taken.saturating_sub(first)..recipe.steps_per_target {
                 // A geometric schedule: each step removes the same share of what is left.

@@ -7,8 +7,8 @@ use super::objective::Objective;
 /// A search for circuits of descending density: [`BinaryConcrete`](super::BinaryConcrete),
 /// [`ScheduledTopK`](super::ScheduledTopK), or one of your own.
 pub trait MaskTrainer<F: Scalar> {
-    /// Trains one trajectory and returns a circuit per target, in the order of `targets` (one or more, descending
-    /// densities in (0, 1]). The monitor hears of every step or epoch; a closure of [`MaskProgress`] will do.
+    /// Trains one trajectory and returns a circuit per target, in the order of `targets` (descending densities in
+    /// (0, 1]). The monitor hears of every step or epoch; a closure of [`MaskProgress`] will do.
     ///
     /// # Errors
     /// When a row does not fit the model, and whatever the monitor returns.
