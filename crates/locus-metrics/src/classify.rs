@@ -53,7 +53,7 @@ pub fn balanced_agreement<C: Ord>(predicted: &[C], reference: &[C]) -> Option<f6
 /// Normal quantile of a one-sided test at 0.5 %: many tasks are tested, and one of fourteen at chance would pass at 5 %.
 const ONE_SIDED: f64 = 2.5758293035489004;
 
-/// Whether a share of `n` items is above one half beyond doubt: the lower end of Wilson's one-sided 99.5 % interval is.
+/// Whether a share of `n` items is above one half beyond doubt ([`above`]).
 ///
 /// ```
 /// use locus_metrics::classify::above_chance;
@@ -61,13 +61,18 @@ const ONE_SIDED: f64 = 2.5758293035489004;
 /// assert!(above_chance(0.55, 1000) && !above_chance(0.55, 100));
 /// ```
 pub fn above_chance(share: f64, n: usize) -> bool {
+    above(share, n, 0.5)
+}
+
+/// Whether a share of `n` items is above a bar beyond doubt: the lower end of Wilson's one-sided 99.5 % interval is.
+pub fn above(share: f64, n: usize, bar: f64) -> bool {
     if n == 0 {
         return false;
     }
     let (n, z) = (n as f64, ONE_SIDED);
     let centre = share + z * z / (2.0 * n);
     let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
-    (centre - half) / (1.0 + z * z / n) > 0.5
+    (centre - half) / (1.0 + z * z / n) > bar
 }
 
 #[cfg(test)]
@@ -78,6 +83,7 @@ mod tests {
     fn chance_is_told_from_more() {
         assert!(!above_chance(0.5, 1000) && !above_chance(1.0, 0) && !above_chance(1.0, 2));
         assert!(above_chance(1.0, 10));
+        assert!(above(0.9, 100, 0.7) && !above(0.75, 100, 0.7) && !above(1.0, 100, 1.0));
     }
     use proptest::prelude::*;
 

@@ -20,7 +20,7 @@ const WATCHED: [usize; 6] = [1, 2, 5, 10, 20, 50];
 const LONG_EVERY: u64 = 2;
 /// Drift is measured on every eighth pair of a hyponym and its hypernym: a pass over neutral text costs more than the
 /// edit itself.
-const DRIFT_EVERY: usize = 8;
+pub(crate) const DRIFT_EVERY: usize = 8;
 /// Share of requests that the calibrated edit is to write into the full model.
 const WANTED: f64 = 0.9;
 /// Requests that the calibration is made on, at most.
@@ -89,6 +89,7 @@ impl EditScope {
 }
 
 /// What all edits of one model have in common.
+#[derive(Clone, Copy)]
 pub struct Edits<'a, F> {
     /// The model.
     pub model: &'a Gpt2<F>,

@@ -45,6 +45,8 @@ pub struct Trajectory<'a, F> {
     pub draw: usize,
     /// Schedule of the densities.
     pub schedule: Schedule,
+    /// Accuracy on the task of a model of random weights; `None` where the task is prepared on one.
+    pub accuracy_random_weights: Option<f64>,
 }
 
 impl<F: Scalar> Trajectory<'_, F> {
@@ -224,6 +226,7 @@ impl<F: Scalar> Trajectory<'_, F> {
             steps: 0,
             held_out_rows: labels.len(),
             accuracy_full: task.accuracy_full(),
+            accuracy_random_weights: self.accuracy_random_weights,
             accuracy: accuracy_of(&inside),
             accuracy_complement: accuracy_of(&outside),
             agreement: agreement_of(&inside),

@@ -248,6 +248,10 @@ pub struct Extraction {
     pub held_out_rows: usize,
     /// Accuracy of the full model against the labels.
     pub accuracy_full: f64,
+    /// Accuracy of a model of random weights with a head trained in the same way: what the words alone tell a linear
+    /// head. `None` for masks of such a model, and in records that are older than the measure.
+    #[serde(default)]
+    pub accuracy_random_weights: Option<f64>,
     /// Accuracy of the mask alone.
     pub accuracy: f64,
     /// Accuracy of the complement alone.

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use crate::controls::{Controls, random_weights};
 use crate::discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 use crate::editors::{Comparison, WritableScope};
-use crate::edits::{EditScope, Edits};
+use crate::edits::{DRIFT_EVERY, EditScope, Edits};
 use crate::extract::{Extracted, Trajectory};
 use crate::masks::compare_masks;
 use crate::neutral::NeutralText;
@@ -32,6 +32,10 @@ use crate::requests::StudyRequest;
 use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
 use crate::store::{Store, Unit};
 use crate::tracing::{facts_of_requests, trace_all};
+
+/// Requests in one unit of edits of a large model, of which each takes seconds. Drift is measured on the first pair of
+/// every eight, so that a part is a multiple of that.
+const PART_REQUESTS: usize = 2 * DRIFT_EVERY;
 
 /// Runs the protocol. The [`Store`] keeps finished units of work (a trajectory, a scope's edits) and the masks; when it
 /// resumes, those of an identical earlier run are read instead of computed.
@@ -102,24 +106,27 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
             Err(why) => skipped.push(why),
         }
     }
-    // Controls that need a task prepared otherwise: on a model of random weights, and split the other way.
-    let with_controls: Vec<&str> =
-        tasks.iter().map(|task| task.name.as_str()).filter(|name| settings.has_all_controls(name)).collect();
-    let prepared_otherwise = |checkpoint: &Checkpoint<F>, options: SplitOptions| -> Result<Vec<Task<F>>> {
-        let prepared = with_controls.iter().map(|name| prepare(checkpoint, name, options));
-        Ok(prepared.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
-    };
-    let on_random_weights = prepared_otherwise(&random_weights, options)?;
+    // A head on random weights reads what the words alone tell: what a model has to be better than.
+    let stage = progress.stage("score heads on random weights", tasks.len());
+    let on_random_weights: Vec<Option<Task<F>>> = tasks
+        .par_iter()
+        .map(|task| {
+            let prepared = prepare(&random_weights, &task.name, options)?;
+            stage.inc();
+            Ok(prepared.ok())
+        })
+        .collect::<Result<_>>()?;
+    stage.finish();
     // The rows of the sweep's task share most: its split matters most.
-    let by_rows = match settings.split {
-        SplitBy::Groups => prepared_otherwise(checkpoint, SplitOptions { by: SplitBy::Rows, ..options })?
-            .into_iter()
-            .filter(|task| task.name == SWEEP_TASK)
-            .collect(),
-        SplitBy::Rows => Vec::new(),
+    let sweep = tasks.iter().find(|task| task.name == SWEEP_TASK && settings.has_all_controls(SWEEP_TASK));
+    let by_rows = match (settings.split, sweep) {
+        (SplitBy::Groups, Some(task)) => {
+            prepare(checkpoint, &task.name, SplitOptions { by: SplitBy::Rows, ..options })?.ok()
+        }
+        _ => None,
     };
 
-    let trajectories = trajectories(&tasks, &on_random_weights, &by_rows, settings);
+    let trajectories = trajectories(&tasks, &on_random_weights, by_rows.as_ref(), settings);
     let text = (neutral.as_ref(), neutral_sha256.as_str());
     let (extracted, control_records) =
         extract_all(model.config(), &trajectories, &controls, text, settings, store, progress)?;
@@ -135,17 +142,24 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     let random_edits =
         Edits { model: &random_weights.model, controls: &random_controls, neutral: None, ..edits };
     let scopes = if settings.edits { scopes(&extracted, settings) } else { Vec::new() };
-    let stage = progress.stage("edits", scopes.len());
-    let outcomes: Vec<Vec<EditOutcome>> = each(model.config(), scopes, |scope| {
-        let kinds = kinds(&scope, settings);
+    let is_large = ParamMask::n_maskable(model.config()) > MANY_PARAMETERS;
+    let part_requests = if is_large { PART_REQUESTS } else { requests.len().max(1) };
+    let parts = scopes
+        .iter()
+        .flat_map(|scope| requests.chunks(part_requests).enumerate().map(move |part| (scope, part)));
+    let parts: Vec<(&EditScope, (usize, &[StudyRequest]))> = parts.collect();
+    let stage = progress.stage("edits", parts.len());
+    let outcomes: Vec<Vec<EditOutcome>> = each(model.config(), parts, |(scope, (number, requests))| {
+        let kinds = kinds(scope, settings);
         let of_random_weights =
             [Scope::RandomWeights, Scope::RandomWeightsComplement, Scope::RandomWeightsFull]
                 .contains(&scope.scope);
-        let edits = if of_random_weights { &random_edits } else { &edits };
+        let edits = Edits { requests, ..if of_random_weights { random_edits } else { edits } };
         let mask = scope.trained.as_ref().map(|mask| mask.sha256());
         let depends = (mask, kinds, edits.factor, &neutral_sha256);
-        let unit = store.unit(format!("edit-{}", scope.key()), depends);
-        let outcomes = unit.result(|| edits.run(&scope, kinds))?;
+        let part = if is_large { format!("-part{number}") } else { String::new() };
+        let unit = store.unit(format!("edit-{}{part}", scope.key()), depends);
+        let outcomes = unit.result(|| edits.run(scope, kinds))?;
         stage.inc();
         Ok(outcomes)
     })?;
@@ -361,11 +375,23 @@ fn discover_all<F: Scalar>(
 /// Every training of masks: the published recipe first, then the main preset, tasks in order.
 fn trajectories<'a, F: Scalar>(
     tasks: &'a [Task<F>],
-    on_random_weights: &'a [Task<F>],
-    by_rows: &'a [Task<F>],
+    on_random_weights: &'a [Option<Task<F>>],
+    by_rows: Option<&'a Task<F>>,
     settings: &Settings,
 ) -> Vec<Trajectory<'a, F>> {
-    let of = |preset, task, scope, draw| Trajectory { preset, task, scope, draw, schedule: Schedule::Sweep };
+    let on_random_weights = || on_random_weights.iter().flatten();
+    let of = |preset, task: &'a Task<F>, scope, draw| {
+        let baseline = on_random_weights().find(|random| random.name == task.name);
+        let baseline = baseline.filter(|_| scope != Scope::RandomWeights);
+        Trajectory {
+            preset,
+            task,
+            scope,
+            draw,
+            schedule: Schedule::Sweep,
+            accuracy_random_weights: baseline.map(Task::accuracy_full),
+        }
+    };
     let published = tasks.iter().filter(|task| settings.published_tasks.contains(&task.name));
     let mut all: Vec<_> = published.map(|task| of(Preset::Published, task, Scope::Circuit, 0)).collect();
     let preset = settings.main_preset;
@@ -374,9 +400,10 @@ fn trajectories<'a, F: Scalar>(
         all.extend((1..settings.mask_seeds).map(|draw| of(preset, task, Scope::Circuit, draw)));
         all.push(of(preset, task, Scope::Shuffled, 0));
     }
-    all.extend(on_random_weights.iter().map(|task| of(preset, task, Scope::RandomWeights, 0)));
+    let controls = on_random_weights().filter(|task| settings.has_all_controls(&task.name));
+    all.extend(controls.map(|task| of(preset, task, Scope::RandomWeights, 0)));
     all.extend(
-        by_rows.iter().map(|task| Trajectory {
+        by_rows.iter().map(|&task| Trajectory {
             schedule: Schedule::SplitByRows,
             ..of(preset, task, Scope::Circuit, 0)
         }),

@@ -7,12 +7,12 @@ use locus_metrics::two_way::{Cell, Estimate, mean};
 
 use crate::{
     records::{Extraction, Records, Schedule, Scope},
-    tables::select::{Density, task_order},
+    tables::select::{Density, is_competent, task_order},
 };
 
 /// What the model and its circuits can do.
 pub(super) struct Gate<'a> {
-    /// Tasks on which the full model is above chance, in order.
+    /// Tasks on which the full model is above chance and a model of random weights, in order.
     pub(super) competent: Vec<&'a str>,
     /// Tasks on which it is not, in order.
     pub(super) at_chance: Vec<&'a str>,
@@ -32,7 +32,7 @@ impl<'a> Gate<'a> {
         };
         let mut tasks: BTreeMap<&str, bool> = BTreeMap::new();
         for e in circuits() {
-            *tasks.entry(&e.task).or_default() |= above_chance(e.accuracy_full, e.held_out_rows);
+            *tasks.entry(&e.task).or_default() |= is_competent(e);
         }
         let mut names: Vec<&str> = tasks.keys().copied().collect();
         names.sort_by_key(|task| task_order(task));
@@ -57,6 +57,21 @@ impl<'a> Gate<'a> {
             }
         }
         gate.working.values_mut().for_each(|tasks| tasks.sort_by_key(|task| task_order(task)));
+        gate
+    }
+
+    /// A gate through which every task and every circuit that reached its size goes.
+    pub(super) fn open(records: &'a Records) -> Self {
+        let mut gate = Gate::new(records);
+        gate.competent.append(&mut gate.at_chance);
+        gate.competent.sort_by_key(|task| task_order(task));
+        gate.working.clear();
+        for e in records.extractions.iter().filter(|e| e.scope == Scope::Circuit && e.reached) {
+            let tasks = gate.working.entry((e.preset.as_str(), Density::of(e.target_density))).or_default();
+            if !tasks.contains(&e.task.as_str()) {
+                tasks.push(&e.task);
+            }
+        }
         gate
     }
 

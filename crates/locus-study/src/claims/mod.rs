@@ -58,6 +58,8 @@ pub fn decide(records: &Records, options: &TableOptions) -> Vec<Claim> {
 
 fn decide_recipe(records: &Records, recipe: &str, gate: &Gate) -> Vec<Decided> {
     let question = Question::new(records, recipe, gate);
+    let open = Gate::open(records);
+    let ungated = Question::new(records, recipe, &open);
     let mut decided: Vec<(Verdict, String, Option<f64>)> = Vec::new();
     let mut rows_of = Vec::new();
     for published in &CLAIMS {
@@ -67,6 +69,14 @@ fn decide_recipe(records: &Records, recipe: &str, gate: &Gate) -> Vec<Decided> {
         let (verdict, because) = rule::combine(&rows);
         decided.push(match gate.closed(published.about_facts) {
             Some(why) => (Verdict::NotTestable, why, None),
+            // Records that would bear on the claim, but for what the model cannot do.
+            None if verdict == Verdict::NotMeasured
+                && !gate.at_chance.is_empty()
+                && !(published.rows)(&ungated).is_empty() =>
+            {
+                let why = format!("the full model is at chance on {}", gate.at_chance.join(", "));
+                (Verdict::NotTestable, why, None)
+            }
             None if verdict == Verdict::NotMeasured => {
                 let broken = gate.broken.get(recipe).map_or(0, Vec::len);
                 let why = match broken {

@@ -59,6 +59,18 @@ fn a_model_at_chance_tests_nothing() {
         assert_eq!(claim.verdict, Verdict::NotTestable, "{}", claim.id);
         assert!(claim.because.contains("at chance on hierarchy, blimp_dna1"), "{}", claim.because);
     }
+    // What a model of random weights does as well is no competence: a head reads it from the words.
+    let mut words = records(1.0, 0.1);
+    words.extractions.iter_mut().for_each(|e| e.accuracy_random_weights = Some(0.95));
+    assert!(verdicts(&words).iter().all(|(_, verdict)| *verdict == Verdict::NotTestable));
+    // One competent task is not enough for claims about others or about several.
+    let able = |e: &&mut Extraction| e.task == "persona_e";
+    words.extractions.iter_mut().filter(able).for_each(|e| e.accuracy_random_weights = Some(0.6));
+    for id in ["C3", "C4"] {
+        let claim = claim(&words, id);
+        assert_eq!(claim.verdict, Verdict::NotTestable, "{id}: {}", claim.because);
+        assert!(claim.because.contains("at chance on hierarchy"), "{id}: {}", claim.because);
+    }
     // A model that does not know the facts can still do tasks.
     let mut ignorant = records(1.0, 0.1);
     ignorant.edits.iter_mut().filter(|e| e.scope == Scope::Full).for_each(|e| {

@@ -86,6 +86,7 @@ fn records() -> Records {
             steps: 1300 * index,
             held_out_rows: 400,
             accuracy_full: noise(index + 1),
+            accuracy_random_weights: None,
             accuracy: noise(index + 2),
             accuracy_complement: 0.1 + 0.2,
             agreement: noise(index + 3),

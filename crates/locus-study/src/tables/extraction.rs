@@ -2,19 +2,17 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use locus_metrics::classify::above_chance;
-
 use super::{
     cells::{count, not_measured, number, percent, table, text},
     options::TableOptions,
-    select::{Density, mean, preset_order, scope_label, task_order},
+    select::{Density, is_competent, mean, preset_order, scope_label, task_order},
 };
 use crate::{
     records::{Extraction, HIERARCHY, Records, Schedule, Scope},
     results::{Cell, Style, Table},
 };
 
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 17] = [
     "task",
     "target density",
     "preset",
@@ -25,6 +23,7 @@ const COLUMNS: [&str; 16] = [
     "steps",
     "held-out rows",
     "accuracy, full",
+    "accuracy, random weights",
     "accuracy",
     "accuracy, complement",
     "agreement",
@@ -40,8 +39,8 @@ const COLUMNS: [&str; 16] = [
 ///
 /// Columns: task, target density, preset, kind of mask; number of masks (seeds or draws) that the row averages over;
 /// density (% of the maskable parameters); whether the target was reached; optimiser steps from the start of the
-/// trajectory; number of held-out rows; accuracy against the labels (% of the held-out rows) of full model, mask and
-/// complement; agreement with the full model (%) of mask (plain and balanced) and complement; NLL of neutral text with
+/// trajectory; number of held-out rows; accuracy against the labels (% of the held-out rows) of full model, model of
+/// random weights, mask and complement; agreement with the full model (%) of mask (plain and balanced) and complement; NLL of neutral text with
 /// the mask alone (nats per token) with the KL divergence from the full model in the next column.
 pub fn t1(records: &Records, options: &TableOptions) -> Table {
     let found: Vec<&Extraction> = records.extractions.iter().collect();
@@ -101,6 +100,7 @@ fn row(masks: &[&Extraction]) -> Vec<Cell> {
     row.extend(
         [
             over(|e| Some(e.accuracy_full)),
+            over(|e| e.accuracy_random_weights),
             over(|e| Some(e.accuracy)),
             over(|e| Some(e.accuracy_complement)),
             over(|e| Some(e.agreement)),
@@ -117,7 +117,8 @@ fn row(masks: &[&Extraction]) -> Vec<Cell> {
 /// Notes that explain the columns.
 fn notes(records: &Records, options: &TableOptions) -> Vec<String> {
     let mut notes: Vec<String> = vec![
-        "Accuracy: share of held-out rows classified as labelled. Agreement: share on which the masked and \
+        "Accuracy: share of held-out rows classified as labelled; with random weights: what a head trained in the same \
+         way reads from the words alone. Agreement: share on which the masked and \
          the full model choose the same class; balanced: averaged over the full model's two classes, so that \
          50 % is chance for any shares of the classes."
             .into(),
@@ -137,14 +138,14 @@ fn notes(records: &Records, options: &TableOptions) -> Vec<String> {
     let mut at_chance: Vec<&str> = records
         .extractions
         .iter()
-        .filter(|e| e.scope == Scope::Circuit && !above_chance(e.accuracy_full, e.held_out_rows))
+        .filter(|e| e.scope == Scope::Circuit && !is_competent(e))
         .map(|e| e.task.as_str())
         .collect();
     at_chance.sort_unstable();
     at_chance.dedup();
     if !at_chance.is_empty() {
         notes.push(format!(
-            "The full model is not above chance on {}; circuits of these tasks decide no claim.",
+            "The full model is not above chance and a model of random weights on {}; circuits of these tasks decide no claim.",
             at_chance.join(", ")
         ));
     }

@@ -157,6 +157,7 @@ pub(crate) fn extraction(task: &str, density: f64, scope: Scope, sign: f64, nois
         steps: 300,
         held_out_rows: 80,
         accuracy_full: 0.9625,
+        accuracy_random_weights: Some(0.6),
         accuracy: if circuit { 0.95 } else { 0.5 },
         accuracy_complement: if too_small { 0.9 } else { 0.4 },
         agreement,

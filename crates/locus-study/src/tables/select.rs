@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use locus_metrics::classify::above;
+
 use crate::records::{EditKind, EditOutcome, Extraction, HIERARCHY, PUBLISHED, Records, Schedule, Scope};
 
 /// A target density as an exact key, in millionths: densities are typed by hand (0.05) and must compare equal.
@@ -138,4 +140,10 @@ pub(crate) fn scope_label(scope: Scope) -> &'static str {
 /// Mean of the values; `None` where there are none.
 pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     locus_metrics::token::mean(&values.into_iter().collect::<Vec<_>>())
+}
+/// Whether the full model does its task beyond doubt: better than chance, and better than a model of random weights,
+/// from which a linear head still reads what the words alone tell.
+pub(crate) fn is_competent(e: &Extraction) -> bool {
+    let bar = e.accuracy_random_weights.unwrap_or(0.5).max(0.5);
+    above(e.accuracy_full, e.held_out_rows, bar)
 }
