@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use locus_gpt2::internal::printable;
+
 /// Anything that can be wrong with an edit or a patch file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -58,15 +60,23 @@ pub enum Error {
     #[error("the edit is refused: {0}")]
     Unstable(String),
     /// The patch was made for other weights.
-    #[error("the patch belongs to a model with SHA-256 {expected}; this one has {actual}")]
+    #[error("the patch belongs to a model with SHA-256 {}; this one has {actual}", printable(expected))]
     WrongBase {
         /// Hash of the patch's base.
         expected: String,
         /// Hash of the model at hand.
         actual: String,
     },
+    /// The patch was made for these weights in the other number type.
+    #[error("the patch belongs to these weights in {other}, and the model runs in {given}; expected --dtype {other}")]
+    WrongType {
+        /// The number type that the model runs in.
+        given: &'static str,
+        /// The number type that the patch was made in.
+        other: &'static str,
+    },
     /// The patch file is not what it should be.
-    #[error("{}: {why}", path.display())]
+    #[error("{}: {}", printable(&path.display().to_string()), printable(why))]
     Patch {
         /// The file.
         path: PathBuf,

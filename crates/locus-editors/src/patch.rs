@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use locus_gpt2::internal::{decode, file_shape};
+use locus_gpt2::internal::{by_short_name, decode, file_shape, short_name};
 use locus_gpt2::{
     Config, Gpt2, ParamId, ParamMask, Scalar, compiled, gemm, read_safetensors, write_safetensors,
 };
@@ -186,7 +186,12 @@ compiled!(ApplyJob<'a>: <F> (&'a Patch<F>, &'a Gpt2<F>) => Result<Gpt2<F>>, appl
 fn apply<F: Scalar>((patch, base): (&Patch<F>, &Gpt2<F>)) -> Result<Gpt2<F>> {
     let actual = base.sha256();
     if actual != patch.base_sha256 {
-        return Err(Error::WrongBase { expected: patch.base_sha256.clone(), actual });
+        let expected = patch.base_sha256.clone();
+        if base.has_sha256(&expected) {
+            let (given, other) = if size_of::<F>() == 4 { ("f32", "f64") } else { ("f64", "f32") };
+            return Err(Error::WrongType { given, other });
+        }
+        return Err(Error::WrongBase { expected, actual });
     }
     let mut edited = base.clone();
     for (&id, delta) in &patch.deltas {
@@ -252,7 +257,9 @@ fn read<F: Scalar>((path, config): (&Path, &Config)) -> Result<Patch<F>> {
     let wrong = |why: String| Error::Patch { path: path.to_owned(), why };
     let (mut parts, metadata) = read_safetensors(path, |tensors, metadata| {
         let mut parts = BTreeMap::new();
-        for (name, view) in tensors.iter() {
+        let names = by_short_name(tensors.iter().map(|(name, _)| name));
+        for name in names.map_err(|why| locus_gpt2::Error::format(path, why))?.into_values() {
+            let view = tensors.tensor(name).expect("names come from the file");
             let problem = match part(name, view.shape(), config) {
                 Err(problem) => problem,
                 Ok(part) => match decode::<F>(&view) {
@@ -326,7 +333,7 @@ enum DeltaPart {
 
 /// Parameter and part of its change that a tensor with this name and shape holds; an error text when it fits none.
 fn part(name: &str, shape: &[usize], config: &Config) -> std::result::Result<(ParamId, DeltaPart), String> {
-    let short = name.strip_prefix("transformer.").unwrap_or(name);
+    let short = short_name(name);
     let found = short.rsplit_once('.').and_then(|(parameter, part)| {
         let part = match part {
             "delta" => DeltaPart::Delta,

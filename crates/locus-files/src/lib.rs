@@ -6,4 +6,4 @@ mod hash;
 mod write;
 
 pub use hash::{feed, hex, sha256, sha256_file};
-pub use write::{new_file_beside, write_atomically};
+pub use write::{new_file_beside, write_atomically, write_folder};

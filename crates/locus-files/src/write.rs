@@ -40,6 +40,49 @@ pub fn new_file_beside(path: &Path) -> io::Result<NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
+/// Fills a folder all or nothing: a temporary folder beside it is filled and then takes its name. If the folder exists,
+/// the files are moved into it one by one, over files of the same names, once all of them are there.
+///
+/// `wrong` makes an error of the caller's from one of this function's own.
+///
+/// # Errors
+/// If a folder cannot be created or a file not moved, and whatever `fill` returns; nothing is left behind then but
+/// folders above it.
+pub fn write_folder<T, E>(
+    path: impl AsRef<Path>,
+    wrong: impl Fn(io::Error) -> E,
+    fill: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T, E> {
+    let path = path.as_ref();
+    let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(above).map_err(&wrong)?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let folder = builder.tempdir_in(above).map_err(&wrong)?;
+    let result = fill(folder.path())?;
+    if path.exists() {
+        move_into(folder.path(), path).map_err(&wrong)?;
+    } else {
+        fs::rename(folder.path(), path).map_err(&wrong)?;
+    }
+    Ok(result)
+}
+
+fn move_into(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            move_into(&entry.path(), &target)?;
+        } else {
+            fs::rename(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +146,30 @@ mod tests {
                 assert!(contents.contains(&found), "{} bytes", found.len());
             }
         });
+    }
+
+    /// A folder appears whole or not at all; one that exists keeps what the new one does not have.
+    #[test]
+    fn folders_are_filled_all_or_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/folder");
+        let fill = |text: &'static str| {
+            move |folder: &Path| {
+                fs::create_dir(folder.join("inside"))?;
+                fs::write(folder.join("inside/x"), text)
+            }
+        };
+        write_folder(&path, |e| e, fill("old")).unwrap();
+        fs::write(path.join("mine"), "kept").unwrap();
+        write_folder(&path, |e| e, fill("new")).unwrap();
+        assert_eq!(fs::read(path.join("inside/x")).unwrap(), b"new");
+        assert_eq!(fs::read(path.join("mine")).unwrap(), b"kept");
+        let failed = write_folder(&path, |e| e, |folder| {
+            fs::write(folder.join("half"), "")?;
+            Err::<(), _>(io::Error::other("no more"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "no more");
+        assert!(!path.join("half").exists());
+        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1, "nothing is left beside it");
     }
 }

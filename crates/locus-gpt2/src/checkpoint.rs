@@ -1,11 +1,15 @@
 //! A checkpoint: weights and tokenizer from one folder in Hugging Face layout, and the first questions one asks of a
 //! language model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use locus_files::write_folder;
+
+use crate::config::ConfigFile;
 use crate::error::{Error, Result};
+use crate::io::edited::{copy_side_files, write_edited};
 use crate::io::tokenizer::Tokenizer;
+use crate::io::weights::weight_files;
 use crate::io::write::write_atomically;
 use crate::model::batch::Batch;
 use crate::model::generate::ranked;
@@ -41,25 +45,17 @@ fn top_k<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str, k: usize) -> Result<
 }
 
 impl<F: Scalar> Checkpoint<F> {
-    /// Reads a folder in Hugging Face layout.
+    /// Reads a folder in Hugging Face layout: `config.json`, `tokenizer.json` (or `vocab.json` and `merges.txt`), and
+    /// `model.safetensors` or the shards of `model.safetensors.index.json`. The vocabularies of model and tokenizer may
+    /// differ in size; texts with a token that the model lacks are refused when they are tokenised.
     ///
     /// # Errors
-    /// When a file is missing or broken, or the tokenizer does not fit the model.
+    /// When a file is missing or broken, or describes a model that this crate does not compute.
     pub fn from_pretrained(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let config = Config::read(&folder.join("config.json"))?;
-        let tokenizer = Tokenizer::read(folder)?;
-        if tokenizer.vocab_size() > config.vocab_size {
-            return Err(Error::format(
-                &folder.join("tokenizer.json"),
-                format!(
-                    "the tokenizer has {} tokens and the model's vocab_size is {}; expected no more than that",
-                    tokenizer.vocab_size(),
-                    config.vocab_size
-                ),
-            ));
-        }
-        let model = Gpt2::read(&folder.join("model.safetensors"), &config)?;
+        let ConfigFile { config, tied } = ConfigFile::read(&folder.join("config.json"))?;
+        let tokenizer = Tokenizer::read(folder)?.limited_to(&config);
+        let model = Gpt2::read_files(&weight_files(folder)?, &config, tied)?;
         Ok(Checkpoint { model, tokenizer })
     }
 
@@ -116,3 +112,60 @@ pub fn write_checkpoint<F: Scalar>(folder: &Path, model: &Gpt2<F>, provenance: &
     write_atomically(folder.join("config.json"), text.as_bytes())?;
     model.write(&folder.join("model.safetensors"), provenance)
 }
+
+/// Files by which a folder holds a model. What an earlier model left of them does not stay beside a new one.
+const MODEL_FILES: [&str; 10] = [
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+];
+
+/// Whether a folder has a file of a model.
+pub fn holds_model(folder: &Path) -> bool {
+    MODEL_FILES.iter().any(|name| folder.join(name).exists())
+}
+
+/// Writes a copy of a checkpoint's folder in which only the weights differ: those that `edited` does not share with
+/// `base`, which is what the folder holds. Names, shards and number types of the tensors stay, and so do the bytes of
+/// every weight that is equal in both models; files of the folder are copied as they are, but for weights in other
+/// formats. `provenance` goes into the metadata of the weights. Returns whether a weight that changed was rounded to a
+/// number type of 16 bits.
+///
+/// The folder appears whole or not at all ([`locus_files::write_folder`]). If it exists, files of an earlier model in it
+/// that the new one does not have are removed, and others stay.
+///
+/// # Errors
+/// When a file cannot be read or written, or a weight does not fit the folder's number type.
+///
+/// # Panics
+/// When the models have different shapes.
+pub fn write_edited_checkpoint<F: Scalar>(
+    from: &Path,
+    to: &Path,
+    (base, edited): (&Gpt2<F>, &Gpt2<F>),
+    provenance: &str,
+) -> Result<bool> {
+    let files = weight_files(from)?;
+    let wrong = |e| Error::io(to, e);
+    write_folder(to, wrong, |folder| {
+        copy_side_files(from, folder)?;
+        let rounded = F::run::<WriteEditedJob>((&files, folder, base, edited, provenance))?;
+        for name in MODEL_FILES.iter().filter(|name| !folder.join(name).exists() && to.join(name).exists()) {
+            std::fs::remove_file(to.join(name)).map_err(wrong)?;
+        }
+        Ok(rounded)
+    })
+}
+
+compiled!(
+    WriteEditedJob<'a>: <F>
+        (&'a [PathBuf], &'a Path, &'a Gpt2<F>, &'a Gpt2<F>, &'a str) => Result<bool>,
+    |(files, to, base, edited, provenance)| write_edited(files, to, base, edited, provenance)
+);

@@ -1,5 +1,6 @@
 //! Errors of this crate: one line that says what is wrong, where, and what was expected.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// Anything that can be wrong with a file this crate reads or the text it is given.
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// The file cannot be opened, read or written.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}: {cause}", printable(&path.display().to_string()))]
     Io {
         /// The file.
         path: PathBuf,
@@ -15,7 +16,7 @@ pub enum Error {
         cause: std::io::Error,
     },
     /// The file is not what it should be.
-    #[error("{}: {why}", path.display())]
+    #[error("{}: {}", printable(&path.display().to_string()), printable(why))]
     Format {
         /// The file.
         path: PathBuf,
@@ -23,8 +24,17 @@ pub enum Error {
         why: String,
     },
     /// The input does not fit the model.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Input(String),
+}
+
+/// A text with its control characters written out (`\\u{1b}`), so that what a file holds cannot steer a terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    Cow::Owned(text.chars().map(escaped).collect())
 }
 
 impl Error {

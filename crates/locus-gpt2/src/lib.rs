@@ -38,7 +38,7 @@ use ndarray_linalg as _;
 pub use ndarray;
 pub use rand_chacha;
 
-pub use checkpoint::{Checkpoint, NextToken, write_checkpoint};
+pub use checkpoint::{Checkpoint, NextToken, holds_model, write_checkpoint, write_edited_checkpoint};
 pub use config::Config;
 pub use error::{Error, Result};
 pub use io::safetensors::{read_safetensors, write_safetensors};
@@ -66,7 +66,9 @@ pub use training::score_head::{HeadTraining, ScoreHead, argmax, cross_entropy, l
 /// Parts that the crates of this workspace share, without a promise to others.
 #[doc(hidden)]
 pub mod internal {
+    pub use crate::error::printable;
     pub use crate::io::safetensors::{decode, file_shape};
+    pub use crate::io::weights::{by_short_name, short_name};
     pub use crate::io::write::write_atomically;
     pub use crate::kernels::split::{split_lengths, split_rows, split_rows_view};
     pub use crate::kernels::vector::add_column_sums;

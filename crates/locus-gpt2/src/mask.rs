@@ -9,6 +9,7 @@ use safetensors::Dtype;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::io::safetensors::{file_shape, read_safetensors, write_safetensors};
+use crate::io::weights::by_short_name;
 use crate::model::ids::ParamId;
 use crate::model::weights::{Gpt2, ParamSet};
 use crate::random::shuffle;
@@ -219,13 +220,38 @@ impl ParamMask {
     /// Reads the mask format. Parameters that are absent from the file are in the mask; names may lack the prefix.
     ///
     /// # Errors
-    /// When a tensor is not a block parameter of this model, has another shape or type, or values other than 0 and 1.
+    /// When a tensor is not a block parameter of this model, is given twice, has another shape or type, or values other
+    /// than 0 and 1.
     pub fn read(path: &Path, config: &Config) -> Result<Self> {
-        read_safetensors(path, |tensors, _| {
+        Ok(ParamMask::read_with_provenance(path, config)?.0)
+    }
+
+    /// Reads a mask for a model. A file that says which weights it was made for (`model_sha256` in its provenance) must
+    /// be of this model's, in either number type.
+    ///
+    /// # Errors
+    /// As [`ParamMask::read`], and when the mask was made for other weights.
+    pub fn read_for<F: Scalar>(path: &Path, model: &Gpt2<F>) -> Result<Self> {
+        let (mask, provenance) = ParamMask::read_with_provenance(path, model.config())?;
+        let provenance = provenance.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+        let stated = provenance.as_ref().and_then(|json| json["model_sha256"].as_str());
+        match stated {
+            Some(stated) if !model.has_sha256(stated) => {
+                let found = model.sha256();
+                let why = format!("the mask was made for a model with SHA-256 {stated}; this one has {found}");
+                Err(Error::format(path, why))
+            }
+            _ => Ok(mask),
+        }
+    }
+
+    fn read_with_provenance(path: &Path, config: &Config) -> Result<(Self, Option<String>)> {
+        read_safetensors(path, |tensors, provenance| {
             let mut mask = ParamMask::full(config);
-            for (name, view) in tensors.iter() {
-                let short = name.strip_prefix("transformer.").unwrap_or(name);
+            let names = by_short_name(tensors.iter().map(|(name, _)| name));
+            for (short, name) in names.map_err(|why| Error::format(path, why))? {
                 let wrong = |why: String| Err(Error::format(path, format!("tensor {name} {why}")));
+                let view = tensors.tensor(name).expect("names come from the file");
                 let Some((id, bytes)) = mask.kept.iter_mut().find(|(id, _)| id.to_string() == short) else {
                     return wrong("is not a block parameter of this model".into());
                 };
@@ -238,7 +264,7 @@ impl ParamMask {
                 }
                 bytes.copy_from_slice(view.data());
             }
-            Ok(mask)
+            Ok((mask, provenance))
         })
     }
 }

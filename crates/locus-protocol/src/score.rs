@@ -14,30 +14,34 @@ pub struct Scored {
 }
 
 /// Scores pairs of texts, `[prompt, target]`, each tokenised exactly as given. All pairs are checked before the first
-/// is run. `place` names in an error where the pair with an index came from.
+/// is run. With `bos`, the end-of-text token comes before every prompt. `place` names in an error where the pair with an
+/// index came from.
 ///
 /// # Errors
-/// When a text gives no token or a pair does not fit the model.
+/// When a text gives no token, a pair does not fit the model, or there is no end-of-text token.
 pub fn score<F: Scalar>(
     checkpoint: &Checkpoint<F>,
     pairs: &[[&str; 2]],
+    bos: bool,
     place: &(dyn Fn(usize) -> String + Sync),
 ) -> Result<Vec<Scored>> {
-    F::run::<ScoreJob>((checkpoint, pairs, place))
+    F::run::<ScoreJob>((checkpoint, pairs, bos, place))
 }
 
-type ScoreIn<'a, F> = (&'a Checkpoint<F>, &'a [[&'a str; 2]], &'a (dyn Fn(usize) -> String + Sync));
+type ScoreIn<'a, F> = (&'a Checkpoint<F>, &'a [[&'a str; 2]], bool, &'a (dyn Fn(usize) -> String + Sync));
 
 compiled!(ScoreJob<'a>: <F> ScoreIn<'a, F> => Result<Vec<Scored>>, score_pairs);
 
-fn score_pairs<F: Scalar>((checkpoint, pairs, place): ScoreIn<F>) -> Result<Vec<Scored>> {
+fn score_pairs<F: Scalar>((checkpoint, pairs, bos, place): ScoreIn<F>) -> Result<Vec<Scored>> {
     let Checkpoint { model, tokenizer } = checkpoint;
+    let before = bos.then(|| tokenizer.end_of_text()).transpose()?;
     let prepared: Vec<PromptTargets<F>> = pairs
         .par_iter()
         .enumerate()
         .map(|(i, [prompt, target])| {
             let tokens = || {
-                let prompt = tokenizer.encode_some("prompt", prompt)?;
+                let mut prompt = tokenizer.encode_some("prompt", prompt)?;
+                prompt.splice(..0, before);
                 let target = tokenizer.encode_some("target", target)?;
                 PromptTargets::new(model.config(), &[(prompt, target)])
             };

@@ -1,5 +1,9 @@
 //! Files: safetensors, tokenizers, and the one way files are written. Knows files, not passes.
 
+pub(crate) mod caught;
+pub(crate) mod edited;
+pub(crate) mod read;
 pub(crate) mod safetensors;
 pub(crate) mod tokenizer;
+pub(crate) mod weights;
 pub(crate) mod write;

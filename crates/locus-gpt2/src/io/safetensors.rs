@@ -1,17 +1,17 @@
-//! Reading and writing safetensors: two functions for every tensor file, and checkpoints through them.
+//! Reading and writing safetensors: two functions for every tensor file, and the numbers in them.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use super::read::read_bytes;
 use super::write::write_atomically;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::ids::ParamId;
-use crate::model::weights::{Gpt2, ParamSet, by_name};
+use crate::model::weights::ParamSet;
 use crate::scalar::{Scalar, compiled};
 
 /// Opens a safetensors file and hands its tensors and its `provenance` metadata to `read`.
@@ -22,14 +22,10 @@ pub fn read_safetensors<T>(
     path: &Path,
     read: impl FnOnce(&SafeTensors<'_>, Option<String>) -> Result<T>,
 ) -> Result<T> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
+    let bytes = read_bytes(path)?;
+    if bytes.is_empty() {
         return Err(Error::format(path, "the file is empty; expected safetensors"));
     }
-    // Safety: the map is read-only and lives only within this call. A file that another process truncates meanwhile
-    // would fault, which is the accepted contract of every memory-mapped reader.
-    #[allow(unsafe_code)]
-    let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
     let broken = |e| Error::format(path, format!("not a complete safetensors file: {e}"));
     let tensors = SafeTensors::deserialize(&bytes).map_err(broken)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
@@ -38,7 +34,7 @@ pub fn read_safetensors<T>(
 }
 
 /// The one metadata key that this crate writes; with several, their order in the file would be random.
-const PROVENANCE: &str = "provenance";
+pub(crate) const PROVENANCE: &str = "provenance";
 
 /// Writes tensors `(name, type, shape, bytes)` and a provenance string, atomically and with the same bytes every time.
 ///
@@ -61,10 +57,6 @@ pub fn write_safetensors(
 }
 
 compiled!(
-    ReadJob<'a>: <F> (&'a Path, &'a Config) => Result<Gpt2<F>>,
-    |(path, config)| read_model(path, config)
-);
-compiled!(
     WriteJob<'a>: <F> (&'a ParamSet<F>, &'a Path, &'a str) => Result<()>,
     |(params, path, provenance)| write_params(params, path, provenance)
 );
@@ -72,35 +64,6 @@ compiled!(
     DecodeJob<'a>: <F> &'a TensorView<'a> => std::result::Result<Vec<F>, String>,
     decode_floats
 );
-
-fn read_model<F: Scalar>(path: &Path, config: &Config) -> Result<Gpt2<F>> {
-    read_safetensors(path, |tensors, _| {
-        let ids = by_name(config);
-        let mut params = ParamSet::zeros(config, []);
-        let mut head = None;
-        for (name, view) in tensors.iter() {
-            let wrong = |why: String| Error::format(path, format!("tensor {name} {why}"));
-            let short = name.strip_prefix("transformer.").unwrap_or(name);
-            if let Some(&id) = ids.get(short) {
-                let shape = file_shape(id, config);
-                if view.shape() != shape {
-                    let found = view.shape();
-                    return Err(wrong(format!("has shape {found:?}; config.json asks for {shape:?}")));
-                }
-                params.insert(id, decode_floats(&view).map_err(wrong)?);
-            } else if short == "lm_head.weight" {
-                head = Some(decode_floats::<F>(&view).map_err(wrong)?);
-            } else if !is_buffer(short) {
-                return Err(wrong("is not part of a GPT-2 of this config".into()));
-            }
-        }
-        let model = Gpt2::new(params).map_err(|missing| Error::format(path, missing.to_string()))?;
-        if head.is_some_and(|head| head != model.get(ParamId::TokenEmbedding)) {
-            return Err(Error::format(path, "lm_head.weight differs from wte.weight; expected a tied head"));
-        }
-        Ok(model)
-    })
-}
 
 fn write_params<F: Scalar>(params: &ParamSet<F>, path: &Path, provenance: &str) -> Result<()> {
     let tensors: Vec<_> = params
@@ -112,18 +75,6 @@ fn write_params<F: Scalar>(params: &ParamSet<F>, path: &Path, provenance: &str) 
         })
         .collect();
     write_safetensors(path, &tensors, provenance)
-}
-
-impl<F: Scalar> Gpt2<F> {
-    /// Reads every parameter of a checkpoint from a safetensors file; F16, BF16, F32 and F64 are converted. Names may
-    /// carry the `transformer.` prefix; attention-mask buffers, a score head and a tied `lm_head` are passed over.
-    ///
-    /// # Errors
-    /// When a tensor is missing, has another shape than `config` says, is not floating point, is not finite or is
-    /// unknown, or when the head is not tied.
-    pub fn read(path: &Path, config: &Config) -> Result<Self> {
-        F::run::<ReadJob>((path, config))
-    }
 }
 
 impl<F: Scalar> ParamSet<F> {
@@ -142,11 +93,6 @@ pub fn file_shape(id: ParamId, config: &Config) -> Vec<usize> {
     if id.is_vector() { vec![columns] } else { vec![rows, columns] }
 }
 
-/// Tensors that checkpoints carry beside the parameters: causal masks and a classification head.
-fn is_buffer(name: &str) -> bool {
-    name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") || name == "score.weight"
-}
-
 /// Converts a floating-point tensor of any width.
 ///
 /// # Errors
@@ -155,7 +101,7 @@ pub fn decode<F: Scalar>(view: &TensorView<'_>) -> std::result::Result<Vec<F>, S
     F::run::<DecodeJob>(view)
 }
 
-fn decode_floats<F: Scalar>(view: &TensorView<'_>) -> std::result::Result<Vec<F>, String> {
+pub(crate) fn decode_floats<F: Scalar>(view: &TensorView<'_>) -> std::result::Result<Vec<F>, String> {
     let bytes = view.data();
     let values: Vec<F> = match view.dtype() {
         Dtype::F32 => converted(bytes, |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),

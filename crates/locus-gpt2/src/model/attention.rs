@@ -1,8 +1,10 @@
 //! Causal attention, forward and backward, sequence by sequence and head by head.
 //!
 //! ```text
-//! s_ij = q_i k_j / sqrt(w)  for j <= i       a_i = softmax(s_i)       z_i = sum over j of a_ij v_j
+//! s_ij = c q_i k_j  for j <= i       a_i = softmax(s_i)       z_i = sum over j of a_ij v_j
 //! ```
+//!
+//! The scale `c` is `1 / sqrt(w)`, unless the model's configuration says otherwise ([`scale`]).
 //!
 //! Dimension letters: `n` rows of a packed batch, `d` the model's width, `w` that of a head, `s` tokens that a
 //! sequence's rows see, `t` rows of a sequence.
@@ -29,12 +31,21 @@ pub(crate) fn n_weights(start: usize, t: usize) -> usize {
     start * t + t * (t + 1) / 2
 }
 
+/// Factor of a block's attention scores.
+fn scale<F: Number>(config: &Config, layer: usize) -> F {
+    let scale =
+        if config.scale_attn_weights { F::one() / F::from_f64(config.d_head() as f64).sqrt() } else { F::one() };
+    if config.scale_attn_by_inverse_layer_idx { scale / F::from_f64((layer + 1) as f64) } else { scale }
+}
+
 /// One head on one sequence.
 struct Head<'a, F> {
     /// First of the head's columns among those of all heads.
     first: usize,
     d: usize,
     width: usize,
+    /// Factor of the scores.
+    scale: F,
     /// Tokens before the sequence's rows.
     start: usize,
     /// Keys and values of the tokens before, `[start, 2d]`.
@@ -49,26 +60,24 @@ impl<'a, F: Number> Head<'a, F> {
     /// All heads on the first sequence, then all on the next.
     fn all(
         config: &Config,
+        layer: usize,
         batch: &Batch<F>,
         prefixes: &'a [F],
         qkv: &'a [F],
         reading: &'a [Vec<usize>],
     ) -> Vec<Head<'a, F>> {
         let (d, width) = (config.n_embd, config.d_head());
+        let scale = scale(config, layer);
         let mut rest = prefixes;
         let mut all = Vec::with_capacity(batch.starts().len() * config.n_head);
         for ((sequence, &start), reading) in batch.sequences().zip(batch.starts()).zip(reading) {
             let (prefix, tail) = rest.split_at(start * 2 * d);
             rest = tail;
             let qkv = &qkv[sequence.start * 3 * d..sequence.end * 3 * d];
-            let head = |first| Head { first, d, width, start, prefix, qkv, reading };
+            let head = |first| Head { first, d, width, scale, start, prefix, qkv, reading };
             all.extend((0..config.n_head).map(|head| head * width).map(head));
         }
         all
-    }
-
-    fn scale(&self) -> F {
-        F::one() / F::from_f64(self.width as f64).sqrt()
     }
 
     /// Number of keys that each query sees.
@@ -145,7 +154,7 @@ impl<'a, F: Number> Head<'a, F> {
         self.pack(1, values);
         let columns = lanes(self.n_seen());
         zeros(scores, columns);
-        let (mut weights, scale) = (weights, self.scale());
+        let (mut weights, scale) = (weights, self.scale);
         for (&row, mut z) in self.reading.iter().zip(z.rows_mut()) {
             let seen = self.start + row + 1;
             let scores = &mut scores[..lanes(seen)];
@@ -189,7 +198,7 @@ impl<'a, F: Number> Head<'a, F> {
         let (columns, width) = (lanes(self.n_seen()), self.width);
         zeros(d_keys, (self.n_seen() - wanted) * width);
         zeros(d_values, (self.n_seen() - wanted) * width);
-        let (mut weights, scale) = (weights, self.scale());
+        let (mut weights, scale) = (weights, self.scale);
         let d_z = |read: usize| &d_z[read * self.d + self.first..][..width];
         for (block, rows) in self.reading.chunks(TOGETHER).enumerate() {
             zeros(d_scores, TOGETHER * columns);
@@ -363,7 +372,7 @@ pub(crate) fn attention<F: Number>(
     assert_eq!(qkv.dim(), (batch.n_rows(), 3 * d), "queries, keys and values, and the batch");
     let prefixes = prefixes(batch, layer, qkv);
     let reading = reading(batch, reads);
-    let heads = Head::all(config, batch, slice(prefixes.view()), slice(qkv), &reading);
+    let heads = Head::all(config, layer, batch, slice(prefixes.view()), slice(qkv), &reading);
     let mut out = written_zeros(reads.map_or(batch.n_rows(), <[usize]>::len), d);
     let mut weights = vec![F::zero(); heads.iter().map(Head::n_weights).sum()];
     let z = split_rows(out.view_mut(), reading.iter().map(Vec::len));
@@ -389,7 +398,7 @@ pub(crate) fn hook_patterns<F: Number>(
 ) {
     let prefixes = prefixes(batch, layer, qkv);
     let reading = reading(batch, reads);
-    let heads = Head::all(config, batch, slice(prefixes.view()), slice(qkv), &reading);
+    let heads = Head::all(config, layer, batch, slice(prefixes.view()), slice(qkv), &reading);
     let z = split_rows(z.view_mut(), reading.iter().map(Vec::len));
     let z = z.into_iter().flat_map(|z| column_chunks(z, config.d_head()));
     let weights = split_lengths(weights, heads.iter().map(Head::n_weights));
@@ -424,7 +433,7 @@ fn slice<'a, F>(states: ArrayView2<'a, F>) -> &'a [F] {
 ///
 /// ```text
 /// d_v_j = sum over i of a_ij d_z_i       d_a_ij = d_z_i v_j       d_s_i = a_i (d_a_i - sum over j of a_ij d_a_ij)
-/// d_q_i = sum over j of d_s_ij k_j / sqrt(w)                      d_k_j = sum over i of d_s_ij q_i / sqrt(w)
+/// d_q_i = c sum over j of d_s_ij k_j                              d_k_j = c sum over i of d_s_ij q_i
 /// ```
 ///
 /// Takes the packed weights `a` and `d_z [n, d]` (or of the rows in `reads`), gives `d_qkv [n, 3d]`.
@@ -440,7 +449,7 @@ pub(crate) fn attention_backward<F: Number>(
     let prefixes = prefixes(batch, layer, qkv);
     let n_shared = batch.shared().len();
     let reading = reading(batch, reads);
-    let heads = Head::all(config, batch, slice(prefixes.view()), slice(qkv), &reading);
+    let heads = Head::all(config, layer, batch, slice(prefixes.view()), slice(qkv), &reading);
     let mut out = written_zeros(batch.n_rows(), 3 * d);
     let d_qkv = split_rows(out.view_mut(), batch.sequences().map(|rows| rows.len()));
     let d_qkv = d_qkv.into_iter().map(|d_qkv| {

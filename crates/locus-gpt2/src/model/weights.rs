@@ -325,6 +325,16 @@ impl<F: Scalar> Gpt2<F> {
     pub fn cast<G: Number>(&self) -> Gpt2<G> {
         Gpt2 { params: self.params.cast() }
     }
+
+    /// Whether a SHA-256 is that of these weights, in this number type or in the other: a file that was made with one
+    /// belongs to the same weights in the other.
+    pub fn has_sha256(&self, sha256: &str) -> bool {
+        self.sha256() == sha256 || self.sha256_of_other_type() == sha256
+    }
+
+    fn sha256_of_other_type(&self) -> String {
+        if size_of::<F>() == size_of::<f32>() { self.cast::<f64>().sha256() } else { self.cast::<f32>().sha256() }
+    }
 }
 
 /// Parameters by their Hugging Face name without prefix, for readers of files.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use locus_circuits::edges::export::{Conventions, to_csv, to_dot, to_json};
@@ -163,6 +163,7 @@ impl Discover {
             );
         }
         let measured = Faithfulness::of(&model, &pairs, metric.metric(), &circuit, &ablation)?;
+        check_finite(&scores, &measured)?;
         let conventions = self.conventions(metric, pairs.len());
         if let Some(path) = &global.out {
             let text = match path.extension().and_then(|extension| extension.to_str()) {
@@ -259,6 +260,19 @@ impl Discover {
             TaskKind::Pairs | TaskKind::Ioi => StandardMetric::LogitDiff,
         };
         self.metric.unwrap_or(of_task)
+    }
+}
+
+/// Fails when a number that would be written is not one.
+fn check_finite(scores: &EdgeScores, measured: &Faithfulness) -> Result<()> {
+    let graph = scores.graph();
+    if let Some(edge) = graph.edges().find(|&edge| !scores.get(edge).is_finite()) {
+        bail!("the score of {} is {}; the model's states are beyond the number type's range", graph.name(edge), scores.get(edge));
+    }
+    let Faithfulness { clean, empty, circuit, .. } = measured;
+    match [clean, empty, circuit].into_iter().flatten().find(|value| !value.is_finite()) {
+        Some(value) => bail!("the metric is {value}; the model's states are beyond the number type's range"),
+        None => Ok(()),
     }
 }
 

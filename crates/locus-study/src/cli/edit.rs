@@ -171,7 +171,7 @@ impl EditArgs {
             let why = "--mask has no effect with --scope full; expected circuit, complement or random";
             return Err(Unusable(why.into()).into());
         }
-        let mask = ParamMask::read(path, config)?;
+        let mask = ParamMask::read_for(path, &checkpoint.model)?;
         Ok(match self.scope {
             ScopeName::Circuit => Some(mask),
             ScopeName::Complement => Some(mask.complement()),

@@ -1,11 +1,13 @@
 //! `locus patch`: look at patches, merge them, and write patched models.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use locus_editors::{Delta, EditHistory, Patch};
-use locus_gpt2::{Checkpoint, Gpt2, Scalar, write_checkpoint};
+use locus_gpt2::internal::printable;
+use locus_gpt2::{Checkpoint, Gpt2, Scalar, holds_model, write_edited_checkpoint};
 use serde_json::json;
 
 use super::error::Unusable;
@@ -21,9 +23,9 @@ pub struct PatchArgs {
 enum Verb {
     /// List what patches change and which weights they were made for
     List(Files),
-    /// Apply patches to --model in the order given and write a checkpoint folder. To undo the last patch, apply all but
-    /// the last
-    Apply(Files),
+    /// Apply patches to --model in the order given and write a checkpoint folder that differs from --model in weights
+    /// alone. To undo the last patch, apply all but the last
+    Apply(Apply),
     /// Write one patch that equals several applied in order
     Merge(Files),
 }
@@ -35,6 +37,15 @@ struct Files {
     patches: Vec<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct Apply {
+    #[command(flatten)]
+    files: Files,
+    /// Replace the model that --out holds
+    #[arg(long)]
+    force: bool,
+}
+
 impl PatchArgs {
     pub fn run(&self, global: &Global) -> Result<()> {
         match global.dtype {
@@ -44,43 +55,79 @@ impl PatchArgs {
     }
 
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
-        let (Verb::List(files) | Verb::Apply(files) | Verb::Merge(files)) = &self.verb;
+        let (Verb::List(files) | Verb::Apply(Apply { files, .. }) | Verb::Merge(files)) = &self.verb;
+        let missing = || Unusable("this needs --out PATH to write to".into());
+        let out = || global.out.as_deref().ok_or_else(missing);
+        match &self.verb {
+            Verb::List(_) => {}
+            Verb::Apply(Apply { force, .. }) => check_destination(&global.model_folder()?, out()?, *force)?,
+            Verb::Merge(_) => drop(out()?),
+        }
         let Checkpoint { model, .. } = global.checkpoint::<F>()?;
         let patches: Vec<Patch<F>> = files
             .patches
             .iter()
             .map(|path| Patch::read(path, model.config()))
             .collect::<locus_editors::Result<_>>()?;
-        let out = || global.out.as_deref().context(Unusable("this needs --out PATH to write to".into()));
         match &self.verb {
             Verb::List(_) => list(files, &patches, &model, global.json),
             Verb::Apply(_) => {
-                let folder = out()?;
-                let history = stack(files, patches, model)?;
+                let history = stack(files, patches, model.clone())?;
                 let provenance = json!({
                     "patches": files.patches.iter().map(|path| path.file_name().map(|n| n.to_string_lossy().into_owned())).collect::<Vec<_>>(),
                     "base_sha256": history.patches()[0].base_sha256(), "version": env!("CARGO_PKG_VERSION"),
                 });
-                write_checkpoint(folder, history.model(), &provenance.to_string())?;
-                // Tokenizer and hyper-parameters are copied, so that the folder is a complete model.
-                let from = global.model_folder()?;
-                for name in ["tokenizer.json", "vocab.json", "merges.txt", "hparams.toml"] {
-                    if from.join(name).exists() {
-                        let bytes = std::fs::read(from.join(name))?;
-                        locus_gpt2::internal::write_atomically(folder.join(name), &bytes)?;
-                    }
+                let (from, models) = (global.model_folder()?, (&model, history.model()));
+                if write_edited_checkpoint(&from, out()?, models, &provenance.to_string())? {
+                    let note = "the model is stored in 16 bits, to which the changed weights were rounded";
+                    // What happens to stderr decides nothing.
+                    let _ = writeln!(std::io::stderr(), "locus: {note}");
                 }
                 Ok(())
             }
             Verb::Merge(_) => {
-                let path = out()?;
                 let config = model.config().clone();
                 let merged = stack(files, patches, model)?.merged().expect("clap asks for a patch");
                 let provenance =
                     json!({ "merged": files.patches.len(), "version": env!("CARGO_PKG_VERSION") });
-                Ok(merged.write(path, &config, &provenance)?)
+                Ok(merged.write(out()?, &config, &provenance)?)
             }
         }
+    }
+}
+
+/// Refuses a destination that is, holds or lies in the folder of the model; that is a file; or that holds a model, unless
+/// it may be replaced.
+fn check_destination(model: &Path, out: &Path, force: bool) -> Result<()> {
+    let shown = out.display();
+    if out.exists() && !out.is_dir() {
+        return Err(Unusable(format!("--out {shown} is a file; expected a folder, which need not exist")).into());
+    }
+    // A model folder that is absent is reported when it is read.
+    if let (Ok(from), Ok(to)) = (model.canonicalize(), resolved(out))
+        && (to.starts_with(&from) || from.starts_with(&to))
+    {
+        let why = format!("--out {shown} would overwrite the model; expected a folder apart from --model");
+        return Err(Unusable(why).into());
+    }
+    if !force && holds_model(out) {
+        let why = format!("--out {shown} holds a model already; expected another folder, or --force to replace it");
+        return Err(Unusable(why).into());
+    }
+    Ok(())
+}
+
+/// The path that a file or folder has or would have, without links and dots.
+fn resolved(path: &Path) -> std::io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match path.canonicalize() {
+        Ok(path) => Ok(path),
+        Err(why) => match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => Ok(resolved(parent)?.join(name)),
+            // Ends in dots, or is a root that cannot be read.
+            (Some(parent), None) => Ok(resolved(parent)?.parent().unwrap_or(parent).to_owned()),
+            _ => Err(why),
+        },
     }
 }
 
@@ -94,7 +141,6 @@ fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Gpt2<F>) -> Re
 }
 
 fn list<F: Scalar>(files: &Files, patches: &[Patch<F>], model: &Gpt2<F>, as_json: bool) -> Result<()> {
-    use std::io::Write;
     let mut out = std::io::stdout().lock();
     let base = model.sha256();
     for (path, patch) in files.patches.iter().zip(patches) {
@@ -120,8 +166,8 @@ fn list<F: Scalar>(files: &Files, patches: &[Patch<F>], model: &Gpt2<F>, as_json
         writeln!(
             out,
             "{}: base {}, {word} the model; norm {:.4}",
-            path.display(),
-            patch.base_sha256(),
+            printable(&path.display().to_string()),
+            printable(patch.base_sha256()),
             patch.norm()
         )?;
         for (id, delta) in patch.deltas() {

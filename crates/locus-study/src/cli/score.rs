@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use locus_gpt2::Scalar;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ pub struct Score {
     /// separately, exactly as written
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
+    /// Put the end-of-text token before every prompt, as TransformerLens does; without this, prompts stand alone
+    #[arg(long)]
+    bos: bool,
 }
 
 #[derive(Deserialize)]
@@ -48,7 +51,11 @@ impl Score {
         let checkpoint = global.checkpoint::<F>()?;
         let pairs: Vec<[&str; 2]> = lines.iter().map(|(_, line)| [&*line.prompt, &*line.target]).collect();
         let place = |i: usize| format!("{}: line {}", self.input.display(), lines[i].0);
-        let scores = score(&checkpoint, &pairs, &place)?;
+        let scores = score(&checkpoint, &pairs, self.bos, &place)?;
+        if let Some(i) = scores.iter().position(|score| !score.nll_per_token.is_finite()) {
+            let found = scores[i].nll_per_token;
+            bail!("{}: the NLL is {found}; the model's states are beyond the number type's range", place(i));
+        }
         let mut out = std::io::stdout().lock();
         for ([prompt, target], score) in pairs.into_iter().zip(scores) {
             let Scored { tokens, nll_per_token } = score;

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use locus_editors::KeyStatistics;
 use locus_files::sha256;
 use locus_gpt2::{Checkpoint, Scalar};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::Unusable;
 use super::global::{Dtype, Global};
@@ -72,17 +72,27 @@ impl Stats {
             done = now.sequences;
             if written.elapsed() > CHECKPOINT {
                 written = Instant::now();
-                failed = now.write(out, &provenance).err();
+                failed = written_whole(now, out, &provenance).err();
             }
             failed.is_none()
         })?;
         stage.finish();
         if let Some(error) = failed {
-            return Err(error.into());
+            return Err(error);
         }
-        statistics.write(out, &provenance)?;
+        written_whole(&statistics, out, &provenance)?;
         print(&statistics, global.json)
     }
+}
+
+/// Writes statistics, all of which must be numbers.
+fn written_whole(statistics: &KeyStatistics, out: &Path, provenance: &Value) -> Result<()> {
+    for (layer, moments) in &statistics.layers {
+        if let Some(found) = moments.mean().iter().find(|x| !x.is_finite()) {
+            bail!("layer {layer}: a moment is {found}; the model's states are beyond the number type's range");
+        }
+    }
+    Ok(statistics.write(out, provenance)?)
 }
 
 /// Lines of a text as tokens, each cut to the model's context, up to and with the line that reaches `tokens` tokens.
