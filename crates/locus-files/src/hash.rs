@@ -1,7 +1,6 @@
 //! SHA-256 in lowercase hexadecimal, by which results name the data they came from.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -32,7 +31,7 @@ pub fn sha256_file(path: impl AsRef<Path>) -> io::Result<String> {
 /// # Errors
 /// If the file cannot be read.
 pub fn feed(path: &Path, hasher: &mut Sha256) -> io::Result<()> {
-    let mut file = File::open(path)?;
+    let mut file = crate::open(path)?;
     let mut buffer = vec![0; 1 << 16];
     loop {
         let n = file.read(&mut buffer)?;

@@ -1,10 +1,33 @@
 //! Writing that is all or nothing.
+//!
+//! A new file gets a temporary name first (`.locus-XXXXXX.tmp`, in the folder where it will stand) and stays locked
+//! while it has that name. The system lets go of the lock when its process ends, however that happens: a temporary file
+//! without a lock is one that a killed process left, and the next process that writes to the folder removes it.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
+
+/// What the names of temporary files begin and end with.
+const TEMPORARY: (&str, &str) = (".locus-", ".tmp");
+
+/// What this process has under temporary names, and where it has looked for files that killed processes left.
+struct Unfinished {
+    files: BTreeSet<PathBuf>,
+    tidied: BTreeSet<PathBuf>,
+}
+
+static UNFINISHED: Mutex<Unfinished> =
+    Mutex::new(Unfinished { files: BTreeSet::new(), tidied: BTreeSet::new() });
+
+fn unfinished() -> MutexGuard<'static, Unfinished> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Writes a file all or nothing: at every moment the destination is absent, the old file, or the whole new one.
 ///
@@ -13,31 +36,192 @@ use tempfile::NamedTempFile;
 /// without the bits of the umask).
 ///
 /// # Errors
-/// If the folder cannot be created or the file not written; nothing is left behind then but folders.
+/// If the folder cannot be created or the file not written; nothing is left behind then but folders. The error answers
+/// to [`is_output`].
 pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
-    let path = path.as_ref();
-    let mut file = new_file_beside(path)?;
+    let mut file = NewFile::beside(path.as_ref())?;
     file.write_all(bytes)?;
-    // Without this, a crash after the rename could leave an empty file where the old one was.
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    put_in_place([file])
 }
 
-/// A temporary file in the folder of `path`, which is created if need be, with the permissions of an ordinary file.
+/// A file that is being written under a temporary name. Dropped, it is deleted; [`put_in_place`] gives it its name.
+#[derive(Debug)]
+pub struct NewFile {
+    file: File,
+    temporary: TempPath,
+    destination: PathBuf,
+}
+
+impl NewFile {
+    /// An empty file in the folder of `destination`, which is created if need be, with the permissions of an ordinary
+    /// file.
+    ///
+    /// # Errors
+    /// If the folder or the file cannot be created.
+    pub fn beside(destination: &Path) -> io::Result<Self> {
+        let folder = folder_of(destination);
+        fs::create_dir_all(folder).map_err(|error| match error.kind() {
+            // Only a file in the place of a folder: folders that exist are no error.
+            ErrorKind::AlreadyExists => output_error(
+                ErrorKind::NotADirectory,
+                format!("{} is a file; expected a folder", folder.display()),
+            ),
+            _ => output(error),
+        })?;
+        let mut unfinished = unfinished();
+        if unfinished.tidied.insert(folder.to_owned()) {
+            remove_abandoned(folder);
+        }
+        let (file, temporary) = temporary_in(folder).map_err(output)?.into_parts();
+        // Where the file system has no locks, nothing is removed either.
+        let _ = file.try_lock();
+        unfinished.files.insert(temporary.to_path_buf());
+        Ok(NewFile { file, temporary, destination: destination.to_owned() })
+    }
+
+    /// The file's path until it is in place, for writers that open files themselves.
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// The file's path once it is in place.
+    pub fn destination(&self) -> &Path {
+        &self.destination
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(output)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush().map_err(output)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // The path deletes its file when it is dropped in turn.
+        unfinished().files.remove(&*self.temporary);
+    }
+}
+
+/// Gives files their names. All of them have reached the disk before the first is renamed, and a process that is told
+/// to stop ([`discard_unfinished`]) renames either all of them or none.
 ///
 /// # Errors
-/// If the folder or the file cannot be created.
-pub fn new_file_beside(path: &Path) -> io::Result<NamedTempFile> {
+/// If a file cannot be brought to the disk, and then nothing has changed, or if it cannot be renamed. The error answers
+/// to [`is_output`].
+pub fn put_in_place(files: impl IntoIterator<Item = NewFile>) -> io::Result<()> {
+    let files: Vec<NewFile> = files.into_iter().collect();
+    for file in &files {
+        // Without this, a crash after the rename could leave an empty file where the old one was.
+        file.file.sync_all().map_err(output)?;
+    }
+    let several = files.len() > 1;
+    let mut failed = None;
+    {
+        let _whole = unfinished();
+        for file in &files {
+            if let Err(error) = fs::rename(&file.temporary, &file.destination) {
+                failed = Some((error, file.destination.display().to_string()));
+                break;
+            }
+        }
+    }
+    // Those that were renamed are found missing under their temporary names, which is no error.
+    drop(files);
+    match failed {
+        None => Ok(()),
+        Some((error, name)) if several => Err(output_error(error.kind(), format!("{name}: {error}"))),
+        Some((error, _)) => Err(output(error)),
+    }
+}
+
+/// Has a file deleted by [`discard_unfinished`].
+pub(crate) fn remember_unfinished(path: &Path) {
+    unfinished().files.insert(path.to_owned());
+}
+
+/// Takes back [`remember_unfinished`].
+pub(crate) fn forget_unfinished(path: &Path) {
+    unfinished().files.remove(path);
+}
+
+/// Deletes all that this process has under temporary names, and its lock files, and keeps other threads from beginning
+/// or finishing more: to be called when the process is about to end.
+pub fn discard_unfinished() {
+    let unfinished = unfinished();
+    for path in &unfinished.files {
+        let _ = fs::remove_file(path);
+    }
+    std::mem::forget(unfinished);
+}
+
+/// Removes the temporary files that killed processes left in a folder. Files of running processes stay, and so does
+/// whatever cannot be looked at.
+pub fn remove_abandoned(folder: &Path) {
+    let (prefix, suffix) = TEMPORARY;
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix))
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+    });
+    for entry in ours {
+        let path = entry.path();
+        if File::options().write(true).open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A new temporary file in a folder that exists, with the permissions of any new file.
+fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
+    let (prefix, suffix) = TEMPORARY;
+    let create = |path: &Path| File::options().write(true).create_new(true).open(path);
+    tempfile::Builder::new().prefix(prefix).suffix(suffix).make_in(folder, create)
+}
+
+/// Whether a file can be created in a folder that exists: tried, and undone.
+///
+/// # Errors
+/// If none can.
+pub fn check_writable(folder: &Path) -> io::Result<()> {
+    temporary_in(folder).map(drop)
+}
+
+/// The folder that a file lies in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     // The parent of a bare file name is the empty path.
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default, and this one becomes an ordinary file. The umask is taken off by the
-    // system.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The mark of errors of output, with what the system said.
+#[derive(Debug)]
+struct Output(String);
+
+impl std::fmt::Display for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Output {}
+
+/// An error that answers to [`is_output`], in the words given.
+pub fn output_error(kind: ErrorKind, words: impl Into<String>) -> io::Error {
+    io::Error::new(kind, Output(words.into()))
+}
+
+fn output(error: io::Error) -> io::Error {
+    if is_output(&error) { error } else { output_error(error.kind(), error.to_string()) }
+}
+
+/// Whether an error comes from writing a file here and not from reading one: the run failed, its input may be fine.
+pub fn is_output(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Output>())
 }
 
 /// Fills a folder all or nothing: a temporary folder beside it is filled and then takes its name. If the folder exists,
@@ -123,9 +307,62 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("folder");
         fs::create_dir_all(path.join("inside")).unwrap();
-        assert!(write_atomically(&path, b"new").is_err());
+        let error = write_atomically(&path, b"new").unwrap_err();
+        assert!(is_output(&error), "{error}");
         assert!(path.join("inside").is_dir());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    /// The messages name no temporary file and no bare "File exists".
+    #[test]
+    fn messages_say_what_is_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let why = write_atomically(file.join("x"), b"").unwrap_err();
+        assert_eq!(why.to_string(), format!("{} is a file; expected a folder", file.display()));
+        let why = check_writable(&dir.path().join("absent")).unwrap_err().to_string();
+        assert!(!why.contains(TEMPORARY.0), "{why}");
+        assert!(!is_output(&crate::read(dir.path().join("absent")).unwrap_err()));
+    }
+
+    #[test]
+    fn files_come_together_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = |name: &str| {
+            let mut file = NewFile::beside(&dir.path().join(name)).unwrap();
+            file.write_all(name.as_bytes()).unwrap();
+            file
+        };
+        let (first, second) = (new("a"), new("b"));
+        assert!(!dir.path().join("a").exists());
+        drop((first, second));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "dropped files are deleted");
+        put_in_place([new("a"), new("b")]).unwrap();
+        assert_eq!(
+            (fs::read(dir.path().join("a")).unwrap(), fs::read(dir.path().join("b")).unwrap()),
+            (b"a".into(), b"b".into())
+        );
+        fs::create_dir(dir.path().join("c")).unwrap();
+        let why = put_in_place([new("c"), new("d")]).unwrap_err().to_string();
+        assert!(why.starts_with(&dir.path().join("c").display().to_string()), "{why}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    /// Files of a killed process go, those of a living one stay, and so do files of other names.
+    #[test]
+    fn what_a_killed_process_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in [".locus-abcdef.tmp", ".locus-abcdef", ".other.tmp"] {
+            fs::write(path(name), b"").unwrap();
+        }
+        let living = NewFile::beside(&path("x")).unwrap();
+        assert!(!path(".locus-abcdef.tmp").exists(), "the first file in a folder tidies it");
+        fs::write(path(".locus-ghijkl.tmp"), b"").unwrap();
+        remove_abandoned(dir.path());
+        assert!(!path(".locus-ghijkl.tmp").exists());
+        assert!(living.temporary.exists() && path(".locus-abcdef").exists() && path(".other.tmp").exists());
     }
 
     /// A reader that looks while the file is replaced finds one of the two contents whole.
@@ -164,10 +401,14 @@ mod tests {
         write_folder(&path, |e| e, fill("new")).unwrap();
         assert_eq!(fs::read(path.join("inside/x")).unwrap(), b"new");
         assert_eq!(fs::read(path.join("mine")).unwrap(), b"kept");
-        let failed = write_folder(&path, |e| e, |folder| {
-            fs::write(folder.join("half"), "")?;
-            Err::<(), _>(io::Error::other("no more"))
-        });
+        let failed = write_folder(
+            &path,
+            |e| e,
+            |folder| {
+                fs::write(folder.join("half"), "")?;
+                Err::<(), _>(io::Error::other("no more"))
+            },
+        );
         assert_eq!(failed.unwrap_err().to_string(), "no more");
         assert!(!path.join("half").exists());
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1, "nothing is left beside it");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use locus_circuits::masks::{
     Circuit, MaskProgress, Resampled, TrainingMonitor, TrainingState, TrainingStateView,
 };
+use locus_files::{NewFile, put_in_place};
 use locus_gpt2::internal::decode;
 use locus_gpt2::{Config, Error, ParamMask, Result, Scalar, read_safetensors};
 use safetensors::tensor::{TensorView, View};
@@ -161,13 +162,11 @@ fn write<F: Scalar>(path: &Path, fingerprint: &str, state: &TrainingStateView<'_
     let head = serde_json::to_string(&head).expect("plain data");
     let metadata = HashMap::from([("provenance".to_owned(), head)]);
     let io = |cause| Error::Io { path: path.to_owned(), cause };
-    let file = locus_files::new_file_beside(path).map_err(io)?;
+    let file = NewFile::beside(path).map_err(io)?;
     let named = parts.iter().enumerate().map(|(number, part)| (name(number), part));
-    // No wait for the disk: a state that a power failure damages has another hash, and is not taken.
-    safetensors::serialize_to_file(named, Some(metadata), file.path())
+    safetensors::serialize_to_file(named, Some(metadata), file.temporary())
         .map_err(|error| io(std::io::Error::other(error)))?;
-    file.persist(path).map_err(|failure| io(failure.error))?;
-    Ok(())
+    put_in_place([file]).map_err(io)
 }
 
 fn name(number: usize) -> String {

@@ -267,7 +267,11 @@ impl Discover {
 fn check_finite(scores: &EdgeScores, measured: &Faithfulness) -> Result<()> {
     let graph = scores.graph();
     if let Some(edge) = graph.edges().find(|&edge| !scores.get(edge).is_finite()) {
-        bail!("the score of {} is {}; the model's states are beyond the number type's range", graph.name(edge), scores.get(edge));
+        bail!(
+            "the score of {} is {}; the model's states are beyond the number type's range",
+            graph.name(edge),
+            scores.get(edge)
+        );
     }
     let Faithfulness { clean, empty, circuit, .. } = measured;
     match [clean, empty, circuit].into_iter().flatten().find(|value| !value.is_finite()) {

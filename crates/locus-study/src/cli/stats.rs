@@ -89,7 +89,9 @@ impl Stats {
 fn written_whole(statistics: &KeyStatistics, out: &Path, provenance: &Value) -> Result<()> {
     for (layer, moments) in &statistics.layers {
         if let Some(found) = moments.mean().iter().find(|x| !x.is_finite()) {
-            bail!("layer {layer}: a moment is {found}; the model's states are beyond the number type's range");
+            bail!(
+                "layer {layer}: a moment is {found}; the model's states are beyond the number type's range"
+            );
         }
     }
     Ok(statistics.write(out, provenance)?)

@@ -78,13 +78,17 @@ pub fn write(dir: &Path, results: &Results) -> io::Result<ReportPaths> {
 fn put_in_place(files: &[(&PathBuf, String)]) -> io::Result<()> {
     let mut written = Vec::with_capacity(files.len());
     for (path, text) in files {
-        let mut file = locus_files::new_file_beside(path)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        written.push((file, path));
+        let write = || {
+            let mut file = locus_files::NewFile::beside(path)?;
+            file.write_all(text.as_bytes())?;
+            Ok(file)
+        };
+        written.push(write().map_err(|e: io::Error| output_error(path, &e))?);
     }
-    for (file, path) in written {
-        file.persist(path).map_err(|failure| failure.error)?;
-    }
-    Ok(())
+    locus_files::put_in_place(written)
+}
+
+/// An error of writing that names the file, and is still one of output.
+fn output_error(path: &Path, error: &io::Error) -> io::Error {
+    locus_files::output_error(error.kind(), format!("{}: {error}", path.display()))
 }
