@@ -90,7 +90,7 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, lacks a field or describes another architecture.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let text = locus_files::read_to_string(path).map_err(|e| Error::io(path, e))?;
         let value: serde_json::Value =
             serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not valid JSON: {e}")))?;
         for flag in ["scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"] {

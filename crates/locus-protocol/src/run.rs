@@ -398,7 +398,24 @@ fn extract_all<F: Scalar>(
         let mask_path = |name: &str, target: f64| store.mask_path(trajectory.preset, name, target);
         let mut fresh = None;
         let key = format!("circuit-{}-{name}", trajectory.preset.name());
-        let (trained, others): (Vec<Extraction>, Vec<Extraction>) = store.unit(&key, || {
+        let read_mask = |name: &str, record: &Extraction, sha256: &str| {
+            let mask = ParamMask::read(&mask_path(name, record.target_density), config).ok()?;
+            (mask.sha256() == sha256).then_some(mask)
+        };
+        let read = |record: &Extraction| {
+            let mask = read_mask(&name, record, &record.mask_sha256)?;
+            let edited = match &record.edited_sha256 {
+                Some(sha256) => Some(read_mask(&edited_name, record, sha256)?),
+                None => None,
+            };
+            Some(Extracted { record: record.clone(), mask, edited })
+        };
+        let mut earlier: Option<Vec<Extracted>> = None;
+        let is_whole = |(trained, _): &(Vec<Extraction>, Vec<Extraction>)| {
+            earlier = trained.iter().map(read).collect();
+            earlier.is_some()
+        };
+        let (_, others) = store.unit_with(&key, is_whole, || {
             let found = trajectory.run(settings, neutral, &mut |at| {
                 stage.message(&format!("{name} {:.1} %", 100.0 * at.density));
             })?;
@@ -418,22 +435,7 @@ fn extract_all<F: Scalar>(
             Ok((records, others))
         })?;
         stage.inc();
-        if let Some(found) = fresh {
-            return Ok((found, others));
-        }
-        let read_mask = |name: &str, target: f64, sha256: &str| {
-            let mask = ParamMask::read(&mask_path(name, target), config)?;
-            anyhow::ensure!(mask.sha256() == sha256, "a mask of the earlier run was changed");
-            Ok(mask)
-        };
-        let read = |record: Extraction| {
-            let mask = read_mask(&name, record.target_density, &record.mask_sha256)?;
-            let edited = record.edited_sha256.as_ref();
-            let edited =
-                edited.map(|sha256| read_mask(&edited_name, record.target_density, sha256)).transpose()?;
-            Ok(Extracted { record, mask, edited })
-        };
-        Ok((trained.into_iter().map(read).collect::<Result<_>>()?, others))
+        Ok((fresh.or(earlier).expect("the unit was computed or read"), others))
     })?;
     stage.finish();
     let (found, others): (Vec<_>, Vec<_>) = all.into_iter().unzip();

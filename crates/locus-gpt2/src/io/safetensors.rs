@@ -1,7 +1,6 @@
 //! Reading and writing safetensors: two functions for every tensor file, and checkpoints through them.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
@@ -22,7 +21,7 @@ pub fn read_safetensors<T>(
     path: &Path,
     read: impl FnOnce(&SafeTensors<'_>, Option<String>) -> Result<T>,
 ) -> Result<T> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let file = locus_files::open(path).map_err(|e| Error::io(path, e))?;
     if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
         return Err(Error::format(path, "the file is empty; expected safetensors"));
     }

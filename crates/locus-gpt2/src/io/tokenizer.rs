@@ -25,13 +25,15 @@ impl Tokenizer {
         if json.exists() || !vocab.exists() {
             std::fs::metadata(&json).map_err(|e| Error::io(&json, e))?;
             let broken = |e: &dyn std::fmt::Display| Error::format(&json, format!("not a tokenizer: {e}"));
-            let text = std::fs::read_to_string(&json).map_err(|e| broken(&e))?;
+            let text = locus_files::read_to_string(&json).map_err(|e| broken(&e))?;
             // Parsing is compiled in the library; `from_file`, which is generic, would be compiled here: a quarter of
             // this crate's code.
             let inner = text.parse().map_err(|e| broken(&e))?;
             return Ok(Tokenizer { inner });
         }
-        std::fs::metadata(&merges).map_err(|e| Error::io(&merges, e))?;
+        for file in [&vocab, &merges] {
+            locus_files::open(file).map_err(|e| Error::io(file, e))?;
+        }
         let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy())
             .build()
             .map_err(|e| Error::format(&vocab, format!("not a byte-level BPE: {e}")))?;

@@ -1,6 +1,6 @@
 //! `locus patch`: look at patches, merge them, and write patched models.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -8,6 +8,7 @@ use locus_editors::{Delta, EditHistory, Patch};
 use locus_gpt2::{Checkpoint, Gpt2, Scalar, write_checkpoint};
 use serde_json::json;
 
+use super::destination::{check_folder, is_same};
 use super::error::Unusable;
 use super::global::{Dtype, Global};
 
@@ -43,8 +44,32 @@ impl PatchArgs {
         }
     }
 
+    /// Checks the options that only some verbs take, and where they write.
+    fn check(&self, files: &Files, global: &Global) -> Result<()> {
+        let inputs: Vec<&Path> = files.patches.iter().map(PathBuf::as_path).collect();
+        if global.json && !matches!(self.verb, Verb::List(_)) {
+            return Err(Unusable("--json has no effect: only `patch list` prints".into()).into());
+        }
+        if matches!(self.verb, Verb::List(_)) {
+            return global.refuse_out("`patch list` prints");
+        }
+        let Some(out) = &global.out else {
+            return Err(Unusable("this needs --out PATH to write to".into()).into());
+        };
+        if matches!(self.verb, Verb::Merge(_)) {
+            return global.check_out_file(&inputs);
+        }
+        check_folder("--out", out, &["config.json", "model.safetensors", "tokenizer.json"], &[])?;
+        if is_same(out, &global.model_folder()?) {
+            let why = format!("--out {}: is the folder of --model, which is not overwritten", out.display());
+            return Err(Unusable(why).into());
+        }
+        Ok(())
+    }
+
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
         let (Verb::List(files) | Verb::Apply(files) | Verb::Merge(files)) = &self.verb;
+        self.check(files, global)?;
         let Checkpoint { model, .. } = global.checkpoint::<F>()?;
         let patches: Vec<Patch<F>> = files
             .patches
@@ -95,7 +120,7 @@ fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Gpt2<F>) -> Re
 
 fn list<F: Scalar>(files: &Files, patches: &[Patch<F>], model: &Gpt2<F>, as_json: bool) -> Result<()> {
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
+    let mut out = super::output::stdout();
     let base = model.sha256();
     for (path, patch) in files.patches.iter().zip(patches) {
         let fits = patch.base_sha256() == base;
