@@ -95,7 +95,20 @@ fn locus(args: &[String]) -> Result<ExitStatus> {
         eprintln!("{FIRST_BUILD}");
     }
     cargo(&root, &["build", "--release", "--package", "locus-study", "--bin", "locus"])?;
-    Command::new(&locus).args(args).status().with_context(|| format!("{} cannot be started", locus.display()))
+    let mut command = Command::new(&locus);
+    command.args(args);
+    hand_over(command).with_context(|| format!("{} cannot be started", locus.display()))
+}
+
+/// Replaces xtask by the command, so that signals reach it. Returns only an error.
+#[cfg(unix)]
+fn hand_over(mut command: Command) -> std::io::Result<ExitStatus> {
+    Err(std::os::unix::process::CommandExt::exec(&mut command))
+}
+
+#[cfg(not(unix))]
+fn hand_over(mut command: Command) -> std::io::Result<ExitStatus> {
+    command.status()
 }
 
 /// Debian and Ubuntu only: elsewhere the message says what to install.

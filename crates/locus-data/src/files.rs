@@ -7,7 +7,7 @@ use crate::{DataError, Result};
 
 /// Reads a whole file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| DataError::io(path, "read", e))
+    locus_files::read(path).map_err(|e| DataError::io(path, "read", e))
 }
 
 /// Creates a folder and the folders above it, where they are missing.

@@ -84,7 +84,7 @@ impl Hparams {
         if let Some(path) = folder.map(|folder| folder.join(FILE)).filter(|path| path.exists()) {
             let place = path.display().to_string();
             let wrong = |why: String| Error::Hparams { place: place.clone(), why };
-            let text = std::fs::read_to_string(&path).map_err(|e| wrong(e.to_string()))?;
+            let text = locus_files::read_to_string(&path).map_err(|e| wrong(e.to_string()))?;
             let hparams = Hparams::parse(&text, &place)?;
             if !hparams.fits(config) {
                 let Hparams { n_layer, n_embd, .. } = hparams;

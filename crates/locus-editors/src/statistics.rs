@@ -72,7 +72,7 @@ impl KeyMoments {
     /// When the file is missing or has other arrays.
     pub fn read_npz(path: &Path) -> Result<Self> {
         let wrong = |why: String| Error::Statistics(format!("{}: {why}", path.display()));
-        let file = std::fs::File::open(path).map_err(|e| wrong(e.to_string()))?;
+        let file = locus_files::open(path).map_err(|e| wrong(e.to_string()))?;
         let mut arrays = NpzReader::new(file).map_err(|e| wrong(format!("not an .npz file ({e})")))?;
         let missing = |name: &str, why: &dyn std::fmt::Display| wrong(format!("no array {name} ({why})"));
         let narrow: std::result::Result<Array2<f32>, _> = arrays.by_name("mom2.mom2.npy");

@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::write::{folder_of, forget_unfinished, remember_unfinished};
+use crate::write::{LOCK, TEMPORARY, folder_of, forget_unfinished, remember_unfinished};
 
 /// Exclusive use of an output folder or file, until it is dropped or the process ends, however that happens.
 ///
@@ -44,7 +44,7 @@ impl OutputLock {
         // Of fixed length, so that any name that a file may have can be locked.
         let name = path.as_ref().file_name().unwrap_or_default();
         let hash = crate::sha256(name.as_encoded_bytes());
-        let lock_file = folder.join(format!(".locus-{}.lock", &hash[..16]));
+        let lock_file = folder.join(format!("{}{}{LOCK}", TEMPORARY.0, &hash[..16]));
         loop {
             let file = File::options().create(true).truncate(false).write(true).open(&lock_file)?;
             match file.try_lock() {

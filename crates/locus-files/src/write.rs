@@ -14,7 +14,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::{NamedTempFile, TempPath};
 
 /// What the names of temporary files begin and end with.
-const TEMPORARY: (&str, &str) = (".locus-", ".tmp");
+pub(crate) const TEMPORARY: (&str, &str) = (".locus-", ".tmp");
+
+/// What the names of lock files end with; they begin like temporary ones.
+pub(crate) const LOCK: &str = ".lock";
 
 /// What this process has under temporary names, and where it has looked for files that killed processes left.
 struct Unfinished {
@@ -159,14 +162,15 @@ pub fn discard_unfinished() {
     std::mem::forget(unfinished);
 }
 
-/// Removes the temporary files that killed processes left in a folder. Files of running processes stay, and so does
-/// whatever cannot be looked at.
+/// Removes the temporary and lock files that killed processes left in a folder. Files of running processes stay, and so
+/// does whatever cannot be looked at.
 pub fn remove_abandoned(folder: &Path) {
     let (prefix, suffix) = TEMPORARY;
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| {
         let name = entry.file_name();
-        name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix))
+        name.to_str()
+            .is_some_and(|name| name.starts_with(prefix) && (name.ends_with(suffix) || name.ends_with(LOCK)))
             && entry.file_type().is_ok_and(|kind| kind.is_file())
     });
     for entry in ours {
@@ -354,11 +358,13 @@ mod tests {
     fn what_a_killed_process_left_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        for name in [".locus-abcdef.tmp", ".locus-abcdef", ".other.tmp"] {
+        for name in [".locus-abcdef.tmp", ".locus-abcdef.lock", ".locus-abcdef", ".other.tmp"] {
             fs::write(path(name), b"").unwrap();
         }
         let living = NewFile::beside(&path("x")).unwrap();
-        assert!(!path(".locus-abcdef.tmp").exists(), "the first file in a folder tidies it");
+        for name in [".locus-abcdef.tmp", ".locus-abcdef.lock"] {
+            assert!(!path(name).exists(), "the first file in a folder tidies it");
+        }
         fs::write(path(".locus-ghijkl.tmp"), b"").unwrap();
         remove_abandoned(dir.path());
         assert!(!path(".locus-ghijkl.tmp").exists());

@@ -19,7 +19,7 @@ use crate::records::{EditorOutcome, Scope, UNEDITED};
 /// Suffix of the name of an editor that writes all requests at once.
 const AT_ONCE: &str = ", all at once";
 /// Minimum number of tokens of neutral text that drift is measured on.
-const DRIFT_TOKENS: usize = 1000;
+pub const DRIFT_TOKENS: usize = 1000;
 
 /// Texts to put before prompts when keys and target vectors are computed: [`PREFIXES`](locus_editors::PREFIXES) for
 /// GPT-2's tokenizer, otherwise texts that the model generates from the seed.

@@ -6,6 +6,8 @@ use locus_gpt2::ndarray::Axis;
 use locus_gpt2::{Checkpoint, Gpt2, PromptTargets, Scalar, log_softmax};
 use rayon::prelude::*;
 
+use crate::editors::DRIFT_TOKENS;
+
 /// Tokens of neutral text that masks and edits are measured on, at least (whole lines are taken).
 const TOKENS: usize = 256;
 
@@ -20,6 +22,14 @@ pub struct NeutralText<F> {
 }
 
 impl<F: Scalar> NeutralText<F> {
+    /// Whether a text can serve: has a line of two tokens or more near its beginning.
+    ///
+    /// # Errors
+    /// When a line cannot be tokenised.
+    pub fn is_usable(checkpoint: &Checkpoint<F>, text: &str) -> Result<bool> {
+        Ok(token_lines(checkpoint, text, DRIFT_TOKENS)?.iter().any(|line| line.len() > 1))
+    }
+
     /// Tokenises the first lines of a text and runs the model on them; `None` when no line has two tokens.
     ///
     /// # Errors

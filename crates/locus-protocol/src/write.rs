@@ -1,6 +1,6 @@
 //! Requests written by any editor, one by one or in groups, and measured before and after (`locus edit`).
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use locus_editors::{Edit, Editor, Error, Fact, Patch, Report};
 use locus_gpt2::{Gpt2, ParamMask, Scalar, compiled};
 use rayon::prelude::*;
@@ -39,7 +39,8 @@ type Done<'a, F> = &'a (dyn Fn(&[PreparedRequest], Outcome<F>) -> Result<()> + S
 /// are those before.
 ///
 /// # Errors
-/// When a request does not fit the model, the editor fails otherwise, or `done` does.
+/// When a request does not fit the model, which is checked of all before the first is written; when the editor fails
+/// otherwise, or `done` does.
 pub fn write_groups<F: Scalar>(
     start: &Gpt2<F>,
     editor: &dyn Editor<F>,
@@ -55,6 +56,11 @@ type WriteIn<'a, F> = (&'a Gpt2<F>, &'a dyn Editor<F>, &'a [Group<'a>], Option<&
 compiled!(WriteJob<'a>: <F> WriteIn<'a, F> => Result<Vec<Written>>, write_all);
 
 fn write_all<F: Scalar>((start, editor, groups, mask, done): WriteIn<F>) -> Result<Vec<Written>> {
+    for (requests, facts) in groups {
+        for (request, fact) in requests.iter().zip(*facts) {
+            fact.check(start.config()).with_context(|| format!("request {}", request.case_id))?;
+        }
+    }
     let write = |&(requests, facts): &Group| -> Result<Vec<Written>> {
         let (edited, report) = match editor.edit(start, facts, mask) {
             Ok(Edit { patch, report }) => {

@@ -14,6 +14,15 @@ const MOST_LINES: usize = 600;
 /// Words that no line of a doc comment begins with: what follows would need the sentence before it.
 const OPENERS: [&str; 5] = ["The same", "They", "Those", "Its", "It"];
 
+/// Macros that panic when stdout or stderr cannot be written to; put together here as below.
+const PRINTING: [&str; 5] = [
+    concat!("println", "!("),
+    concat!("print", "!("),
+    concat!("eprintln", "!("),
+    concat!("eprint", "!("),
+    concat!("dbg", "!("),
+];
+
 /// Citations of files that are not in the repository; put together here so that this file does not hold them.
 const UNKNOWN_SOURCES: [&str; 3] =
     [concat!("STUDY", " section"), concat!("CIRCUITS.md", " section"), concat!("EDITORS", " section")];
@@ -73,6 +82,12 @@ fn violations_in(path: &Path, text: &str) -> Vec<String> {
         if let Some(mark) = unfinished.iter().chain(&machine).find(|mark| line.contains(**mark)) {
             found.push(format!("line {} has {mark:?}", i + 1));
         }
+        if is_of_program(path)
+            && !line.trim_start().starts_with("//")
+            && PRINTING.iter().any(|print| line.contains(print))
+        {
+            found.push(format!("line {} prints with a macro that panics; expected writeln", i + 1));
+        }
         if line.ends_with([' ', '\t']) {
             found.push(format!("line {} ends in a blank", i + 1));
         }
@@ -84,6 +99,12 @@ fn violations_in(path: &Path, text: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// Whether a file is a source of the crates, whose output must not panic: not an example, a test or a build script.
+fn is_of_program(path: &Path) -> bool {
+    let has = |folder: &str| path.components().any(|part| part.as_os_str() == folder);
+    has("crates") && has("src")
 }
 
 /// The banned words that a line of a doc comment begins with.
@@ -132,6 +153,18 @@ mod tests {
         assert_eq!(violations_in(rust, concat!("//! Doc.\ntodo", "!()\n")).len(), 1);
         assert_eq!(violations_in(rust, &"//! Doc.\n".repeat(MOST_LINES + 1)).len(), 1);
         assert_eq!(violations_in(Path::new("Cargo.toml"), "[package]\n").len(), 1);
+    }
+
+    #[test]
+    fn nothing_prints_with_panics() {
+        for print in PRINTING {
+            let text = format!("//! Doc.\nfn f() {{ {print}\"\") }}\n/// {print}\"\")\n");
+            let of = |path: &str| violations_in(Path::new(path), &text).len();
+            assert_eq!(
+                (of("crates/a/src/b.rs"), of("crates/a/examples/b.rs"), of("xtask/src/b.rs")),
+                (1, 0, 0)
+            );
+        }
     }
 
     #[test]

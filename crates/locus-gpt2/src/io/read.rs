@@ -11,12 +11,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// When it is absent, not an ordinary file or cannot be opened.
 pub(crate) fn open(path: &Path) -> Result<File> {
-    let kind = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.file_type();
-    if !kind.is_file() {
-        let found = if kind.is_dir() { "a folder" } else { "a pipe or a device" };
-        return Err(Error::format(path, format!("is {found}; expected a file")));
-    }
-    File::open(path).map_err(|e| Error::io(path, e))
+    locus_files::open(path).map_err(|e| Error::io(path, e))
 }
 
 /// The bytes of a file.
@@ -24,8 +19,7 @@ pub(crate) fn open(path: &Path) -> Result<File> {
 /// # Errors
 /// As [`open`], and when reading fails.
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    open(path)?;
-    std::fs::read(path).map_err(|e| Error::io(path, e))
+    locus_files::read(path).map_err(|e| Error::io(path, e))
 }
 
 /// The text of a file.

@@ -288,7 +288,6 @@ fn supported(planted: Planted) -> Vec<(String, usize)> {
 #[test]
 fn absent_effects_are_not_supported() {
     let found = supported(Planted::default());
-    println!("false support in {WORLDS} null worlds: {found:?}");
     assert_eq!(found.len(), 7);
     for (id, n) in found {
         assert!(n <= MOST_FALSE, "{id}: supported in {n} of {WORLDS} null worlds");
@@ -307,7 +306,6 @@ fn planted_effects_are_found() {
         level: 1.5,
     };
     let found = supported(planted);
-    println!("support in {WORLDS} worlds with planted effects: {found:?}");
     for (id, n) in found {
         assert!(n >= FEWEST_FOUND, "{id}: supported in {n} of {WORLDS} worlds with the effect");
     }

@@ -19,6 +19,7 @@ use locus_gpt2::{Checkpoint, Config, Gpt2, Scalar, Tokenizer};
 use rayon::prelude::*;
 use serde_json::json;
 
+use super::destination::is_same;
 use super::error::Unusable;
 use super::global::{Dtype, Global};
 
@@ -134,6 +135,7 @@ impl Discover {
             let why = "this --method interpolates to the corrupted run; expected --ablation corrupted";
             return Err(Unusable(why.into()).into());
         }
+        self.check_destinations(global)?;
         let texts = pairs::read(&self.task, self.answers())?;
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
         let graph = Graph::new(model.config());
@@ -157,10 +159,10 @@ impl Discover {
         };
         let circuit = cut.pruned();
         if 2 * circuit.count() < wanted {
-            eprintln!(
-                "locus: only {} of {wanted} edges are left after pruning dead ends; try --select greedy or more --edges",
+            super::output::note(&format!(
+                "only {} of {wanted} edges are left after pruning dead ends; try --select greedy or more --edges",
                 circuit.count()
-            );
+            ));
         }
         let measured = Faithfulness::of(&model, &pairs, metric.metric(), &circuit, &ablation)?;
         check_finite(&scores, &measured)?;
@@ -205,6 +207,17 @@ impl Discover {
             MethodName::ActivationMagnitude => Ok(activation_magnitude(model, pairs, ablation)?),
             MethodName::Random => Ok(EdgeScores::random(graph, &mut stream(seed, "random edges", 0))),
         }
+    }
+
+    /// Checks that what will be written can be, and replaces no input.
+    fn check_destinations(&self, global: &Global) -> Result<()> {
+        global.check_out_file(&[&self.task])?;
+        let Some(mask) = &self.mask_out else { return Ok(()) };
+        global.check_file("--mask-out", mask, &[&self.task])?;
+        if global.out.as_ref().is_some_and(|out| is_same(out, mask)) {
+            return Err(Unusable("--out and --mask-out name one file; expected two".into()).into());
+        }
+        Ok(())
     }
 
     /// Tokenises the pairs. Every answer must be one token, and both prompts of a pair must have equally many.
@@ -290,7 +303,7 @@ fn print(
     const SHOWN: usize = 20;
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let (clean, empty, kept) = (mean(&measured.clean), mean(&measured.empty), mean(&measured.circuit));
-    let mut out = std::io::stdout().lock();
+    let mut out = super::output::stdout();
     if json {
         let line = json!({
             "edges": circuit.count(), "requested": wanted, "graph": scores.graph().n_edges(),

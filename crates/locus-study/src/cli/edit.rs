@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use locus_data::EditRequest;
 use locus_data::seed::stream;
 use locus_editors::Patch;
 use locus_gpt2::{Checkpoint, ParamMask, Scalar};
 use serde::Serialize;
 
+use super::destination::{check_folder, lock_file, lock_folder};
 use super::editors::{ChosenEditor, EditorArgs};
 use super::error::Unusable;
 use super::global::{Dtype, Global};
@@ -82,7 +84,9 @@ impl EditArgs {
     pub fn run(&self, global: &Global) -> Result<()> {
         let chosen = self.editor.chosen(global)?;
         if self.print_config {
-            print!("{}", chosen.print()?);
+            use std::io::Write;
+            global.refuse_out("--print-config prints the constants")?;
+            super::output::stdout().write_all(chosen.print()?.as_bytes())?;
             return Ok(());
         }
         match global.dtype {
@@ -94,6 +98,8 @@ impl EditArgs {
     fn run_as<F: Scalar>(&self, global: &Global, chosen: &ChosenEditor) -> Result<()> {
         let path = self.requests.as_deref().expect("clap asks for it");
         let requests = locus_data::requests::read(path)?;
+        let together = self.together || chosen.writes_many();
+        self.check_out(global, path, if together { &requests[..requests.len().min(1)] } else { &requests })?;
         let checkpoint = global.checkpoint::<F>()?;
         let mask = self.mask(&checkpoint, global.seed)?;
         let place = || path.display().to_string();
@@ -111,18 +117,21 @@ impl EditArgs {
             Some(mask) if self.isolate => mask.ablate_complement(&checkpoint.model),
             _ => checkpoint.model.clone(),
         };
-        let together = self.together || chosen.writes_many();
         let groups: Vec<Group> = if together {
             vec![(prepared.as_slice(), facts.as_slice())]
         } else {
             prepared.chunks(1).zip(facts.chunks(1)).collect()
         };
         let provenance = chosen.provenance()?;
+        let lock = |out: &PathBuf| if groups.len() == 1 { lock_file(out) } else { lock_folder(out) };
+        let _lock = global.out.as_ref().map(lock).transpose()?;
         let stage = global.progress().stage("edits", groups.len());
         let mask = mask.as_ref();
         let done = |requests: &[PreparedRequest], outcome: protocol::Outcome<F>| -> Result<()> {
             match (outcome, &global.out) {
-                (Err(why), _) => eprintln!("locus: request {}: {why}", requests[0].case_id),
+                (Err(why), _) => {
+                    super::output::note(&format!("request {}: {why}", requests[0].case_id));
+                }
                 (Ok((patch, edited)), Some(out)) if patch.deltas().next().is_some() => {
                     let path = patch_path(out, groups.len(), requests[0].case_id);
                     let provenance = serde_json::json!({
@@ -152,6 +161,32 @@ impl EditArgs {
             outcomes.len(),
             failed.join(", ")
         );
+        Ok(())
+    }
+
+    /// Checks, before any work, that patches can be written to `--out`: one file or, for several `patches`, a folder.
+    fn check_out(&self, global: &Global, requests: &Path, patches: &[EditRequest]) -> Result<()> {
+        let Some(out) = &global.out else { return Ok(()) };
+        let inputs: Vec<&Path> =
+            [requests].into_iter().chain(self.mask.as_deref()).chain(self.editor.inputs()).collect();
+        if patches.len() > 1 {
+            if out.extension().is_some_and(|extension| extension == "safetensors") && !out.is_dir() {
+                let n = patches.len();
+                let why = format!(
+                    "--out {}: {n} patches need a folder; expected its name, or --together",
+                    out.display()
+                );
+                return Err(Unusable(why).into());
+            }
+            check_folder("--out", out, &[], &[])?;
+        }
+        for request in patches {
+            let path = patch_path(out, patches.len(), request.case_id);
+            // In a folder that can be written to, only what is there already can be in the way.
+            if patches.len() == 1 || path.exists() {
+                global.check_file("--out", &path, &inputs)?;
+            }
+        }
         Ok(())
     }
 
@@ -190,7 +225,7 @@ fn patch_path(out: &Path, n: usize, case_id: u64) -> PathBuf {
 
 fn print_outcomes(outcomes: &[Outcome], json: bool) -> Result<()> {
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
+    let mut out = super::output::stdout();
     if json {
         for outcome in outcomes {
             writeln!(out, "{}", serde_json::to_string(outcome)?)?;

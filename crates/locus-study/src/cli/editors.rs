@@ -53,6 +53,11 @@ pub struct ChosenEditor {
 }
 
 impl EditorArgs {
+    /// Files that the editor is made from.
+    pub fn inputs(&self) -> impl Iterator<Item = &Path> {
+        [&self.config, &self.stats, &self.text].into_iter().filter_map(|path| path.as_deref())
+    }
+
     /// The chosen editor with the constants of `--config`, or else the editor's constants for the model.
     pub fn chosen(&self, global: &Global) -> Result<ChosenEditor> {
         let config = Config::read(&global.model_folder()?.join("config.json"))?;
@@ -142,7 +147,8 @@ impl EditorArgs {
     /// The file of `--config`, if there is one.
     fn parse<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let Some(path) = &self.config else { return Ok(None) };
-        let text = std::fs::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
+        let text =
+            locus_files::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
         // TOML's messages span several lines; the first names the problem.
         let parsed: Result<T, String> = if path.extension().is_some_and(|ext| ext == "json") {
             serde_json::from_str(&text).map_err(|e| e.to_string())

@@ -1,11 +1,13 @@
 //! `locus fetch`: downloads models and data listed in the manifest.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use locus_data::{FetchOptions, Manifest, fetch};
 
+use super::destination::check_folder;
 use super::global::{Global, cache_folder};
 
 #[derive(Debug, Args)]
@@ -22,8 +24,10 @@ impl Fetch {
         let manifest =
             Manifest::parse("fixtures/MANIFEST.toml", include_str!("../../../../fixtures/MANIFEST.toml"))?;
         let Some(name) = &self.name else {
+            global.refuse_out("without a name, nothing is fetched")?;
+            let mut out = super::output::stdout();
             for entry in &manifest.entries {
-                println!("{:16} {} ({})", entry.name, entry.origin, entry.licence);
+                writeln!(out, "{:16} {} ({})", entry.name, entry.origin, entry.licence)?;
             }
             return Ok(());
         };
@@ -32,6 +36,10 @@ impl Fetch {
             Some(folder) => folder.clone(),
             None => cache_folder()?.join(name),
         };
+        // A folder that exists may be complete, and then it is only read.
+        if !folder.is_dir() {
+            check_folder("--out", &folder, &[], &[])?;
+        }
         let proxy =
             ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].iter().find_map(|name| std::env::var(name).ok());
         let stage = global.progress().stage(name, entry.files.len());
@@ -41,13 +49,14 @@ impl Fetch {
             stage.message(&format!("{:.1}{total} MB", done as f64 / 1e6));
         })?;
         stage.finish();
+        let mut out = super::output::stdout();
         for file in &fetched {
             let state = match (file.pinned, file.reused) {
                 (true, true) => "already there, verified",
                 (true, false) => "verified",
                 (false, _) => "NOT verified: the manifest has no SHA-256 for it yet",
             };
-            println!("{}  {}  {state}", file.sha256, file.path.display());
+            writeln!(out, "{}  {}  {state}", file.sha256, file.path.display())?;
         }
         Ok(())
     }

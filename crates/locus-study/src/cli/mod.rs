@@ -1,7 +1,9 @@
 //! The command line: arguments in, files and exit codes out.
 //!
-//! Exit codes: 0 done, 1 the run failed, 2 unusable arguments or input. Errors are one line on stderr.
+//! Exit codes: 0 done, 1 the run failed, 2 unusable arguments or input; 129, 130 and 143 stopped by SIGHUP, SIGINT and
+//! SIGTERM. Errors are one line on stderr.
 
+mod destination;
 mod discover;
 mod edit;
 mod editors;
@@ -9,118 +11,312 @@ mod error;
 mod fetch;
 mod global;
 mod organism;
+mod output;
+mod panics;
 mod patch;
 mod report;
 mod reproduce;
+mod restart;
 mod score;
 mod selftest;
+mod signals;
 mod stats;
 mod trace;
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use self::error::{Unusable, exit_code, is_broken_pipe};
-use self::global::Global;
+use self::global::{Global, JsonOption, ModelOptions, OutOption, SeedOption, ThreadsOption};
 
 /// Where in GPT-2 does knowledge sit, and what happens when you edit it there?
 #[derive(Debug, Parser)]
 #[command(name = "locus", version, max_term_width = 110)]
 struct Args {
-    #[command(flatten)]
-    global: Global,
+    /// Show no progress
+    #[arg(long, global = true)]
+    quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
 
+/// Options of a command that measures a model at random and writes what it finds.
+#[derive(Debug, clap::Args)]
+struct AllOptions {
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    seed: SeedOption,
+    #[command(flatten)]
+    threads: ThreadsOption,
+    #[command(flatten)]
+    out: OutOption,
+    #[command(flatten)]
+    json: JsonOption,
+}
+
+/// Each command with the shared options that act on it.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Rebuild every table of the study and write the report
-    Reproduce(reproduce::Reproduce),
+    Reproduce {
+        #[command(flatten)]
+        command: reproduce::Reproduce,
+        #[command(flatten)]
+        options: AllOptions,
+    },
     /// Render a finished run anew: tables, figures and claims from its records
-    Report(report::Report),
+    Report {
+        #[command(flatten)]
+        command: report::Report,
+        #[command(flatten)]
+        out: OutOption,
+        #[command(flatten)]
+        json: JsonOption,
+    },
     /// Spread of verdicts and effects over several runs
-    Aggregate(report::AggregateArgs),
+    Aggregate {
+        #[command(flatten)]
+        command: report::AggregateArgs,
+        #[command(flatten)]
+        out: OutOption,
+        #[command(flatten)]
+        json: JsonOption,
+    },
     /// NLL per token of targets after prompts, JSONL in and out
-    Score(score::Score),
+    Score {
+        #[command(flatten)]
+        command: score::Score,
+        #[command(flatten)]
+        model: ModelOptions,
+        #[command(flatten)]
+        threads: ThreadsOption,
+        // Nothing else is printed, so the option is granted always.
+        #[command(flatten)]
+        json: JsonOption,
+    },
     /// Find a circuit of edges: attribution patching, exact patching, controls
-    Discover(discover::Discover),
+    Discover {
+        #[command(flatten)]
+        command: discover::Discover,
+        #[command(flatten)]
+        options: AllOptions,
+    },
     /// Edit facts and compare the model's answers before and after
-    Edit(edit::EditArgs),
+    Edit {
+        #[command(flatten)]
+        command: edit::EditArgs,
+        #[command(flatten)]
+        options: AllOptions,
+    },
     /// List and merge patches, write patched models
-    Patch(patch::PatchArgs),
+    Patch {
+        #[command(flatten)]
+        command: patch::PatchArgs,
+        #[command(flatten)]
+        model: ModelOptions,
+        #[command(flatten)]
+        threads: ThreadsOption,
+        #[command(flatten)]
+        out: OutOption,
+        #[command(flatten)]
+        json: JsonOption,
+    },
     /// Collect the statistics of MLP keys that ROME and MEMIT need
-    Stats(stats::Stats),
+    Stats {
+        #[command(flatten)]
+        command: stats::Stats,
+        #[command(flatten)]
+        model: ModelOptions,
+        #[command(flatten)]
+        threads: ThreadsOption,
+        #[command(flatten)]
+        out: OutOption,
+        #[command(flatten)]
+        json: JsonOption,
+    },
     /// Causal tracing: which states carry a fact
-    Trace(trace::TraceArgs),
+    Trace {
+        #[command(flatten)]
+        command: trace::TraceArgs,
+        #[command(flatten)]
+        options: AllOptions,
+    },
     /// Rebuild the embedded model and its data from their seed
-    Organism(organism::Organism),
+    Organism {
+        #[command(flatten)]
+        command: organism::Organism,
+        #[command(flatten)]
+        threads: ThreadsOption,
+        #[command(flatten)]
+        out: OutOption,
+    },
     /// Find planted circuits on this machine
-    Selftest(selftest::Selftest),
+    Selftest {
+        #[command(flatten)]
+        command: selftest::Selftest,
+        #[command(flatten)]
+        threads: ThreadsOption,
+    },
     /// Download a model or data set by the manifest and verify it
-    Fetch(fetch::Fetch),
+    Fetch {
+        #[command(flatten)]
+        command: fetch::Fetch,
+        #[command(flatten)]
+        out: OutOption,
+    },
 }
 
 /// Parses the arguments, runs the command and reports its outcome.
 pub fn main() -> ExitCode {
-    if let Some(code) = restart_with_library_settings() {
+    if let Some(code) = restart::with_library_settings() {
         return code;
     }
-    let args = Args::parse();
-    match run(&args) {
+    panics::record();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(refused) => return explain(&refused),
+    };
+    signals::watch(args.command.resume());
+    let outcome = panics::caught(|| {
+        run(&args)?;
+        // What does not end a line may not have been written yet.
+        Ok(output::stdout().flush()?)
+    });
+    ended(outcome)
+}
+
+/// The exit code of an outcome, which is reported.
+fn ended(outcome: Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line, even if an error's sources have several.
-            eprintln!("locus: {}", format!("{error:#}").replace('\n', " "));
+            output::note(&format!("{error:#}"));
             ExitCode::from(exit_code(&error))
         }
     }
 }
 
-fn run(args: &Args) -> Result<()> {
-    let global = &args.global;
-    if let Some(threads) = global.threads {
-        if threads == 0 {
-            return Err(Unusable("--threads is 0; expected at least 1".into()).into());
-        }
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+/// Prints the help that was asked for, or what is wrong with the arguments.
+fn explain(refused: &clap::Error) -> ExitCode {
+    if !refused.use_stderr() {
+        let printed = refused.print().and_then(|()| std::io::stdout().flush());
+        return ended(printed.map_err(|error| anyhow::Error::from(error).context("stdout")));
     }
-    match &args.command {
-        Command::Reproduce(command) => command.run(global),
-        Command::Report(command) => command.run(global),
-        Command::Aggregate(command) => command.run(global),
-        Command::Score(command) => command.run(global),
-        Command::Discover(command) => command.run(global),
-        Command::Edit(command) => command.run(global),
-        Command::Patch(command) => command.run(global),
-        Command::Stats(command) => command.run(global),
-        Command::Trace(command) => command.run(global),
-        Command::Organism(command) => command.run(global),
-        Command::Selftest(command) => command.run(),
-        Command::Fetch(command) => command.run(global),
+    let hostile = std::env::args_os().any(|arg| arg.to_string_lossy().contains(output::is_control));
+    if hostile || !std::io::stderr().is_terminal() {
+        let text = refused.render().to_string();
+        let lines: Vec<String> = text.lines().map(output::one_line).collect();
+        let _ = std::io::stderr().write_all((lines.join("\n") + "\n").as_bytes());
+    } else {
+        // In colour; a terminal that is gone reads nothing.
+        let _ = refused.print();
+    }
+    ExitCode::from(2)
+}
+
+impl Command {
+    /// How to go on with a run that was stopped, for the end of the line that says so.
+    fn resume(&self) -> &'static str {
+        match self {
+            Command::Reproduce { .. } | Command::Stats { .. } => {
+                "; what was finished is kept: the same command with --resume continues"
+            }
+            Command::Fetch { .. } => "; what has arrived is kept: the same command continues",
+            _ => "",
+        }
+    }
+
+    /// The shared options that the command takes.
+    fn global(&self, quiet: bool) -> Global {
+        let global = Global::new(quiet);
+        match self {
+            Command::Reproduce { options, .. }
+            | Command::Discover { options, .. }
+            | Command::Edit { options, .. }
+            | Command::Trace { options, .. } => {
+                let AllOptions { model, seed, threads, out, json } = options;
+                global.model(model).seed(seed).threads(threads).out(out).json(json)
+            }
+            Command::Patch { model, threads, out, json, .. }
+            | Command::Stats { model, threads, out, json, .. } => {
+                global.model(model).threads(threads).out(out).json(json)
+            }
+            Command::Score { model, threads, json, .. } => global.model(model).threads(threads).json(json),
+            Command::Organism { threads, out, .. } => global.threads(threads).out(out),
+            Command::Selftest { threads, .. } => global.threads(threads),
+            Command::Report { out, json, .. } | Command::Aggregate { out, json, .. } => {
+                global.out(out).json(json)
+            }
+            Command::Fetch { out, .. } => global.out(out),
+        }
     }
 }
 
-/// Starts the program once more with the settings that its libraries read from the environment when they are loaded,
-/// waits for that child and returns its exit code; `None` when no setting was missing. Settings of kernels and memory
-/// that the caller chose are kept.
-fn restart_with_library_settings() -> Option<ExitCode> {
-    let mut settings = locus_gpt2::blas_environment();
-    // mimalloc: freed memory stays with the process, so that its pages need not be cleared again for the next pass.
-    settings.push(("MIMALLOC_PURGE_DELAY", "-1"));
-    settings.retain(|(name, value)| match std::env::var_os(name) {
-        None => true,
-        // With more than one thread, results would depend on the number of threads.
-        Some(set) => *name == "OPENBLAS_NUM_THREADS" && set != *value,
-    });
-    if settings.is_empty() {
-        return None;
+fn run(args: &Args) -> Result<()> {
+    let global = &args.command.global(args.quiet);
+    if let Some(threads) = global.threads {
+        start_threads(threads)?;
     }
-    let mut command = std::process::Command::new(std::env::current_exe().ok()?);
-    command.args(std::env::args_os().skip(1)).envs(settings);
-    let status = command.status().ok()?;
-    Some(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    match &args.command {
+        Command::Reproduce { command, .. } => command.run(global),
+        Command::Report { command, .. } => command.run(global),
+        Command::Aggregate { command, .. } => command.run(global),
+        Command::Score { command, .. } => command.run(global),
+        Command::Discover { command, .. } => command.run(global),
+        Command::Edit { command, .. } => command.run(global),
+        Command::Patch { command, .. } => command.run(global),
+        Command::Stats { command, .. } => command.run(global),
+        Command::Trace { command, .. } => command.run(global),
+        Command::Organism { command, .. } => command.run(global),
+        Command::Selftest { command, .. } => command.run(),
+        Command::Fetch { command, .. } => command.run(global),
+    }
+}
+
+/// Starts the threads that all work is divided among.
+fn start_threads(threads: usize) -> Result<()> {
+    // More than the cores is of no use; far more takes the system minutes to switch between.
+    let most = std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(4).max(256);
+    if threads == 0 {
+        return Err(Unusable("--threads is 0; expected at least 1".into()).into());
+    }
+    if threads > most {
+        return Err(Unusable(format!("--threads is {threads}; expected at most {most}")).into());
+    }
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command has the options that act on it and no other.
+    #[test]
+    fn options_are_offered_where_they_act() {
+        let shared = ["--model=m", "--dtype=f64", "--seed=2", "--threads=1", "--out=o", "--json"];
+        let accepted = |line: &str| -> Vec<&str> {
+            let takes = |option: &&str| {
+                let words = ["locus"].into_iter().chain(line.split(' ')).chain([*option]);
+                Args::try_parse_from(words).is_ok()
+            };
+            shared.into_iter().filter(takes).collect()
+        };
+        for line in ["reproduce", "discover --task t", "edit --editor ft --requests r", "trace --task t"] {
+            assert_eq!(accepted(line), shared, "{line}");
+        }
+        for line in ["stats --text t --layers 0", "patch list p", "patch apply p", "patch merge p"] {
+            assert_eq!(accepted(line), [shared[0], shared[1], shared[3], shared[4], shared[5]], "{line}");
+        }
+        assert_eq!(accepted("score --in -"), [shared[0], shared[1], shared[3], shared[5]]);
+        assert_eq!(accepted("report r"), [shared[4], shared[5]]);
+        assert_eq!(accepted("aggregate r"), [shared[4], shared[5]]);
+        assert_eq!(accepted("organism"), [shared[3], shared[4]]);
+        assert_eq!(accepted("selftest"), [shared[3]]);
+        assert_eq!(accepted("fetch gpt2"), [shared[4]]);
+    }
 }

@@ -1,5 +1,6 @@
 //! `locus organism`: rebuilds the bundled model and its data from their seed.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -8,6 +9,7 @@ use locus_data::{StudyData, grammar};
 use locus_gpt2::internal::write_atomically;
 use locus_gpt2::{Checkpoint, write_checkpoint};
 
+use super::destination::{check_folder, lock_folder};
 use super::global::{Global, organism_folder};
 use crate::organism::{Card, HPARAMS, Recipe, train, train_tokenizer};
 use crate::protocol::progress::ProgressDisplay;
@@ -28,10 +30,14 @@ const TEXT_DOCUMENTS: usize = 6000;
 impl Organism {
     pub fn run(&self, global: &Global) -> Result<()> {
         let recipe = Recipe::default();
-        if !self.check {
+        if self.check {
+            global.refuse_out("--check writes nothing")?;
+        } else {
             // Before the first build there is no folder to find.
             let found = || organism_folder().unwrap_or_else(|_| PathBuf::from("fixtures/organism"));
             let folder = global.out.clone().unwrap_or_else(found);
+            check_folder("--out", &folder, &FILES, &["data"])?;
+            let _lock = lock_folder(&folder)?;
             return build(&recipe, &folder, global.progress());
         }
         let committed = organism_folder()?;
@@ -45,7 +51,7 @@ impl Organism {
             if read(&committed)? != read(rebuilt.path())? {
                 bail!("{file} differs from the committed one");
             }
-            println!("{file}: identical");
+            writeln!(super::output::stdout(), "{file}: identical")?;
         }
         Ok(())
     }
@@ -74,6 +80,5 @@ fn build(recipe: &Recipe, folder: &Path, progress: ProgressDisplay) -> Result<()
     let card = Card::measure(&checkpoint, &data, recipe.seed)?;
     let text = card.markdown(recipe, &checkpoint.model.sha256());
     write_atomically(folder.join("CARD.md"), text.as_bytes())?;
-    print!("{text}");
-    Ok(())
+    Ok(super::output::stdout().write_all(text.as_bytes())?)
 }

@@ -1,6 +1,5 @@
 //! `locus patch`: look at patches, merge them, and write patched models.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -10,6 +9,7 @@ use locus_gpt2::internal::printable;
 use locus_gpt2::{Checkpoint, Gpt2, Scalar, holds_model, write_edited_checkpoint};
 use serde_json::json;
 
+use super::destination::check_folder;
 use super::error::Unusable;
 use super::global::{Dtype, Global};
 
@@ -54,15 +54,29 @@ impl PatchArgs {
         }
     }
 
+    /// Checks the options that only some verbs take, and where they write.
+    fn check(&self, files: &Files, global: &Global) -> Result<()> {
+        let inputs: Vec<&Path> = files.patches.iter().map(PathBuf::as_path).collect();
+        if global.json && !matches!(self.verb, Verb::List(_)) {
+            return Err(Unusable("--json has no effect: only `patch list` prints".into()).into());
+        }
+        if matches!(self.verb, Verb::List(_)) {
+            return global.refuse_out("`patch list` prints");
+        }
+        let Some(out) = &global.out else {
+            return Err(Unusable("this needs --out PATH to write to".into()).into());
+        };
+        if matches!(self.verb, Verb::Merge(_)) {
+            return global.check_out_file(&inputs);
+        }
+        check_folder("--out", out, &["config.json", "model.safetensors", "tokenizer.json"], &[])?;
+        let force = matches!(&self.verb, Verb::Apply(Apply { force: true, .. }));
+        check_destination(&global.model_folder()?, out, force)
+    }
+
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
         let (Verb::List(files) | Verb::Apply(Apply { files, .. }) | Verb::Merge(files)) = &self.verb;
-        let missing = || Unusable("this needs --out PATH to write to".into());
-        let out = || global.out.as_deref().ok_or_else(missing);
-        match &self.verb {
-            Verb::List(_) => {}
-            Verb::Apply(Apply { force, .. }) => check_destination(&global.model_folder()?, out()?, *force)?,
-            Verb::Merge(_) => drop(out()?),
-        }
+        self.check(files, global)?;
         let Checkpoint { model, .. } = global.checkpoint::<F>()?;
         let patches: Vec<Patch<F>> = files
             .patches
@@ -144,7 +158,8 @@ fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Gpt2<F>) -> Re
 }
 
 fn list<F: Scalar>(files: &Files, patches: &[Patch<F>], model: &Gpt2<F>, as_json: bool) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    use std::io::Write;
+    let mut out = super::output::stdout();
     let base = model.sha256();
     for (path, patch) in files.patches.iter().zip(patches) {
         let fits = patch.base_sha256() == base;

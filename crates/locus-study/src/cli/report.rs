@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use locus_gpt2::internal::write_atomically;
 
+use super::destination::{check_file, check_folder, lock_folder};
 use super::error::Unusable;
 use super::global::Global;
 use super::reproduce::{print_claims, wanted};
@@ -28,6 +29,8 @@ impl Report {
     /// Computes tables, figures and claims from the records of the run; the report goes to `--out`, or to where the
     /// run's is.
     pub fn run(&self, global: &Global) -> Result<()> {
+        let out = global.out.as_deref().unwrap_or(&self.run);
+        check_folder("--out", out, &["results.json", "report.html", "report.md"], &["tables", "figures"])?;
         let Results { provenance, records, tables, .. } = read(&self.run)?;
         let wanted = if self.tables.is_empty() {
             let ids = tables.iter().filter_map(|table| table_named(table.id.get(..2)?));
@@ -35,8 +38,9 @@ impl Report {
         } else {
             wanted(&self.tables)?
         };
+        let _lock = lock_folder(out)?;
         let results = conclude(provenance, records, &wanted);
-        let paths = report::write(global.out.as_deref().unwrap_or(&self.run), &results)?;
+        let paths = report::write(out, &results)?;
         print_claims(&results, &paths, global.json)
     }
 }
@@ -52,6 +56,10 @@ impl AggregateArgs {
     /// Prints the spread of verdicts and effects as Markdown or JSON, or writes it to `--out`.
     pub fn run(&self, global: &Global) -> Result<()> {
         use std::io::Write;
+        let inputs: Vec<&Path> = self.runs.iter().map(PathBuf::as_path).collect();
+        if let Some(out) = &global.out {
+            check_file("--out", out, &inputs)?;
+        }
         let read = |run: &PathBuf| Ok((run.display().to_string(), read(run)?));
         let runs: Vec<(String, Results)> = self.runs.iter().map(read).collect::<Result<_>>()?;
         let all = aggregate(&runs).map_err(Unusable)?;
@@ -60,7 +68,7 @@ impl AggregateArgs {
         let text = if json { serde_json::to_string_pretty(&all)? + "\n" } else { all.markdown() };
         match &global.out {
             Some(out) => write_atomically(out, text.as_bytes())?,
-            None => std::io::stdout().lock().write_all(text.as_bytes())?,
+            None => super::output::stdout().write_all(text.as_bytes())?,
         }
         Ok(())
     }
@@ -70,6 +78,6 @@ impl AggregateArgs {
 fn read(run: &Path) -> Result<Results> {
     let path = if run.is_dir() { run.join("results.json") } else { run.to_owned() };
     let unusable = |why: &dyn std::fmt::Display| Unusable(format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|e| unusable(&e))?;
+    let text = locus_files::read_to_string(&path).map_err(|e| unusable(&e))?;
     Ok(serde_json::from_str(&text).map_err(|e| unusable(&format!("not the results of a run: {e}")))?)
 }

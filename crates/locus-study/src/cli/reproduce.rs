@@ -1,19 +1,20 @@
 //! `locus reproduce`: runs the study and writes its report.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use locus_data::StudyData;
-use locus_editors::Hparams;
-use locus_files::sha256;
-use locus_gpt2::Scalar;
+use locus_editors::{Hparams, token_lines};
+use locus_files::{remove_abandoned, sha256};
+use locus_gpt2::{Checkpoint, Scalar};
 use locus_tasks::SplitBy;
 
+use super::destination::{check_folder, lock_folder};
 use super::error::Unusable;
 use super::global::{Dtype, Global};
 use crate::conclusions::{TABLES, conclude, table_named};
-use crate::protocol::{Preset, SWEEP, SWEEP_TASK, Settings, Store, run};
+use crate::protocol::{NeutralText, Preset, SWEEP, SWEEP_TASK, Settings, Store, run};
 use crate::records::SCHEDULED_TOP_K;
 use crate::report;
 use crate::results::{Provenance, Results};
@@ -72,6 +73,8 @@ impl Reproduce {
             settings.control_tasks.clear();
             settings.tasks.retain(|task| task == SWEEP_TASK && settings.compare_editors);
         }
+        let out = global.out.clone().unwrap_or_else(|| PathBuf::from("out"));
+        check_out(&out)?;
         let folder = global.model_folder()?;
         let checkpoint = global.checkpoint::<F>()?;
         let data_folder = self.data.clone().unwrap_or_else(|| folder.join("data"));
@@ -85,12 +88,13 @@ impl Reproduce {
         // What every unit depends on; the text is not among it, because only some of them read it.
         let data_sha256 = data.sources.clone();
         if self.text.is_some() || text.exists() {
-            let read = std::fs::read_to_string(&text);
+            let read = locus_files::read_to_string(&text);
             let read = read.map_err(|e| Unusable(format!("{}: {e}", text.display())))?;
             let name = text.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
             data.sources.push((name, sha256(read.as_bytes())));
             settings.text = Some(read);
         }
+        check_texts(&checkpoint, &data, &data_folder, settings.text.as_deref(), &text)?;
         if settings.compare_editors {
             let found = Hparams::for_model(checkpoint.model.config(), Some(&folder));
             // Without a file, a model of another shape than GPT-2's has none, and X2 says so.
@@ -117,10 +121,11 @@ impl Reproduce {
         let (version, model) = (&provenance.version, &provenance.model_sha256);
         let common = format!("{version}\n{model}\n{data_sha256:?}\n{:?}", global.dtype);
         let common = [common, settings.of_every_unit()].join("\n");
-        let out = global.out.clone().unwrap_or_else(|| PathBuf::from("out"));
         let store = Store::new(&out, self.resume, common);
-        let records = run(&checkpoint, &data, &settings, &store, &global.progress())?;
-        let stage = global.progress().stage("tables", 2);
+        let progress = global.progress().of_steps(steps(&settings));
+        let _lock = lock_folder(&out)?;
+        let records = run(&checkpoint, &data, &settings, &store, &progress)?;
+        let stage = progress.stage("tables", 2);
         let results = conclude(provenance, records, &wanted);
         stage.inc();
         let paths = report::write(&out, &results)?;
@@ -175,7 +180,7 @@ pub fn wanted(ids: &[String]) -> Result<Vec<&'static str>> {
 /// Prints the verdicts and where the report is.
 pub fn print_claims(results: &Results, paths: &report::ReportPaths, json: bool) -> Result<()> {
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
+    let mut out = super::output::stdout();
     if json {
         writeln!(out, "{}", serde_json::to_string(&results.claims)?)?;
         return Ok(());
@@ -193,6 +198,51 @@ pub fn print_claims(results: &Results, paths: &report::ReportPaths, json: bool) 
     }
     writeln!(out, "report: {}", paths.html.display())?;
     Ok(())
+}
+
+/// Checks that a report can be written to a folder, with all that goes with it.
+fn check_out(out: &Path) -> Result<()> {
+    let masks = Preset::ALL.map(|preset| format!("masks/{}", preset.name()));
+    let folders = ["work", "masks", &masks[0], &masks[1], "tables", "figures"];
+    check_folder("--out", out, &["results.json", "report.html", "report.md"], &folders)?;
+    // What killed runs left where this one may not write.
+    [out.to_owned()].iter().chain(&folders.map(|name| out.join(name))).for_each(|at| remove_abandoned(at));
+    Ok(())
+}
+
+/// Checks that the neutral text, and the text for key statistics if there is one, can be used.
+fn check_texts<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    data: &StudyData,
+    data_folder: &Path,
+    text: Option<&str>,
+    text_path: &Path,
+) -> Result<()> {
+    let refuse = |path: &Path, expected: &str| {
+        Err(Unusable(format!("{}: has no text to measure on; expected {expected}", path.display())).into())
+    };
+    let at = |path: &Path| path.display().to_string();
+    let neutral_path = data_folder.join("neutral.txt");
+    // Without neutral text, the text for statistics takes its place.
+    let neutral = data.neutral.as_deref().map(|neutral| (neutral, neutral_path.as_path()));
+    let measured = neutral.or(text.map(|text| (text, text_path)));
+    if let Some((measured, path)) = measured
+        && !NeutralText::is_usable(checkpoint, measured).with_context(|| at(path))?
+    {
+        return refuse(path, "a line of two tokens or more");
+    }
+    if let Some(text) = text
+        && token_lines(checkpoint, text, 1).with_context(|| at(text_path))?.is_empty()
+    {
+        return refuse(text_path, "lines of text");
+    }
+    Ok(())
+}
+
+/// Number of stages that a run shows at most: score heads (twice), circuits, edits and tables, and what the settings add.
+fn steps(settings: &Settings) -> usize {
+    let added = [!settings.pair_tasks.is_empty(), settings.compare_editors, settings.trace];
+    5 + added.into_iter().filter(|added| *added).count()
 }
 
 /// Sentences that say how the numbers were made and where that differs from the published protocol; printed in the

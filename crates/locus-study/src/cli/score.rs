@@ -50,13 +50,13 @@ impl Score {
         let lines = self.read()?;
         let checkpoint = global.checkpoint::<F>()?;
         let pairs: Vec<[&str; 2]> = lines.iter().map(|(_, line)| [&*line.prompt, &*line.target]).collect();
-        let place = |i: usize| format!("{}: line {}", self.input.display(), lines[i].0);
+        let place = |i: usize| format!("{}: line {}", self.name(), lines[i].0);
         let scores = score(&checkpoint, &pairs, self.bos, &place)?;
         if let Some(i) = scores.iter().position(|score| !score.nll_per_token.is_finite()) {
             let found = scores[i].nll_per_token;
             bail!("{}: the NLL is {found}; the model's states are beyond the number type's range", place(i));
         }
-        let mut out = std::io::stdout().lock();
+        let mut out = super::output::stdout();
         for ([prompt, target], score) in pairs.into_iter().zip(scores) {
             let Scored { tokens, nll_per_token } = score;
             let scored = Line { prompt, target, tokens, nll_per_token };
@@ -65,13 +65,18 @@ impl Score {
         Ok(())
     }
 
+    /// The name of the input in messages.
+    fn name(&self) -> String {
+        if self.input.as_os_str() == "-" { "stdin".into() } else { self.input.display().to_string() }
+    }
+
     /// The lines that are not blank, with their numbers, counted from 1.
     fn read(&self) -> Result<Vec<(usize, Given)>> {
-        let name = self.input.display();
+        let name = self.name();
         let text = if self.input.as_os_str() == "-" {
             std::io::read_to_string(std::io::stdin())
         } else {
-            std::fs::read_to_string(&self.input)
+            locus_files::read_to_string(&self.input)
         };
         let text = text.map_err(|e| Unusable(format!("{name}: {e}")))?;
         text.lines()

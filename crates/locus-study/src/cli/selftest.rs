@@ -1,5 +1,7 @@
 //! `locus selftest`: finds planted circuits on this machine.
 
+use std::io::Write;
+
 use anyhow::{Result, bail};
 use clap::Args;
 use locus_circuits::edges::{
@@ -24,13 +26,15 @@ const COMPLEMENT: f64 = 0.05;
 impl Selftest {
     pub fn run(&self) -> Result<()> {
         let mut failures = 0;
-        let mut report = |name: &str, passed: bool, detail: String| {
-            println!("{:<6} {name:<14} {detail}", if passed { "ok" } else { "FAILED" });
+        let mut report = |name: &str, passed: bool, detail: String| -> Result<()> {
+            let verdict = if passed { "ok" } else { "FAILED" };
+            writeln!(super::output::stdout(), "{verdict:<6} {name:<14} {detail}")?;
             failures += usize::from(!passed);
+            Ok(())
         };
         let difference = linear_difference()?;
         let detail = format!("EAP and exact patching differ by {difference:.1e} of the largest effect");
-        report("linear", difference <= EQUAL, detail);
+        report("linear", difference <= EQUAL, detail)?;
         for planted in [induction(), exclusive_or()] {
             let found = Found::of(&planted)?;
             let passed = found.area >= AREA
@@ -43,7 +47,7 @@ impl Selftest {
                 planted.truth.count(),
                 found.complement
             );
-            report(planted.name, passed, detail);
+            report(planted.name, passed, detail)?;
         }
         if failures > 0 {
             bail!("{failures} planted circuits were not found");

@@ -10,6 +10,7 @@ use locus_files::sha256;
 use locus_gpt2::{Checkpoint, Scalar};
 use serde_json::{Value, json};
 
+use super::destination::lock_file;
 use super::error::Unusable;
 use super::global::{Dtype, Global};
 use locus_editors::token_lines;
@@ -45,6 +46,7 @@ impl Stats {
         let Some(out) = &global.out else {
             return Err(Unusable("stats needs --out FILE to write to".into()).into());
         };
+        global.check_out_file(&[&self.text])?;
         let checkpoint = global.checkpoint::<F>()?;
         let text = tokenise(&checkpoint, &self.text, self.tokens)?;
         let bytes: Vec<u8> = text.iter().flatten().flat_map(|token| token.to_le_bytes()).collect();
@@ -53,6 +55,7 @@ impl Stats {
             "site": "input of mlp.c_proj, all positions", "version": env!("CARGO_PKG_VERSION"),
         });
         let mut statistics = KeyStatistics::empty(&checkpoint.model, &self.layers)?;
+        let _lock = lock_file(out)?;
         if self.resume && out.exists() {
             let (found, of) = KeyStatistics::read(out)?;
             if of != provenance || !found.layers.keys().eq(statistics.layers.keys()) {
@@ -99,7 +102,7 @@ fn written_whole(statistics: &KeyStatistics, out: &Path, provenance: &Value) -> 
 
 /// Lines of a text as tokens, each cut to the model's context, up to and with the line that reaches `tokens` tokens.
 pub fn tokenise<F: Scalar>(checkpoint: &Checkpoint<F>, path: &Path, tokens: usize) -> Result<Vec<Vec<u32>>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
+    let text = locus_files::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
     let lines = token_lines(checkpoint, &text, tokens)?;
     if lines.is_empty() {
         return Err(Unusable(format!("{}: has no text; expected lines of it", path.display())).into());
@@ -112,7 +115,7 @@ pub fn tokenise<F: Scalar>(checkpoint: &Checkpoint<F>, path: &Path, tokens: usiz
 fn print(statistics: &KeyStatistics, json: bool) -> Result<()> {
     const RIDGE: f64 = 1e-5;
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
+    let mut out = super::output::stdout();
     if !json {
         writeln!(out, "{:>5} {:>9} {:>8} {:>20}", "layer", "keys", "neurons", "agreement of halves")?;
     }

@@ -64,6 +64,7 @@ impl TraceArgs {
                 Unusable(format!("--noise is {}; expected a number of at least 0", self.noise)).into()
             );
         }
+        global.check_out_file(&[&self.task])?;
         let mut texts = self.read()?;
         texts.truncate(self.facts.unwrap_or(usize::MAX));
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
@@ -113,7 +114,7 @@ impl TraceArgs {
     /// Reads the facts, an array or one per line.
     fn read(&self) -> Result<Vec<Known>> {
         let place = self.task.display();
-        let text = std::fs::read_to_string(&self.task).map_err(|e| Unusable(format!("{place}: {e}")))?;
+        let text = locus_files::read_to_string(&self.task).map_err(|e| Unusable(format!("{place}: {e}")))?;
         let facts: Vec<Known> = if text.trim_start().starts_with('[') {
             serde_json::from_str(&text).map_err(|e| Unusable(format!("{place}: {e}")))?
         } else {
@@ -135,7 +136,7 @@ impl TraceArgs {
 
 fn print(record: &TracingRecord, json: bool) -> Result<()> {
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
+    let mut out = super::output::stdout();
     if json {
         writeln!(out, "{}", serde_json::to_string(record)?)?;
         return Ok(());

@@ -2,7 +2,7 @@
 
 use locus_gpt2::Config;
 
-use crate::refused::{ALL, Case, arguments, check};
+use crate::refused::{ALL, Case, arguments, check, out};
 use crate::support::{Sandbox, half_mask, tiny_config};
 
 #[test]
@@ -208,7 +208,7 @@ fn usage() {
     let files = sandbox.files();
     for wrong in ["--frobnicate", "--threads -1", "--threads two", "--seed x", "--dtype f16"] {
         for command in ALL {
-            let run = sandbox.locus(&format!("{command} {wrong} --out new/out"));
+            let run = sandbox.locus(&format!("{command} {wrong}{}", out(command, "new/out")));
             assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{command} {wrong}");
             assert!(run.stderr.contains(wrong.split(' ').next_back().unwrap()), "{run:?}");
         }

@@ -6,6 +6,7 @@ mod bad_model;
 mod discover;
 mod edit;
 mod editors;
+mod process;
 mod refused;
 mod reproduce;
 mod score;

@@ -110,7 +110,7 @@ fn stdin_is_read_and_blank_lines_are_skipped() {
     assert_eq!(sandbox.locus_reading("score --model model --in -", "\n \n").done(), "");
     let run = sandbox.locus_reading("score --model model --in - --quiet", "\n{}\n");
     assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
-    assert!(run.stderr.starts_with("locus: -: line 2: missing field `prompt`"), "{run:?}");
+    assert!(run.stderr.starts_with("locus: stdin: line 2: missing field `prompt`"), "{run:?}");
 }
 
 /// The order of the output is the order of the input, whatever the threads do.
