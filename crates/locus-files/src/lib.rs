@@ -5,5 +5,5 @@
 mod hash;
 mod write;
 
-pub use hash::{feed, hex, sha256, sha256_file};
+pub use hash::{hex, sha256, sha256_file, sha256_reader};
 pub use write::{new_file_beside, write_atomically};

@@ -14,9 +14,9 @@ pub const HUB_MODELS: [&str; 4] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl
 
 #[derive(Debug, Args)]
 pub struct Global {
-    /// A model's folder, `organism`, or a fetched model: gpt2, gpt2-medium, gpt2-large, gpt2-xl
-    #[arg(long, global = true, default_value = "organism", value_name = "DIR|NAME")]
-    pub model: String,
+    /// A model's folder, `organism`, or a fetched model: gpt2, gpt2-medium, gpt2-large, gpt2-xl [default: organism]
+    #[arg(long, global = true, value_name = "DIR|NAME")]
+    pub model: Option<String>,
     /// Seed of all random numbers
     #[arg(long, global = true, default_value_t = 1)]
     pub seed: u64,
@@ -49,17 +49,23 @@ impl Global {
         ProgressDisplay::new(self.quiet)
     }
 
+    /// The value of `--model`.
+    pub fn model_name(&self) -> &str {
+        self.model.as_deref().unwrap_or("organism")
+    }
+
     /// The folder of `--model`.
     pub fn model_folder(&self) -> Result<PathBuf> {
-        if self.model == "organism" {
+        let name = self.model_name();
+        if name == "organism" {
             return organism_folder();
         }
-        if !HUB_MODELS.contains(&self.model.as_str()) {
-            return Ok(PathBuf::from(&self.model));
+        if !HUB_MODELS.contains(&name) {
+            return Ok(PathBuf::from(name));
         }
-        let folder = cache_folder()?.join(&self.model);
+        let folder = cache_folder()?.join(name);
         if !folder.join("config.json").exists() {
-            let why = format!("model {} is not fetched yet; run: locus fetch {}", self.model, self.model);
+            let why = format!("model {name} is not fetched yet; run: locus fetch {name}");
             return Err(Unusable(why).into());
         }
         Ok(folder)

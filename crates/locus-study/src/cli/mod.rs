@@ -52,7 +52,7 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Rebuild the embedded model and its data from their seed
     Organism(organism::Organism),
-    /// Find planted circuits on this machine
+    /// Find planted circuits on this machine, or check a model (--model) against its own gradients and known losses
     Selftest(selftest::Selftest),
     /// Download a model or data set by the manifest and verify it
     Fetch(fetch::Fetch),
@@ -92,7 +92,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Stats(command) => command.run(global),
         Command::Trace(command) => command.run(global),
         Command::Organism(command) => command.run(global),
-        Command::Selftest(command) => command.run(),
+        Command::Selftest(command) => command.run(global),
         Command::Fetch(command) => command.run(global),
     }
 }

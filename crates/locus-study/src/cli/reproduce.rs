@@ -95,12 +95,12 @@ impl Reproduce {
             // Without a file, a model of another shape than GPT-2's has none, and X2 says so.
             settings.hparams = if folder.join("hparams.toml").exists() { Some(found?) } else { found.ok() };
         }
-        let model_name = if global.model == "organism" || !global.model.contains('/') {
-            global.model.clone()
+        let model_name = if !global.model_name().contains('/') {
+            global.model_name().to_owned()
         } else {
             folder
                 .file_name()
-                .map_or_else(|| global.model.clone(), |name| name.to_string_lossy().into_owned())
+                .map_or_else(|| global.model_name().to_owned(), |name| name.to_string_lossy().into_owned())
         };
         let data_name = if self.data.is_some() { "the given data" } else { "the model's own data" };
         let provenance = Provenance {

@@ -1,4 +1,6 @@
-//! `locus selftest`: finds planted circuits on this machine.
+//! `locus selftest`: finds planted circuits on this machine, or checks a model on it.
+
+use std::io::{Write, stdout};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -7,6 +9,10 @@ use locus_circuits::edges::{
     attribute_edges, auroc, patch_edges,
 };
 use locus_circuits::planted::{Planted, exclusive_or, induction, linear};
+
+use super::error::Unusable;
+use super::global::{Dtype, Global};
+use crate::protocol::selftest::check_model;
 
 #[derive(Debug, Args)]
 pub struct Selftest {}
@@ -22,34 +28,83 @@ const UNFAITHFUL: f64 = 0.01;
 const COMPLEMENT: f64 = 0.05;
 
 impl Selftest {
-    pub fn run(&self) -> Result<()> {
-        let mut failures = 0;
-        let mut report = |name: &str, passed: bool, detail: String| {
-            println!("{:<6} {name:<14} {detail}", if passed { "ok" } else { "FAILED" });
-            failures += usize::from(!passed);
+    pub fn run(&self, global: &Global) -> Result<()> {
+        refuse_ignored(global)?;
+        let (failures, what) = match &global.model {
+            Some(_) => (checks_of_model(global)?, "checks of the model failed"),
+            None => (planted_circuits()?, "planted circuits were not found"),
         };
-        let difference = linear_difference()?;
-        let detail = format!("EAP and exact patching differ by {difference:.1e} of the largest effect");
-        report("linear", difference <= EQUAL, detail);
-        for planted in [induction(), exclusive_or()] {
-            let found = Found::of(&planted)?;
-            let passed = found.area >= AREA
-                && (found.faithfulness - 1.0).abs() <= UNFAITHFUL
-                && found.complement.abs() <= COMPLEMENT;
-            let detail = format!(
-                "EAP-IG: AUROC {:.4}, faithfulness {:.4} of the {} edges found, {:+.4} of all others",
-                found.area,
-                found.faithfulness,
-                planted.truth.count(),
-                found.complement
-            );
-            report(planted.name, passed, detail);
-        }
         if failures > 0 {
-            bail!("{failures} planted circuits were not found");
+            bail!("{failures} {what}");
         }
         Ok(())
     }
+}
+
+/// Refuses options that would change nothing.
+fn refuse_ignored(global: &Global) -> Result<()> {
+    let ignored = [
+        ("--out", global.out.is_some()),
+        ("--json", global.json),
+        ("--dtype", global.dtype != Dtype::F32),
+        ("--seed without --model", global.model.is_none() && global.seed != 1),
+    ];
+    match ignored.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(Unusable(format!("selftest takes no {option}")).into()),
+        None => Ok(()),
+    }
+}
+
+/// A line of the report.
+fn print(state: &str, name: &str, detail: &str) -> std::io::Result<()> {
+    let mut out = stdout().lock();
+    writeln!(out, "{state:<6} {name:<16} {detail}")?;
+    out.flush()
+}
+
+/// Checks `--model` and returns the number of checks that failed.
+fn checks_of_model(global: &Global) -> Result<usize> {
+    let (mut failures, mut printed) = (0, Ok(()));
+    check_model(&global.model_folder()?, rayon::current_num_threads(), global.seed, &mut |check| {
+        let state = match check.passed {
+            Some(true) => "ok",
+            Some(false) => "FAILED",
+            None => "-",
+        };
+        failures += usize::from(check.passed == Some(false));
+        if printed.is_ok() {
+            printed = print(state, &check.name, &check.detail);
+        }
+    })?;
+    printed?;
+    Ok(failures)
+}
+
+/// Looks for the planted circuits and returns the number of those not found.
+fn planted_circuits() -> Result<usize> {
+    let mut failures = 0;
+    let mut report = |name: &str, passed: bool, detail: String| {
+        failures += usize::from(!passed);
+        print(if passed { "ok" } else { "FAILED" }, name, &detail)
+    };
+    let difference = linear_difference()?;
+    let detail = format!("EAP and exact patching differ by {difference:.1e} of the largest effect");
+    report("linear", difference <= EQUAL, detail)?;
+    for planted in [induction(), exclusive_or()] {
+        let found = Found::of(&planted)?;
+        let passed = found.area >= AREA
+            && (found.faithfulness - 1.0).abs() <= UNFAITHFUL
+            && found.complement.abs() <= COMPLEMENT;
+        let detail = format!(
+            "EAP-IG: AUROC {:.4}, faithfulness {:.4} of the {} edges found, {:+.4} of all others",
+            found.area,
+            found.faithfulness,
+            planted.truth.count(),
+            found.complement
+        );
+        report(planted.name, passed, detail)?;
+    }
+    Ok(failures)
 }
 
 /// Largest difference between attribution and exact effect over the edges, relative to the largest effect.
