@@ -103,6 +103,14 @@ pub enum DataError {
         /// The names there are.
         known: String,
     },
+    /// An address of a proxy or of files that cannot be used.
+    #[error("{what} is unusable; expected {expected}")]
+    Address {
+        /// Which address, quoted if it can hold no password.
+        what: String,
+        /// What would have been right.
+        expected: &'static str,
+    },
     /// A failed download. What had arrived is kept for the next attempt.
     #[error("{url}: {problem}")]
     Transfer {
@@ -111,14 +119,14 @@ pub enum DataError {
         /// What happened.
         problem: String,
     },
-    /// A file with another hash than the manifest pins.
+    /// A file with another hash than the manifest, or the record of its first download, has.
     #[error("{file}: SHA-256 is {found}; expected {expected} ({note})")]
     Hash {
         /// The file.
         file: String,
         /// The hash it has.
         found: String,
-        /// The hash in the manifest.
+        /// The hash it should have.
         expected: String,
         /// What happened to the file.
         note: &'static str,

@@ -12,7 +12,8 @@
 //! | [`split`](mod@split), [`seed`] | random splits and streams that never change |
 //! | [`manifest`], [`fetch`](mod@fetch) | what can be downloaded, and downloading it |
 //!
-//! Nothing here knows a model, prints, or reads the clock or the environment. Only [`fetch()`] uses the network. Files
+//! Nothing here knows a model, prints, or reads the clock or the environment, but that [`fetch()`] waits and finds the
+//! system's certificate authorities. Only it uses the network. Files
 //! are written all or nothing.
 //!
 //! ```
@@ -43,7 +44,7 @@ pub mod split;
 
 pub use dataset::{Family, StudyData, Task, task_names};
 pub use error::{DataError, Result};
-pub use fetch::{FetchOptions, Fetched, fetch};
+pub use fetch::{FetchOptions, FetchProgress, Fetched, Verified, fetch};
 pub use labelled::Labelled;
 pub use manifest::{Entry, Manifest};
 pub use pairs::PromptPair;

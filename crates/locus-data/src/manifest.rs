@@ -8,8 +8,9 @@
 //! origin = "GitHub hannamw/EAP-IG"
 //! base = "https://raw.githubusercontent.com/hannamw/EAP-IG"
 //! files = [
-//!     { path = "a.csv", sha256 = "<64 digits>" },                      # from base/a.csv
+//!     { path = "a.csv", sha256 = "<64 digits>", bytes = 1200 },        # from base/a.csv, exactly 1200 bytes
 //!     { path = "b.csv", sha256 = "", remote = "0123abc/data/b.csv" },  # from base/0123abc/data/b.csv; not pinned
+//!     { path = "c.csv", sha256 = "", bytes = 5000 },                   # not pinned; about 5000 bytes
 //! ]
 //! ```
 
@@ -66,14 +67,34 @@ pub struct RemoteFile {
     pub path: String,
     /// SHA-256 in lowercase hexadecimal; empty while nobody has pinned it.
     pub sha256: String,
+    /// Length in bytes: exact for a pinned file, about right for others.
+    pub bytes: Option<u64>,
     /// Path below `base`, where it differs from `path`.
     pub remote: Option<String>,
 }
+
+/// Longest download in bytes of a file whose length the manifest does not give.
+pub const LARGEST: u64 = 16 << 30;
 
 impl RemoteFile {
     /// Hash that the file must have; `None` when it is not pinned.
     pub fn pinned(&self) -> Option<&str> {
         Some(self.sha256.as_str()).filter(|hash| !hash.is_empty())
+    }
+
+    /// Length in bytes that the file must have; `None` when it is not known exactly.
+    pub fn exact_bytes(&self) -> Option<u64> {
+        self.bytes.filter(|_| self.pinned().is_some())
+    }
+
+    /// Length in bytes beyond which a download is given up: the exact one, otherwise twice the approximate one (but at
+    /// least a mebibyte), otherwise [`LARGEST`].
+    pub fn most_bytes(&self) -> u64 {
+        match (self.exact_bytes(), self.bytes) {
+            (Some(exact), _) => exact,
+            (None, Some(about)) => about.saturating_mul(2).max(1 << 20),
+            (None, None) => LARGEST,
+        }
     }
 
     /// Address of the file below `base`.
@@ -138,6 +159,11 @@ impl Manifest {
 }
 
 impl Entry {
+    /// Length in bytes of all files together; `None` when the manifest lacks one.
+    pub fn bytes(&self) -> Option<u64> {
+        self.files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.bytes?))
+    }
+
     fn check(&self, file: &str) -> Result<()> {
         let is_name = !self.name.is_empty()
             && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
@@ -195,7 +221,8 @@ fn stays_inside(path: &str) -> bool {
         && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-fn is_sha256(text: &str) -> bool {
+/// Whether a text is a SHA-256 in lowercase hexadecimal.
+pub(crate) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use locus_data::fetch::{FetchOptions, Fetched, fetch};
+use locus_data::fetch::{FetchOptions, Fetched, Verified, fetch};
 use locus_data::{DataError, Entry, Manifest};
 use locus_files::sha256;
 
@@ -112,11 +112,11 @@ fn entry(path: &str, sha256: &str) -> Entry {
 }
 
 fn mirror(server: &Server) -> FetchOptions<'_> {
-    FetchOptions { base: Some(&server.base), proxy: None }
+    FetchOptions { base: Some(&server.base), ..FetchOptions::default() }
 }
 
 fn get(server: &Server, entry: &Entry, dir: &Path) -> Result<Fetched, DataError> {
-    fetch(entry, dir, mirror(server), &mut |_, _| ()).map(|mut files| files.remove(0))
+    fetch(entry, dir, mirror(server), &mut |_| ()).map(|mut files| files.remove(0))
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -135,10 +135,10 @@ fn fetches_verifies_and_reuses() {
     let entry = entry("sub/file", &sha256(&content));
 
     let mut steps = Vec::new();
-    let got =
-        fetch(&entry, dir.path(), mirror(&server), &mut |done, total| steps.push((done, total))).unwrap();
+    let got = fetch(&entry, dir.path(), mirror(&server), &mut |at| steps.push((at.done, at.total))).unwrap();
     let path = dir.path().join("sub/file");
-    let first = Fetched { path: path.clone(), sha256: sha256(&content), pinned: true, reused: false };
+    let first =
+        Fetched { path: path.clone(), sha256: sha256(&content), verified: Verified::Manifest, reused: false };
     assert_eq!(got, std::slice::from_ref(&first));
     assert_eq!(std::fs::read(&path).unwrap(), content);
     assert_eq!(names(&dir.path().join("sub")), ["file"]);
@@ -165,8 +165,8 @@ fn continues_where_it_broke_off() {
 
     let whole = Server::start(&content, Manners::default());
     let mut first_step = None;
-    fetch(&entry, dir.path(), mirror(&whole), &mut |done, total| {
-        first_step.get_or_insert((done, total));
+    fetch(&entry, dir.path(), mirror(&whole), &mut |at| {
+        first_step.get_or_insert((at.done, at.total));
     })
     .unwrap();
     assert_eq!(first_step, Some((100_000, Some(300_000))));
@@ -238,11 +238,36 @@ fn a_refusal_is_named_and_leaves_nothing() {
 }
 
 #[test]
-fn an_unpinned_file_is_reported_as_such() {
+fn an_unpinned_file_is_held_to_its_first_fetch() {
     let (dir, content) = (tempfile::tempdir().unwrap(), content());
     let server = Server::start(&content, Manners::default());
-    let got = get(&server, &entry("file", ""), dir.path()).unwrap();
-    assert_eq!((got.sha256, got.pinned), (sha256(&content), false));
+    let entry = entry("file", "");
+    let path = dir.path().join("file");
+    let got = get(&server, &entry, dir.path()).unwrap();
+    assert_eq!((got.sha256, got.verified), (sha256(&content), Verified::Not));
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("file.sha256")).unwrap(),
+        format!("{}  file\n", sha256(&content))
+    );
+    let again = get(&server, &entry, dir.path()).unwrap();
+    assert_eq!((again.verified, again.reused), (Verified::FirstFetch, true));
+
+    // Changed on disk.
+    std::fs::write(&path, "other").unwrap();
+    let message = get(&server, &entry, dir.path()).unwrap_err().to_string();
+    assert!(message.contains(&format!("SHA-256 is {}; expected", sha256(b"other"))), "{message}");
+
+    // Changed on the server.
+    std::fs::remove_file(&path).unwrap();
+    let changed = Server::start(b"other", Manners::default());
+    let message = get(&changed, &entry, dir.path()).unwrap_err().to_string();
+    assert!(message.ends_with("(the download was deleted)"), "{message}");
+    assert_eq!(names(dir.path()), ["file.sha256"]);
+    assert_eq!(get(&server, &entry, dir.path()).unwrap().verified, Verified::FirstFetch);
+
+    std::fs::write(dir.path().join("file.sha256"), "what\n").unwrap();
+    let message = get(&server, &entry, dir.path()).unwrap_err().to_string();
+    assert!(message.contains("file.sha256: line 1: no SHA-256"), "{message}");
 }
 
 #[test]
@@ -269,22 +294,6 @@ fn an_unpinned_file_is_continued_only_if_it_is_the_same_version() {
         get(&server, &entry, dir.path()).unwrap();
         assert_eq!(server.asked()[0].from, from);
         assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), new);
-        assert_eq!(names(dir.path()), ["file"]);
+        assert_eq!(names(dir.path()), ["file", "file.sha256"]);
     }
-}
-
-#[test]
-fn goes_through_a_proxy_if_told() {
-    let (dir, content) = (tempfile::tempdir().unwrap(), content());
-    let through = |proxy: &str| {
-        let options = FetchOptions { proxy: Some(proxy), base: None };
-        fetch(&entry("file", ""), dir.path(), options, &mut |_, _| ())
-    };
-    let message = through("no proxy").unwrap_err().to_string();
-    assert!(message.starts_with("no proxy: unusable as a proxy: "), "{message}");
-    // The server is no proxy; what counts is that it is asked, and for what.
-    let server = Server::start(&content, Manners::default());
-    let _ = through(&server.base);
-    let asked = server.asked();
-    assert!(asked[0].target.contains("nowhere.invalid"), "{asked:?}");
 }

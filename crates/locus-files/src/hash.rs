@@ -21,24 +21,23 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// # Errors
 /// If the file cannot be read.
 pub fn sha256_file(path: impl AsRef<Path>) -> io::Result<String> {
-    let mut hasher = Sha256::new();
-    feed(path.as_ref(), &mut hasher)?;
-    Ok(hex(&hasher.finalize()))
+    sha256_reader(&mut crate::open(path)?)
 }
 
-/// Feeds a whole file to a hasher, which can be fed more afterwards.
+/// SHA-256 of everything from a reader, which need not fit into memory.
 ///
 /// # Errors
-/// If the file cannot be read.
-pub fn feed(path: &Path, hasher: &mut Sha256) -> io::Result<()> {
-    let mut file = crate::open(path)?;
+/// If the reader fails.
+pub fn sha256_reader(reader: &mut impl Read) -> io::Result<String> {
+    let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(());
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(hex(&hasher.finalize())),
+            Ok(n) => hasher.update(&buffer[..n]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
         }
-        hasher.update(&buffer[..n]);
     }
 }
 

@@ -7,7 +7,7 @@ mod lock;
 mod read;
 mod write;
 
-pub use hash::{feed, hex, sha256, sha256_file};
+pub use hash::{hex, sha256, sha256_file, sha256_reader};
 pub use lock::OutputLock;
 pub use read::{open, read, read_to_string};
 pub use write::{

@@ -22,6 +22,7 @@ pub mod records;
 mod requests;
 mod run;
 mod score;
+pub mod selftest;
 mod settings;
 mod store;
 mod tracing;

@@ -3,19 +3,19 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use clap::Args;
-use locus_data::{FetchOptions, Manifest, fetch};
+use locus_data::{DataError, Entry, FetchOptions, Manifest, Verified, fetch};
 
 use super::destination::check_folder;
 use super::global::{Global, cache_folder};
 
 #[derive(Debug, Args)]
 pub struct Fetch {
-    /// Entry of fixtures/MANIFEST.toml, for example gpt2 or study; none lists them
+    /// Entry of fixtures/MANIFEST.toml, for example gpt2 or study; none lists them with their sizes
     name: Option<String>,
     /// Take the files from this base address instead of the manifest's
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", requires = "name")]
     base: Option<String>,
 }
 
@@ -27,9 +27,9 @@ impl Fetch {
             global.refuse_out("without a name, nothing is fetched")?;
             let mut out = super::output::stdout();
             for entry in &manifest.entries {
-                writeln!(out, "{:16} {} ({})", entry.name, entry.origin, entry.licence)?;
+                writeln!(out, "{:16} {:>8}  {} ({})", entry.name, size(entry), entry.origin, entry.licence)?;
             }
-            return Ok(());
+            return Ok(out.flush()?);
         };
         let entry = manifest.entry(name)?;
         let folder: PathBuf = match &global.out {
@@ -40,24 +40,83 @@ impl Fetch {
         if !folder.is_dir() {
             check_folder("--out", &folder, &[], &[])?;
         }
-        let proxy =
-            ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].iter().find_map(|name| std::env::var(name).ok());
+        let proxy = proxy_variable(self.base.as_deref().unwrap_or(&entry.base));
+        let no_proxy = first_set(&["NO_PROXY", "no_proxy"]);
+        let ca_file = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let options = FetchOptions {
+            base: self.base.as_deref(),
+            proxy: proxy.as_ref().map(|(_, address)| address.as_str()),
+            no_proxy: no_proxy.as_ref().map(|(_, hosts)| hosts.as_str()),
+            ca_file: ca_file.as_deref(),
+            ..FetchOptions::default()
+        };
         let stage = global.progress().stage(name, entry.files.len());
-        let options = FetchOptions { base: self.base.as_deref(), proxy: proxy.as_deref() };
-        let fetched = fetch(entry, &folder, options, &mut |done, total| {
-            let total = total.map_or_else(String::new, |total| format!(" of {:.1}", total as f64 / 1e6));
-            stage.message(&format!("{:.1}{total} MB", done as f64 / 1e6));
+        let mut complete = 0;
+        let fetched = fetch(entry, &folder, options, &mut |at| {
+            while complete < at.index {
+                stage.inc();
+                complete += 1;
+            }
+            let total = at.total.map_or_else(String::new, |total| format!(" of {:.1}", megabytes(total)));
+            stage.message(&format!("{} {:.1}{total} MB", at.file, megabytes(at.done)));
+        })
+        .map_err(|error| match (&error, &proxy) {
+            (DataError::Address { what, .. }, Some((name, _))) if what.starts_with("the proxy") => {
+                Error::from(error).context(*name)
+            }
+            _ => error.into(),
         })?;
+        while complete < fetched.len() {
+            stage.inc();
+            complete += 1;
+        }
         stage.finish();
         let mut out = super::output::stdout();
         for file in &fetched {
-            let state = match (file.pinned, file.reused) {
-                (true, true) => "already there, verified",
-                (true, false) => "verified",
-                (false, _) => "NOT verified: the manifest has no SHA-256 for it yet",
+            let state = match (file.verified, file.reused) {
+                (Verified::Manifest, true) => "already there, verified",
+                (Verified::Manifest, false) => "verified",
+                (Verified::FirstFetch, true) => "already there, as first fetched",
+                (Verified::FirstFetch, false) => "as first fetched",
+                (Verified::Not, true) => {
+                    "already there, NOT verified: the manifest has no SHA-256 for it yet"
+                }
+                (Verified::Not, false) => {
+                    "NOT verified: the manifest has no SHA-256 for it yet; later fetches are held to this one"
+                }
             };
             writeln!(out, "{}  {}  {state}", file.sha256, file.path.display())?;
         }
-        Ok(())
+        Ok(out.flush()?)
+    }
+}
+
+/// Variable with the proxy for an address, and its value: `HTTPS_PROXY` and `ALL_PROXY`, for `http://` addresses after
+/// `HTTP_PROXY`; each in capitals or not. Empty variables count as not set.
+fn proxy_variable(base: &str) -> Option<(&'static str, String)> {
+    let http = ["HTTP_PROXY", "http_proxy"];
+    let all = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    first_set(&http).filter(|_| base.starts_with("http://")).or_else(|| first_set(&all))
+}
+
+fn first_set(names: &[&'static str]) -> Option<(&'static str, String)> {
+    names.iter().find_map(|&name| {
+        let value = std::env::var_os(name)?.to_string_lossy().trim().to_owned();
+        Some((name, value)).filter(|(_, value)| !value.is_empty())
+    })
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// Size of an entry for the list; `~` where it is not known exactly.
+fn size(entry: &Entry) -> String {
+    let Some(bytes) = entry.bytes() else { return "?".into() };
+    let about = if entry.files.iter().all(|file| file.exact_bytes().is_some()) { "" } else { "~" };
+    if bytes < 1_000_000_000 {
+        format!("{about}{:.1} MB", megabytes(bytes))
+    } else {
+        format!("{about}{:.1} GB", megabytes(bytes) / 1e3)
     }
 }

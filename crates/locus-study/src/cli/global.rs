@@ -137,24 +137,24 @@ impl Global {
 
     /// The folder of `--model`.
     pub fn model_folder(&self) -> Result<PathBuf> {
-        if self.model == "organism" {
+        let name = self.model.as_str();
+        if name == "organism" {
             return organism_folder();
         }
-        if !HUB_MODELS.contains(&self.model.as_str()) {
-            let folder = PathBuf::from(&self.model);
+        if !HUB_MODELS.contains(&name) {
+            let folder = PathBuf::from(name);
             if !folder.exists() {
                 let names = HUB_MODELS.join(", ");
                 let why = format!(
-                    "--model {}: is neither a folder nor the name of a model; the names are organism, {names}",
-                    self.model
+                    "--model {name}: is neither a folder nor the name of a model; the names are organism, {names}"
                 );
                 return Err(Unusable(why).into());
             }
             return Ok(folder);
         }
-        let folder = cache_folder()?.join(&self.model);
+        let folder = cache_folder()?.join(name);
         if !folder.join("config.json").exists() {
-            let why = format!("model {} is not fetched yet; run: locus fetch {}", self.model, self.model);
+            let why = format!("model {name} is not fetched yet; run: locus fetch {name}");
             return Err(Unusable(why).into());
         }
         Ok(folder)

@@ -154,7 +154,7 @@ enum Command {
         #[command(flatten)]
         out: OutOption,
     },
-    /// Find planted circuits on this machine
+    /// Find planted circuits on this machine, or check a model (--model) against its own gradients and known losses
     Selftest {
         #[command(flatten)]
         command: selftest::Selftest,
@@ -273,7 +273,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Stats { command, .. } => command.run(global),
         Command::Trace { command, .. } => command.run(global),
         Command::Organism { command, .. } => command.run(global),
-        Command::Selftest { command, .. } => command.run(),
+        Command::Selftest { command, .. } => command.run(global),
         Command::Fetch { command, .. } => command.run(global),
     }
 }
@@ -316,7 +316,8 @@ mod tests {
         assert_eq!(accepted("report r"), [shared[4], shared[5]]);
         assert_eq!(accepted("aggregate r"), [shared[4], shared[5]]);
         assert_eq!(accepted("organism"), [shared[3], shared[4]]);
-        assert_eq!(accepted("selftest"), [shared[3]]);
+        assert_eq!(accepted("selftest"), [shared[0], shared[3]]);
+        assert_eq!(accepted("selftest --model m"), [shared[2], shared[3]]);
         assert_eq!(accepted("fetch gpt2"), [shared[4]]);
     }
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::destination::check_folder;
 use super::error::Unusable;
 use super::global::{Dtype, Global};
+use super::output::note;
 
 #[derive(Debug, Args)]
 pub struct PatchArgs {
@@ -77,6 +78,8 @@ impl PatchArgs {
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
         let (Verb::List(files) | Verb::Apply(Apply { files, .. }) | Verb::Merge(files)) = &self.verb;
         self.check(files, global)?;
+        // Verbs that write have been refused without --out.
+        let out = global.out.as_deref().unwrap_or(Path::new("."));
         let Checkpoint { model, .. } = global.checkpoint::<F>()?;
         let patches: Vec<Patch<F>> = files
             .patches
@@ -92,10 +95,8 @@ impl PatchArgs {
                     "base_sha256": history.patches()[0].base_sha256(), "version": env!("CARGO_PKG_VERSION"),
                 });
                 let (from, models) = (global.model_folder()?, (&model, history.model()));
-                if write_edited_checkpoint(&from, out()?, models, &provenance.to_string())? {
-                    let note = "the model is stored in 16 bits, to which the changed weights were rounded";
-                    // What happens to stderr decides nothing.
-                    let _ = writeln!(std::io::stderr(), "locus: {note}");
+                if write_edited_checkpoint(&from, out, models, &provenance.to_string())? {
+                    note("the model is stored in 16 bits, to which the changed weights were rounded");
                 }
                 Ok(())
             }
@@ -104,7 +105,7 @@ impl PatchArgs {
                 let merged = stack(files, patches, model)?.merged().expect("clap asks for a patch");
                 let provenance =
                     json!({ "merged": files.patches.len(), "version": env!("CARGO_PKG_VERSION") });
-                Ok(merged.write(out()?, &config, &provenance)?)
+                Ok(merged.write(out, &config, &provenance)?)
             }
         }
     }

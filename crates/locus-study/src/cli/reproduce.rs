@@ -100,7 +100,7 @@ impl Reproduce {
             // Without a file, a model of another shape than GPT-2's has none, and X2 says so.
             settings.hparams = if folder.join("hparams.toml").exists() { Some(found?) } else { found.ok() };
         }
-        let model_name = if global.model == "organism" || !global.model.contains('/') {
+        let model_name = if !global.model.contains('/') {
             global.model.clone()
         } else {
             folder

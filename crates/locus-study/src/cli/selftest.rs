@@ -1,4 +1,4 @@
-//! `locus selftest`: finds planted circuits on this machine.
+//! `locus selftest`: finds planted circuits on this machine, or checks a model on it.
 
 use std::io::Write;
 
@@ -10,8 +10,18 @@ use locus_circuits::edges::{
 };
 use locus_circuits::planted::{Planted, exclusive_or, induction, linear};
 
+use super::global::Global;
+use crate::protocol::selftest::check_model;
+
 #[derive(Debug, Args)]
-pub struct Selftest {}
+pub struct Selftest {
+    /// Model to check: a folder, `organism`, or a fetched model [default: none, planted circuits are looked for]
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Option<String>,
+    /// Seed of the directions in which gradients are checked
+    #[arg(long, default_value_t = 1, requires = "model")]
+    seed: u64,
+}
 
 /// Largest relative difference between attribution and patching of a linear model: both add up the same few hundred
 /// terms in f64, in different orders.
@@ -24,36 +34,71 @@ const UNFAITHFUL: f64 = 0.01;
 const COMPLEMENT: f64 = 0.05;
 
 impl Selftest {
-    pub fn run(&self) -> Result<()> {
-        let mut failures = 0;
-        let mut report = |name: &str, passed: bool, detail: String| -> Result<()> {
-            let verdict = if passed { "ok" } else { "FAILED" };
-            writeln!(super::output::stdout(), "{verdict:<6} {name:<14} {detail}")?;
-            failures += usize::from(!passed);
-            Ok(())
+    pub fn run(&self, global: &Global) -> Result<()> {
+        let (failures, what) = match &self.model {
+            Some(model) => {
+                let global = Global { model: model.clone(), ..global.clone() };
+                (self.checks_of_model(&global)?, "checks of the model failed")
+            }
+            None => (planted_circuits()?, "planted circuits were not found"),
         };
-        let difference = linear_difference()?;
-        let detail = format!("EAP and exact patching differ by {difference:.1e} of the largest effect");
-        report("linear", difference <= EQUAL, detail)?;
-        for planted in [induction(), exclusive_or()] {
-            let found = Found::of(&planted)?;
-            let passed = found.area >= AREA
-                && (found.faithfulness - 1.0).abs() <= UNFAITHFUL
-                && found.complement.abs() <= COMPLEMENT;
-            let detail = format!(
-                "EAP-IG: AUROC {:.4}, faithfulness {:.4} of the {} edges found, {:+.4} of all others",
-                found.area,
-                found.faithfulness,
-                planted.truth.count(),
-                found.complement
-            );
-            report(planted.name, passed, detail)?;
-        }
         if failures > 0 {
-            bail!("{failures} planted circuits were not found");
+            bail!("{failures} {what}");
         }
         Ok(())
     }
+
+    /// Checks `--model` and returns the number of checks that failed.
+    fn checks_of_model(&self, global: &Global) -> Result<usize> {
+        let (mut failures, mut printed) = (0, Ok(()));
+        check_model(&global.model_folder()?, rayon::current_num_threads(), self.seed, &mut |check| {
+            let state = match check.passed {
+                Some(true) => "ok",
+                Some(false) => "FAILED",
+                None => "-",
+            };
+            failures += usize::from(check.passed == Some(false));
+            if printed.is_ok() {
+                printed = print(state, &check.name, &check.detail);
+            }
+        })?;
+        printed?;
+        Ok(failures)
+    }
+}
+
+/// A line of the report.
+fn print(state: &str, name: &str, detail: &str) -> std::io::Result<()> {
+    let mut out = super::output::stdout();
+    writeln!(out, "{state:<6} {name:<16} {detail}")?;
+    out.flush()
+}
+
+/// Looks for the planted circuits and returns the number of those not found.
+fn planted_circuits() -> Result<usize> {
+    let mut failures = 0;
+    let mut report = |name: &str, passed: bool, detail: String| {
+        failures += usize::from(!passed);
+        print(if passed { "ok" } else { "FAILED" }, name, &detail)
+    };
+    let difference = linear_difference()?;
+    let detail = format!("EAP and exact patching differ by {difference:.1e} of the largest effect");
+    report("linear", difference <= EQUAL, detail)?;
+    for planted in [induction(), exclusive_or()] {
+        let found = Found::of(&planted)?;
+        let passed = found.area >= AREA
+            && (found.faithfulness - 1.0).abs() <= UNFAITHFUL
+            && found.complement.abs() <= COMPLEMENT;
+        let detail = format!(
+            "EAP-IG: AUROC {:.4}, faithfulness {:.4} of the {} edges found, {:+.4} of all others",
+            found.area,
+            found.faithfulness,
+            planted.truth.count(),
+            found.complement
+        );
+        report(planted.name, passed, detail)?;
+    }
+    Ok(failures)
 }
 
 /// Largest difference between attribution and exact effect over the edges, relative to the largest effect.
