@@ -68,7 +68,9 @@ pub enum Error {
         actual: String,
     },
     /// The patch was made for these weights in the other number type.
-    #[error("the patch belongs to these weights in {other}, and the model runs in {given}; expected --dtype {other}")]
+    #[error(
+        "the patch belongs to these weights in {other}, and the model runs in {given}; expected --dtype {other}"
+    )]
     WrongType {
         /// The number type that the model runs in.
         given: &'static str,

@@ -164,10 +164,14 @@ mod tests {
         write_folder(&path, |e| e, fill("new")).unwrap();
         assert_eq!(fs::read(path.join("inside/x")).unwrap(), b"new");
         assert_eq!(fs::read(path.join("mine")).unwrap(), b"kept");
-        let failed = write_folder(&path, |e| e, |folder| {
-            fs::write(folder.join("half"), "")?;
-            Err::<(), _>(io::Error::other("no more"))
-        });
+        let failed = write_folder(
+            &path,
+            |e| e,
+            |folder| {
+                fs::write(folder.join("half"), "")?;
+                Err::<(), _>(io::Error::other("no more"))
+            },
+        );
         assert_eq!(failed.unwrap_err().to_string(), "no more");
         assert!(!path.join("half").exists());
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1, "nothing is left beside it");

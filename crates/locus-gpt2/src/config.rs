@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::io::read::read_text;
+use crate::files::read_text;
 
 /// Sizes of a GPT-2-architecture model. Letters used in this crate's docs: `L = n_layer`, `H = n_head`,
 /// `d = n_embd`, `f = d_mlp`, `V = vocab_size`, `n` rows of a packed batch.
@@ -143,8 +143,7 @@ impl Config {
     }
 
     fn check(&self) -> std::result::Result<(), String> {
-        let sizes =
-            [self.n_layer, self.n_head, self.n_embd, self.n_positions, self.vocab_size, self.d_mlp()];
+        let sizes = [self.n_layer, self.n_head, self.n_embd, self.n_positions, self.vocab_size, self.d_mlp()];
         for ((name, most), size) in LARGEST.into_iter().zip(sizes) {
             if size == 0 {
                 return Err(format!("field {name} is 0; expected a positive number"));
@@ -161,11 +160,15 @@ impl Config {
         }
         if !(self.layer_norm_epsilon > 0.0 && self.layer_norm_epsilon < 1.0) {
             let found = self.layer_norm_epsilon;
-            return Err(format!("field layer_norm_epsilon is {found:e}; expected a number above 0 and below 1"));
+            return Err(format!(
+                "field layer_norm_epsilon is {found:e}; expected a number above 0 and below 1"
+            ));
         }
         if !(self.initializer_range >= 0.0 && self.initializer_range.is_finite()) {
             let found = self.initializer_range;
-            return Err(format!("field initializer_range is {found:e}; expected a number that is not negative"));
+            return Err(format!(
+                "field initializer_range is {found:e}; expected a number that is not negative"
+            ));
         }
         if !TANH_GELU.contains(&self.activation_function.as_str()) {
             return Err(format!(
@@ -274,7 +277,12 @@ impl Fields {
         Ok(self.read(name, "a text", |value| value.as_str().map(str::to_owned))?.unwrap_or(default))
     }
 
-    fn read<T>(&self, name: &str, expected: impl Display, read: impl Fn(&Value) -> Option<T>) -> Read<Option<T>> {
+    fn read<T>(
+        &self,
+        name: &str,
+        expected: impl Display,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Read<Option<T>> {
         let Some(value) = self.get(name) else {
             return Ok(None);
         };

@@ -238,7 +238,8 @@ impl ParamMask {
         match stated {
             Some(stated) if !model.has_sha256(stated) => {
                 let found = model.sha256();
-                let why = format!("the mask was made for a model with SHA-256 {stated}; this one has {found}");
+                let why =
+                    format!("the mask was made for a model with SHA-256 {stated}; this one has {found}");
                 Err(Error::format(path, why))
             }
             _ => Ok(mask),

@@ -14,7 +14,8 @@ use crate::model::weights::Gpt2;
 use crate::scalar::Scalar;
 
 /// Ends of the names of files that hold weights; those of the model itself are written, others would be out of date.
-const WEIGHTS: [&str; 8] = [".safetensors", ".bin", ".bin.index.json", ".pth", ".pt", ".h5", ".msgpack", ".onnx"];
+const WEIGHTS: [&str; 8] =
+    [".safetensors", ".bin", ".bin.index.json", ".pth", ".pt", ".h5", ".msgpack", ".onnx"];
 
 /// Copies what a folder holds besides weights, folders in it included. Hidden files and links to folders stay behind.
 pub(crate) fn copy_side_files(from: &Path, to: &Path) -> Result<()> {
@@ -105,7 +106,9 @@ fn replace<F: Scalar>(
             Dtype::F64 => put(bytes, x.to_le_bytes(), x),
             Dtype::F32 => put(bytes, (x as f32).to_le_bytes(), f64::from(x as f32)),
             Dtype::F16 => put(bytes, half::f16::from_f64(x).to_le_bytes(), half::f16::from_f64(x).to_f64()),
-            Dtype::BF16 => put(bytes, half::bf16::from_f64(x).to_le_bytes(), half::bf16::from_f64(x).to_f64()),
+            Dtype::BF16 => {
+                put(bytes, half::bf16::from_f64(x).to_le_bytes(), half::bf16::from_f64(x).to_f64())
+            }
             _ => return Err(format!("has type {dtype:?}; expected F16, BF16, F32 or F64")),
         };
         if !fits {

@@ -10,9 +10,9 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
 use super::caught::caught;
-use super::read::read_text;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::read_text;
 
 /// The token that separates documents in GPT-2's training text.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -134,9 +134,8 @@ impl Tokenizer {
     }
 
     fn encoding(&self, text: &str) -> Result<tokenizers::Encoding> {
-        let wrong = |why: &dyn std::fmt::Display| {
-            Error::Input(format!("{} cannot be tokenised: {why}", shown(text)))
-        };
+        let wrong =
+            |why: &dyn std::fmt::Display| Error::Input(format!("{} cannot be tokenised: {why}", shown(text)));
         let encoding = caught(|| self.inner.encode(text, false)).map_err(|why| wrong(&why))?;
         let encoding = encoding.map_err(|why| wrong(&why))?;
         if let Some(Limits { vocab_size, .. }) = self.model
@@ -247,7 +246,8 @@ fn add_named_tokens(inner: &mut tokenizers::Tokenizer, folder: &Path) -> Result<
         "additional_special_tokens",
     ];
     let [added, special, settings] =
-        ["added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"].map(|name| folder.join(name));
+        ["added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"]
+            .map(|name| folder.join(name));
     let mut with_id = BTreeMap::new();
     for (token, id) in object(&added)? {
         let id = id.as_u64().ok_or_else(|| {
@@ -256,7 +256,9 @@ fn add_named_tokens(inner: &mut tokenizers::Tokenizer, folder: &Path) -> Result<
         with_id.insert(id, (&added, token_from(&Value::String(token)), true));
     }
     let settings_fields = object(&settings)?;
-    for (id, token) in settings_fields.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten() {
+    for (id, token) in
+        settings_fields.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten()
+    {
         let wrong = || Error::format(&settings, format!("added_tokens_decoder has {id:?}; expected an id"));
         let id: u64 = id.parse().map_err(|_| wrong())?;
         let has_content = token.get("content").is_some_and(Value::is_string);

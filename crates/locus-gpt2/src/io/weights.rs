@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo, TensorView};
 use serde_json::Value;
 
-use super::read::{open, read_text};
 use super::safetensors::{decode_floats, file_shape};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::{open, read_text};
 use crate::model::ids::ParamId;
 use crate::model::weights::{Gpt2, ParamSet, by_name};
 use crate::scalar::{Scalar, compiled};
@@ -27,7 +27,8 @@ const LENGTH_BYTES: u64 = 8;
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// What wrappers put in front of a parameter's name: data parallelism, adapters, and the model around the blocks.
-const PREFIXES: [&str; 5] = ["module.", "base_model.", "model.", "transformer.", "gpt2."];
+const PREFIXES: [&str; 6] =
+    ["module.", "base_model.", "pretrained_model.", "model.", "transformer.", "gpt2."];
 /// What wrappers put anywhere into a parameter's name: compilation, sharding, recomputation.
 const INFIXES: [&str; 3] = ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."];
 /// Tensors that checkpoints carry beside those of the language model: heads for other tasks.
@@ -78,9 +79,8 @@ impl TensorFile {
     /// Opens a file and checks that its header describes all of it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let io = |e| Error::io(path, e);
-        let broken = |why: &dyn Display| {
-            Error::format(path, format!("not a complete safetensors file: {why}"))
-        };
+        let broken =
+            |why: &dyn Display| Error::format(path, format!("not a complete safetensors file: {why}"));
         let mut file = open(path)?;
         let length = file.metadata().map_err(io)?.len();
         if length == 0 {
@@ -92,7 +92,10 @@ impl TensorFile {
         let mut start = [0; LENGTH_BYTES as usize];
         file.read_exact(&mut start).map_err(io)?;
         if &start == b"version " {
-            return Err(Error::format(path, "is a pointer of Git LFS, not the file itself; run: git lfs pull"));
+            return Err(Error::format(
+                path,
+                "is a pointer of Git LFS, not the file itself; run: git lfs pull",
+            ));
         }
         let header_length = u64::from_le_bytes(start);
         if header_length > LONGEST_HEADER {
@@ -133,12 +136,13 @@ impl TensorFile {
 pub(crate) fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
     if single.exists() || !index.exists() {
-        std::fs::metadata(&single).map_err(|e| other_format(folder).unwrap_or_else(|| Error::io(&single, e)))?;
+        std::fs::metadata(&single)
+            .map_err(|e| other_format(folder).unwrap_or_else(|| Error::io(&single, e)))?;
         return Ok(vec![single]);
     }
     let wrong = |why: String| Error::format(&index, why);
-    let json: Value = serde_json::from_str(&read_text(&index)?)
-        .map_err(|e| wrong(format!("not valid JSON: {e}")))?;
+    let json: Value =
+        serde_json::from_str(&read_text(&index)?).map_err(|e| wrong(format!("not valid JSON: {e}")))?;
     let map = json.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| wrong("has no weight_map; expected names of tensors and of files".into()))?;
     let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -228,7 +232,8 @@ impl Weights {
         for (place, path) in paths.iter().enumerate() {
             let file = TensorFile::open(path)?;
             let names = file.header.offset_keys();
-            let names = by_short_name(names.iter().map(String::as_str)).map_err(|why| Error::format(path, why))?;
+            let names =
+                by_short_name(names.iter().map(String::as_str)).map_err(|why| Error::format(path, why))?;
             for (short, name) in names {
                 let wrong = |why: String| Error::format(path, format!("tensor {name} {why}"));
                 let role = match ids.get(&short) {
@@ -280,7 +285,10 @@ impl Weights {
                 params.insert(role.id(), values);
             } else if values != params.get(ParamId::TokenEmbedding) {
                 let path = &self.files[*place].path;
-                return Err(Error::format(path, format!("{HEAD} differs from wte.weight; expected a tied head")));
+                return Err(Error::format(
+                    path,
+                    format!("{HEAD} differs from wte.weight; expected a tied head"),
+                ));
             }
         }
         Gpt2::new(params)

@@ -33,8 +33,11 @@ pub(crate) fn n_weights(start: usize, t: usize) -> usize {
 
 /// Factor of a block's attention scores.
 fn scale<F: Number>(config: &Config, layer: usize) -> F {
-    let scale =
-        if config.scale_attn_weights { F::one() / F::from_f64(config.d_head() as f64).sqrt() } else { F::one() };
+    let scale = if config.scale_attn_weights {
+        F::one() / F::from_f64(config.d_head() as f64).sqrt()
+    } else {
+        F::one()
+    };
     if config.scale_attn_by_inverse_layer_idx { scale / F::from_f64((layer + 1) as f64) } else { scale }
 }
 

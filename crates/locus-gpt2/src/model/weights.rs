@@ -333,7 +333,11 @@ impl<F: Scalar> Gpt2<F> {
     }
 
     fn sha256_of_other_type(&self) -> String {
-        if size_of::<F>() == size_of::<f32>() { self.cast::<f64>().sha256() } else { self.cast::<f32>().sha256() }
+        if size_of::<F>() == size_of::<f32>() {
+            self.cast::<f64>().sha256()
+        } else {
+            self.cast::<f32>().sha256()
+        }
     }
 }
 

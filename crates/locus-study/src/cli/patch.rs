@@ -101,7 +101,9 @@ impl PatchArgs {
 fn check_destination(model: &Path, out: &Path, force: bool) -> Result<()> {
     let shown = out.display();
     if out.exists() && !out.is_dir() {
-        return Err(Unusable(format!("--out {shown} is a file; expected a folder, which need not exist")).into());
+        return Err(
+            Unusable(format!("--out {shown} is a file; expected a folder, which need not exist")).into()
+        );
     }
     // A model folder that is absent is reported when it is read.
     if let (Ok(from), Ok(to)) = (model.canonicalize(), resolved(out))
@@ -111,7 +113,8 @@ fn check_destination(model: &Path, out: &Path, force: bool) -> Result<()> {
         return Err(Unusable(why).into());
     }
     if !force && holds_model(out) {
-        let why = format!("--out {shown} holds a model already; expected another folder, or --force to replace it");
+        let why =
+            format!("--out {shown} holds a model already; expected another folder, or --force to replace it");
         return Err(Unusable(why).into());
     }
     Ok(())

@@ -6,6 +6,7 @@ mod bad_model;
 mod discover;
 mod edit;
 mod editors;
+mod patch;
 mod refused;
 mod reproduce;
 mod score;
