@@ -48,7 +48,7 @@ impl KnownFact {
     /// A fact from text; the answer is the first token of the attribute with a space before it.
     ///
     /// # Errors
-    /// When the prompt does not contain the subject, or a token covers both the subject's end and what follows.
+    /// When the prompt does not contain the subject, or prompt or attribute cannot be tokenised.
     pub fn from_text(tokenizer: &Tokenizer, prompt: &str, subject: &str, attribute: &str) -> Result<Self> {
         let missing = || Error::Input(format!("subject {subject:?} is not in the prompt {prompt:?}"));
         let start = prompt.find(subject).filter(|_| !subject.is_empty()).ok_or_else(missing)?;

@@ -46,8 +46,7 @@ impl Fact {
     /// from the target. Prefix, prompt and subject are tokenised as one text, the target separately.
     ///
     /// # Errors
-    /// When the prompt does not have exactly one `{}`, subject or target are empty, or a token covers both the end of
-    /// the subject and what follows it.
+    /// When the prompt does not have exactly one `{}`, subject or target are empty, or a text cannot be tokenised.
     pub fn from_text(
         tokenizer: &Tokenizer,
         prompt: &str,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::io::read::read_text;
+use crate::files::read_text;
 
 /// Sizes of a GPT-2-architecture model. Letters used in this crate's docs: `L = n_layer`, `H = n_head`,
 /// `d = n_embd`, `f = d_mlp`, `V = vocab_size`, `n` rows of a packed batch.

@@ -23,6 +23,7 @@
 mod checkpoint;
 mod config;
 mod error;
+mod files;
 mod io;
 mod kernels;
 pub mod lens;

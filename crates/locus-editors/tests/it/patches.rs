@@ -111,3 +111,35 @@ fn files_that_are_no_patch_are_refused() {
     assert!(why(&renamed("weight.r", "weight.x")).contains("is not NAME.delta, NAME.u or NAME.r"));
     assert!(why(&renamed("weight.r", "weight.u")).len() > 10);
 }
+
+/// One change under two names is refused with the same line every time, as is a base in the other number type.
+#[test]
+fn changes_that_are_given_twice_and_bases_in_another_type() {
+    let base = model(1);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("edit.safetensors");
+    let mut edited = base.clone();
+    edited.get_mut(ParamId::FinalNormBias)[0] += 1.0;
+    let patch = Patch::between(&base, &edited);
+    let single: Gpt2<f32> = base.cast();
+    let narrow = Patch::between(&single, &edited.cast());
+    narrow.write(&path, base.config(), &serde_json::Value::Null).unwrap();
+    let why = Patch::<f64>::read(&path, base.config()).unwrap().apply(&base).unwrap_err();
+    assert!(why.to_string().contains("expected --dtype f32"), "{why}");
+
+    let tensor = |name: &str| {
+        let values = [0.5f64; 8].iter().flat_map(|x| x.to_le_bytes()).collect();
+        (name.to_owned(), safetensors::Dtype::F64, vec![8], values)
+    };
+    let metadata = serde_json::json!({ "base_sha256": patch.base_sha256() }).to_string();
+    let read = |names: [&str; 2]| {
+        locus_gpt2::write_safetensors(&path, &names.map(tensor), &metadata).unwrap();
+        Patch::<f64>::read(&path, base.config())
+    };
+    read(["ln_f.bias.delta", "h.0.ln_1.bias.delta"]).unwrap();
+    let lines: Vec<String> = (0..6)
+        .map(|_| read(["ln_f.bias.delta", "transformer.ln_f.bias.delta"]).unwrap_err().to_string())
+        .collect();
+    assert!(lines[0].contains("ln_f.bias.delta is given twice"), "{}", lines[0]);
+    assert!(lines.iter().all(|line| *line == lines[0]));
+}

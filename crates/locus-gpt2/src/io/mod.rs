@@ -2,7 +2,6 @@
 
 pub(crate) mod caught;
 pub(crate) mod edited;
-pub(crate) mod read;
 pub(crate) mod safetensors;
 pub(crate) mod tokenizer;
 pub(crate) mod weights;

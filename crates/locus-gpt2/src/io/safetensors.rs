@@ -6,10 +6,10 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use super::read::read_bytes;
 use super::write::write_atomically;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::read_bytes;
 use crate::model::ids::ParamId;
 use crate::model::weights::ParamSet;
 use crate::scalar::{Scalar, compiled};

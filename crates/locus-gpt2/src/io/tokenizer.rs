@@ -10,9 +10,9 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
 use super::caught::caught;
-use super::read::read_text;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::read_text;
 
 /// The token that separates documents in GPT-2's training text.
 const END_OF_TEXT: &str = "<|endoftext|>";

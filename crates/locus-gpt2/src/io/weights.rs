@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo, TensorView};
 use serde_json::Value;
 
-use super::read::{open, read_text};
 use super::safetensors::{decode_floats, file_shape};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::{open, read_text};
 use crate::model::ids::ParamId;
 use crate::model::weights::{Gpt2, ParamSet, by_name};
 use crate::scalar::{Scalar, compiled};
@@ -27,7 +27,8 @@ const LENGTH_BYTES: u64 = 8;
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// What wrappers put in front of a parameter's name: data parallelism, adapters, and the model around the blocks.
-const PREFIXES: [&str; 5] = ["module.", "base_model.", "model.", "transformer.", "gpt2."];
+const PREFIXES: [&str; 6] =
+    ["module.", "base_model.", "pretrained_model.", "model.", "transformer.", "gpt2."];
 /// What wrappers put anywhere into a parameter's name: compilation, sharding, recomputation.
 const INFIXES: [&str; 3] = ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."];
 /// Tensors that checkpoints carry beside those of the language model: heads for other tasks.

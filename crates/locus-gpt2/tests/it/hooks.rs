@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use locus_gpt2::{
-    ActivationCache, Batch, BlockParam, Gpt2, HookPoint, KvCache, ParamId, ParamSet, PatternHook,
+    ActivationCache, Batch, BlockParam, Config, Gpt2, HookPoint, KvCache, ParamId, ParamSet, PatternHook,
 };
 use locus_testkit::{REORDERED_F64, assert_close, check_directional, random_vector};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, concatenate, s};
@@ -61,9 +61,11 @@ fn of_sequence<'a>(state: ArrayView2<'a, f64>, batch: &Batch<f64>, sequence: usi
 }
 
 /// The pattern of some queries of a sequence, by hand from all of its queries and keys.
-fn by_hand(q: ArrayView2<f64>, k: ArrayView2<f64>, queries: &[usize]) -> Array2<f64> {
+fn by_hand(config: &Config, layer: usize, [q, k]: [ArrayView2<f64>; 2], queries: &[usize]) -> Array2<f64> {
     let n_keys = queries.last().map_or(0, |last| last + 1);
-    let scale = (q.ncols() as f64).sqrt();
+    let of_width = if config.scale_attn_weights { (q.ncols() as f64).sqrt() } else { 1.0 };
+    let of_layer = if config.scale_attn_by_inverse_layer_idx { layer as f64 + 1.0 } else { 1.0 };
+    let scale = of_width * of_layer;
     let mut pattern = Array2::zeros((queries.len(), n_keys));
     for (mut row, &query) in pattern.rows_mut().into_iter().zip(queries) {
         let scores: Vec<f64> = (0..=query).map(|key| q.row(query).dot(&k.row(key)) / scale).collect();
@@ -180,9 +182,9 @@ proptest! {
         let check = |name: &str, cache: &ActivationCache<f64>, queries: &dyn Fn(usize, usize) -> Vec<usize>| {
             for (layer, head) in (0..=last_layer).flat_map(|l| (0..model.config().n_head).map(move |h| (l, h))) {
                 for sequence in 0..whole.n_sequences() {
-                    let [q, k] = [of_whole.q(layer, head), of_whole.k(layer, head)]
+                    let states = [of_whole.q(layer, head), of_whole.k(layer, head)]
                         .map(|state| of_sequence(state, &whole, sequence));
-                    let expected = by_hand(q, k, &queries(layer, sequence));
+                    let expected = by_hand(model.config(), layer, states, &queries(layer, sequence));
                     let pattern = cache.pattern(layer, head, sequence);
                     assert_near(name, pattern, expected.view(), 1e-12);
                     assert!(pattern.rows().into_iter().all(|row| (row.sum() - 1.0).abs() < 1e-12));

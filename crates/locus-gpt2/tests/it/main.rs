@@ -9,3 +9,4 @@ mod lens;
 mod refusals;
 mod score_head;
 mod support;
+mod variants;

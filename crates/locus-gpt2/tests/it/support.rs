@@ -39,8 +39,11 @@ impl Problem {
 pub fn problem() -> impl Strategy<Value = Problem> {
     let shape = (1usize..=3, 1usize..=3, 1usize..=5, 4usize..=10, 3usize..=23);
     (shape, any::<u64>()).prop_flat_map(|((layers, heads, width, positions, vocab), seed)| {
-        let config =
+        let mut config =
             Config::new(layers, heads, heads * width + if heads == 1 { 1 } else { 0 }, positions, vocab);
+        // A quarter of the cases each: every property holds for every scale of attention.
+        config.scale_attn_weights = seed & 1 == 0;
+        config.scale_attn_by_inverse_layer_idx = seed & 2 == 0;
         let sequence = prop::collection::vec(0..vocab as u32, 1..=positions);
         prop::collection::vec(sequence, 1..=4).prop_map(move |sequences| Problem {
             config: config.clone(),

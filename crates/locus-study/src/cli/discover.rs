@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::destination::is_same;
-use super::error::Unusable;
+use super::error::{OVERFLOW, Unusable};
 use super::global::{Dtype, Global};
 
 #[derive(Debug, Args)]
@@ -150,6 +150,7 @@ impl Discover {
 
         let stage = global.progress().stage("scores", 1);
         let scores = self.scores(&model, &pairs, metric, global.seed)?;
+        check_scores(&scores)?;
         stage.inc();
         stage.finish();
         let by = if self.signed { RankBy::Signed } else { RankBy::Absolute };
@@ -165,7 +166,7 @@ impl Discover {
             ));
         }
         let measured = Faithfulness::of(&model, &pairs, metric.metric(), &circuit, &ablation)?;
-        check_finite(&scores, &measured)?;
+        check_metric(&measured)?;
         let conventions = self.conventions(metric, pairs.len());
         if let Some(path) = &global.out {
             let text = match path.extension().and_then(|extension| extension.to_str()) {
@@ -276,19 +277,20 @@ impl Discover {
     }
 }
 
-/// Fails when a number that would be written is not one.
-fn check_finite(scores: &EdgeScores, measured: &Faithfulness) -> Result<()> {
+/// Fails when a score is not a number.
+fn check_scores(scores: &EdgeScores) -> Result<()> {
     let graph = scores.graph();
-    if let Some(edge) = graph.edges().find(|&edge| !scores.get(edge).is_finite()) {
-        bail!(
-            "the score of {} is {}; the model's states are beyond the number type's range",
-            graph.name(edge),
-            scores.get(edge)
-        );
+    match graph.edges().find(|&edge| !scores.get(edge).is_finite()) {
+        Some(edge) => bail!("the score of {} is {}; {OVERFLOW}", graph.name(edge), scores.get(edge)),
+        None => Ok(()),
     }
+}
+
+/// Fails when a value of the metric is not a number.
+fn check_metric(measured: &Faithfulness) -> Result<()> {
     let Faithfulness { clean, empty, circuit, .. } = measured;
     match [clean, empty, circuit].into_iter().flatten().find(|value| !value.is_finite()) {
-        Some(value) => bail!("the metric is {value}; the model's states are beyond the number type's range"),
+        Some(value) => bail!("the metric is {value}; {OVERFLOW}"),
         None => Ok(()),
     }
 }

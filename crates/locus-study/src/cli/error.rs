@@ -7,6 +7,9 @@ use std::io;
 #[error("{0}")]
 pub struct Unusable(pub String);
 
+/// Why a result can be no number.
+pub const OVERFLOW: &str = "the model's states are beyond the number type's range";
+
 /// Exit code of an error: 2 when arguments or input cannot be used, otherwise 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let unusable = error.chain().any(|cause| {

@@ -8,7 +8,7 @@ use clap::Args;
 use locus_gpt2::Scalar;
 use serde::{Deserialize, Serialize};
 
-use super::error::Unusable;
+use super::error::{OVERFLOW, Unusable};
 use super::global::{Dtype, Global};
 use crate::protocol::{Scored, score};
 
@@ -54,7 +54,7 @@ impl Score {
         let scores = score(&checkpoint, &pairs, self.bos, &place)?;
         if let Some(i) = scores.iter().position(|score| !score.nll_per_token.is_finite()) {
             let found = scores[i].nll_per_token;
-            bail!("{}: the NLL is {found}; the model's states are beyond the number type's range", place(i));
+            bail!("{}: the NLL is {found}; {OVERFLOW}", place(i));
         }
         let mut out = super::output::stdout();
         for ([prompt, target], score) in pairs.into_iter().zip(scores) {

@@ -11,7 +11,7 @@ use locus_gpt2::{Checkpoint, Scalar};
 use serde_json::{Value, json};
 
 use super::destination::lock_file;
-use super::error::Unusable;
+use super::error::{OVERFLOW, Unusable};
 use super::global::{Dtype, Global};
 use locus_editors::token_lines;
 
@@ -90,11 +90,10 @@ impl Stats {
 
 /// Writes statistics, all of which must be numbers.
 fn written_whole(statistics: &KeyStatistics, out: &Path, provenance: &Value) -> Result<()> {
-    for (layer, moments) in &statistics.layers {
+    let of_keys = statistics.layers.iter().filter(|(_, moments)| moments.count() > 0);
+    for (layer, moments) in of_keys {
         if let Some(found) = moments.mean().iter().find(|x| !x.is_finite()) {
-            bail!(
-                "layer {layer}: a moment is {found}; the model's states are beyond the number type's range"
-            );
+            bail!("layer {layer}: a moment is {found}; {OVERFLOW}");
         }
     }
     Ok(statistics.write(out, provenance)?)

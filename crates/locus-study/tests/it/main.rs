@@ -7,6 +7,7 @@ mod discover;
 mod edit;
 mod editors;
 mod fetch;
+mod patch;
 mod process;
 mod refused;
 mod reproduce;

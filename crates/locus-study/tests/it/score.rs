@@ -128,3 +128,39 @@ fn the_number_of_threads_does_not_show() {
     assert_eq!(one, with(2));
     assert_eq!(one, with(3));
 }
+
+/// `--bos` puts the end-of-text token before the prompt, as writing it there does.
+#[test]
+fn end_of_text_before_the_prompt() {
+    let sandbox = golden();
+    let score = |prompt: &str, option: &str| {
+        let input = serde_json::json!({"prompt": prompt, "target": " Paris"}).to_string();
+        lines(&sandbox.locus_reading(&format!("score --model model --in - {option}"), &input).done())
+            .remove(0)
+    };
+    let prompt = "The capital of France is";
+    let (with, written) = (score(prompt, "--bos"), score(&format!("<|endoftext|>{prompt}"), ""));
+    assert_eq!((with.tokens, with.nll_per_token), (written.tokens, written.nll_per_token));
+    assert_eq!(with.prompt, prompt);
+    assert_ne!(with.nll_per_token, score(prompt, "").nll_per_token);
+}
+
+/// A model whose states overflow fails the run, whatever is asked of it; nothing is written.
+#[test]
+fn numbers_that_overflow() {
+    let sandbox = Sandbox::new();
+    let mut model = crate::support::random_model(&crate::support::tiny_config());
+    model.blocks_mut().for_each(|(_, weights)| weights.iter_mut().for_each(|w| *w *= 1e25));
+    model.write(&sandbox.path("model/model.safetensors"), "a test").unwrap();
+    sandbox.write("text.txt", "A cat is a kind of animal.\n");
+    for command in [
+        "score --in prompts.jsonl",
+        "discover --task pairs.jsonl --out new/out.json --mask-out new/mask.safetensors",
+        "stats --text text.txt --layers 0,1 --out new/keys.safetensors",
+    ] {
+        let run = sandbox.locus(&format!("{command} --model model --quiet --json"));
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{command}: {run:?}");
+        assert!(run.stderr.contains("number type's range") && run.stderr.lines().count() == 1, "{run:?}");
+        assert!(!sandbox.path("new").exists(), "{command}");
+    }
+}
