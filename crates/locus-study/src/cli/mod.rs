@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 1 the run failed, 2 unusable arguments or input. Errors are one line on stderr.
 
+mod bos;
+mod destination;
 mod discover;
 mod edit;
 mod editors;
@@ -13,6 +15,7 @@ mod patch;
 mod reproduce;
 mod score;
 mod selftest;
+mod skipped;
 mod stats;
 mod trace;
 
