@@ -23,6 +23,7 @@
 
 use std::ops::Range;
 
+use locus_data::find_subject;
 use locus_gpt2::internal::box_muller;
 use locus_gpt2::{
     Batch, Config, Error, Gpt2, HookPoint, KvCache, Norm, ParamId, Result, Scalar, Tokenizer, compiled,
@@ -40,21 +41,76 @@ pub struct KnownFact {
     pub prompt: Vec<u32>,
     /// Positions of the subject's tokens in the prompt.
     pub subject: Range<usize>,
-    /// The answer's first token.
+    /// The token of the answer.
     pub answer: u32,
 }
 
 impl KnownFact {
-    /// A fact from text; the answer is the first token of the attribute with a space before it.
+    /// A fact from text. The subject is its first occurrence in the prompt as a word ([`find_subject`]); the answer is
+    /// the attribute with a space before it.
     ///
     /// # Errors
-    /// When the prompt does not contain the subject, or prompt or attribute cannot be tokenised.
+    /// When the prompt does not contain the subject, a text cannot be tokenised, or the answer is not one token.
     pub fn from_text(tokenizer: &Tokenizer, prompt: &str, subject: &str, attribute: &str) -> Result<Self> {
-        let missing = || Error::Input(format!("subject {subject:?} is not in the prompt {prompt:?}"));
-        let start = prompt.find(subject).filter(|_| !subject.is_empty()).ok_or_else(missing)?;
-        let (tokens, subject) = tokenizer.locate(prompt, start..start + subject.len())?;
-        let answer = tokenizer.encode_some("attribute", &format!(" {}", attribute.trim()))?[0];
+        let missing =
+            || Error::Input(format!("subject {subject:?} is not in the prompt {prompt:?} as a word"));
+        KnownFact::located(tokenizer, prompt, find_subject(prompt, subject).ok_or_else(missing)?, attribute)
+    }
+
+    /// A fact from text, with the bytes of the subject in the prompt. White space around the attribute is dropped.
+    ///
+    /// Only answers of one token can be traced: the effects are those on the probability of the next token, and the
+    /// first token of a longer answer is none. ROME's code likewise leaves out facts whose likeliest next token is not
+    /// the whole answer.
+    ///
+    /// # Errors
+    /// When the subject is not a part of the prompt, or the answer is not one token.
+    pub fn located(
+        tokenizer: &Tokenizer,
+        prompt: &str,
+        subject: Range<usize>,
+        attribute: &str,
+    ) -> Result<Self> {
+        let attribute = attribute.trim();
+        if attribute.is_empty() {
+            return Err(Error::Input("the attribute is empty; expected at least one word".into()));
+        }
+        let (tokens, subject) = tokenizer.locate(prompt, subject)?;
+        let answer = tokenizer.encode_some("attribute", &format!(" {attribute}"))?;
+        let [answer] = answer[..] else {
+            let n = answer.len();
+            return Err(Error::Input(format!(
+                "attribute {attribute:?} is {n} tokens; expected one, to be traced"
+            )));
+        };
         Ok(KnownFact { prompt: tokens, subject, answer })
+    }
+
+    /// The fact behind a token, such as that of the beginning of a text.
+    #[must_use]
+    pub fn after(mut self, token: u32) -> Self {
+        self.prompt.insert(0, token);
+        self.subject = self.subject.start + 1..self.subject.end + 1;
+        self
+    }
+
+    /// Checks that the fact fits a model.
+    ///
+    /// # Errors
+    /// When the prompt is longer than the context, a token is unknown or the subject lies outside of the prompt.
+    pub fn fits(&self, config: &Config) -> Result<()> {
+        self.check(config)?;
+        let (length, most) = (self.prompt.len(), config.n_positions);
+        if length > most {
+            return Err(Error::Input(format!(
+                "the prompt has {length} tokens; the model takes at most {most}"
+            )));
+        }
+        if let Some(token) = self.prompt.iter().find(|&&token| token as usize >= config.vocab_size) {
+            let vocabulary = config.vocab_size;
+            return Err(Error::Input(format!("token {token} is not among the {vocabulary} of the model")));
+        }
+        Ok(())
     }
 
     /// Whether the model's likeliest next token is the answer.

@@ -20,7 +20,8 @@ fn main() {
         }
     }
     let request = &corpus.requests[0];
-    println!("\nedit: {} {} -> {}", request.full_prompt(), request.target_true, request.target_new);
+    let old = request.target_true.as_deref().unwrap_or("?");
+    println!("\nedit: {} {old} -> {}", request.full_prompt(), request.target_new);
 
     // Counterfactual targets are held out: no document says that the edited subject is what it will be edited into.
     let counterfactual = format!("{} {}", request.full_prompt(), request.target_new);

@@ -19,7 +19,8 @@ fn main() -> Result<()> {
 
     println!("\n{} edit requests, for example", data.requests.len());
     for request in &data.requests[..3] {
-        let (prompt, old, new) = (request.full_prompt(), &request.target_true, &request.target_new);
+        let old = request.target_true.as_ref().expect("every request of the study has a true target");
+        let (prompt, new) = (request.full_prompt(), &request.target_new);
         println!("  {prompt} {old} -> {new}");
         for paraphrase in &request.paraphrase_prompts {
             println!("    also: {paraphrase}");

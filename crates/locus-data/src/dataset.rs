@@ -74,7 +74,7 @@ pub struct Task {
 pub struct StudyData {
     /// Labelled sets, in the order of [`task_names`].
     pub tasks: Vec<Task>,
-    /// Edit requests of `hierarchy_data.json`.
+    /// Edit requests of `hierarchy_data.json`, each with a true target.
     pub requests: Vec<EditRequest>,
     /// Text of `neutral.txt`, on which drift is measured; `None` when the folder has no such file.
     pub neutral: Option<String>,
@@ -116,6 +116,15 @@ impl StudyData {
         }
         let (file, bytes) = load(REQUESTS.to_owned())?;
         let requests = requests::parse(&file, &bytes)?;
+        if let Some(record) = requests.iter().position(|request| request.target_true.is_none()) {
+            return Err(DataError::Field {
+                file,
+                record,
+                field: "requested_rewrite.target_true.str".into(),
+                problem: "is missing".into(),
+                expected: "a string",
+            });
+        }
         let neutral = if dir.join(NEUTRAL).exists() {
             let (file, bytes) = load(NEUTRAL.to_owned())?;
             Some(utf8(file, bytes)?)
@@ -174,7 +183,7 @@ mod tests {
             prompt: "{} is a kind of".into(),
             subject: "A cat".into(),
             target_new: "plant".into(),
-            target_true: "animal".into(),
+            target_true: Some("animal".into()),
             paraphrase_prompts: vec!["A cat is a type of".into()],
             neighborhood_prompts: vec![],
         };

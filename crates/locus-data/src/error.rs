@@ -79,6 +79,18 @@ pub enum DataError {
         /// What it should hold.
         expected: &'static str,
     },
+    /// A JSON record in no known layout of edit requests.
+    #[error(
+        "{file}: record {record}: is in no known layout; expected that of CounterFact or MQuAKE (requested_rewrite), \
+         RippleEdits (edit), zsRE (src), WikiBigEdit (update), known_1000 (attribute), or EasyEdit or KnowEdit \
+         (prompt, subject, target_new)"
+    )]
+    Layout {
+        /// The file.
+        file: String,
+        /// Number of the record, from 0.
+        record: usize,
+    },
     /// An unusable entry of the manifest.
     #[error("{file}: entry \"{entry}\": field {field} is {found}; expected {expected}")]
     Manifest {

@@ -4,7 +4,8 @@
 //! | module | what for |
 //! |---|---|
 //! | [`labelled`] | labelled sentences in CSV |
-//! | [`requests`] | edit requests in the layouts of CounterFact, zsRE and EasyEdit |
+//! | [`requests`] | edit requests in the layouts of CounterFact, MQuAKE, RippleEdits, zsRE, WikiBigEdit, EasyEdit and KnowEdit; known facts |
+//! | [`records`] | records that can be used, and those that cannot |
 //! | [`pairs`] | clean and corrupted prompts for circuit discovery |
 //! | [`dataset`] | a folder with all data of the study |
 //! | [`grammar`] | a seeded grammar that makes such data, for the organism |
@@ -38,9 +39,11 @@ pub mod groups;
 pub mod labelled;
 pub mod manifest;
 pub mod pairs;
+pub mod records;
 pub mod requests;
 pub mod seed;
 pub mod split;
+mod subject;
 
 pub use dataset::{Family, StudyData, Task, task_names};
 pub use error::{DataError, Result};
@@ -48,8 +51,10 @@ pub use fetch::{FetchOptions, FetchProgress, Fetched, Verified, fetch};
 pub use labelled::Labelled;
 pub use manifest::{Entry, Manifest};
 pub use pairs::PromptPair;
-pub use requests::EditRequest;
+pub use records::{Records, Skipped};
+pub use requests::{EditRequest, KnownText};
 pub use split::{Split, sample_groups, split, split_groups};
+pub use subject::find_subject;
 
 /// The README, whose examples are tests too.
 #[cfg(doctest)]

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::quoted;
-use crate::{DataError, Result, files};
+use crate::{DataError, Records, Result, Skipped, files};
 
 /// Two prompts and the answers to the first.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -78,13 +78,22 @@ const JSONL: &str = "one {\"clean\",\"corrupted\",\"correct\":[...],\"incorrect\
 /// # Errors
 /// If the file cannot be read or parsed.
 pub fn read(path: impl AsRef<Path>, answers: AnswerColumns) -> Result<Vec<PromptPair>> {
+    read_records(path, answers)?.all()
+}
+
+/// Reads a file as [`read`] does, leaving out the lines of JSONL that lack a field or have another type in it, and the
+/// rows of CSV whose cells hold no answers.
+///
+/// # Errors
+/// If the file cannot be read, or is not JSON or CSV in UTF-8 with records in it.
+pub fn read_records(path: impl AsRef<Path>, answers: AnswerColumns) -> Result<Records<PromptPair>> {
     let path = path.as_ref();
     let (name, bytes) = (path.display().to_string(), files::read(path)?);
     let csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     if csv || answers != AnswerColumns::Lists {
-        parse_csv(&name, &bytes, answers)
+        csv_records(&name, &bytes, answers)
     } else {
-        parse_jsonl(&name, &bytes)
+        jsonl_records(&name, &bytes)
     }
 }
 
@@ -101,24 +110,44 @@ pub fn read(path: impl AsRef<Path>, answers: AnswerColumns) -> Result<Vec<Prompt
 /// If the bytes are not UTF-8, there is no pair, a line is not JSON, lacks a field, has another type in it, or has a
 /// field under its former name.
 pub fn parse_jsonl(file: &str, bytes: &[u8]) -> Result<Vec<PromptPair>> {
+    jsonl_records(file, bytes)?.all()
+}
+
+fn jsonl_records(file: &str, bytes: &[u8]) -> Result<Records<PromptPair>> {
     let syntax = |line: u64, problem: String| DataError::Syntax {
         file: file.to_owned(),
         line,
         problem,
         expected: JSONL,
     };
-    let text = std::str::from_utf8(files::without_bom(bytes))
-        .map_err(|_| syntax(1, "text is not UTF-8".to_owned()))?;
-    let mut pairs = Vec::new();
-    for (line, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()) {
-        let pair: PromptPair = serde_json::from_str(text).map_err(|e| {
-            let problem = match renamed(text) {
-                Some((old, new)) => format!("field \"{old}\" is now called \"{new}\""),
-                None => e.to_string().replace('\n', " "),
-            };
-            syntax(line, problem)
-        })?;
-        pairs.push(PromptPair { line, ..pair });
+    // A line is parsed alone, so the line that serde_json names is always the first.
+    let told = |error: &serde_json::Error| {
+        error.to_string().replace('\n', " ").replace(" at line 1 column", " at column")
+    };
+    let mut pairs = Records::new();
+    let lines = files::without_bom(bytes).split(|&byte| byte == b'\n');
+    for (line, text) in (1..).zip(lines) {
+        let text = std::str::from_utf8(text).map_err(|_| syntax(line, "text is not UTF-8".to_owned()))?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let value: Value = serde_json::from_str(text).map_err(|error| syntax(line, told(&error)))?;
+        let record = pairs.usable.len() + pairs.skipped.len();
+        match PromptPair::deserialize(&value) {
+            Ok(pair) => pairs.usable.push((record, PromptPair { line, ..pair })),
+            Err(error) => {
+                let problem = match renamed(&value) {
+                    Some((old, new)) => format!("field \"{old}\" is now called \"{new}\""),
+                    None => told(&error),
+                };
+                pairs.skipped.push(Skipped {
+                    record,
+                    case_id: None,
+                    reason: syntax(line, problem),
+                    foreseen: false,
+                });
+            }
+        }
     }
     some(file, pairs)
 }
@@ -129,6 +158,10 @@ pub fn parse_jsonl(file: &str, bytes: &[u8]) -> Result<Vec<PromptPair>> {
 /// If the bytes are not CSV in UTF-8, there is no pair, a column is missing or has its former name, or a cell does not
 /// hold answers.
 pub fn parse_csv(file: &str, bytes: &[u8], answers: AnswerColumns) -> Result<Vec<PromptPair>> {
+    csv_records(file, bytes, answers)?.all()
+}
+
+fn csv_records(file: &str, bytes: &[u8], answers: AnswerColumns) -> Result<Records<PromptPair>> {
     let mut reader = csv::Reader::from_reader(files::without_bom(bytes));
     let syntax = |e: csv::Error| DataError::Syntax {
         file: file.to_owned(),
@@ -149,8 +182,8 @@ pub fn parse_csv(file: &str, bytes: &[u8], answers: AnswerColumns) -> Result<Vec
     };
     let (clean_at, corrupted_at) = (column("clean")?, column("corrupted")?);
     let answers_at: Vec<usize> = answers.names().iter().map(|name| column(name)).collect::<Result<_>>()?;
-    let mut pairs = Vec::new();
-    for record in reader.records() {
+    let mut pairs = Records::new();
+    for (number, record) in reader.records().enumerate() {
         let record = record.map_err(syntax)?;
         let line = record.position().map_or(0, csv::Position::line);
         let cell = |i: usize| &record[answers_at[i]];
@@ -162,10 +195,10 @@ pub fn parse_csv(file: &str, bytes: &[u8], answers: AnswerColumns) -> Result<Vec
             expected,
         };
         let clean = record[clean_at].to_owned();
-        let (correct, incorrect) = match answers {
+        let lists = || match answers {
             AnswerColumns::Lists => {
                 let list = |i| serde_json::from_str(cell(i)).map_err(|_| wrong(i, "a JSON array of strings"));
-                (list(0)?, list(1)?)
+                Ok((list(0)?, list(1)?))
             }
             AnswerColumns::GreaterThan => {
                 let year: u32 = cell(0).parse().unwrap_or(99);
@@ -173,36 +206,37 @@ pub fn parse_csv(file: &str, bytes: &[u8], answers: AnswerColumns) -> Result<Vec
                     return Err(wrong(0, "a number from 0 to 98"));
                 }
                 let digits = |range: std::ops::Range<u32>| range.map(|year| format!("{year:02}")).collect();
-                (digits(year + 1..100), digits(0..year + 1))
+                Ok((digits(year + 1..100), digits(0..year + 1)))
             }
             AnswerColumns::IndirectObject => {
                 let swapped = clean.split(' ').zip(cell(0).split(' ')).find(|(a, b)| a != b);
                 let Some((subject, object)) = swapped else {
                     return Err(wrong(0, "the clean sentence with one name swapped"));
                 };
-                (vec![format!(" {object}")], vec![format!(" {subject}")])
+                Ok((vec![format!(" {object}")], vec![format!(" {subject}")]))
             }
         };
-        pairs.push(PromptPair {
-            clean,
-            corrupted: record[corrupted_at].to_owned(),
-            correct,
-            incorrect,
-            line,
-        });
+        match lists() {
+            Ok((correct, incorrect)) => {
+                let corrupted = record[corrupted_at].to_owned();
+                pairs.usable.push((number, PromptPair { clean, corrupted, correct, incorrect, line }));
+            }
+            Err(reason) => {
+                pairs.skipped.push(Skipped { record: number, case_id: None, reason, foreseen: false });
+            }
+        }
     }
     some(file, pairs)
 }
 
 /// Former and present name of a field that a JSON object has under its former name alone.
-fn renamed(object: &str) -> Option<(&'static str, &'static str)> {
-    let object: Value = serde_json::from_str(object).ok()?;
+fn renamed(object: &Value) -> Option<(&'static str, &'static str)> {
     RENAMED.into_iter().find(|(old, new)| object.get(old).is_some() && object.get(new).is_none())
 }
 
-/// All pairs of a file, of which there must be one.
-fn some(file: &str, pairs: Vec<PromptPair>) -> Result<Vec<PromptPair>> {
-    if pairs.is_empty() {
+/// All pairs of a file, which must have a record.
+fn some(file: &str, pairs: Records<PromptPair>) -> Result<Records<PromptPair>> {
+    if pairs.usable.is_empty() && pairs.skipped.is_empty() {
         return Err(DataError::Empty { file: file.to_owned(), expected: "at least one pair of prompts" });
     }
     Ok(pairs)
@@ -249,7 +283,11 @@ mod tests {
     fn errors_name_the_place() {
         let jsonl = |bytes: &[u8]| parse_jsonl("x.jsonl", bytes).unwrap_err().to_string();
         assert!(jsonl(b"{}").starts_with("x.jsonl: line 1: missing field `clean`"));
-        assert!(jsonl(b"\nnot json").starts_with("x.jsonl: line 2: "));
+        let why = jsonl(b"\nnot json");
+        assert!(why.starts_with("x.jsonl: line 2: ") && !why.contains("line 1"), "{why}");
+        // Text that is not UTF-8 is on the line on which it is.
+        let why = jsonl(b"{\"clean\":\"a\",\"corrupted\":\"b\",\"correct\":[],\"incorrect\":[]}\n\n\xff");
+        assert!(why.starts_with("x.jsonl: line 3: text is not UTF-8"), "{why}");
         assert!(jsonl(b"").starts_with("x.jsonl: holds no records"));
         let csv = |bytes: &[u8], answers| parse_csv("x.csv", bytes, answers).unwrap_err().to_string();
         assert_eq!(
@@ -264,6 +302,19 @@ mod tests {
             csv(b"clean,corrupted,label\na,b,99\n", AnswerColumns::GreaterThan),
             "x.csv: line 2: column \"label\" is \"99\"; expected a number from 0 to 98"
         );
+    }
+
+    #[test]
+    fn records_that_cannot_be_used_are_left_out() {
+        let good = r#"{"clean":"a","corrupted":"b","correct":[" x"],"incorrect":[" y"]}"#;
+        let read = jsonl_records("x.jsonl", format!("{{}}\n{good}\n\n3\n").as_bytes()).unwrap();
+        assert_eq!((read.usable[0].0, read.usable[0].1.line), (1, 2));
+        let skipped: Vec<(usize, String)> =
+            read.skipped.iter().map(|s| (s.record, s.reason.to_string())).collect();
+        assert!(skipped[1].0 == 2 && skipped[1].1.starts_with("x.jsonl: line 4: "), "{skipped:?}");
+        let years = b"clean,corrupted,label\na,b,99\na,b,3\n";
+        let read = csv_records("x.csv", years, AnswerColumns::GreaterThan).unwrap();
+        assert_eq!((read.usable.len(), read.skipped[0].record), (1, 0));
     }
 
     #[test]

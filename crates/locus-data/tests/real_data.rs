@@ -127,8 +127,26 @@ fn zsre() {
     assert_eq!(list.len(), 998);
     assert!(list.iter().all(|r| ![534, 723].contains(&r.case_id)));
     assert_eq!(list[0].prompt, "What is the product made by {}?");
-    assert_eq!((list[0].target_new.as_str(), list[0].target_true.as_str()), ("unmanned aircraft", "uniform"));
+    assert_eq!(
+        (list[0].target_new.as_str(), list[0].target_true.as_deref()),
+        ("unmanned aircraft", Some("uniform"))
+    );
     check_round_trip(&list);
+}
+
+#[test]
+fn known_facts() {
+    let Some(dir) = data() else { return };
+    let facts = requests::read_known(dir.join("tracing/known_1000.json")).unwrap();
+    assert_eq!((facts.usable.len(), facts.skipped.len()), (1209, 0));
+    let (_, fact) = &facts.usable[824];
+    assert_eq!(
+        (fact.case_id, &fact.prompt[fact.subject.clone()]),
+        (824, "Co-operative Commonwealth Federation (Ontario Section)")
+    );
+    // Requests state true facts, too.
+    let facts = requests::read_known(dir.join("counterfact/counterfact-edit-1k.json")).unwrap();
+    assert_eq!((facts.usable.len(), facts.usable[0].1.attribute.as_str()), (1000, "basketball"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the writers write, the parsers read back, whatever the text.
 
-use locus_data::{EditRequest, Labelled, labelled, requests};
+use locus_data::{EditRequest, Labelled, labelled, pairs, requests};
 use proptest::prelude::*;
 
 /// Text with everything that CSV and JSON treat specially, and more than white space.
@@ -12,11 +12,17 @@ fn rows() -> impl Strategy<Value = Vec<Labelled>> {
     prop::collection::vec((text(), 0u8..=1).prop_map(|(text, label)| Labelled { text, label }), 1..20)
 }
 
+/// Text without white space around it, as requests have it.
+fn trimmed() -> impl Strategy<Value = String> {
+    text().prop_map(|text| text.trim().to_owned())
+}
+
 fn request() -> impl Strategy<Value = EditRequest> {
     // An opening brace less, so that the placeholder stays the only one.
-    let bare = || text().prop_map(|text| text.replace('{', ""));
-    let prompts = || prop::collection::vec(text(), 0..4);
-    (bare(), text(), text(), text(), prompts(), prompts()).prop_map(
+    let bare = || trimmed().prop_map(|text| text.replace('{', "").trim().to_owned());
+    let prompts = || prop::collection::vec(trimmed(), 0..4);
+    let answer = prop::option::of(trimmed());
+    (bare(), trimmed(), trimmed(), answer, prompts(), prompts()).prop_map(
         |(prompt, subject, target_new, target_true, paraphrase_prompts, neighborhood_prompts)| EditRequest {
             case_id: 0,
             prompt: format!("{{}} {prompt}"),
@@ -49,6 +55,8 @@ proptest! {
         let mut refusals = Vec::new();
         refusals.extend(labelled::parse("x", &bytes).err());
         refusals.extend(requests::parse("x", &bytes).err());
+        refusals.extend(pairs::parse_jsonl("x", &bytes).err());
+        refusals.extend(requests::parse("x", &[b"{}\n", &bytes[..]].concat()).err());
         refusals.extend(labelled::parse("x", &[b"text,label\n", &bytes[..]].concat()).err());
         for message in refusals.iter().map(ToString::to_string) {
             prop_assert!(message.starts_with("x: ") && message.lines().count() == 1, "{}", message);

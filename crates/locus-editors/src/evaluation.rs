@@ -74,7 +74,8 @@ pub fn evaluate_edit<F: Scalar>(
 }
 
 impl EditCase {
-    /// Makes a case from text. Prompts are tokenised exactly as given, the true target with a space before it.
+    /// Makes a case from text. White space around prompts and target is dropped, as in [`Fact::from_text`]; the true
+    /// target is tokenised with a space before it.
     ///
     /// # Errors
     /// When a text gives no token.
@@ -85,7 +86,7 @@ impl EditCase {
         paraphrases: &[impl AsRef<str>],
         neighbourhood: &[impl AsRef<str>],
     ) -> Result<Self> {
-        let prompt = |text: &str| Ok(tokenizer.encode_some("prompt", text)?);
+        let prompt = |text: &str| Ok(tokenizer.encode_some("prompt", text.trim())?);
         Ok(EditCase {
             fact,
             target_true: tokenizer.encode_some("target_true", &format!(" {}", target_true.trim()))?,

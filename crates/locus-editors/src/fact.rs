@@ -52,6 +52,26 @@ impl Fact {
         TokenRequest { prompt: self.contexts[0].tokens.clone(), target: self.target.clone() }
     }
 
+    /// The fact with a token before each of its prompts, such as that of the beginning of a text.
+    #[must_use]
+    pub fn after(mut self, token: u32) -> Self {
+        for context in self.contexts.iter_mut().chain([&mut self.kl_prompt]) {
+            context.tokens.insert(0, token);
+            context.subject_last += 1;
+        }
+        self
+    }
+
+    /// Whether two facts ask for different targets after one prompt about one subject.
+    pub fn contradicts(&self, other: &Fact) -> bool {
+        self.contexts.first() == other.contexts.first() && self.target != other.target
+    }
+
+    /// Whether two facts are about one subject: their KL prompts, which hold nothing else, are equal.
+    pub fn shares_subject(&self, other: &Fact) -> bool {
+        self.kl_prompt == other.kl_prompt
+    }
+
     /// Checks that every context, followed by the target without its last token, fits the model.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ pub use ft::{FineTuning, ScoredAt};
 pub use hparams::{Hparams, renamed};
 pub use insertion::{NullSpace, memit_update};
 pub use lora::Lora;
-pub use memit::{Memit, MemitEditor};
+pub use memit::{Memit, MemitEditor, SimilarKeys};
 pub use optimisation::{TargetOptimisation, TargetVector};
 pub use patch::{Delta, EditHistory, Patch};
 pub use rome::{Rome, RomeEditor, Variant};

@@ -13,8 +13,13 @@
 //! [`NullSpace::alphaedit_update`](crate::NullSpace::alphaedit_update), which projects the change onto directions that
 //! keys seldom use (AlphaEdit).
 //!
+//! Facts about one subject have nearly equal keys, and equal keys can answer with one value only: the mean of those
+//! that were asked for, which serves none of the facts. With `merge`, facts that share a subject share a value: one
+//! search over the prompts and targets of them all (the loss is their mean), written for the mean of their keys. Without
+//! it, [`Memit::similar_keys`] tells which facts are concerned.
+//!
 //! Sources: Meng et al. 2023 (arXiv 2210.07229, eq. 14 for the update) and its code; Fang et al. 2024 (arXiv
-//! 2410.02355) for AlphaEdit.
+//! 2410.02355) for AlphaEdit; Dong et al. 2025 (arXiv 2502.07322) for `merge`, MEMIT-Merge.
 //!
 //! Letters: `n` facts, `d` width, `f` MLP width.
 
@@ -25,7 +30,7 @@ use locus_gpt2::{BlockParam, Checkpoint, Config, Gpt2, HookPoint, ParamId, Param
 use ndarray::{Array2, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use crate::editor::{Edit, Editor, Report, check_mask};
+use crate::editor::{Edit, EditInput, Editor, Report, check_mask};
 use crate::error::{Error, Result};
 use crate::fact::{Context, Fact};
 use crate::insertion::{NullSpace, memit_update};
@@ -43,6 +48,7 @@ use crate::statistics::{KeyCovariance, KeyStatistics};
 /// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, as a multiple of its mean |
 /// | `null_space` | none | above 0 | AlphaEdit: eigenvalue of `C` from which a direction counts as used |
 /// | `l2` | 10 | at least 0 | AlphaEdit: added to the diagonal of the projected keys' Gram matrix |
+/// | `merge` | false | | MEMIT-Merge: one target vector for all facts about a subject |
 /// | `optimisation` | clamp 0.75 | | [`TargetOptimisation`] |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -57,6 +63,9 @@ pub struct Memit {
     pub null_space: Option<f64>,
     /// AlphaEdit: added to the diagonal of the projected keys' Gram matrix.
     pub l2: f64,
+    /// MEMIT-Merge: one target vector for all facts about a subject.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub merge: bool,
     /// Constants of the optimisation that finds the targets.
     pub optimisation: TargetOptimisation,
 }
@@ -70,6 +79,7 @@ impl Default for Memit {
             ridge: 1e-5,
             null_space: None,
             l2: 10.0,
+            merge: false,
             optimisation: TargetOptimisation { clamp: 0.75, ..Default::default() },
         }
     }
@@ -98,6 +108,21 @@ impl Memit {
             return wrong("null_space", threshold, "a number above 0");
         }
         self.optimisation.check(NAME)
+    }
+
+    /// Pairs of facts whose keys have a cosine above `threshold` on one of the edited layers, before any edit: what is
+    /// written for one of them is nearly written for the other. With [`Memit::merge`], pairs about one subject are left
+    /// out, as they share their value.
+    ///
+    /// # Errors
+    /// When a constant is out of its range or a fact does not fit the model.
+    pub fn similar_keys<F: Scalar>(
+        &self,
+        model: &Gpt2<F>,
+        facts: &[Fact],
+        threshold: f64,
+    ) -> Result<Vec<SimilarKeys>> {
+        F::run::<SimilarJob>((self, model, facts, threshold))
     }
 
     /// Makes an editor, with statistics of the layers' keys over a text.
@@ -144,8 +169,44 @@ impl<F: Scalar> Editor<F> for MemitEditor {
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
         check_mask(mask, model.config())?;
-        self.insert(model, facts, &self.target_vectors(model, facts)?, mask)
+        if self.constants.merge {
+            F::run::<MergeJob>((self, model, facts, mask))
+        } else {
+            self.insert(model, facts, &self.target_vectors(model, facts)?, mask)
+        }
     }
+}
+
+compiled!(MergeJob<'a>: <F> EditInput<'a, MemitEditor, F> => Result<Edit<F>>, edit_merged);
+
+fn edit_merged<F: Scalar>((editor, model, facts, mask): EditInput<'_, MemitEditor, F>) -> Result<Edit<F>> {
+    editor.constants.check(model.config())?;
+    // Subjects in the order of their first facts.
+    let mut subjects: Vec<Vec<Fact>> = Vec::new();
+    for fact in facts {
+        match subjects.iter_mut().find(|group| group[0].shares_subject(fact)) {
+            Some(group) if group.iter().any(|other| other.contradicts(fact)) => {
+                let why = "two facts ask for different targets after one prompt; such facts cannot be merged";
+                return Err(Error::Request(why.into()));
+            }
+            Some(group) => group.push(fact.clone()),
+            None => subjects.push(vec![fact.clone()]),
+        }
+    }
+    let groups: Vec<&[Fact]> = subjects.iter().map(Vec::as_slice).collect();
+    let last = *editor.constants.layers.last().expect("checked");
+    let optimisation = &editor.constants.optimisation;
+    let targets = optimisation.optimise_groups(model, last, HookPoint::ResidPost, &groups)?;
+    insert((editor, model, groups.as_slice(), targets.as_slice(), mask))
+}
+
+/// Two facts whose keys an editor can hardly tell apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SimilarKeys {
+    /// Positions of the two facts in the list, the smaller one first.
+    pub facts: [usize; 2],
+    /// Cosine of their keys, on the edited layer where it is largest.
+    pub cosine: f64,
 }
 
 impl MemitEditor {
@@ -171,40 +232,90 @@ impl MemitEditor {
         targets: &[TargetVector<F>],
         mask: Option<&ParamMask>,
     ) -> Result<Edit<F>> {
-        F::run::<InsertJob>((self, model, facts, targets, mask))
+        let groups: Vec<&[Fact]> = facts.chunks(1).collect();
+        F::run::<InsertJob>((self, model, groups.as_slice(), targets, mask))
     }
 }
 
+type SimilarInput<'a, F> = (&'a Memit, &'a Gpt2<F>, &'a [Fact], f64);
+
+compiled!(SimilarJob<'a>: <F> SimilarInput<'a, F> => Result<Vec<SimilarKeys>>, similar_keys);
+
+fn similar_keys<F: Scalar>(
+    (constants, model, facts, threshold): SimilarInput<'_, F>,
+) -> Result<Vec<SimilarKeys>> {
+    /// Facts whose cosines with all later ones are held at the same time.
+    const ROWS: usize = 256;
+    let Memit { layers, merge, .. } = constants;
+    constants.check(model.config())?;
+    facts.iter().try_for_each(|fact| fact.check(model.config()))?;
+    let groups: Vec<&[Fact]> = facts.chunks(1).collect();
+    let mut found: BTreeMap<[usize; 2], f64> = BTreeMap::new();
+    for &layer in layers.iter().filter(|_| facts.len() > 1) {
+        let mut keys = mean_keys(model, layer, &groups)?.reversed_axes();
+        for mut key in keys.rows_mut() {
+            let length = key.dot(&key).sqrt();
+            key.mapv_inplace(|x| x / length);
+        }
+        for first in (0..facts.len()).step_by(ROWS) {
+            let rows = keys.slice(s![first..facts.len().min(first + ROWS), ..]);
+            let cosines = rows.dot(&keys.slice(s![first.., ..]).t());
+            for ((row, column), &cosine) in cosines.indexed_iter() {
+                let pair = [first + row, first + column];
+                let merged = *merge && facts[pair[0]].shares_subject(&facts[pair[1]]);
+                if pair[0] < pair[1] && cosine > threshold && !merged {
+                    let largest = found.entry(pair).or_insert(cosine);
+                    *largest = largest.max(cosine);
+                }
+            }
+        }
+    }
+    Ok(found.into_iter().map(|(facts, cosine)| SimilarKeys { facts, cosine: cosine.min(1.0) }).collect())
+}
+
+/// Facts in groups, each of which has one target vector.
 type InsertInput<'a, F> =
-    (&'a MemitEditor, &'a Gpt2<F>, &'a [Fact], &'a [TargetVector<F>], Option<&'a ParamMask>);
+    (&'a MemitEditor, &'a Gpt2<F>, &'a [&'a [Fact]], &'a [TargetVector<F>], Option<&'a ParamMask>);
 
 compiled!(InsertJob<'a>: <F> InsertInput<'a, F> => Result<Edit<F>>, insert);
 
-fn insert<F: Scalar>((editor, model, facts, targets, mask): InsertInput<'_, F>) -> Result<Edit<F>> {
+fn insert<F: Scalar>((editor, model, groups, targets, mask): InsertInput<'_, F>) -> Result<Edit<F>> {
     let config = model.config();
     editor.constants.check(config)?;
     check_mask(mask, config)?;
-    if facts.is_empty() {
+    if groups.is_empty() {
         return Err(Error::Request("there is no fact to write; expected at least one".into()));
     }
-    if targets.len() != facts.len() {
-        let (has, wants) = (targets.len(), facts.len());
+    if targets.len() != groups.len() {
+        let (has, wants) = (targets.len(), groups.len());
         return Err(Error::Request(format!(
             "there are {has} target vectors for {wants} facts; expected one for each"
         )));
     }
     targets.iter().try_for_each(|target| target.check(config))?;
     let last = *editor.constants.layers.last().expect("checked");
-    let mut wanted = Array2::<f64>::zeros((facts.len(), config.n_embd));
+    let mut wanted = Array2::<f64>::zeros((groups.len(), config.n_embd));
     for (mut z, target) in wanted.rows_mut().into_iter().zip(targets) {
         let sums =
             target.start.iter().zip(&target.delta).map(|(start, delta)| start.as_f64() + delta.as_f64());
         z.iter_mut().zip(sums).for_each(|(z, sum)| *z = sum);
     }
+    let facts: Vec<Fact> = groups.concat();
     let bare: Vec<&Context> = facts.iter().map(|fact| &fact.contexts[0]).collect();
     let missing = |model: &Gpt2<F>| -> Result<Array2<f64>> {
         let streams = at_subjects(model, bare.iter().copied(), last, HookPoint::ResidPost)?;
-        Ok(&wanted - &streams.mapv(|x| x.as_f64()))
+        let streams = streams.mapv(|x| x.as_f64());
+        if groups.len() == facts.len() {
+            return Ok(&wanted - &streams);
+        }
+        let mut left = wanted.clone();
+        let mut first = 0;
+        for (group, mut left) in groups.iter().zip(left.rows_mut()) {
+            let streams = streams.slice(s![first..first + group.len(), ..]);
+            left -= &streams.mean_axis(Axis(0)).expect("a group has facts");
+            first += group.len();
+        }
+        Ok(left)
     };
     let mut edited = model.clone();
     let mut factors = Vec::new();
@@ -213,7 +324,7 @@ fn insert<F: Scalar>((editor, model, facts, targets, mask): InsertInput<'_, F>) 
         let left = missing(&edited)?;
         measures.push((format!("length of z - h before layer {layer}"), mean_length(&left)));
         let asked = left / (editor.layers.len() - i) as f64;
-        let keys = mean_keys(&edited, *layer, facts)?;
+        let keys = mean_keys(&edited, *layer, groups)?;
         if keys.nrows() != covariance.matrix().nrows() {
             let (has, wants) = (covariance.matrix().nrows(), keys.nrows());
             return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
@@ -244,23 +355,28 @@ fn insert<F: Scalar>((editor, model, facts, targets, mask): InsertInput<'_, F>) 
     let curves: Vec<&[f64]> = targets.iter().map(|target| target.losses.as_slice()).collect();
     let losses = Report::mean_curve(&curves);
     let report = Report { steps: losses.len().saturating_sub(1), losses, measures, ..Report::default() };
-    report.into_edit(model, patch, facts)
+    report.into_edit(model, patch, &facts)
 }
 
-/// Key of every fact, `[f, n]`: half that of the bare prompt, half the mean over the prefixed ones.
-fn mean_keys<F: Scalar>(model: &Gpt2<F>, layer: usize, facts: &[Fact]) -> Result<Array2<f64>> {
-    let rows = facts.iter().flat_map(|fact| &fact.contexts);
+/// Key of every group, `[f, n]`: the mean over its facts of half the key of the bare prompt and half the mean over the
+/// prefixed ones.
+fn mean_keys<F: Scalar>(model: &Gpt2<F>, layer: usize, groups: &[&[Fact]]) -> Result<Array2<f64>> {
+    let rows = groups.iter().copied().flatten().flat_map(|fact| &fact.contexts);
     let all = at_subjects(model, rows, layer, HookPoint::MlpPost)?;
-    let mut keys = Array2::zeros((all.ncols(), facts.len()));
+    let mut keys = Array2::zeros((all.ncols(), groups.len()));
     let mut first = 0;
-    for (fact, mut key) in facts.iter().zip(keys.columns_mut()) {
-        let n = fact.contexts.len();
-        let rows = all.slice(s![first..first + n, ..]).mapv(|x| x.as_f64());
-        first += n;
-        match rows.slice(s![1.., ..]).mean_axis(Axis(0)) {
-            Some(mean) => key.assign(&(0.5 * (&rows.row(0) + &mean))),
-            None => key.assign(&rows.row(0)),
-        }
+    for (group, mut key) in groups.iter().zip(keys.columns_mut()) {
+        let of_facts = group.iter().map(|fact| {
+            let n = fact.contexts.len();
+            let rows = all.slice(s![first..first + n, ..]).mapv(|x| x.as_f64());
+            first += n;
+            match rows.slice(s![1.., ..]).mean_axis(Axis(0)) {
+                Some(mean) => 0.5 * (&rows.row(0) + &mean),
+                None => rows.row(0).to_owned(),
+            }
+        });
+        let sum = of_facts.reduce(|sum, key| sum + key).expect("a group has facts");
+        key.assign(&if group.len() > 1 { sum / group.len() as f64 } else { sum });
     }
     Ok(keys)
 }

@@ -33,9 +33,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::fact::Fact;
 
-/// Facts whose vectors are optimised in one batch: enough rows for fast matrix products, few enough that there is a
+/// Vectors that are optimised in one batch, mostly of one fact each: enough rows for fast matrix products, few enough that there is a
 /// batch for every thread.
-const FACTS_AT_ONCE: usize = 4;
+const GROUPS_AT_ONCE: usize = 4;
 
 /// Constants of the optimisation of a target vector.
 ///
@@ -117,28 +117,42 @@ impl TargetOptimisation {
         facts: &[Fact],
         progress: &(dyn Fn() + Sync),
     ) -> Result<Vec<TargetVector<F>>> {
-        F::run::<OptimiseJob>((self, model, (layer, point), facts, progress))
+        let groups: Vec<&[Fact]> = facts.chunks(1).collect();
+        F::run::<OptimiseJob>((self, model, (layer, point), groups.as_slice(), progress))
+    }
+
+    /// Optimises one vector for each group of facts about one subject: the loss is the mean over the facts of a group,
+    /// the start the mean over their bare prompts. As [`TargetOptimisation::optimise`] otherwise, which is this for
+    /// groups of one.
+    pub(crate) fn optimise_groups<F: Scalar>(
+        &self,
+        model: &Gpt2<F>,
+        layer: usize,
+        point: HookPoint,
+        groups: &[&[Fact]],
+    ) -> Result<Vec<TargetVector<F>>> {
+        F::run::<OptimiseJob>((self, model, (layer, point), groups, &|| {}))
     }
 }
 
 type OptimiseInput<'a, F> =
-    (&'a TargetOptimisation, &'a Gpt2<F>, (usize, HookPoint), &'a [Fact], &'a (dyn Fn() + Sync));
+    (&'a TargetOptimisation, &'a Gpt2<F>, (usize, HookPoint), &'a [&'a [Fact]], &'a (dyn Fn() + Sync));
 
 compiled!(OptimiseJob<'a>: <F> OptimiseInput<'a, F> => Result<Vec<TargetVector<F>>>, optimise);
 
 fn optimise<F: Scalar>(
-    (constants, model, (layer, point), facts, progress): OptimiseInput<'_, F>,
+    (constants, model, (layer, point), groups, progress): OptimiseInput<'_, F>,
 ) -> Result<Vec<TargetVector<F>>> {
-    facts.iter().try_for_each(|fact| fact.check(model.config()))?;
-    let groups: Vec<Vec<TargetVector<F>>> = facts
-        .par_chunks(FACTS_AT_ONCE)
-        .map(|facts| {
-            let values = Optimisation::new(model, layer, point, facts)?.run(constants);
-            facts.iter().for_each(|_| progress());
+    groups.iter().copied().flatten().try_for_each(|fact| fact.check(model.config()))?;
+    let values: Vec<Vec<TargetVector<F>>> = groups
+        .par_chunks(GROUPS_AT_ONCE)
+        .map(|groups| {
+            let values = Optimisation::new(model, layer, point, groups)?.run(constants);
+            groups.iter().for_each(|_| progress());
             Ok(values)
         })
         .collect::<Result<_>>()?;
-    Ok(groups.into_iter().flatten().collect())
+    Ok(values.into_iter().flatten().collect())
 }
 
 /// The vector `v* = start + delta` that the edited layer should produce at a fact's subject, and how it was found.
@@ -179,20 +193,21 @@ enum LogitRow {
     KlPrompt,
 }
 
-/// A few facts, with everything that does not change while their deltas do.
+/// A few groups of facts, one vector each, with everything that does not change while their deltas do.
 struct Optimisation<'a, F> {
     model: &'a Gpt2<F>,
     layer: usize,
-    /// The rows from the subject's last token on: of each fact the contexts with the target, then the KL prompt.
+    /// The rows from the subject's last token on: of each group the contexts of its facts with their targets, then the
+    /// KL prompt.
     batch: Batch<F>,
     /// The residual stream leaving `layer`, `[m, d]`.
     resid: Array2<F>,
-    /// Rows whose logits are read, ascending, fact by fact.
+    /// Rows whose logits are read, ascending, group by group.
     rows: Vec<usize>,
     facts: Vec<LocatedFact<F>>,
 }
 
-/// A fact with the places of its rows in the batch.
+/// The facts of one vector with the places of their rows in the batch.
 struct LocatedFact<F> {
     /// Row of the subject's last token in each context and in the KL prompt: the first of each sequence.
     subject_lasts: Vec<usize>,
@@ -207,20 +222,23 @@ struct LocatedFact<F> {
 }
 
 impl<'a, F: Scalar> Optimisation<'a, F> {
-    fn new(model: &'a Gpt2<F>, layer: usize, point: HookPoint, facts: &[Fact]) -> Result<Self> {
+    fn new(model: &'a Gpt2<F>, layer: usize, point: HookPoint, groups: &[&[Fact]]) -> Result<Self> {
         let mut sequences: Vec<Vec<u32>> = Vec::new();
         let mut starts = Vec::new();
-        let mut fact_of: Vec<Range<usize>> = Vec::new();
-        for fact in facts {
+        let mut group_of: Vec<Range<usize>> = Vec::new();
+        for group in groups {
             let first = sequences.len();
-            for row in &fact.contexts {
-                sequences.push([&row.tokens, &fact.target[..fact.target.len() - 1]].concat());
-                starts.push(row.subject_last);
+            for fact in *group {
+                for row in &fact.contexts {
+                    sequences.push([&row.tokens, &fact.target[..fact.target.len() - 1]].concat());
+                    starts.push(row.subject_last);
+                }
             }
-            // Nothing reads what follows the subject in the KL prompt.
-            sequences.push(fact.kl_prompt.tokens[..=fact.kl_prompt.subject_last].to_vec());
-            starts.push(fact.kl_prompt.subject_last);
-            fact_of.push(first..sequences.len());
+            // Nothing reads what follows the subject in the KL prompt, which the facts of a group share.
+            let kl_prompt = &group[0].kl_prompt;
+            sequences.push(kl_prompt.tokens[..=kl_prompt.subject_last].to_vec());
+            starts.push(kl_prompt.subject_last);
+            group_of.push(first..sequences.len());
         }
         let batch = model.suffixes(&sequences, &starts)?;
         let rows: Vec<Range<usize>> = batch.sequences().collect();
@@ -238,27 +256,40 @@ impl<'a, F: Scalar> Optimisation<'a, F> {
         let visited = |state: Option<Array2<F>>| state.expect("every hook point is reached");
         let (keys, start, resid) = (visited(keys), visited(start), visited(resid));
         let mut read_rows = Vec::new();
-        let located = facts
+        let located = groups
             .iter()
-            .zip(fact_of)
-            .map(|(fact, sequences)| {
-                let n = fact.target.len();
-                let weight = 1.0 / (fact.contexts.len() * n) as f64;
+            .zip(group_of)
+            .map(|(group, sequences)| {
                 let subject_lasts: Vec<usize> =
                     sequences.clone().map(|sequence| rows[sequence].start).collect();
                 let mut reads = Vec::new();
                 let first_read = read_rows.len();
-                for sequence in sequences.start..sequences.end - 1 {
-                    // The last of its rows predicts the last target token.
-                    read_rows.extend(rows[sequence].end - n..rows[sequence].end);
-                    reads.extend(fact.target.iter().map(|&token| LogitRow::Target { token, weight }));
+                let mut next = sequences.start;
+                let mut bare = Vec::with_capacity(group.len());
+                for fact in *group {
+                    bare.push(start.row(rows[next].start));
+                    let n = fact.target.len();
+                    let weight = 1.0 / (group.len() * fact.contexts.len() * n) as f64;
+                    for sequence in next..next + fact.contexts.len() {
+                        // The last of its rows predicts the last target token.
+                        read_rows.extend(rows[sequence].end - n..rows[sequence].end);
+                        reads.extend(fact.target.iter().map(|&token| LogitRow::Target { token, weight }));
+                    }
+                    next += fact.contexts.len();
                 }
                 read_rows.push(*subject_lasts.last().expect("a fact has a KL prompt"));
                 reads.push(LogitRow::KlPrompt);
+                let start = match &bare[..] {
+                    [start] => start.to_vec(),
+                    bare => {
+                        let sum = |i: usize| bare.iter().map(|start| start[i].as_f64()).sum::<f64>();
+                        (0..bare[0].len()).map(|i| F::from_f64(sum(i) / bare.len() as f64)).collect()
+                    }
+                };
                 LocatedFact {
                     before: Vec::new(),
                     keys: keys.select(Axis(0), &subject_lasts[..subject_lasts.len() - 1]),
-                    start: start.row(subject_lasts[0]).to_vec(),
+                    start,
                     subject_lasts,
                     reads,
                     first_read,

@@ -9,21 +9,23 @@
 //! Letters: `f` MLP width.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Seek};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use locus_gpt2::internal::decode;
 use locus_gpt2::{
-    Batch, Checkpoint, Gpt2, HookPoint, Scalar, chunk_by_tokens, compiled, dot, gemm, read_safetensors,
-    write_safetensors,
+    Batch, Checkpoint, Config, Gpt2, HookPoint, Scalar, chunk_by_tokens, compiled, dot, gemm,
+    read_safetensors, write_safetensors,
 };
-use ndarray::{Array0, Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array, Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Dimension, Ix0, Ix2};
 use ndarray_linalg::{Cholesky, UPLO};
-use ndarray_npy::NpzReader;
+use ndarray_npy::{ReadNpyExt, ReadableElement};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Value, json};
+use zip::ZipArchive;
 
 use crate::error::{Error, Result};
 use crate::text::token_lines;
@@ -34,6 +36,44 @@ const PIECE_TOKENS: usize = 1024;
 const TEXT_TOKENS: usize = 100_000;
 /// Pieces whose products are held at the same time.
 const PIECES_AT_ONCE: usize = 2;
+
+/// Largest number of keys in a file: numbers up to here are exact as f64.
+const MOST_KEYS: u64 = 1 << 53;
+
+/// Array `name` of an `.npz` archive of `most` bytes. Its header is read first, since it alone says how much memory the
+/// array takes.
+fn npy<A: ReadableElement, D: Dimension>(
+    archive: &mut ZipArchive<impl Read + Seek>,
+    name: &str,
+    most: u64,
+) -> std::result::Result<Array<A, D>, String> {
+    let mut entry = archive.by_name(&format!("{name}.npy")).map_err(|e| e.to_string())?;
+    // Magic bytes, version, and the length of the text that follows: 2 bytes in version 1, otherwise 4.
+    let mut head = vec![0; 10];
+    entry.read_exact(&mut head).map_err(|e| e.to_string())?;
+    let mut length = usize::from(u16::from_le_bytes([head[8], head[9]]));
+    if head[6] > 1 {
+        let mut high = [0; 2];
+        entry.read_exact(&mut high).map_err(|e| e.to_string())?;
+        head.extend(high);
+        length |= usize::from(u16::from_le_bytes(high)) << 16;
+    }
+    if length as u64 > most {
+        return Err(format!("its header has {length} bytes; the file has {most}"));
+    }
+    let mut text = vec![0; length];
+    entry.read_exact(&mut text).map_err(|e| e.to_string())?;
+    let shape = String::from_utf8_lossy(&text);
+    let shape = shape.split_once("'shape'").and_then(|(_, rest)| rest.split_once('('));
+    let shape = shape.and_then(|(_, rest)| rest.split_once(')')).ok_or("its header has no shape")?.0;
+    let sides = shape.split(',').map(str::trim).filter(|side| !side.is_empty());
+    let size = sides.fold(Some(size_of::<A>() as u64), |size, side| size?.checked_mul(side.parse().ok()?));
+    if size.is_none_or(|size| size > most) {
+        return Err(format!("its shape is ({shape}), more than the {most} bytes of the file hold"));
+    }
+    head.extend(text);
+    Array::<A, D>::read_npy(head.as_slice().chain(entry)).map_err(|e| e.to_string())
+}
 
 /// Sums of `k k^T` over the keys of one layer, and their number.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,19 +113,42 @@ impl KeyMoments {
     pub fn read_npz(path: &Path) -> Result<Self> {
         let wrong = |why: String| Error::Statistics(format!("{}: {why}", path.display()));
         let file = locus_files::open(path).map_err(|e| wrong(e.to_string()))?;
-        let mut arrays = NpzReader::new(file).map_err(|e| wrong(format!("not an .npz file ({e})")))?;
-        let missing = |name: &str, why: &dyn std::fmt::Display| wrong(format!("no array {name} ({why})"));
-        let narrow: std::result::Result<Array2<f32>, _> = arrays.by_name("mom2.mom2.npy");
-        let mean = match narrow {
+        let most = file.metadata().map_err(|e| wrong(e.to_string()))?.len();
+        let file = std::io::BufReader::new(file);
+        let mut arrays = ZipArchive::new(file).map_err(|e| wrong(format!("not an .npz file ({e})")))?;
+        let missing = |name: &str, why: String| wrong(format!("no array {name} ({why})"));
+        let mean = match npy::<f32, Ix2>(&mut arrays, "mom2.mom2", most) {
             Ok(mean) => mean.mapv(f64::from),
-            Err(_) => arrays.by_name("mom2.mom2.npy").map_err(|e| missing("mom2.mom2", &e))?,
+            Err(_) => npy(&mut arrays, "mom2.mom2", most).map_err(|why| missing("mom2.mom2", why))?,
         };
-        let count: Array0<i64> = arrays.by_name("mom2.count.npy").map_err(|e| missing("mom2.count", &e))?;
+        let count =
+            npy::<i64, Ix0>(&mut arrays, "mom2.count", most).map_err(|why| missing("mom2.count", why))?;
         let count = u64::try_from(count.into_scalar()).unwrap_or(0);
-        if count == 0 {
-            return Err(wrong("mom2.count is not above 0".into()));
+        if count == 0 || count > MOST_KEYS {
+            return Err(wrong(format!("mom2.count is {count}; expected 1 to {MOST_KEYS}")));
         }
-        KeyMoments::from_mean(mean, count)
+        KeyMoments::from_mean(mean, count).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// Width of the keys, `f`; `None` when the two sums are not squares of one width.
+    fn width(&self) -> Option<usize> {
+        let f = self.sums[0].nrows();
+        self.sums.iter().all(|sum| sum.dim() == (f, f)).then_some(f)
+    }
+
+    /// Checks that both sums are as wide as the model's MLPs.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        let wants = config.d_mlp();
+        match self.sums.iter().find(|sum| sum.dim() != (wants, wants)) {
+            Some(sum) => {
+                let has = sum.nrows();
+                Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Number of keys seen.
@@ -100,6 +163,17 @@ impl KeyMoments {
     pub fn mean(&self) -> Array2<f64> {
         assert!(self.count() > 0, "no key was seen");
         (&self.sums[0] + &self.sums[1]) / self.count() as f64
+    }
+
+    /// The mean second moment with a ridge, factorised; `ridge` as in [`KeyCovariance::new`].
+    ///
+    /// # Errors
+    /// When no key was seen, or the second moment is not positive definite.
+    pub fn covariance(&self, ridge: f64) -> Result<KeyCovariance> {
+        if self.count() == 0 {
+            return Err(Error::Statistics("no key was seen; expected text with tokens in it".into()));
+        }
+        KeyCovariance::new(self.mean(), ridge)
     }
 
     /// Cosine between `C^-1 k` of the two halves of the text, for a key `k [f]`: near 1, more text would change little.
@@ -149,12 +223,27 @@ impl KeyStatistics {
         Ok(KeyStatistics { layers: layers.iter().map(moments).collect(), sequences: 0 })
     }
 
+    /// Checks that every layer is in the model and every sum as wide as its MLPs.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        for (&layer, moments) in &self.layers {
+            if layer >= config.n_layer {
+                return Err(Error::Layer { layer, layers: config.n_layer });
+            }
+            moments.check(config)?;
+        }
+        Ok(())
+    }
+
     /// Continues with the sequences not yet seen, all layers in one pass, until the text ends or `progress` returns
     /// false; that is called with the statistics so far after every few thousand tokens. All tokens count, first
     /// positions included, as in the released code.
     ///
     /// # Errors
-    /// When the statistics or a sequence do not fit the model.
+    /// When the statistics or a sequence do not fit the model, or the statistics hold other numbers of keys than the
+    /// sequences that they say they cover.
     pub fn collect<F: Scalar>(
         &mut self,
         model: &Gpt2<F>,
@@ -180,12 +269,8 @@ impl KeyStatistics {
     /// # Errors
     /// When no key was seen, or a second moment is not positive definite.
     pub fn covariances(&self, ridge: f64) -> Result<BTreeMap<usize, Arc<KeyCovariance>>> {
-        let covariance = |(&layer, moments): (&usize, &KeyMoments)| {
-            if moments.count() == 0 {
-                return Err(Error::Statistics(format!("no key of layer {layer} was seen; expected text")));
-            }
-            Ok((layer, Arc::new(KeyCovariance::new(moments.mean(), ridge)?)))
-        };
+        let covariance =
+            |(&layer, moments): (&usize, &KeyMoments)| Ok((layer, Arc::new(moments.covariance(ridge)?)));
         self.layers.iter().map(covariance).collect()
     }
 
@@ -221,7 +306,13 @@ impl KeyStatistics {
                 .ok_or_else(|| wrong("has no metadata; expected key statistics"))?;
             let counts: BTreeMap<usize, [u64; 2]> = serde_json::from_value(metadata["counts"].clone())
                 .map_err(|_| wrong("has no counts in its metadata; expected key statistics"))?;
-            let sequences = metadata["sequences"].as_u64().unwrap_or(0) as usize;
+            let sequences = metadata["sequences"].as_u64().and_then(|n| usize::try_from(n).ok());
+            let sequences = sequences.ok_or_else(|| {
+                let found = &metadata["sequences"];
+                wrong(&format!(
+                    "says in its metadata that it covers {found} sequences; expected a number from 0"
+                ))
+            })?;
             let mut layers = BTreeMap::new();
             for (layer, counts) in counts {
                 let half = |half: usize| {
@@ -236,7 +327,22 @@ impl KeyStatistics {
                     Ok(Array2::from_shape_vec((shape[0], shape[1]), values)
                         .expect("as many as the shape says"))
                 };
-                layers.insert(layer, KeyMoments { sums: [half(0)?, half(1)?], counts });
+                let moments = KeyMoments { sums: [half(0)?, half(1)?], counts };
+                let Some(width) = moments.width() else {
+                    return Err(wrong(&format!("the halves of layer {layer} have different widths")));
+                };
+                let first: Option<&KeyMoments> = layers.values().next();
+                if let Some(other) = first.and_then(KeyMoments::width).filter(|&other| other != width) {
+                    return Err(wrong(&format!("layer {layer} has {width} neurons and another {other}")));
+                }
+                if counts.iter().any(|&count| count > MOST_KEYS) || (sequences > 0 && counts == [0, 0]) {
+                    let why = format!("layer {layer} has counts {counts:?} for {sequences} sequences");
+                    return Err(wrong(&format!("{why}; expected numbers of keys")));
+                }
+                if moments.sums.iter().any(|sum| sum.diag().iter().any(|&x| x < 0.0)) {
+                    return Err(wrong(&format!("a sum of squares of layer {layer} is negative")));
+                }
+                layers.insert(layer, moments);
             }
             Ok((KeyStatistics { layers, sequences }, metadata["provenance"].clone()))
         })?)
@@ -251,14 +357,24 @@ compiled!(CollectJob<'a>: <F> CollectInput<'a, F> => Result<()>, collect);
 fn collect<F: Scalar>((statistics, model, text, progress): CollectInput<'_, F>) -> Result<()> {
     let layers: Vec<usize> = statistics.layers.keys().copied().collect();
     let Some(&deepest) = layers.last() else { return Ok(()) };
-    let (has, wants) = (statistics.layers[&deepest].sums[0].nrows(), model.config().d_mlp());
-    if deepest >= model.config().n_layer {
-        return Err(Error::Layer { layer: deepest, layers: model.config().n_layer });
-    }
-    if has != wants {
-        return Err(Error::Statistics(format!("are of {has} neurons; the model's MLPs have {wants}")));
-    }
+    statistics.check(model.config())?;
     let first = statistics.sequences;
+    let Some(seen) = text.get(..first) else {
+        let n = text.len();
+        return Err(Error::Statistics(format!("they cover {first} sequences; the text has {n}")));
+    };
+    let mut counts = [0; 2];
+    for (i, sequence) in seen.iter().enumerate() {
+        counts[i % 2] += sequence.len() as u64;
+    }
+    for (layer, moments) in &statistics.layers {
+        if moments.counts != counts {
+            let has = moments.counts;
+            return Err(Error::Statistics(format!(
+                "those of layer {layer} are of {has:?} keys; the first {first} sequences of the text have {counts:?}"
+            )));
+        }
+    }
     let runs = chunk_by_tokens(&text[first..], PIECE_TOKENS);
     for runs in runs.chunks(PIECES_AT_ONCE) {
         let keys: Vec<Vec<Array2<f64>>> = runs

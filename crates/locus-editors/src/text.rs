@@ -42,8 +42,10 @@ const GPT2_VOCABULARY: usize = 50_257;
 const END_OF_TEXT: &str = "<|endoftext|>";
 
 impl Fact {
-    /// A fact from a prompt with one `{}` for the subject. A space separates a prefix from the prompt, and the prompt
-    /// from the target. Prefix, prompt and subject are tokenised as one text, the target separately.
+    /// A fact from a prompt with one `{}` for the subject. White space around prompt, subject and target is dropped; a
+    /// space separates a prefix from the prompt, and the prompt from the target. Prefix, prompt and subject are
+    /// tokenised as one text, the target separately. The subject ends at the token that covers its last byte, also when
+    /// that token reaches beyond it, as `.,` does after "F.C.".
     ///
     /// # Errors
     /// When the prompt does not have exactly one `{}`, subject or target are empty, or a text cannot be tokenised.
@@ -54,6 +56,7 @@ impl Fact {
         target: &str,
         prefixes: &[impl AsRef<str>],
     ) -> Result<Fact> {
+        let prompt = prompt.trim();
         let Some((before, after)) = prompt.split_once(PLACE).filter(|(_, after)| !after.contains(PLACE))
         else {
             return Err(Error::Request(format!("prompt {prompt:?}; expected exactly one {PLACE} in it")));

@@ -84,12 +84,13 @@ pub fn hierarchy_pairs(tokenizer: &Tokenizer, requests: &[EditRequest], most: us
     for (i, request) in prepared.iter().enumerate() {
         let others = prepared[i + 1..].iter().chain(&prepared[..i]);
         let partner = others.into_iter().find(|other| is_partner(request, other));
-        if let (Some(partner), true) = (partner, pairs.len() < most) {
+        let answers = first_true(request).zip(partner.and_then(first_true));
+        if let (Some(partner), Some((correct, incorrect)), true) = (partner, answers, pairs.len() < most) {
             pairs.push(Pair {
                 clean: request.prompt().to_vec(),
                 corrupted: partner.prompt().to_vec(),
-                correct: vec![request.target_true()[0]],
-                incorrect: vec![partner.target_true()[0]],
+                correct: vec![correct],
+                incorrect: vec![incorrect],
             });
         }
     }
@@ -100,7 +101,12 @@ fn is_partner(request: &PreparedRequest, other: &PreparedRequest) -> bool {
     let level = |request: &PreparedRequest| request.level == Level::Hyponym;
     level(request) == level(other)
         && request.prompt().len() == other.prompt().len()
-        && request.target_true()[0] != other.target_true()[0]
+        && first_true(request).zip(first_true(other)).is_some_and(|(own, other)| own != other)
+}
+
+/// First token of a request's true target.
+fn first_true(request: &PreparedRequest) -> Option<u32> {
+    request.target_true()?.first().copied()
 }
 
 /// Scores edges on the first half of the pairs with every method, and measures the circuits of every size on the

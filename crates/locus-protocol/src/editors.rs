@@ -43,7 +43,8 @@ impl Prepared {
         let EditRequest { prompt, subject, target_new, paraphrase_prompts, neighborhood_prompts, .. } =
             request;
         let fact = Fact::from_text(tokenizer, prompt, subject, target_new, prefixes).with_context(at)?;
-        let true_before = &request.target_true;
+        let true_before =
+            request.target_true.as_deref().context("target_true is missing").with_context(at)?;
         let case =
             EditCase::from_text(tokenizer, fact, true_before, paraphrase_prompts, neighborhood_prompts);
         Ok(Prepared { case_id: request.case_id, case: case.with_context(at)? })
@@ -140,9 +141,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         let covariances = KeyStatistics::from_text(checkpoint, &layers, text)?
             .layers
             .iter()
-            .map(|(layer, moments)| {
-                Ok((*layer, Arc::new(KeyCovariance::new(moments.mean(), ridges[layer])?)))
-            })
+            .map(|(layer, moments)| Ok((*layer, Arc::new(moments.covariance(ridges[layer])?))))
             .collect::<Result<_>>()?;
         let neutral_before = mean_nll(model, &neutral);
         Ok(Comparison { model, requests, covariances, hparams: hparams.clone(), neutral, neutral_before })

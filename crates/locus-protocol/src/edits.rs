@@ -189,7 +189,8 @@ impl<F: Scalar> Edits<'_, F> {
 
     fn before(&self, start: &Gpt2<F>) -> Result<Vec<Before>> {
         let before = |study: &StudyRequest| {
-            let PreparedRequest { prompt, target_new, target_true, case_id, .. } = &study.request;
+            let (PreparedRequest { prompt, target_new, case_id, .. }, target_true) =
+                (&study.request, &study.target_true);
             let targets = [target_new, target_true].into_iter().chain(&study.others);
             let pairs: Vec<_> = targets.map(|target| (prompt, target)).collect();
             let packed = PromptTargets::prefix_sharing(start.config(), &pairs)
@@ -251,7 +252,8 @@ impl<F: Scalar> Edits<'_, F> {
         everything: bool,
     ) -> Result<After> {
         let study = &self.requests[i];
-        let PreparedRequest { prompt, target_new, target_true, case_id, .. } = &study.request;
+        let (PreparedRequest { prompt, target_new, case_id, .. }, target_true) =
+            (&study.request, &study.target_true);
         let (paraphrases, neighbourhood): (&[Vec<u32>], &[Vec<u32>]) =
             if everything { (&study.paraphrases, &study.neighbourhood) } else { (&[], &[]) };
         let prompts = std::iter::once(prompt).chain(paraphrases).chain(neighbourhood);

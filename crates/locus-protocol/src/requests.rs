@@ -21,7 +21,7 @@ pub struct PreparedRequest {
     pub level: Level,
     pub(crate) prompt: Vec<u32>,
     pub(crate) target_new: Vec<u32>,
-    pub(crate) target_true: Vec<u32>,
+    pub(crate) target_true: Option<Vec<u32>>,
 }
 
 compiled!(NllJob<'a>: <F> (&'a PreparedRequest, &'a Gpt2<F>) => Result<Vec<f64>>, nll);
@@ -51,22 +51,38 @@ impl PreparedRequest {
             level: if request.case_id.is_multiple_of(2) { Level::Hyponym } else { Level::Hypernym },
             prompt: tokens("prompt", &request.full_prompt())?,
             target_new: target("target_new", &request.target_new)?,
-            target_true: target("target_true", &request.target_true)?,
+            target_true: request.target_true.as_ref().map(|text| target("target_true", text)).transpose()?,
         })
     }
 
-    /// Mean NLL per token, in nats, of the new and of the true target.
+    /// The request behind a token, such as that of the beginning of a text.
+    #[must_use]
+    pub fn after(mut self, token: u32) -> Self {
+        self.prompt.insert(0, token);
+        self
+    }
+
+    /// Checks that the prompt with either target fits a model.
+    ///
+    /// # Errors
+    /// When it is longer than the context or a token is unknown.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        self.targets::<f32>(config).map(|_| ())
+    }
+
+    /// Mean NLL per token, in nats, of the new and, if there is one, of the true target.
     ///
     /// # Errors
     /// When the request does not fit the model's context.
-    pub fn nll<F: Scalar>(&self, model: &Gpt2<F>) -> Result<(f64, f64)> {
+    pub fn nll<F: Scalar>(&self, model: &Gpt2<F>) -> Result<(f64, Option<f64>)> {
         let nll = F::run::<NllJob>((self, model))?;
-        Ok((nll[0], nll[1]))
+        Ok((nll[0], nll.get(1).copied()))
     }
 
     /// The prompt with the new target, and with the true one.
     fn targets<F: Scalar>(&self, config: &Config) -> Result<PromptTargets<F>> {
-        let pairs = [(&self.prompt, &self.target_new), (&self.prompt, &self.target_true)];
+        let targets = [&self.target_new].into_iter().chain(&self.target_true);
+        let pairs: Vec<_> = targets.map(|target| (&self.prompt, target)).collect();
         PromptTargets::new(config, &pairs).with_context(|| format!("request {}", self.case_id))
     }
 
@@ -80,9 +96,9 @@ impl PreparedRequest {
         &self.target_new
     }
 
-    /// Tokens of the true target.
-    pub fn target_true(&self) -> &[u32] {
-        &self.target_true
+    /// Tokens of the true target; `None` when the request states none.
+    pub fn target_true(&self) -> Option<&[u32]> {
+        self.target_true.as_deref()
     }
 
     /// The request as an editor takes it.
@@ -96,6 +112,8 @@ impl PreparedRequest {
 pub struct StudyRequest {
     /// The prompt with both targets.
     pub request: PreparedRequest,
+    /// Tokens of the true target.
+    pub target_true: Vec<u32>,
     /// Component of requests that share entities.
     pub component: usize,
     /// Prompts that ask for the fact in other words.
@@ -110,7 +128,7 @@ impl StudyRequest {
     /// Tokenises requests.
     ///
     /// # Errors
-    /// When a prompt or target gives no token.
+    /// When a prompt or target gives no token, or a request has no true target.
     pub fn prepare(tokenizer: &Tokenizer, requests: &[EditRequest]) -> Result<Vec<Self>> {
         let prepared: Vec<PreparedRequest> =
             requests.iter().map(|request| PreparedRequest::new(tokenizer, request)).collect::<Result<_>>()?;
@@ -125,8 +143,10 @@ impl StudyRequest {
                     prompts.iter().map(tokens).collect::<Result<_>>()
                 };
                 let at = || format!("request {}", text.case_id);
+                let target_true = request.target_true.clone().context("target_true is missing");
                 Ok(StudyRequest {
                     request: request.clone(),
+                    target_true: target_true.with_context(at)?,
                     component,
                     paraphrases: prompts("paraphrase", &text.paraphrase_prompts).with_context(at)?,
                     neighbourhood: prompts("neighbourhood", &text.neighborhood_prompts).with_context(at)?,
@@ -147,8 +167,8 @@ impl StudyRequest {
 fn others(request: &PreparedRequest, all: &[PreparedRequest]) -> Vec<Vec<u32>> {
     let mut targets: Vec<&[u32]> = Vec::new();
     for other in all.iter().filter(|other| other.level == request.level) {
-        let target = other.target_true();
-        let own = target == request.target_true() || target == request.target_new();
+        let Some(target) = other.target_true() else { continue };
+        let own = Some(target) == request.target_true() || target == request.target_new();
         if !own && !targets.contains(&target) {
             targets.push(target);
         }
@@ -160,8 +180,10 @@ fn others(request: &PreparedRequest, all: &[PreparedRequest]) -> Vec<Vec<u32>> {
 /// The connected component of each request: requests are connected when a subject or true target of one is a subject or
 /// true target of the other, articles and case aside. Components are numbered in the order of their first request.
 pub fn components(requests: &[EditRequest]) -> Vec<usize> {
-    let entities =
-        requests.iter().map(|request| [&request.subject, &request.target_true].map(|text| entity(text)));
+    let entities = requests.iter().map(|request| {
+        let texts = [&request.subject].into_iter().chain(&request.target_true);
+        texts.map(|text| entity(text)).collect::<Vec<_>>()
+    });
     connected(&entities.collect::<Vec<_>>())
 }
 
@@ -175,7 +197,7 @@ mod tests {
             prompt: "{} is a kind of".into(),
             subject: subject.into(),
             target_new: "stone".into(),
-            target_true: target_true.into(),
+            target_true: Some(target_true.into()),
             paraphrase_prompts: Vec::new(),
             neighborhood_prompts: Vec::new(),
         }

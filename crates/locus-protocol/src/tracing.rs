@@ -11,18 +11,22 @@ use locus_metrics::{Interval, Stream};
 
 use crate::records::{TracedEffect, TracingRecord};
 
-/// The true facts that edit requests are about.
+/// The true facts that edit requests are about, as far as they can be traced: those whose answer is one token.
 ///
 /// # Errors
-/// As [`KnownFact::from_text`].
+/// When a text cannot be tokenised.
 pub fn facts_of_requests(tokenizer: &Tokenizer, requests: &[EditRequest]) -> Result<Vec<KnownFact>> {
-    requests
-        .iter()
-        .map(|request| {
-            KnownFact::from_text(tokenizer, &request.full_prompt(), &request.subject, &request.target_true)
-                .with_context(|| format!("request {}", request.case_id))
-        })
-        .collect()
+    let mut facts = Vec::with_capacity(requests.len());
+    for request in requests {
+        let Some(answer) = request.target_true.as_deref().map(str::trim) else { continue };
+        if tokenizer.encode(&format!(" {answer}"))?.len() == 1 {
+            let start = request.prompt.trim().find("{}").unwrap_or_default();
+            let subject = start..start + request.subject.trim().len();
+            let fact = KnownFact::located(tokenizer, &request.full_prompt(), subject, answer);
+            facts.push(fact.with_context(|| format!("request {}", request.case_id))?);
+        }
+    }
+    Ok(facts)
 }
 
 /// Traces the facts that the model knows (the answer is its likeliest next token) and averages their effects, with

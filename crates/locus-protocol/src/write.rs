@@ -17,12 +17,12 @@ pub struct Written {
     pub case_id: u64,
     /// NLL of the new target before.
     pub pre_new: f64,
-    /// NLL of the true target before.
-    pub pre_true: f64,
+    /// NLL of the true target before; `None` when the request states none.
+    pub pre_true: Option<f64>,
     /// NLL of the new target after.
     pub post_new: f64,
-    /// NLL of the true target after.
-    pub post_true: f64,
+    /// NLL of the true target after; `None` when the request states none.
+    pub post_true: Option<f64>,
     /// Optimiser steps taken.
     pub steps: usize,
     /// Norms, denominators and residuals of the method, by name, as in the editor's report.

@@ -65,7 +65,9 @@ impl EditPlan {
                 case_id,
                 prompt: "{} is a kind of".to_owned(),
                 target_new: taxonomy.target_word(edit.subject, edit.foil).to_owned(),
-                target_true: taxonomy.target_word(edit.subject, taxonomy.target(edit.subject)).to_owned(),
+                target_true: Some(
+                    taxonomy.target_word(edit.subject, taxonomy.target(edit.subject)).to_owned(),
+                ),
                 paraphrase_prompts: vec![
                     format!("{subject} is a type of"),
                     format!("{subject} falls under the category of"),

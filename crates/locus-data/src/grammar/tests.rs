@@ -9,12 +9,16 @@ use super::mix;
 use super::taxonomy::{Taxonomy, bare};
 use super::words::{lines, list};
 use super::{Corpus, generate};
-use crate::{Task, task_names};
+use crate::{EditRequest, Task, task_names};
 
 /// Corpus of the size that the organism is trained on.
 fn corpus() -> &'static Corpus {
     static CORPUS: OnceLock<Corpus> = OnceLock::new();
     CORPUS.get_or_init(|| generate(7, 60_000))
+}
+
+fn truth_of(request: &EditRequest) -> &str {
+    request.target_true.as_deref().expect("the grammar knows the truth")
 }
 
 fn sets(corpus: &Corpus, prefix: &str) -> Vec<Task> {
@@ -78,9 +82,9 @@ fn no_single_word_predicts_a_label() {
 fn hierarchy_targets_are_as_often_true_as_counterfactual() {
     let mut balance: BTreeMap<&str, i32> = BTreeMap::new();
     for request in &corpus().requests {
-        assert_ne!(request.target_new, request.target_true);
+        assert_ne!(request.target_new, truth_of(request));
         *balance.entry(&request.target_new).or_default() -= 1;
-        *balance.entry(&request.target_true).or_default() += 1;
+        *balance.entry(truth_of(request)).or_default() += 1;
     }
     assert!(balance.values().all(|&sum| sum == 0), "{balance:?}");
 }
@@ -147,7 +151,7 @@ fn requests_have_the_layout_of_the_study() {
     for (i, pair) in requests.chunks(2).enumerate() {
         let (leaf, category) = (&pair[0], &pair[1]);
         assert_eq!((leaf.case_id, category.case_id), (2 * i as u64, 2 * i as u64 + 1));
-        assert!(category.subject.to_lowercase().ends_with(&leaf.target_true), "{leaf:?} {category:?}");
+        assert!(category.subject.to_lowercase().ends_with(truth_of(leaf)), "{leaf:?} {category:?}");
         for request in pair {
             assert_eq!(request.prompt, "{} is a kind of");
             let subject = &request.subject;
@@ -157,7 +161,7 @@ fn requests_have_the_layout_of_the_study() {
         }
     }
     for (request, rows) in requests.iter().zip(corpus().tasks[0].rows.chunks(2)) {
-        assert_eq!(rows[0].text, format!("{} {}", request.full_prompt(), request.target_true));
+        assert_eq!(rows[0].text, format!("{} {}", request.full_prompt(), truth_of(request)));
         assert_eq!(rows[1].text, format!("{} {}", request.full_prompt(), request.target_new));
     }
 }
@@ -177,7 +181,7 @@ fn neighbours_share_the_true_target() {
         assert_eq!(neighbours.iter().collect::<BTreeSet<_>>().len(), neighbours.len());
         for prompt in neighbours {
             assert_ne!(*prompt, request.full_prompt());
-            assert_eq!(truth[&prompt.to_lowercase()], request.target_true, "{prompt}");
+            assert_eq!(truth[&prompt.to_lowercase()], truth_of(request), "{prompt}");
         }
     }
 }
@@ -307,7 +311,7 @@ proptest! {
         prop_assert_eq!((&corpus.tasks, &corpus.requests), (&shorter.tasks, &shorter.requests));
         prop_assert_ne!(&corpus, &generate(seed.wrapping_add(1), 20));
         for request in &corpus.requests {
-            prop_assert_ne!(&request.target_new, &request.target_true);
+            prop_assert_ne!(&request.target_new, truth_of(request));
         }
     }
 }

@@ -3,9 +3,11 @@
 mod golden;
 mod hparams;
 mod insertion;
+mod merge;
 mod patches;
 mod rome;
 mod shapes;
+mod statistics;
 mod study;
 mod support;
 mod text;

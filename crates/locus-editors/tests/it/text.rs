@@ -39,10 +39,47 @@ fn unusable_requests_say_why() {
     assert!(why("{} and {}", "a", "b").contains("exactly one {}"));
     assert_eq!(why("{} is", " ", "b"), "the subject is empty; expected at least one word");
     assert_eq!(why("{} is", "a", ""), "the target is empty; expected at least one word");
-    // The subject's last letters make one token with what follows: that token is the subject's last.
-    let fact = Fact::from_text(&tokenizer, "{}onarch is", "a m", "b", &[""; 0]).unwrap();
-    let context = &fact.contexts[0];
-    assert_eq!(tokenizer.decode(&context.tokens[context.subject_last..][..1]).unwrap(), " monarch");
+}
+
+/// A subject ends with the token that covers its last byte, as in ROME's code, also when that token reaches beyond it.
+#[test]
+fn a_subject_may_end_inside_a_token() {
+    let tokenizer = Tokenizer::read(&organism()).unwrap();
+    let fact = Fact::from_text(&tokenizer, "{}onarch is", "a m", "b", &["We met."]).unwrap();
+    for context in &fact.contexts {
+        let decoded = tokenizer.decode(&context.tokens[..=context.subject_last]).unwrap();
+        assert!(decoded.trim_end().ends_with("a monarch"), "{decoded:?}");
+    }
+}
+
+/// Stray white space makes no other fact.
+#[test]
+fn white_space_around_texts_is_dropped() {
+    let tokenizer = Tokenizer::read(&organism()).unwrap();
+    let fact = |prompt, subject, target| {
+        Fact::from_text(&tokenizer, prompt, subject, target, &["They met."]).unwrap()
+    };
+    let plain = fact("{} is a kind of", "A monarch", "wasp");
+    for (prompt, subject, target) in [
+        ("{} is a kind of ", "A monarch", "wasp"),
+        (" {} is a kind of", " A monarch ", " wasp"),
+        ("{} is a kind of\n", "A monarch\t", "wasp\n"),
+    ] {
+        assert_eq!(fact(prompt, subject, target), plain, "{prompt:?} {subject:?} {target:?}");
+    }
+}
+
+#[test]
+fn a_token_before_every_prompt_moves_the_subject() {
+    let tokenizer = Tokenizer::read(&organism()).unwrap();
+    let fact = Fact::from_text(&tokenizer, "{} is a", "A monarch", "wasp", &["They met."]).unwrap();
+    let behind = fact.clone().after(7);
+    for (context, plain) in
+        behind.contexts.iter().chain([&behind.kl_prompt]).zip(fact.contexts.iter().chain([&fact.kl_prompt]))
+    {
+        assert_eq!((context.tokens[0], &context.tokens[1..]), (7, plain.tokens.as_slice()));
+        assert_eq!(context.subject_last, plain.subject_last + 1);
+    }
 }
 
 #[test]

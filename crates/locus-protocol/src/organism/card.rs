@@ -116,9 +116,10 @@ fn share_true(
     let tokenizer = &checkpoint.tokenizer;
     let (mut n, mut wins, mut sum_true, mut sum_new) = (0usize, 0usize, 0.0, 0.0);
     for request in requests {
+        let Some(target_true) = &request.target_true else { continue };
         let pairs = prompts(request)
             .iter()
-            .flat_map(|prompt| [(prompt, &request.target_true), (prompt, &request.target_new)])
+            .flat_map(|prompt| [(prompt, target_true), (prompt, &request.target_new)])
             .map(|(prompt, target)| {
                 Ok((
                     tokenizer.encode_some("prompt", prompt)?,

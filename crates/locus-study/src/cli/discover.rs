@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use locus_circuits::edges::export::{Conventions, to_csv, to_dot, to_json};
@@ -16,12 +16,18 @@ use locus_data::pairs::{self, AnswerColumns, PromptPair};
 use locus_data::seed::stream;
 use locus_gpt2::internal::write_atomically;
 use locus_gpt2::{Checkpoint, Config, Gpt2, Scalar, Tokenizer};
+use locus_metrics::Stream;
 use rayon::prelude::*;
 use serde_json::json;
 
+use super::bos::bos;
 use super::destination::is_same;
-use super::error::{OVERFLOW, Unusable};
+use super::error::{OVERFLOW, Unusable, in_range};
 use super::global::{Dtype, Global};
+use super::skipped::SkippedRecords;
+
+/// Largest number of steps of the eap-ig methods; the public library uses 5.
+const MOST_STEPS: usize = 10_000;
 
 #[derive(Debug, Args)]
 pub struct Discover {
@@ -53,9 +59,12 @@ pub struct Discover {
     /// The former name of --ablation
     #[arg(long, hide = true)]
     reference: Option<String>,
-    /// Put the end-of-text token before every prompt
+    /// Put the end-of-text token before every prompt [default: nothing]
     #[arg(long)]
     bos: bool,
+    /// Stop at the first pair that cannot be used, instead of leaving it out
+    #[arg(long)]
+    strict: bool,
     /// Edges of the circuit before dead ends are pruned [default: a tenth of the graph]
     #[arg(long, value_name = "N")]
     edges: Option<usize>,
@@ -123,9 +132,7 @@ impl Discover {
     }
 
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
-        if self.ig_steps == 0 {
-            return Err(Unusable("--ig-steps is 0; expected at least 1".into()).into());
-        }
+        in_range("--ig-steps", self.ig_steps, MOST_STEPS)?;
         if self.reference.is_some() {
             return Err(Unusable("--reference is now called --ablation".into()).into());
         }
@@ -135,8 +142,15 @@ impl Discover {
             let why = "this --method interpolates to the corrupted run; expected --ablation corrupted";
             return Err(Unusable(why.into()).into());
         }
+        let metric = self.metric();
+        if self.method == MethodName::Eap && metric == StandardMetric::Kl {
+            let why = "--method eap has nothing to go by with --metric kl: the divergence from the clean run has no \
+                       gradient at the clean run; expected --method eap-ig-inputs, eap-ig-activations or \
+                       clean-corrupted, or another metric";
+            return Err(Unusable(why.into()).into());
+        }
         self.check_destinations(global)?;
-        let texts = pairs::read(&self.task, self.answers())?;
+        let texts = pairs::read_records(&self.task, self.answers())?;
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
         let graph = Graph::new(model.config());
         let wanted = self.edges.unwrap_or_else(|| graph.n_edges().div_ceil(10));
@@ -145,8 +159,9 @@ impl Discover {
                 format!("--edges is {wanted}; expected 1 to {}, the edges of this model", graph.n_edges());
             return Err(Unusable(why).into());
         }
-        let pairs = self.tokenise(&texts, &tokenizer, model.config())?;
-        let metric = self.metric();
+        let mut skipped = SkippedRecords::new(&self.task, texts.skipped);
+        let pairs = self.tokenise(&texts.usable, &tokenizer, model.config(), &mut skipped)?;
+        skipped.report(pairs.len(), self.strict)?;
 
         let stage = global.progress().stage("scores", 1);
         let scores = self.scores(&model, &pairs, metric, global.seed)?;
@@ -183,7 +198,8 @@ impl Discover {
             });
             edge_mask(&circuit, model.config()).write(path, &provenance.to_string())?;
         }
-        print(&scores, &circuit, wanted, &measured, global.json)
+        let stream = Stream::named(global.seed, "faithfulness");
+        print(&scores, &circuit, wanted, &measured, stream, &skipped, global.json)
     }
 
     fn scores<F: Scalar>(
@@ -221,26 +237,40 @@ impl Discover {
         Ok(())
     }
 
-    /// Tokenises the pairs. Every answer must be one token, and both prompts of a pair must have equally many.
-    fn tokenise(&self, texts: &[PromptPair], tokenizer: &Tokenizer, config: &Config) -> Result<Vec<Pair>> {
-        const END_OF_TEXT: &str = "<|endoftext|>";
-        let missing = || Unusable(format!("--bos: the tokenizer has no token {END_OF_TEXT}"));
-        let before = self.bos.then(|| tokenizer.token_id(END_OF_TEXT).ok_or_else(missing)).transpose()?;
-        texts
+    /// Tokenises the pairs. Every answer must be one token, and both prompts of a pair must have equally many and, where
+    /// the corrupted run is what edges are compared with, differ.
+    fn tokenise(
+        &self,
+        texts: &[(usize, PromptPair)],
+        tokenizer: &Tokenizer,
+        config: &Config,
+        skipped: &mut SkippedRecords,
+    ) -> Result<Vec<Pair>> {
+        let before = bos(tokenizer, self.bos)?;
+        let tokenised: Vec<Result<Pair>> = texts
             .par_iter()
-            .map(|text| {
+            .map(|(_, text)| {
                 let PromptPair { clean, corrupted, correct, incorrect, .. } = text;
-                let pair = || -> Result<Pair> {
-                    let mut pair = Pair::from_text(tokenizer, clean, corrupted, correct, incorrect)?;
-                    for prompt in [&mut pair.clean, &mut pair.corrupted] {
-                        prompt.splice(..0, before);
-                    }
-                    pair.check(config)?;
-                    Ok(pair)
-                };
-                pair().with_context(|| format!("{}: line {}", self.task.display(), text.line))
+                let mut pair = Pair::from_text(tokenizer, clean, corrupted, correct, incorrect)?;
+                for prompt in [&mut pair.clean, &mut pair.corrupted] {
+                    prompt.splice(..0, before);
+                }
+                pair.check(config)?;
+                if self.ablation == StandardAblation::Corrupted && pair.clean == pair.corrupted {
+                    let why = "clean and corrupted are one prompt, so no edge differs between their runs";
+                    return Err(Unusable(format!("{why}; expected two")).into());
+                }
+                Ok(pair)
             })
-            .collect()
+            .collect();
+        let mut pairs = Vec::with_capacity(texts.len());
+        for (pair, (record, text)) in tokenised.into_iter().zip(texts) {
+            match pair {
+                Ok(pair) => pairs.push(pair),
+                Err(error) => skipped.add_line(*record, text.line, &error),
+            }
+        }
+        Ok(pairs)
     }
 
     fn conventions(&self, metric: StandardMetric, pairs: usize) -> Conventions {
@@ -300,18 +330,25 @@ fn print(
     circuit: &EdgeSet,
     wanted: usize,
     measured: &Faithfulness,
+    stream: Stream,
+    skipped: &SkippedRecords,
     json: bool,
 ) -> Result<()> {
     const SHOWN: usize = 20;
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let (clean, empty, kept) = (mean(&measured.clean), mean(&measured.empty), mean(&measured.circuit));
+    // The denominator must be told from 0.
+    let faithfulness = measured.normalised().filter(|_| !measured.span(stream).contains(0.0));
     let mut out = super::output::stdout();
     if json {
         let line = json!({
             "edges": circuit.count(), "requested": wanted, "graph": scores.graph().n_edges(),
-            "clean": clean, "empty": empty, "circuit": kept, "faithfulness": measured.normalised(),
+            "clean": clean, "empty": empty, "circuit": kept, "faithfulness": faithfulness,
         });
         writeln!(out, "{line}")?;
+        if let Some(skipped) = skipped.json() {
+            writeln!(out, "{}", json!({ "skipped": skipped }))?;
+        }
         return Ok(());
     }
     let graph = scores.graph();
@@ -325,9 +362,10 @@ fn print(
         "circuit: {} of {n_edges} edges after pruning dead ends ({wanted} selected)",
         circuit.count()
     )?;
-    let faithfulness = measured
-        .normalised()
-        .map_or_else(|| "undefined: the metric does not depend on the edges".into(), |f| format!("{f:.3}"));
+    let faithfulness = faithfulness.map_or_else(
+        || "undefined: the full model's metric cannot be told from that without edges".into(),
+        |f| format!("{f:.3}"),
+    );
     writeln!(
         out,
         "metric: full model {clean:.4}, no edges {empty:.4}, circuit {kept:.4}; faithfulness {faithfulness}"

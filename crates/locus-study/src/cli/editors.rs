@@ -8,17 +8,18 @@ use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use locus_editors::{
-    Editor, Error, Fact, Hparams, KeyCovariance, KeyMoments, KeyStatistics, PREFIXES, renamed,
+    Editor, Error, Hparams, KeyCovariance, KeyMoments, KeyStatistics, Memit, PREFIXES, renamed,
 };
 use locus_gpt2::{Checkpoint, Config, Scalar};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::error::Unusable;
+use super::bos::bos;
+use super::error::{Unusable, in_range};
 use super::global::Global;
-use super::stats::tokenise;
-use crate::protocol::{Constants, EDITORS, NamedEditor, PreparedRequest, prefixes};
+use super::stats::{MOST_TOKENS, tokenise};
+use crate::protocol::{Constants, EDITORS, NamedEditor, Preparation, prefixes};
 
 #[derive(Debug, Args)]
 pub struct EditorArgs {
@@ -37,6 +38,9 @@ pub struct EditorArgs {
     /// Minimum number of tokens to read from --text
     #[arg(long, value_name = "N", default_value_t = 100_000, requires = "text")]
     tokens: usize,
+    /// Give facts about one subject one target vector (MEMIT-Merge; memit and alpha-edit)
+    #[arg(long)]
+    merge: bool,
 }
 
 /// The names of the table of editors, as values of `--editor`.
@@ -75,10 +79,28 @@ impl EditorArgs {
             chosen.constants.check(&config)?;
             Ok(chosen)
         };
-        match &self.config {
-            Some(path) => chosen().with_context(|| path.display().to_string()),
-            None => chosen(),
+        let mut chosen = match &self.config {
+            Some(path) => chosen().with_context(|| path.display().to_string())?,
+            None => chosen()?,
+        };
+        let without_effect = |option: &str, needs: &str| {
+            let name = self.editor.name;
+            Unusable(format!("{option} has no effect with --editor {name}; expected {needs}"))
+        };
+        if chosen.constants.statistics().0.is_empty() {
+            for (option, given) in [("--stats", self.stats.is_some()), ("--text", self.text.is_some())] {
+                if given {
+                    return Err(without_effect(option, "an editor that uses key statistics").into());
+                }
+            }
         }
+        match &mut chosen.constants {
+            Constants::Memit(constants) => constants.merge |= self.merge,
+            _ if self.merge => return Err(without_effect("--merge", "memit or alpha-edit").into()),
+            _ => {}
+        }
+        in_range("--tokens", self.tokens, MOST_TOKENS)?;
+        Ok(chosen)
     }
 
     /// The model's hyper-parameters. When none are known, `--config` must name the layers.
@@ -96,8 +118,11 @@ impl EditorArgs {
         let mut prefixes = None;
         let constants = match default {
             // All fields have defaults, so the file is parsed directly, and an error can name the line of an unknown
-            // field.
-            Constants::StudyFt(default) => Constants::StudyFt(self.parse()?.unwrap_or(default)),
+            // field. That it is a table at all is seen before.
+            Constants::StudyFt(default) => {
+                self.given()?;
+                Constants::StudyFt(self.parse()?.unwrap_or(default))
+            }
             Constants::Ft(default) => Constants::Ft(self.overlay(default, self.given()?)?),
             Constants::Lora(default) => Constants::Lora(self.overlay(default, self.given()?)?),
             Constants::Rome(default) => {
@@ -116,7 +141,7 @@ impl EditorArgs {
     fn split_prefixes(&self, prefixes: &mut Option<Vec<String>>) -> Result<Value> {
         let mut given = self.given()?;
         if let Some(value) = given.as_object_mut().and_then(|given| given.remove("prefixes")) {
-            let read = serde_json::from_value(value).map_err(|e| self.wrong(&format!("prefixes: {e}")))?;
+            let read = serde_json::from_value(value).map_err(|e| wrong(&format!("prefixes: {e}")))?;
             *prefixes = Some(read);
         }
         Ok(given)
@@ -125,21 +150,24 @@ impl EditorArgs {
     /// The constants of the table `given`, and those of `default` for the rest.
     fn overlay<T: Serialize + DeserializeOwned>(&self, default: T, given: Value) -> Result<T> {
         let mut all = serde_json::to_value(default)?;
+        if let Some(name) = not_a_table(&all, &given) {
+            return Err(wrong(&format!("{name} is no table; expected a table of constants")));
+        }
         merge(&mut all, given);
-        serde_json::from_value(all).map_err(|e| self.wrong(&e.to_string()))
+        serde_json::from_value(all).map_err(|e| wrong(&e.to_string()))
     }
 
     fn given(&self) -> Result<Value> {
         let given = self.parse()?.unwrap_or_else(|| Value::Object(Default::default()));
         let Some(names) = given.as_object() else {
-            return Err(self.wrong("expected a table of constants"));
+            return Err(wrong("expected a table of constants"));
         };
         if let Some(why) = renamed(names.keys()) {
-            return Err(self.wrong(&why));
+            return Err(wrong(&why));
         }
         // A TOML NaN has become null, because JSON has none.
         match has_null(&given) {
-            Some(name) => Err(self.wrong(&format!("{name} is not a number"))),
+            Some(name) => Err(wrong(&format!("{name} is not a number"))),
             None => Ok(given),
         }
     }
@@ -147,20 +175,14 @@ impl EditorArgs {
     /// The file of `--config`, if there is one.
     fn parse<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let Some(path) = &self.config else { return Ok(None) };
-        let text =
-            locus_files::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
+        let text = locus_files::read_to_string(path).map_err(|e| wrong(&e.to_string()))?;
         // TOML's messages span several lines; the first names the problem.
         let parsed: Result<T, String> = if path.extension().is_some_and(|ext| ext == "json") {
             serde_json::from_str(&text).map_err(|e| e.to_string())
         } else {
             toml::from_str(&text).map_err(|e| e.message().to_owned())
         };
-        parsed.map(Some).map_err(|why| self.wrong(&why))
-    }
-
-    fn wrong(&self, why: &str) -> anyhow::Error {
-        let place = self.config.as_deref().unwrap_or(Path::new("--config"));
-        Unusable(format!("{}: {why}", place.display())).into()
+        parsed.map(Some).map_err(|why| wrong(&why))
     }
 
     /// Factorised key statistics of the layers, from `--stats` or `--text`.
@@ -171,6 +193,8 @@ impl EditorArgs {
         layers: &[usize],
         ridge: f64,
     ) -> Result<BTreeMap<usize, Arc<KeyCovariance>>> {
+        let file = self.stats.as_ref().or(self.text.as_ref());
+        let place = || file.map(|file| file.display().to_string()).unwrap_or_default();
         let moments: BTreeMap<usize, KeyMoments> = match (&self.stats, &self.text) {
             (Some(path), _) if path.extension().is_some_and(|ext| ext == "npz") => {
                 let [layer] = layers else {
@@ -180,7 +204,11 @@ impl EditorArgs {
                 };
                 BTreeMap::from([(*layer, KeyMoments::read_npz(path)?)])
             }
-            (Some(path), _) => KeyStatistics::read(path)?.0.layers,
+            (Some(path), _) => {
+                let (statistics, provenance) = KeyStatistics::read(path)?;
+                check_origin(&provenance["model_sha256"], global, checkpoint).with_context(place)?;
+                statistics.layers
+            }
             (None, Some(path)) => {
                 let text = tokenise(checkpoint, path, self.tokens)?;
                 let mut statistics = KeyStatistics::empty(&checkpoint.model, layers)?;
@@ -207,12 +235,11 @@ impl EditorArgs {
                     let have: Vec<&usize> = moments.keys().collect();
                     Unusable(format!("the key statistics are of layers {have:?}; expected layer {layer} too"))
                 })?;
-                if moments.count() == 0 {
-                    return Err(Unusable("the text for key statistics has no tokens".into()).into());
-                }
-                Ok((*layer, Arc::new(KeyCovariance::new(moments.mean(), ridge)?)))
+                moments.check(checkpoint.model.config())?;
+                Ok((*layer, Arc::new(moments.covariance(ridge)?)))
             })
-            .collect()
+            .collect::<Result<_>>()
+            .with_context(place)
     }
 }
 
@@ -257,32 +284,59 @@ impl ChosenEditor {
         self.constants.clone().editor(covariances)
     }
 
-    /// The requests as facts: with subject and prefixes for editors that need them, otherwise with prompt and target
-    /// only.
-    pub fn facts<F: Scalar>(
-        &self,
-        checkpoint: &Checkpoint<F>,
-        requests: &[locus_data::EditRequest],
-        prepared: &[PreparedRequest],
-        seed: u64,
-    ) -> Result<Vec<Fact>> {
-        let most = self.constants.prefixes();
-        if most == 0 {
-            return Ok(prepared.iter().map(|request| Fact::bare(request.token_request())).collect());
+    /// The constants of MEMIT and AlphaEdit; `None` for other editors.
+    pub fn memit(&self) -> Option<&Memit> {
+        match &self.constants {
+            Constants::Memit(constants) => Some(constants),
+            _ => None,
         }
-        let list = match &self.prefixes {
-            Some(given) => given.clone(),
-            None => prefixes(checkpoint, seed)?.into_iter().take(most).collect(),
-        };
-        requests
-            .iter()
-            .map(|request| {
-                let locus_data::EditRequest { prompt, subject, target_new, case_id, .. } = request;
-                Fact::from_text(&checkpoint.tokenizer, prompt, subject, target_new, &list)
-                    .with_context(|| format!("request {case_id}"))
-            })
-            .collect()
     }
+
+    /// What requests are made ready with: prefixes for editors that need a subject, and with `before` the end-of-text
+    /// token before every prompt.
+    pub fn preparation<'a, F: Scalar>(
+        &self,
+        checkpoint: &'a Checkpoint<F>,
+        seed: u64,
+        before: bool,
+    ) -> Result<Preparation<'a>> {
+        let most = self.constants.prefixes();
+        let list = match &self.prefixes {
+            _ if most == 0 => None,
+            Some(given) => Some(given.clone()),
+            None => Some(prefixes(checkpoint, seed)?.into_iter().take(most).collect()),
+        };
+        let Checkpoint { model, tokenizer } = checkpoint;
+        let before = bos(tokenizer, before)?;
+        Ok(Preparation { tokenizer, config: model.config(), prefixes: list, before })
+    }
+}
+
+/// Checks that key statistics are of this model: `named` is the hash that their file names, if it names one. Weights are
+/// hashed in the type that they run in, and statistics of either type serve both.
+fn check_origin<F: Scalar>(named: &Value, global: &Global, checkpoint: &Checkpoint<F>) -> Result<()> {
+    let own = checkpoint.model.sha256();
+    let is = |sha256: &str| *named == *sha256;
+    if named.is_null() || is(&own) {
+        return Ok(());
+    }
+    let others = [global.checkpoint::<f32>()?.model.sha256(), global.checkpoint::<f64>()?.model.sha256()];
+    if others.iter().any(|sha256| is(sha256)) {
+        return Ok(());
+    }
+    Err(Unusable(format!("these key statistics are of a model with SHA-256 {named}; this one has {own}"))
+        .into())
+}
+
+fn wrong(why: &str) -> anyhow::Error {
+    Unusable(why.to_owned()).into()
+}
+
+/// The name of the first constant that is a table in `all` and something else in `given`.
+fn not_a_table<'a>(all: &Value, given: &'a Value) -> Option<&'a str> {
+    let (all, given) = (all.as_object()?, given.as_object()?);
+    let table = |name: &str| all.get(name).is_some_and(Value::is_object);
+    given.iter().find(|(name, value)| table(name) && !value.is_object()).map(|(name, _)| name.as_str())
 }
 
 /// The name of the first constant that is null.

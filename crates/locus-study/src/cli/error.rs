@@ -10,6 +10,15 @@ pub struct Unusable(pub String);
 /// Why a result can be no number.
 pub const OVERFLOW: &str = "the model's states are beyond the number type's range";
 
+/// Checks that a number given on the command line is from 1 to `most`; `name` is that of the option.
+pub fn in_range(name: &str, n: usize, most: usize) -> Result<(), Unusable> {
+    match n {
+        0 => Err(Unusable(format!("{name} is 0; expected at least 1"))),
+        _ if n > most => Err(Unusable(format!("{name} is {n}; expected at most {most}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Exit code of an error: 2 when arguments or input cannot be used, otherwise 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let unusable = error.chain().any(|cause| {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use locus_editors::KeyStatistics;
 use locus_files::sha256;
@@ -11,9 +11,12 @@ use locus_gpt2::{Checkpoint, Scalar};
 use serde_json::{Value, json};
 
 use super::destination::lock_file;
-use super::error::{OVERFLOW, Unusable};
+use super::error::{OVERFLOW, Unusable, in_range};
 use super::global::{Dtype, Global};
 use locus_editors::token_lines;
+
+/// Largest number of tokens that key statistics are asked for; a text is held in memory, 4 bytes a token.
+pub const MOST_TOKENS: usize = 1_000_000_000;
 
 /// Time between writes of the state, so that little is lost when the run is interrupted.
 const CHECKPOINT: Duration = Duration::from_secs(60);
@@ -46,6 +49,7 @@ impl Stats {
         let Some(out) = &global.out else {
             return Err(Unusable("stats needs --out FILE to write to".into()).into());
         };
+        in_range("--tokens", self.tokens, MOST_TOKENS)?;
         global.check_out_file(&[&self.text])?;
         let checkpoint = global.checkpoint::<F>()?;
         let text = tokenise(&checkpoint, &self.text, self.tokens)?;
@@ -56,7 +60,8 @@ impl Stats {
         });
         let mut statistics = KeyStatistics::empty(&checkpoint.model, &self.layers)?;
         let _lock = lock_file(out)?;
-        if self.resume && out.exists() {
+        let resumed = self.resume && out.exists();
+        if resumed {
             let (found, of) = KeyStatistics::read(out)?;
             if of != provenance || !found.layers.keys().eq(statistics.layers.keys()) {
                 let why = format!(
@@ -70,15 +75,17 @@ impl Stats {
         let stage = global.progress().stage("key statistics", text.len());
         let (mut done, mut written) = (0, Instant::now());
         let mut failed = None;
-        statistics.collect(&checkpoint.model, &text, &mut |now| {
-            (done..now.sequences).for_each(|_| stage.inc());
-            done = now.sequences;
-            if written.elapsed() > CHECKPOINT {
-                written = Instant::now();
-                failed = written_whole(now, out, &provenance).err();
-            }
-            failed.is_none()
-        })?;
+        statistics
+            .collect(&checkpoint.model, &text, &mut |now| {
+                (done..now.sequences).for_each(|_| stage.inc());
+                done = now.sequences;
+                if written.elapsed() > CHECKPOINT {
+                    written = Instant::now();
+                    failed = written_whole(now, out, &provenance).err();
+                }
+                failed.is_none()
+            })
+            .with_context(|| (if resumed { out } else { &self.text }).display().to_string())?;
         stage.finish();
         if let Some(error) = failed {
             return Err(error);
@@ -119,6 +126,9 @@ fn print(statistics: &KeyStatistics, json: bool) -> Result<()> {
         writeln!(out, "{:>5} {:>9} {:>8} {:>20}", "layer", "keys", "neurons", "agreement of halves")?;
     }
     for (layer, moments) in &statistics.layers {
+        if moments.count() == 0 {
+            return Err(Unusable(format!("no key of layer {layer} was seen")).into());
+        }
         let mean = moments.mean();
         let neurons = mean.nrows();
         // A typical key: the root mean square of each neuron.

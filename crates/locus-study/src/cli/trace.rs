@@ -2,23 +2,26 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use locus_circuits::{KnownFact, Tracing};
+use locus_data::{KnownText, requests};
 use locus_gpt2::internal::write_atomically;
-use locus_gpt2::{Checkpoint, Scalar};
-use serde::Deserialize;
+use locus_gpt2::{Checkpoint, Gpt2, Scalar, Tokenizer};
 use serde_json::json;
 
-use super::error::Unusable;
+use super::bos::bos;
+use super::error::{Unusable, in_range};
 use super::global::{Dtype, Global};
+use super::skipped::{SkippedRecords, is_empty_file};
 use crate::protocol::trace_all;
 use crate::records::TracingRecord;
 use crate::{figures, records::Records, report};
 
 #[derive(Debug, Args)]
 pub struct TraceArgs {
-    /// Known facts: a JSON array or JSONL of {"prompt","subject","attribute"}
+    /// Known facts: a JSON array, an object by id or JSONL of {"prompt","subject","attribute"}, or edit requests with a
+    /// true target; answers of several tokens are skipped
     #[arg(long, value_name = "FILE")]
     task: PathBuf,
     /// Number of corrupted copies of each prompt
@@ -33,15 +36,20 @@ pub struct TraceArgs {
     /// Largest number of facts to trace, from the beginning of the file
     #[arg(long, value_name = "N")]
     facts: Option<usize>,
+    /// Stop at the first fact that cannot be traced, instead of leaving it out
+    #[arg(long)]
+    strict: bool,
+    /// Put the end-of-text token before every prompt [default: nothing]
+    #[arg(long)]
+    bos: bool,
 }
 
-/// One fact of the file; other fields are ignored.
-#[derive(Debug, Deserialize)]
-struct Known {
-    prompt: String,
-    subject: String,
-    attribute: String,
-}
+/// Largest number of corrupted copies, of which all states are held at once; ten were published.
+const MOST_SAMPLES: usize = 1000;
+/// Largest number of layers and of facts.
+const MOST: usize = 1_000_000;
+/// Largest noise, in standard deviations of the subjects' embeddings.
+const MOST_NOISE: f64 = 1e6;
 
 impl TraceArgs {
     pub fn run(&self, global: &Global) -> Result<()> {
@@ -52,30 +60,37 @@ impl TraceArgs {
     }
 
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
-        for (name, n) in
-            [("--samples", Some(self.samples)), ("--window", self.window), ("--facts", self.facts)]
-        {
-            if n == Some(0) {
-                return Err(Unusable(format!("{name} is 0; expected at least 1")).into());
-            }
+        in_range("--samples", self.samples, MOST_SAMPLES)?;
+        for (name, n) in [("--window", self.window), ("--facts", self.facts)] {
+            n.map_or(Ok(()), |n| in_range(name, n, MOST))?;
         }
-        if !self.noise.is_finite() || self.noise < 0.0 {
-            return Err(
-                Unusable(format!("--noise is {}; expected a number of at least 0", self.noise)).into()
-            );
+        if !(0.0..=MOST_NOISE).contains(&self.noise) {
+            let why = format!("--noise is {}; expected a number from 0 to {MOST_NOISE:e}", self.noise);
+            return Err(Unusable(why).into());
         }
         global.check_out_file(&[&self.task])?;
-        let mut texts = self.read()?;
-        texts.truncate(self.facts.unwrap_or(usize::MAX));
+        let mut records = requests::read_known(&self.task).map_err(|error| {
+            if is_empty_file(&error) {
+                let place = self.task.display();
+                return Unusable(format!("{place}: has no facts; expected at least one")).into();
+            }
+            anyhow::Error::from(error)
+        })?;
+        let most = self.facts.unwrap_or(usize::MAX);
+        records.usable.retain(|(record, _)| *record < most);
+        records.skipped.retain(|skipped| skipped.record < most);
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
-        let facts = texts
-            .iter()
-            .enumerate()
-            .map(|(i, Known { prompt, subject, attribute })| {
-                KnownFact::from_text(&tokenizer, prompt, subject, attribute)
-                    .with_context(|| format!("{}: fact {i}", self.task.display()))
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let before = bos(&tokenizer, self.bos)?;
+        let mut skipped = SkippedRecords::new(&self.task, records.skipped);
+        let mut facts = Vec::with_capacity(records.usable.len());
+        for (record, text) in records.usable {
+            let fact = traceable(&model, &tokenizer, &text, before);
+            match fact {
+                Ok(fact) => facts.push(fact),
+                Err(error) => skipped.add(record, Some(text.case_id), &error),
+            }
+        }
+        skipped.report(facts.len(), self.strict)?;
         let stage = global.progress().stage("facts", facts.len());
         let how = |known: &[_]| {
             let published = Tracing::new(&model, known, global.seed);
@@ -95,9 +110,12 @@ impl TraceArgs {
             );
         };
         if let Some(out) = &global.out {
-            let provenance = json!({
+            let mut provenance = json!({
                 "model_sha256": model.sha256(), "seed": global.seed, "version": env!("CARGO_PKG_VERSION"),
             });
+            if self.bos {
+                provenance["bos"] = true.into();
+            }
             if out.extension().is_some_and(|ext| ext == "svg") {
                 let records = Records { tracing: Some(record.clone()), ..Records::default() };
                 let map = figures::tracing(&records).into_iter().next().expect("there are facts");
@@ -108,37 +126,43 @@ impl TraceArgs {
                 write_atomically(out, format!("{text}\n").as_bytes())?;
             }
         }
-        print(&record, global.json)
-    }
-
-    /// Reads the facts, an array or one per line.
-    fn read(&self) -> Result<Vec<Known>> {
-        let place = self.task.display();
-        let text = locus_files::read_to_string(&self.task).map_err(|e| Unusable(format!("{place}: {e}")))?;
-        let facts: Vec<Known> = if text.trim_start().starts_with('[') {
-            serde_json::from_str(&text).map_err(|e| Unusable(format!("{place}: {e}")))?
-        } else {
-            let parse = |(i, line): (usize, &str)| {
-                serde_json::from_str(line).map_err(|e| Unusable(format!("{place}: line {}: {e}", i + 1)))
-            };
-            text.lines()
-                .enumerate()
-                .filter(|(_, line)| !line.trim().is_empty())
-                .map(parse)
-                .collect::<Result<_, _>>()?
-        };
-        if facts.is_empty() {
-            return Err(Unusable(format!("{place}: has no facts; expected at least one")).into());
-        }
-        Ok(facts)
+        print(&record, &skipped, global.json)
     }
 }
 
-fn print(record: &TracingRecord, json: bool) -> Result<()> {
+/// A fact of the file as tokens. One with a longer answer is kept when the model does not even begin it, which makes it
+/// a fact that the model does not know.
+fn traceable<F: Scalar>(
+    model: &Gpt2<F>,
+    tokenizer: &Tokenizer,
+    text: &KnownText,
+    before: Option<u32>,
+) -> Result<KnownFact> {
+    let KnownText { prompt, subject, attribute, .. } = text;
+    let answer = tokenizer.encode_some("attribute", &format!(" {attribute}"))?;
+    let (prompt, subject) = tokenizer.locate(prompt, subject.clone())?;
+    let mut fact = KnownFact { prompt, subject, answer: answer[0] };
+    if let Some(token) = before {
+        fact = fact.after(token);
+    }
+    fact.fits(model.config())?;
+    if answer.len() > 1 && fact.is_known(model)? {
+        let n = answer.len();
+        return Err(
+            Unusable(format!("attribute {attribute:?} is {n} tokens; expected one, to be traced")).into()
+        );
+    }
+    Ok(fact)
+}
+
+fn print(record: &TracingRecord, skipped: &SkippedRecords, json: bool) -> Result<()> {
     use std::io::Write;
     let mut out = super::output::stdout();
     if json {
         writeln!(out, "{}", serde_json::to_string(record)?)?;
+        if let Some(skipped) = skipped.json() {
+            writeln!(out, "{}", json!({ "skipped": skipped }))?;
+        }
         return Ok(());
     }
     writeln!(

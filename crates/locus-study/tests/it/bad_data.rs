@@ -83,7 +83,9 @@ fn no_data_folder() {
 }
 
 /// One file that goes to `edit` and, as part of the study's data, to `reproduce`.
-const BOTH: &[&str] = &[EDIT, REPRODUCE];
+const BOTH: &[&str] = &[STRICT_EDIT, REPRODUCE];
+/// Without `--strict`, `edit` leaves records out that it cannot use.
+const STRICT_EDIT: &str = "edit --editor study-ft --model model --requests requests.json --strict";
 const FILES: [&str; 2] = ["requests.json", "data/hierarchy_data.json"];
 
 fn replace_in_both(sandbox: &Sandbox, from: &str, to: &str) {

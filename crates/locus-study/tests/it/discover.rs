@@ -143,7 +143,7 @@ fn the_authors_agreement_tasks_give_pairs() {
 
 #[test]
 fn unusable_tasks_are_refused() {
-    const COMMAND: &[&str] = &[DISCOVER];
+    const COMMAND: &[&str] = &["discover --model model --task pairs.jsonl --strict"];
     check(&[
         Case {
             what: "prompts of different length",
@@ -168,6 +168,18 @@ fn unusable_tasks_are_refused() {
             commands: COMMAND,
             spoil: |s| s.replace("pairs.jsonl", "\" dog\"", "\" tree\""),
             says: &["pairs.jsonl: line 2", "both correct and incorrect"],
+        },
+        Case {
+            what: "prompts that are one",
+            commands: COMMAND,
+            spoil: |s| s.replace("pairs.jsonl", "A oak is", "A rose is"),
+            says: &["pairs.jsonl: line 1", "clean and corrupted are one prompt"],
+        },
+        Case {
+            what: "text that is not UTF-8, on its line",
+            commands: COMMAND,
+            spoil: |s| s.write("pairs.jsonl", [PAIRS.as_bytes(), b"\xff\n"].concat()),
+            says: &["pairs.jsonl: line 3: text is not UTF-8"],
         },
         Case {
             what: "a missing field",
@@ -203,6 +215,9 @@ fn arguments_out_of_range_are_refused() {
         ("--edges 0", "--edges is 0; expected 1 to 46"),
         ("--edges 47", "--edges is 47"),
         ("--ig-steps 0", "--ig-steps is 0"),
+        ("--ig-steps 18446744073709551615", "expected at most 10000"),
+        ("--ig-steps 1000000000", "expected at most 10000"),
+        ("--method eap --metric kl", "has no gradient at the clean run"),
         ("--method eap-ig-inputs --ablation zero", "--ablation corrupted"),
         ("--reference zero", "--reference is now called --ablation"),
     ] {
@@ -211,6 +226,52 @@ fn arguments_out_of_range_are_refused() {
         assert!(run.stderr.contains(says), "{run:?}");
         assert!(!sandbox.path("new").exists());
     }
+}
+
+/// Pairs that cannot be used are listed and left out, on stderr and in JSON.
+#[test]
+fn unusable_pairs_are_left_out() {
+    let sandbox = Sandbox::new();
+    let expected = sandbox.locus(&format!("{DISCOVER} --json --seed 3")).done();
+    let same =
+        r#"{"clean":"A rose is a","corrupted":"A rose is a","correct":[" flower"],"incorrect":[" tree"]}"#;
+    sandbox.write("pairs.jsonl", format!("{{\"clean\":3}}\n{PAIRS}\n{same}\n"));
+    let run = sandbox.locus(&format!("{DISCOVER} --json --seed 3 --quiet"));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let (own, skipped) = run.stdout.trim_end().split_once('\n').unwrap();
+    assert_eq!(own, expected.trim_end(), "the others are what they were");
+    let skipped: Value = serde_json::from_str(skipped).unwrap();
+    assert_eq!(
+        (skipped["skipped"][0]["record"].as_u64(), skipped["skipped"][1]["record"].as_u64()),
+        (Some(0), Some(3))
+    );
+    assert!(skipped["skipped"][1]["reason"].as_str().unwrap().starts_with("line 5: clean and corrupted"));
+    assert!(run.stderr.contains("record 0 skipped: line 1: invalid type"), "{run:?}");
+    assert!(run.stderr.contains("2 of 4 records skipped"), "{run:?}");
+
+    sandbox.write("pairs.jsonl", format!("{same}\n{same}\n"));
+    let run = sandbox.locus(&format!("{DISCOVER} --quiet"));
+    assert_eq!((run.code, run.stderr.lines().count()), (Some(2), 1), "{run:?}");
+    assert!(run.stderr.contains("none of its 2 records can be used"), "{run:?}");
+    // Where the corrupted run is not looked at, it may be the clean one.
+    sandbox.locus(&format!("{DISCOVER} --method eap --ablation zero --quiet")).done();
+}
+
+/// Without a preference there is nothing to be faithful to.
+#[test]
+fn faithfulness_is_undefined_when_the_model_has_no_preference() {
+    let sandbox = Sandbox::new();
+    let pair = |clean: &str, corrupted: &str| {
+        format!(
+            "{{\"clean\":\"A {clean} is a\",\"corrupted\":\"A {corrupted} is a\",\"correct\":[\" tree\"],\"incorrect\":[\" dog\"]}}\n"
+        )
+    };
+    // One difference with both signs, and a small one: the mean is not 0, but cannot be told from it.
+    sandbox.write("pairs.jsonl", [pair("rose", "oak"), pair("oak", "rose"), pair("cat", "dog")].concat());
+    let run = sandbox.locus(&format!("{DISCOVER} --json"));
+    let printed: Value = serde_json::from_str(&run.done()).unwrap();
+    assert!(printed["faithfulness"].is_null(), "{printed}");
+    assert!(sandbox.locus(DISCOVER).done().contains("faithfulness undefined"));
 }
 
 #[test]

@@ -30,7 +30,8 @@ fn nlls<F: Scalar>(checkpoint: &Checkpoint<F>, model: &Gpt2<F>, i: usize) -> [f6
     let request = &tiny_requests()[i];
     let encode = |text: &str| checkpoint.tokenizer.encode(text).unwrap();
     let prompt = encode(&format!("{} is a kind of", request.subject));
-    [&request.target_new, &request.target_true]
+    let target_true = request.target_true.as_ref().expect("all of them have one");
+    [&request.target_new, target_true]
         .map(|target| nll_by_hand(model, &prompt, &encode(&format!(" {target}"))))
 }
 

@@ -143,6 +143,7 @@ fn constants_of_located_editors() {
     assert_eq!(edit("--config printed.toml").done(), edit("").done());
     assert!(lines(&edit("--config fewer.toml").stdout).iter().all(|outcome| outcome["steps"] == 2));
     for (text, why) in [
+        ("optimisation = []", "optimisation is no table"),
         ("layer = 9", "layer 9 is not in the model; expected 0 to 3"),
         ("variant = \"rome\"", "the constants are for rome; --editor is r-rome"),
         ("speed = 1", "unknown field `speed`"),
@@ -160,7 +161,7 @@ fn constants_of_located_editors() {
 fn requests_that_cannot_be_edited() {
     let sandbox = sandbox();
     let good = std::fs::read_to_string(sandbox.path("requests.json")).unwrap();
-    let edit = "edit --editor r-rome --text text.txt --requests wrong.json --out out";
+    let edit = "edit --editor r-rome --text text.txt --requests wrong.json --strict --out out";
     for (from, to, why) in [
         ("\"{} is a kind of\"", "\"it is a kind of\"", "exactly one {} in it"),
         ("\"str\": \"wasp\"", "\"str\": \" \"", "target_new"),
@@ -232,6 +233,8 @@ fn facts_are_traced() {
         ("[]", "", "has no facts", 2),
         (per_line, "--noise -1", "--noise is -1", 2),
         (per_line, "--samples 0", "--samples is 0", 2),
+        (per_line, "--samples 18446744073709551615", "expected at most 1000", 2),
+        (r#"[{"prompt": "A tuba is", "subject": "A tuba", "attribute": " "}]"#, "", "attribute is empty", 2),
         (
             r#"[{"prompt": "A tuba is a kind of", "subject": "A tuba", "attribute": "carpet"}]"#,
             "",

@@ -225,7 +225,7 @@ pub fn tiny_requests() -> Vec<EditRequest> {
             prompt: "{} is a kind of".into(),
             subject: subject.into(),
             target_new: new.into(),
-            target_true: old.into(),
+            target_true: Some(old.into()),
             paraphrase_prompts: Vec::new(),
             neighborhood_prompts: Vec::new(),
         })
