@@ -145,8 +145,9 @@ impl Global {
             if !folder.exists() {
                 let names = HUB_MODELS.join(", ");
                 let why = format!(
-                    "--model {}: is neither a folder nor the name of a model; the names are organism, {names}",
-                    self.model
+                    "--model {}: {}: No such file or directory; expected a model's folder, or one of organism, {names}",
+                    self.model,
+                    folder.join("config.json").display()
                 );
                 return Err(Unusable(why).into());
             }
