@@ -146,7 +146,8 @@ impl Global {
             if !folder.exists() {
                 let names = HUB_MODELS.join(", ");
                 let why = format!(
-                    "--model {name}: is neither a folder nor the name of a model; the names are organism, {names}"
+                    "--model {name}: {}: No such file or directory; expected a model's folder, or one of organism, {names}",
+                    folder.join("config.json").display()
                 );
                 return Err(Unusable(why).into());
             }

@@ -148,7 +148,7 @@ fn no_model_at_all() {
                 "reproduce --quick --model nowhere --data data",
             ],
             spoil: |_| (),
-            says: &["nowhere/config.json: ", "No such file"],
+            says: &["--model nowhere: ", "nowhere/config.json: ", "No such file", "gpt2-medium"],
         },
         Case {
             what: "a known model that is not fetched",

@@ -189,7 +189,7 @@ fn output_that_does_not_fit_is_a_failed_run() {
     for line in [
         format!("{EDIT} --out patches"),
         "stats --model model --text prompts.jsonl --layers 0 --out new.safetensors".into(),
-        "discover --model model --task pairs.jsonl --out new.json".into(),
+        "discover --model model --task pairs.jsonl --select greedy --out new.json".into(),
     ] {
         let program = env!("CARGO_BIN_EXE_locus");
         let child = Command::new("sh")
