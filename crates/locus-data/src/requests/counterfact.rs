@@ -1,6 +1,6 @@
 //! CounterFact and HierarchyData: `requested_rewrite` with the prompt, the subject and both targets.
 
-use super::layout::{Draft, Layout};
+use super::draft::{Draft, Layout};
 use super::record::Record;
 use crate::Result;
 use crate::error::quoted;

@@ -2,7 +2,7 @@
 //!
 //! KnowEdit's WikiBio calls the fields `text`, `concept` and `labels`.
 
-use super::layout::{Draft, Layout};
+use super::draft::{Draft, Layout};
 use super::record::Record;
 use crate::Result;
 

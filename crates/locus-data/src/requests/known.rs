@@ -1,6 +1,6 @@
 //! Known facts of ROME's `known_1000.json`: a prompt, its subject and the true `attribute`, nothing to edit.
 
-use super::layout::{Draft, Layout};
+use super::draft::{Draft, Layout};
 use super::record::Record;
 use crate::Result;
 

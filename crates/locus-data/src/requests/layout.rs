@@ -1,52 +1,11 @@
-//! The layouts, and what each of them says of an edit.
+//! The layouts in one table.
 
 use serde_json::Value;
 
+use super::draft::Layout;
 use super::record::Record;
 use super::{counterfact, flat, known, mquake, ripple, wikibig, zsre};
 use crate::{DataError, Result};
-
-/// What a record says, in whatever layout: of an edit, a true fact or both.
-pub(super) struct Draft {
-    /// Prompt with `{}` in place of the subject.
-    pub prompt: String,
-    pub subject: String,
-    pub target_new: Result<String>,
-    pub target_true: Result<Option<String>>,
-    pub paraphrase_prompts: Vec<String>,
-    pub neighborhood_prompts: Vec<String>,
-    /// Whether the layout provides for records without a new target, of which this is one.
-    pub foreseen: bool,
-}
-
-impl Draft {
-    /// A draft without further prompts.
-    pub fn new(
-        (prompt, subject): (String, String),
-        target_new: Result<String>,
-        target_true: Result<Option<String>>,
-    ) -> Self {
-        Draft {
-            prompt,
-            subject,
-            target_new,
-            target_true,
-            paraphrase_prompts: Vec::new(),
-            neighborhood_prompts: Vec::new(),
-            foreseen: false,
-        }
-    }
-}
-
-/// A layout of records.
-pub(super) struct Layout {
-    /// Whether a record is in the layout.
-    pub is: fn(&Value) -> bool,
-    /// Drafts of a record: one, or one for each of its rewrites.
-    pub read: fn(Record) -> Vec<Result<Draft>>,
-    /// Field in which a record numbers itself.
-    pub number: &'static str,
-}
 
 /// Every layout; a record is in the first that recognises it.
 static LAYOUTS: [Layout; 7] = [
@@ -59,22 +18,19 @@ static LAYOUTS: [Layout; 7] = [
     flat::LAYOUT,
 ];
 
-impl Layout {
-    /// The layout of a record.
-    ///
-    /// # Errors
-    /// When it is in none.
-    pub fn of(record: Record) -> Result<&'static Layout> {
-        Layout::find(record.value)
-            .ok_or_else(|| DataError::Layout { file: record.file.to_owned(), record: record.index })
-    }
+/// The layout of a record.
+///
+/// # Errors
+/// When it is in none.
+pub(super) fn layout_of(record: Record) -> Result<&'static Layout> {
+    find(record.value).ok_or_else(|| DataError::Layout { file: record.file.to_owned(), record: record.index })
+}
 
-    /// Whether a value is a record of some layout.
-    pub fn recognises(value: &Value) -> bool {
-        Layout::find(value).is_some()
-    }
+/// Whether a value is a record of some layout.
+pub(super) fn recognises(value: &Value) -> bool {
+    find(value).is_some()
+}
 
-    fn find(value: &Value) -> Option<&'static Layout> {
-        LAYOUTS.iter().find(|layout| value.is_object() && (layout.is)(value))
-    }
+fn find(value: &Value) -> Option<&'static Layout> {
+    LAYOUTS.iter().find(|layout| value.is_object() && (layout.is)(value))
 }

@@ -31,6 +31,7 @@
 //! (no counterfactual could be made) is left out, as in EasyEdit's loader.
 
 mod counterfact;
+mod draft;
 mod file;
 mod flat;
 mod known;
@@ -47,7 +48,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use self::layout::{Draft, Layout};
+use self::draft::Draft;
+use self::layout::{layout_of, recognises};
 use self::record::Record;
 use crate::records::{Records, Skipped};
 use crate::{DataError, Result, files};
@@ -178,7 +180,7 @@ fn drafts<T>(
     expected: &'static str,
     finish: impl Fn(Record, u64, Draft) -> Result<T>,
 ) -> Result<Records<T>> {
-    let raw = file::read(file, bytes, expected, Layout::recognises)?;
+    let raw = file::read(file, bytes, expected, recognises)?;
     if raw.is_empty() {
         return Err(DataError::Empty { file: file.to_owned(), expected });
     }
@@ -188,7 +190,7 @@ fn drafts<T>(
         .map(|(index, raw)| {
             let record = Record { file, index, value: &raw.value };
             let key = raw.key.as_deref().and_then(|key| key.parse().ok());
-            let drafts = Layout::of(record).and_then(|layout| {
+            let drafts = layout_of(record).and_then(|layout| {
                 let number = record.number(layout.number)?.or(key);
                 Ok((number, (layout.read)(record)))
             });

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::counterfact::rewrite;
-use super::layout::{Draft, Layout};
+use super::draft::{Draft, Layout};
 use super::record::Record;
 use crate::Result;
 

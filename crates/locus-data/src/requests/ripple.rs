@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use super::layout::{Draft, Layout};
+use super::draft::{Draft, Layout};
 use super::record::Record;
 use crate::error::quoted;
 use crate::{Result, find_subject};

@@ -1,3 +1,5 @@
+//! Every layout and file form, and what is said of records that cannot be used.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,6 +1,6 @@
 //! WikiBigEdit: the question `update`, and the new answer `ans` to it.
 
-use super::layout::{Draft, Layout};
+use super::draft::{Draft, Layout};
 use super::record::Record;
 use crate::Result;
 

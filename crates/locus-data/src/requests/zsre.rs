@@ -1,6 +1,6 @@
 //! zsRE as distributed with MEND: the question `src`, its true `answers` and a counterfactual one, `alt`.
 
-use super::layout::{Draft, Layout};
+use super::draft::{Draft, Layout};
 use super::record::Record;
 use crate::Result;
 
