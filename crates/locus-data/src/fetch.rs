@@ -216,7 +216,7 @@ fn read_record(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// Folders that did not exist before. Those that are still empty are removed again unless they are to be kept.
+/// Folders that did not exist before; empty ones are removed again unless they are to be kept.
 struct NewFolders(Vec<PathBuf>);
 
 impl NewFolders {

@@ -38,7 +38,7 @@ pub fn check_model(folder: &Path, threads: usize, seed: u64, report: &mut dyn Fn
     let hash = if file.is_file() { Some(locus_files::sha256_file(&file)?) } else { None };
     {
         let checkpoint = Checkpoint::<f32>::from_pretrained(folder)?;
-        let questions = Questions::draw(&checkpoint.model, seed)?;
+        let questions = Questions::draw(&checkpoint.model, 8, seed)?;
         report(same_on_threads(&checkpoint.model, &questions, threads)?);
         if hash.as_deref() == Some(GPT2_SHA256) {
             report(known::check(checkpoint)?);
@@ -51,7 +51,7 @@ pub fn check_model(folder: &Path, threads: usize, seed: u64, report: &mut dyn Fn
         }
     }
     let model = Checkpoint::<f64>::from_pretrained(folder)?.model;
-    let questions = Questions::draw(&model, seed)?;
+    let questions = Questions::draw(&model, 2, seed)?;
     gradients::check_parameters(&model, &questions, seed, report)?;
     gradients::check_edges(&model, &questions, report)
 }
@@ -63,13 +63,11 @@ struct Questions {
     targets: Vec<u32>,
 }
 
-/// Prompts.
-const SEQUENCES: usize = 4;
 /// Tokens of a prompt at most.
 const LONGEST: usize = 12;
 
 impl Questions {
-    fn draw<F: Scalar>(model: &Gpt2<F>, seed: u64) -> Result<Self> {
+    fn draw<F: Scalar>(model: &Gpt2<F>, sequences: usize, seed: u64) -> Result<Self> {
         let config = model.config();
         let (vocabulary, len) = (config.vocab_size as u32, LONGEST.min(config.n_positions));
         if vocabulary < 2 || len == 0 {
@@ -77,10 +75,10 @@ impl Questions {
         }
         let mut rng = locus_data::seed::stream(seed, "selftest questions", 0);
         let mut tokens = |n: usize| -> Vec<u32> { (0..n).map(|_| rng.random_range(0..vocabulary)).collect() };
-        let sequences: Vec<Vec<u32>> = (0..SEQUENCES).map(|_| tokens(len)).collect();
-        let targets = tokens(SEQUENCES * len);
+        let prompts: Vec<Vec<u32>> = (0..sequences).map(|_| tokens(len)).collect();
+        let targets = tokens(sequences * len);
         let first = tokens(1)[0];
-        Ok(Questions { sequences, targets, answers: [first, (first + 1) % vocabulary] })
+        Ok(Questions { sequences: prompts, targets, answers: [first, (first + 1) % vocabulary] })
     }
 
     /// Mean loss over all rows in nats.
@@ -150,10 +148,10 @@ mod tests {
     fn any_sound_model_passes() {
         for config in [Config::new(2, 2, 8, 16, 20), Config::new(1, 1, 2, 1, 2)] {
             let f32s = model::<f32>(&config);
-            let check = same_on_threads(&f32s, &Questions::draw(&f32s, 1).unwrap(), 3).unwrap();
+            let check = same_on_threads(&f32s, &Questions::draw(&f32s, 4, 1).unwrap(), 3).unwrap();
             assert_eq!(check.passed, Some(true), "{check:?}");
             let f64s = model::<f64>(&config);
-            let questions = Questions::draw(&f64s, 1).unwrap();
+            let questions = Questions::draw(&f64s, 2, 1).unwrap();
             let mut checks = Vec::new();
             gradients::check_parameters(&f64s, &questions, 1, &mut |check| checks.push(check)).unwrap();
             gradients::check_edges(&f64s, &questions, &mut |check| checks.push(check)).unwrap();
@@ -166,7 +164,7 @@ mod tests {
     fn weights_that_overflow_do_not_pass() {
         let mut broken = model::<f64>(&Config::new(2, 2, 8, 16, 20));
         broken.get_mut(ParamId::FinalNormWeight).fill(f64::INFINITY);
-        let questions = Questions::draw(&broken, 1).unwrap();
+        let questions = Questions::draw(&broken, 2, 1).unwrap();
         let mut checks = Vec::new();
         gradients::check_parameters(&broken, &questions, 1, &mut |check| checks.push(check)).unwrap();
         gradients::check_edges(&broken, &questions, &mut |check| checks.push(check)).unwrap();
@@ -176,6 +174,6 @@ mod tests {
     #[test]
     fn a_model_of_one_token_is_refused() {
         let tiny = model::<f32>(&Config::new(1, 1, 2, 4, 1));
-        assert!(Questions::draw(&tiny, 1).is_err());
+        assert!(Questions::draw(&tiny, 2, 1).is_err());
     }
 }

@@ -42,14 +42,15 @@ pub(super) fn check_parameters(
     let of_blocks = |param: BlockParam| (0..layers).map(|layer| ParamId::Block(layer, param)).collect();
     kinds.extend(BlockParam::ALL.map(|param| (param.name(), of_blocks(param))));
 
+    let directions: Vec<Direction> = kinds.iter().map(|(_, ids)| Direction::new(model, ids, seed)).collect();
     // The gradient is reduced to two numbers a kind before other copies of the weights are made.
     let slopes: Vec<Slope> = {
         let (_, gradient) = questions.gradient(model)?;
-        kinds.iter().map(|(_, ids)| Slope::of(model, &gradient, ids, seed)).collect()
+        directions.iter().map(|direction| direction.slope(&gradient)).collect()
     };
     let (mut worst, mut wrong) = (0.0, Vec::new());
-    for ((kind, ids), slope) in kinds.iter().zip(slopes) {
-        let loss = |step: f64| questions.loss(&moved(model, ids, seed, step));
+    for (((kind, _), direction), slope) in kinds.iter().zip(&directions).zip(slopes) {
+        let loss = |step: f64| questions.loss(&direction.moved(model, step));
         let (numeric, difference) = differences(slope.derivative, slope.deviation, loss)?;
         if difference <= TOLERANCE {
             worst = difference.max(worst);
@@ -73,11 +74,17 @@ struct Slope {
     deviation: f64,
 }
 
-impl Slope {
-    fn of(model: &Gpt2<f64>, gradient: &ParamSet<f64>, ids: &[ParamId], seed: u64) -> Self {
+/// Direction along which some tensors move: for each, how far an entry goes, and what its signs are drawn from.
+struct Direction(Vec<(ParamId, f64, u64)>);
+
+impl Direction {
+    fn new(model: &Gpt2<f64>, ids: &[ParamId], seed: u64) -> Self {
+        Direction(ids.par_iter().map(|&id| (id, scale(model.get(id)), salt(id, seed))).collect())
+    }
+
+    fn slope(&self, gradient: &ParamSet<f64>) -> Slope {
         let (mut derivative, mut square) = (0.0, 0.0);
-        for &id in ids {
-            let (scale, salt) = (scale(model.get(id)), salt(id, seed));
+        for &(id, scale, salt) in &self.0 {
             for (i, g) in gradient.get(id).iter().enumerate() {
                 let along = g * scale * sign(salt, i);
                 derivative += along;
@@ -86,17 +93,16 @@ impl Slope {
         }
         Slope { derivative, deviation: square.sqrt() }
     }
-}
 
-/// The model after a step along the direction of some parameters.
-fn moved(model: &Gpt2<f64>, ids: &[ParamId], seed: u64, step: f64) -> Gpt2<f64> {
-    let mut moved = model.clone();
-    for &id in ids {
-        let (scale, salt) = (scale(model.get(id)), salt(id, seed));
-        let entries = moved.get_mut(id).par_iter_mut().with_min_len(1 << 12).enumerate();
-        entries.for_each(|(i, w)| *w += step * scale * sign(salt, i));
+    /// The model after a step.
+    fn moved(&self, model: &Gpt2<f64>, step: f64) -> Gpt2<f64> {
+        let mut moved = model.clone();
+        for &(id, scale, salt) in &self.0 {
+            let entries = moved.get_mut(id).par_iter_mut().with_min_len(1 << 12).enumerate();
+            entries.for_each(|(i, w)| *w += step * scale * sign(salt, i));
+        }
+        moved
     }
-    moved
 }
 
 /// Root mean square of a tensor; 1 for one of zeros.

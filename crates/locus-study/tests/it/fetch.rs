@@ -51,7 +51,7 @@ fn serve(folder: Option<std::path::PathBuf>) -> (String, Arc<AtomicUsize>) {
 #[test]
 fn lists_what_there_is_with_sizes() {
     let list = locus(&Sandbox::empty().path(""), &["fetch"], "").done();
-    for (name, size) in [("study", "1.0 MB"), ("gpt2 ", "549.5 MB"), ("gpt2-xl", "~6.4 GB")] {
+    for (name, size) in [("study", "1.2 MB"), ("gpt2 ", "549.5 MB"), ("gpt2-xl", "~6.4 GB")] {
         let line = list.lines().find(|line| line.starts_with(name)).unwrap();
         assert!(line.contains(size), "{line}");
     }
