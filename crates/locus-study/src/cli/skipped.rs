@@ -53,11 +53,6 @@ impl<'a> SkippedRecords<'a> {
         self.list.push(SkippedRecord { record, case_id: None, reason, error, foreseen: false });
     }
 
-    /// Number of records skipped.
-    pub fn count(&self) -> usize {
-        self.list.len()
-    }
-
     /// Lists what was skipped on stderr; `usable` is the number of records that can be used.
     ///
     /// # Errors
