@@ -20,7 +20,6 @@ use locus_metrics::Stream;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::bos::bos;
 use super::destination::is_same;
 use super::error::{OVERFLOW, Unusable, in_range};
 use super::global::{Dtype, Global};
@@ -246,7 +245,7 @@ impl Discover {
         config: &Config,
         skipped: &mut SkippedRecords,
     ) -> Result<Vec<Pair>> {
-        let before = bos(tokenizer, self.bos)?;
+        let before = self.bos.then(|| tokenizer.end_of_text()).transpose()?;
         let tokenised: Vec<Result<Pair>> = texts
             .par_iter()
             .map(|(_, text)| {

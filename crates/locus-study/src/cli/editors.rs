@@ -15,7 +15,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::bos::bos;
 use super::error::{Unusable, in_range};
 use super::global::Global;
 use super::stats::{MOST_TOKENS, tokenise};
@@ -307,7 +306,7 @@ impl ChosenEditor {
             None => Some(prefixes(checkpoint, seed)?.into_iter().take(most).collect()),
         };
         let Checkpoint { model, tokenizer } = checkpoint;
-        let before = bos(tokenizer, before)?;
+        let before = before.then(|| tokenizer.end_of_text()).transpose()?;
         Ok(Preparation { tokenizer, config: model.config(), prefixes: list, before })
     }
 }

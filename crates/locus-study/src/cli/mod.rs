@@ -3,7 +3,6 @@
 //! Exit codes: 0 done, 1 the run failed, 2 unusable arguments or input; 129, 130 and 143 stopped by SIGHUP, SIGINT and
 //! SIGTERM. Errors are one line on stderr.
 
-mod bos;
 mod destination;
 mod discover;
 mod edit;

@@ -10,7 +10,6 @@ use locus_gpt2::internal::write_atomically;
 use locus_gpt2::{Checkpoint, Gpt2, Scalar, Tokenizer};
 use serde_json::json;
 
-use super::bos::bos;
 use super::error::{Unusable, in_range};
 use super::global::{Dtype, Global};
 use super::skipped::{SkippedRecords, is_empty_file};
@@ -80,7 +79,7 @@ impl TraceArgs {
         records.usable.retain(|(record, _)| *record < most);
         records.skipped.retain(|skipped| skipped.record < most);
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
-        let before = bos(&tokenizer, self.bos)?;
+        let before = self.bos.then(|| tokenizer.end_of_text()).transpose()?;
         let mut skipped = SkippedRecords::new(&self.task, records.skipped);
         let mut facts = Vec::with_capacity(records.usable.len());
         for (record, text) in records.usable {
