@@ -49,7 +49,7 @@ pub use dataset::{Family, StudyData, Task, task_names};
 pub use error::{DataError, Result};
 pub use fetch::{FetchOptions, FetchProgress, Fetched, Verified, fetch};
 pub use labelled::Labelled;
-pub use manifest::{Entry, Manifest};
+pub use manifest::{Entry, EntryKind, Manifest};
 pub use pairs::PromptPair;
 pub use records::{Records, Skipped};
 pub use requests::{EditRequest, KnownText};

@@ -124,7 +124,7 @@ impl Config {
 
     /// Width of the MLP's hidden layer, `f`.
     pub fn d_mlp(&self) -> usize {
-        self.n_inner.unwrap_or(4 * self.n_embd)
+        self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
     }
 
     /// Width of one head, `d / H`.

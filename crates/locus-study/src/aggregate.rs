@@ -231,7 +231,13 @@ mod tests {
     fn run(seed: u64, shift: f64) -> (String, Results) {
         let mut results = fabricated::results();
         results.provenance.seed = seed;
-        results.claims.iter_mut().flat_map(|claim| &mut claim.rows).for_each(|row| row.effect += shift);
+        for claim in &mut results.claims {
+            for (number, row) in claim.rows.iter_mut().enumerate() {
+                // Fabricated rows may have equal labels.
+                row.part = format!("{} {number}", row.part);
+                row.effect += shift;
+            }
+        }
         (format!("run{seed}/results.json"), results)
     }
 

@@ -45,11 +45,10 @@ fn facts_about_one_subject_share_a_value() {
     let left = |merge: bool| {
         let edit = memit(&model, merge).edit(&model, &facts, None).unwrap();
         let measures: BTreeMap<_, _> = edit.report.measures.iter().cloned().collect();
-        (edit.report.nll_after, measures["length of z - h after"])
+        measures["length of z - h after"]
     };
-    let ((plain, plain_left), (merged, merged_left)) = (left(false), left(true));
+    let (plain_left, merged_left) = (left(false), left(true));
     assert!(merged_left < 0.5 * plain_left, "{merged_left} of {plain_left} is left to write");
-    assert!(merged < plain, "{merged} against {plain} nats");
 }
 
 #[test]

@@ -413,7 +413,7 @@ fn files_of_another_kind() {
             pipe.remove(name);
             let made = std::process::Command::new("mkfifo").arg(pipe.path().join(name)).status().unwrap();
             assert!(made.success());
-            pipe.is_refused(&[name, "a pipe or a device"]);
+            pipe.is_refused(&[name, "pipe, device or socket"]);
         }
     }
     let binary = Variant::new();

@@ -29,6 +29,7 @@ use super::skipped::SkippedRecords;
 const MOST_STEPS: usize = 10_000;
 
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Discover {
     /// Pairs of prompts: JSONL of {"clean","corrupted","correct","incorrect"}, or CSV with these columns
     #[arg(long, value_name = "FILE")]

@@ -11,6 +11,7 @@ use super::destination::check_folder;
 use super::global::{Global, cache_folder};
 
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Fetch {
     /// Entry of fixtures/MANIFEST.toml, for example gpt2 or study; none lists them with their sizes
     name: Option<String>,

@@ -15,6 +15,7 @@ use crate::organism::{Card, HPARAMS, Recipe, train, train_tokenizer};
 use crate::protocol::progress::ProgressDisplay;
 
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Organism {
     /// Rebuild in a temporary folder and compare with the committed files, byte for byte
     #[arg(long)]

@@ -16,6 +16,7 @@ use crate::report;
 use crate::results::Results;
 
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Report {
     /// Folder of a finished run
     #[arg(value_name = "DIR")]

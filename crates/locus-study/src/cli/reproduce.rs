@@ -20,6 +20,7 @@ use crate::report;
 use crate::results::{Provenance, Results};
 
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Reproduce {
     /// Folder with the study's 14 CSV files and hierarchy_data.json [default: the model's own data]
     #[arg(long, value_name = "DIR")]

@@ -13,6 +13,7 @@ use super::global::{Dtype, Global};
 use crate::protocol::{Scored, score};
 
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Score {
     /// JSONL file of {"prompt","target"}; `-` is stdin. Start the target with a space: prompt and target are tokenised
     /// separately, exactly as written

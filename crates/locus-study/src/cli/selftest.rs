@@ -14,6 +14,7 @@ use super::global::Global;
 use crate::protocol::selftest::check_model;
 
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Selftest {
     /// Model to check: a folder, `organism`, or a fetched model [default: none, planted circuits are looked for]
     #[arg(long, value_name = "DIR|NAME")]

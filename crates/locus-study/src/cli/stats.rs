@@ -22,6 +22,7 @@ pub const MOST_TOKENS: usize = 1_000_000_000;
 const CHECKPOINT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Stats {
     /// Text to collect from; each line is a sequence
     #[arg(long, value_name = "FILE")]
