@@ -66,8 +66,8 @@ fn npy<A: ReadableElement, D: Dimension>(
     let shape = String::from_utf8_lossy(&text);
     let shape = shape.split_once("'shape'").and_then(|(_, rest)| rest.split_once('('));
     let shape = shape.and_then(|(_, rest)| rest.split_once(')')).ok_or("its header has no shape")?.0;
-    let sides = shape.split(',').map(str::trim).filter(|side| !side.is_empty());
-    let size = sides.fold(Some(size_of::<A>() as u64), |size, side| size?.checked_mul(side.parse().ok()?));
+    let mut sides = shape.split(',').map(str::trim).filter(|side| !side.is_empty());
+    let size = sides.try_fold(size_of::<A>() as u64, |size, side| size.checked_mul(side.parse().ok()?));
     if size.is_none_or(|size| size > most) {
         return Err(format!("its shape is ({shape}), more than the {most} bytes of the file hold"));
     }

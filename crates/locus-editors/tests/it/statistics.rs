@@ -78,6 +78,10 @@ fn npz(path: &Path, shape: &str) {
     archive.add_array("mom2.mom2", &Array2::<f32>::eye(8)).unwrap();
     archive.add_array("mom2.count", &Array0::<i64>::from_elem((), 5)).unwrap();
     archive.finish().unwrap();
+    if shape == "(8, 8)" {
+        // Written otherwise, the header would have another checksum.
+        return;
+    }
     let mut bytes = std::fs::read(path).unwrap();
     let find =
         |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).position(|window| window == part).unwrap();

@@ -160,7 +160,7 @@ fn editor_constants() {
             what: "a learning rate that is no number",
             commands: CONFIGURED,
             spoil: |s| s.write("editor.toml", "lr = nan\n"),
-            says: &["editor.toml: ", "lr is NaN"],
+            says: &["editor.toml: ", "lr is not a number"],
         },
         Case {
             what: "no steps",

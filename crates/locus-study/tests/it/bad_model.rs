@@ -183,9 +183,10 @@ fn inputs_longer_than_the_context() {
         },
         Case {
             what: "a long prompt to edit",
-            commands: &[EDIT],
+            // Otherwise the record would be left out.
+            commands: &["edit --editor study-ft --model model --requests requests.json --strict"],
             spoil: |s| s.replace("requests.json", "A wasp", &long()),
-            says: &["requests.json: request 5: ", "at most 128"],
+            says: &["requests.json: record 1: request 5: ", "at most 128"],
         },
         Case {
             what: "a long prompt of the study",
