@@ -12,6 +12,7 @@ mod editor_table;
 mod editors;
 mod edits;
 mod extract;
+mod mask_files;
 mod masks;
 mod neutral;
 pub mod organism;

@@ -1,6 +1,5 @@
 //! The whole protocol: tasks, circuits, edits, overlaps. Data in, records out.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -20,6 +19,7 @@ use crate::discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 use crate::editors::{Comparison, WritableScope};
 use crate::edits::{DRIFT_EVERY, EditScope, Edits};
 use crate::extract::{Extracted, Trajectory};
+use crate::mask_files::MaskFiles;
 use crate::masks::compare_masks;
 use crate::neutral::NeutralText;
 use crate::overlaps::overlaps;
@@ -30,7 +30,7 @@ use crate::records::{
 };
 use crate::requests::StudyRequest;
 use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
-use crate::store::{Store, Unit};
+use crate::store::Store;
 use crate::tracing::{facts_of_requests, trace_all};
 
 /// Requests in one unit of edits of a large model, of which each takes seconds. Drift is measured on the first pair of
@@ -417,53 +417,6 @@ fn trajectories<'a, F: Scalar>(
         }));
     }
     all
-}
-
-/// The masks of a trajectory on disk, beside the records of the unit that trained them.
-struct MaskFiles<'a, F> {
-    store: &'a Store,
-    trajectory: &'a Trajectory<'a, F>,
-    unit: &'a Unit<'a>,
-}
-
-impl<F: Scalar> MaskFiles<'_, F> {
-    /// Path of the mask that is measured, and of the one that is edited.
-    fn paths(&self, target: f64) -> [PathBuf; 2] {
-        let name = self.trajectory.name();
-        [name.clone(), format!("{name}-edited")]
-            .map(|name| self.store.mask_path(self.trajectory.preset, &name, target))
-    }
-
-    /// The masks of an earlier run; `None` when the unit or one of its masks is missing or was changed.
-    fn stored(&self, config: &Config) -> Option<Vec<Extracted>> {
-        let records: Vec<Extraction> = self.unit.stored()?;
-        let read = |path: &Path, sha256: &str| {
-            let mask = ParamMask::read(path, config).ok();
-            mask.filter(|mask| mask.sha256() == sha256)
-        };
-        let read = |record: Extraction| {
-            let [measured, edited] = self.paths(record.target_density);
-            let mask = read(&measured, &record.mask_sha256)?;
-            let edited = match &record.edited_sha256 {
-                Some(sha256) => Some(read(&edited, sha256)?),
-                None => None,
-            };
-            Some(Extracted { record, mask, edited })
-        };
-        records.into_iter().map(read).collect()
-    }
-
-    fn store(&self, found: &[Extracted]) -> Result<()> {
-        for Extracted { record, mask, edited } in found {
-            let [measured_path, edited_path] = self.paths(record.target_density);
-            mask.write(&measured_path, self.unit.fingerprint())?;
-            if let Some(edited) = edited {
-                edited.write(&edited_path, self.unit.fingerprint())?;
-            }
-        }
-        let records: Vec<&Extraction> = found.iter().map(|found| &found.record).collect();
-        self.unit.store(&records)
-    }
 }
 
 /// Runs every trajectory and measures the controls of its circuits. Returns the trained masks, and the records of masks
