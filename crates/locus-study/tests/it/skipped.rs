@@ -247,10 +247,10 @@ fn places_for_patches_are_checked_before_the_work() {
     std::fs::create_dir_all(sandbox.path("folder")).unwrap();
     let edit = "edit --editor ft-m --requests requests.json";
     for (out, why) in [
-        ("file", "is a file; expected a folder"),
-        ("file/below", "file is no folder"),
+        ("file", "is a file; expected the name of a folder"),
+        ("file/below", "file is a file"),
         ("old", "holds 77.safetensors"),
-        ("folder --together", "is a folder; expected a file"),
+        ("folder --together", "is a folder; expected the name of a file"),
     ] {
         let run = organism(&sandbox, &format!("{edit} --out {out}"));
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{run:?}");
