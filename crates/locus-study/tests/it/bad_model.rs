@@ -2,7 +2,7 @@
 
 use locus_gpt2::{Config, ParamId, ParamSet};
 
-use crate::refused::{ALL, Case, EDIT, REPRODUCE, SCORE, check};
+use crate::refused::{ALL, Case, REPRODUCE, SCORE, check};
 use crate::support::{Sandbox, random_model, tiny_config};
 
 const WEIGHTS: &str = "model/model.safetensors";
