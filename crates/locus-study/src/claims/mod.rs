@@ -40,12 +40,15 @@ struct Decided {
     rows: Vec<ClaimRow>,
 }
 
-/// Every claim with its verdict on each recipe. The recipe with edits on most tasks comes first.
+/// Every claim with its verdict on each recipe. The recipe with most edits comes first, or with most
+/// circuits where nothing was edited.
 pub fn decide(records: &Records, options: &TableOptions) -> Vec<Claim> {
     let gate = Gate::new(records);
     let mut recipes = presets(records);
     recipes.sort_by_key(|preset| {
-        std::cmp::Reverse(records.edits.iter().filter(|edit| edit.preset == *preset).count())
+        let edits = records.edits.iter().filter(|edit| edit.preset == *preset).count();
+        let circuits = records.extractions.iter().filter(|circuit| circuit.preset == *preset).count();
+        std::cmp::Reverse((edits, circuits))
     });
     let mut by_recipe: Vec<(&str, Vec<Decided>)> =
         recipes.iter().map(|recipe| (*recipe, decide_recipe(records, recipe, &gate))).collect();
