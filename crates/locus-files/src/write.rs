@@ -1,6 +1,6 @@
 //! Writing that is all or nothing.
 //!
-//! A new file gets a temporary name first (`.locus-XXXXXX.tmp`, in the folder where it will stand) and stays locked
+//! A new file gets a temporary name first (`.locus-*.tmp`, in the folder where it will stand) and stays locked
 //! while it has that name. The system lets go of the lock when its process ends, however that happens: a temporary file
 //! without a lock is one that a killed process left, and the next process that writes to the folder removes it.
 
