@@ -44,7 +44,9 @@ pub use published::{PublishedRun, published_runs};
 pub use requests::{PreparedRequest, StudyRequest, components};
 pub use run::run;
 pub use score::{Scored, score};
-pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, PublishedTrajectory, SWEEP, SWEEP_TASK, Settings};
+pub use settings::{
+    FAMILY_TASKS, MAIN_DENSITIES, Preset, PublishedTrajectory, SWEEP, SWEEP_TASK, Settings, is_large,
+};
 pub use store::{Store, Unit};
 pub use tracing::{facts_of_requests, trace_all};
 pub use training_file::TrainingFile;

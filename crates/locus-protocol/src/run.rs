@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use locus_circuits::internal::MANY_PARAMETERS;
 use locus_circuits::{Pair, Tracing};
 use locus_data::groups::groups;
 use locus_data::seed::stream;
@@ -29,7 +28,7 @@ use crate::records::{
     Scope, Skipped, TracingRecord,
 };
 use crate::requests::StudyRequest;
-use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
+use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings, is_large};
 use crate::store::Store;
 use crate::tracing::{facts_of_requests, trace_all};
 
@@ -142,8 +141,8 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     let random_edits =
         Edits { model: &random_weights.model, controls: &random_controls, neutral: None, ..edits };
     let scopes = if settings.edits { scopes(&extracted, settings) } else { Vec::new() };
-    let is_large = ParamMask::n_maskable(model.config()) > MANY_PARAMETERS;
-    let part_requests = if is_large { PART_REQUESTS } else { requests.len().max(1) };
+    let in_parts = is_large(model.config());
+    let part_requests = if in_parts { PART_REQUESTS } else { requests.len().max(1) };
     let parts = scopes
         .iter()
         .flat_map(|scope| requests.chunks(part_requests).enumerate().map(move |part| (scope, part)));
@@ -157,7 +156,7 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
         let edits = Edits { requests, ..if of_random_weights { random_edits } else { edits } };
         let mask = scope.trained.as_ref().map(|mask| mask.sha256());
         let depends = (mask, kinds, edits.factor, &neutral_sha256);
-        let part = if is_large { format!("-part{number}") } else { String::new() };
+        let part = if in_parts { format!("-part{number}") } else { String::new() };
         let unit = store.unit(format!("edit-{}{part}", scope.key()), depends);
         let outcomes = unit.result(|| edits.run(scope, kinds))?;
         stage.inc();
@@ -200,7 +199,7 @@ fn each<T: Send, R: Send>(
     units: Vec<T>,
     work: impl Fn(T) -> Result<R> + Send + Sync,
 ) -> Result<Vec<R>> {
-    if ParamMask::n_maskable(config) > MANY_PARAMETERS {
+    if is_large(config) {
         units.into_iter().map(work).collect()
     } else {
         units.into_par_iter().map(work).collect()

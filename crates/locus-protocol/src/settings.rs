@@ -6,8 +6,9 @@ use std::str::FromStr;
 use crate::discovery::PAIR_TASKS;
 use crate::published::for_task;
 use crate::records::{HIERARCHY, PUBLISHED, SCHEDULED_TOP_K, renamed_preset};
+use locus_circuits::internal::MANY_PARAMETERS;
 use locus_circuits::{BinaryConcrete, ScheduledTopK};
-use locus_gpt2::HeadTraining;
+use locus_gpt2::{Config, HeadTraining, ParamMask};
 use locus_tasks::SplitBy;
 use serde::Serialize;
 
@@ -108,6 +109,11 @@ pub struct Settings {
     pub pair_tasks: Vec<String>,
     /// Largest number of clean/corrupted pairs of a task; half are used to score edges, half to measure.
     pub max_pairs: usize,
+}
+
+/// Whether a model is so large that its steps and edits take seconds each: those of smaller models run side by side.
+pub fn is_large(config: &Config) -> bool {
+    ParamMask::n_maskable(config) > MANY_PARAMETERS
 }
 
 /// One trajectory of the published recipe: density targets of a task whose constants agree.
@@ -215,6 +221,20 @@ impl Settings {
         settings.scheduled_top_k.steps_per_target = 40;
         settings.scheduled_top_k.hold = 20;
         settings
+    }
+
+    /// Cuts a quick run down for a model whose steps and edits take seconds each ([`is_large`]): half as many rows a
+    /// step, a fifth of the steps, and edits of eight requests.
+    #[must_use]
+    pub fn cut_for_large_model(mut self) -> Self {
+        self.max_rows = 160;
+        self.max_requests = 8;
+        self.max_pairs = 16;
+        self.max_epochs = 12;
+        self.scheduled_top_k.batch_sequences = 64;
+        self.scheduled_top_k.steps_per_target = 8;
+        self.scheduled_top_k.hold = 4;
+        self
     }
 
     /// The published mask training of a task at a density target: that of the run that [`for_task`] gives, cut off

@@ -14,7 +14,9 @@ use super::destination::{check_folder, lock_folder};
 use super::error::Unusable;
 use super::global::{Dtype, Global};
 use crate::conclusions::{TABLES, conclude, table_named};
-use crate::protocol::{NeutralText, Preset, SWEEP, SWEEP_TASK, Settings, Store, run};
+use crate::protocol::{
+    MAIN_DENSITIES, NeutralText, Preset, SWEEP, SWEEP_TASK, Settings, Store, is_large, run,
+};
 use crate::records::SCHEDULED_TOP_K;
 use crate::report;
 use crate::results::{Provenance, Results};
@@ -83,6 +85,12 @@ impl Reproduce {
             let why =
                 format!("{}: no such folder; name the study's data with --data DIR", data_folder.display());
             return Err(Unusable(why).into());
+        }
+        if self.quick && is_large(checkpoint.model.config()) {
+            settings = settings.cut_for_large_model();
+            if self.densities.is_empty() {
+                settings.densities = MAIN_DENSITIES.to_vec();
+            }
         }
         let mut data = StudyData::read(&data_folder)?;
         let text = self.text.clone().unwrap_or_else(|| folder.join("text.txt"));
