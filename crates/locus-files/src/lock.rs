@@ -25,8 +25,24 @@ impl OutputLock {
     /// # Errors
     /// If the folder cannot be created.
     pub fn folder(folder: impl AsRef<Path>) -> io::Result<Option<Self>> {
-        let created = create_folder(folder.as_ref())?;
-        let held = match File::open(folder.as_ref()).map(|file| (file.try_lock(), file)) {
+        OutputLock::folder_with(folder.as_ref(), File::try_lock)
+    }
+
+    /// Locks a folder together with any number of processes that do the same, and against those that want it for
+    /// themselves; `None` if one of these holds it.
+    ///
+    /// # Errors
+    /// If the folder cannot be created.
+    pub fn shared_folder(folder: impl AsRef<Path>) -> io::Result<Option<Self>> {
+        OutputLock::folder_with(folder.as_ref(), File::try_lock_shared)
+    }
+
+    fn folder_with(
+        folder: &Path,
+        lock: impl Fn(&File) -> Result<(), TryLockError>,
+    ) -> io::Result<Option<Self>> {
+        let created = create_folder(folder)?;
+        let held = match File::open(folder).map(|file| (lock(&file), file)) {
             Ok((Ok(()), file)) => Some(file),
             Ok((Err(TryLockError::WouldBlock), _)) => return Ok(None),
             Ok((Err(TryLockError::Error(_)), _)) | Err(_) => None,
@@ -125,6 +141,18 @@ mod tests {
         drop(second);
         assert!(folder.join("result").exists());
         assert!(OutputLock::folder(&folder).unwrap().is_some());
+    }
+
+    #[test]
+    fn many_share_a_folder_that_nobody_has_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, second] = [0; 2].map(|_| OutputLock::shared_folder(dir.path()).unwrap().unwrap());
+        drop(first);
+        assert!(OutputLock::folder(dir.path()).unwrap().is_none());
+        drop(second);
+        let alone = OutputLock::folder(dir.path()).unwrap().unwrap();
+        assert!(OutputLock::shared_folder(dir.path()).unwrap().is_none());
+        drop(alone);
     }
 
     #[test]

@@ -95,6 +95,9 @@ pub struct WritableScope {
     pub mask: Option<ParamMask>,
 }
 
+/// Names of the editors of the comparison, in the order of the table.
+pub const COMPARED: [&str; 5] = ["study-ft", "ft-m", "r-rome", "memit", "memit, all at once"];
+
 /// Requests, text and statistics made ready for all editors.
 pub struct Comparison<'a, F> {
     model: &'a Gpt2<F>,
@@ -133,7 +136,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
         anyhow::ensure!(!neutral.is_empty(), "the neutral text has no line of two tokens or more");
         let neutral = PromptTargets::prefix_sharing(model.config(), &neutral)?;
         let mut ridges = BTreeMap::new();
-        for name in Self::editors() {
+        for name in COMPARED {
             let (layers, ridge) = constants(name, hparams)?.0.statistics();
             ridges.extend(layers.into_iter().map(|layer| (layer, ridge)));
         }
@@ -145,11 +148,6 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .collect::<Result<_>>()?;
         let neutral_before = mean_nll(model, &neutral);
         Ok(Comparison { model, requests, covariances, hparams: hparams.clone(), neutral, neutral_before })
-    }
-
-    /// Names of the editors, in the order of the table.
-    pub fn editors() -> [&'static str; 5] {
-        ["study-ft", "ft-m", "r-rome", "memit", "memit, all at once"]
     }
 
     /// Measures every request on the unedited model.
@@ -284,7 +282,7 @@ mod tests {
     #[test]
     fn unknown_editors_are_refused_with_the_known_names() {
         let hparams = Hparams::default();
-        for name in Comparison::<f32>::editors() {
+        for name in COMPARED {
             assert_eq!(constants(name, &hparams).unwrap().1, name.ends_with(AT_ONCE));
         }
         for unknown in ["memitt", "memit, one by one", ", all at once"] {

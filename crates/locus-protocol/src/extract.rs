@@ -9,8 +9,9 @@ use locus_metrics::classify::{accuracy, agreement, balanced_agreement};
 
 use crate::controls::Controls;
 use crate::neutral::NeutralText;
+use crate::plan::TrajectoryId;
 use crate::records::{Extraction, Schedule, Scope, TensorCount, stream_name};
-use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings};
+use crate::settings::{Preset, Settings};
 use crate::store::Unit;
 use locus_tasks::Task;
 
@@ -50,25 +51,6 @@ pub struct Trajectory<'a, F> {
 }
 
 impl<F: Scalar> Trajectory<'_, F> {
-    /// Name of the trajectory within its preset, safe in file names.
-    pub fn name(&self) -> String {
-        let mut name = self.task.name.clone();
-        match self.scope {
-            Scope::Shuffled => name.push_str("-shuffled"),
-            Scope::RandomWeights => name.push_str("-random-weights"),
-            _ => {}
-        }
-        match self.schedule {
-            Schedule::OwnTrajectory => name.push_str("-own-trajectory"),
-            Schedule::SplitByRows => name.push_str("-split-by-rows"),
-            Schedule::Sweep => {}
-        }
-        if self.draw > 0 {
-            name.push_str(&format!("-seed{}", self.draw));
-        }
-        name
-    }
-
     /// Finds the masks, and measures those that the tables show: all densities for circuits of the sweep's task, the
     /// main ones otherwise. The unit keeps the state of the trainings while they run.
     ///
@@ -76,16 +58,13 @@ impl<F: Scalar> Trajectory<'_, F> {
     /// When a row does not fit the model, or a state cannot be written.
     pub fn run(
         &self,
+        id: &TrajectoryId,
         settings: &Settings,
         neutral: Option<&NeutralText<F>>,
         unit: &Unit,
         progress: &mut dyn FnMut(MaskProgress),
     ) -> Result<Vec<Extracted>> {
         let config = self.task.model.config();
-        let shown = |density: &f64| {
-            (self.task.name == SWEEP_TASK && self.scope == Scope::Circuit && self.draw == 0)
-                || MAIN_DENSITIES.contains(density)
-        };
         let mut all = Vec::new();
         if self.preset == Preset::Published {
             for (number, run) in settings.published_trajectories(&self.task.name).iter().enumerate() {
@@ -94,7 +73,7 @@ impl<F: Scalar> Trajectory<'_, F> {
                 let recipe = (&run.recipe as &dyn MaskTrainer<F>, run.densities.as_slice());
                 let mut monitor = unit.training(number, config, progress);
                 let circuits = trajectory.train(recipe, number, settings, &mut monitor)?;
-                let shown = circuits.into_iter().filter(|circuit| shown(&circuit.target_density));
+                let shown = circuits.into_iter().filter(|circuit| id.shows(circuit.target_density));
                 for circuit in shown {
                     all.push(trajectory.extracted(circuit, neutral)?);
                 }
@@ -117,7 +96,7 @@ impl<F: Scalar> Trajectory<'_, F> {
             let mut monitor = unit.training(0, config, progress);
             self.train((sweep, &settings.densities), 0, settings, &mut monitor)?
         };
-        let shown = circuits.into_iter().filter(|circuit| shown(&circuit.target_density));
+        let shown = circuits.into_iter().filter(|circuit| id.shows(circuit.target_density));
         for circuit in shown {
             all.push(self.extracted(circuit, neutral)?);
         }

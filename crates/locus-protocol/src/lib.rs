@@ -7,6 +7,7 @@
 //! it again.
 
 mod controls;
+mod cost;
 mod discovery;
 mod editor_table;
 mod editors;
@@ -17,6 +18,7 @@ mod masks;
 mod neutral;
 pub mod organism;
 mod overlaps;
+mod plan;
 mod prepare;
 pub mod progress;
 pub mod published;
@@ -27,27 +29,30 @@ mod score;
 pub mod selftest;
 mod settings;
 mod store;
+mod study;
 mod tracing;
 mod training_file;
 mod write;
 
 pub use controls::{Controls, random_weights};
+pub use cost::Sizes;
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use editor_table::{Constants, EDITORS, NamedEditor};
-pub use editors::{Comparison, WritableScope, prefixes};
+pub use editors::{COMPARED, Comparison, WritableScope, prefixes};
 pub use edits::{EditScope, Edits};
 pub use extract::{Extracted, Trajectory};
 pub use masks::compare_masks;
 pub use neutral::NeutralText;
+pub use plan::{PlannedUnit, TrajectoryId, Work, plan};
 pub use prepare::Preparation;
 pub use published::{PublishedRun, published_runs};
 pub use requests::{PreparedRequest, StudyRequest, components};
-pub use run::run;
+pub use run::{run, run_unit};
 pub use score::{Scored, score};
 pub use settings::{
     FAMILY_TASKS, MAIN_DENSITIES, Preset, PublishedTrajectory, SWEEP, SWEEP_TASK, Settings, is_large,
 };
-pub use store::{Store, Unit};
+pub use store::{Status, Store, Unit, WrittenPlan};
 pub use tracing::{facts_of_requests, trace_all};
 pub use training_file::TrainingFile;
 pub use write::{Group, Outcome, Written, write_groups};

@@ -3,25 +3,26 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use locus_gpt2::{Config, ParamMask, Scalar};
+use locus_gpt2::{Config, ParamMask};
 
-use crate::extract::{Extracted, Trajectory};
+use crate::extract::Extracted;
+use crate::plan::TrajectoryId;
 use crate::records::Extraction;
 use crate::store::{Store, Unit};
 
 /// The masks of a trajectory on disk, beside the records of the unit that trained them.
-pub(crate) struct MaskFiles<'a, F> {
+pub(crate) struct MaskFiles<'a> {
     pub(crate) store: &'a Store,
-    pub(crate) trajectory: &'a Trajectory<'a, F>,
+    pub(crate) id: &'a TrajectoryId,
     pub(crate) unit: &'a Unit<'a>,
 }
 
-impl<F: Scalar> MaskFiles<'_, F> {
+impl MaskFiles<'_> {
     /// Path of the mask that is measured, and of the one that is edited.
     fn paths(&self, target: f64) -> [PathBuf; 2] {
-        let name = self.trajectory.name();
+        let name = self.id.name();
         [name.clone(), format!("{name}-edited")]
-            .map(|name| self.store.mask_path(self.trajectory.preset, &name, target))
+            .map(|name| self.store.mask_path(self.id.preset, &name, target))
     }
 
     /// The masks of an earlier run; `None` when the unit or one of its masks is missing or was changed.

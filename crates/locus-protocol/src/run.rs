@@ -1,40 +1,25 @@
 //! The whole protocol: tasks, circuits, edits, overlaps. Data in, records out.
 
-use std::sync::Arc;
-
-use anyhow::{Context, Result};
-use locus_circuits::{Pair, Tracing};
-use locus_data::groups::groups;
-use locus_data::seed::stream;
-use locus_data::{Labelled, StudyData, sample_groups};
-use locus_editors::Hparams;
-use locus_files::sha256;
-use locus_gpt2::{Checkpoint, Config, ParamMask, Scalar, compiled};
-use locus_tasks::{SplitBy, SplitOptions, Task};
+use anyhow::{Result, bail};
+use locus_data::StudyData;
+use locus_gpt2::{Checkpoint, Config, Scalar, compiled};
 use rayon::prelude::*;
 
-use crate::controls::{Controls, random_weights};
-use crate::discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
-use crate::editors::{Comparison, WritableScope};
-use crate::edits::{DRIFT_EVERY, EditScope, Edits};
-use crate::extract::{Extracted, Trajectory};
-use crate::mask_files::MaskFiles;
-use crate::masks::compare_masks;
-use crate::neutral::NeutralText;
+use crate::controls::random_weights;
+use crate::discovery::PAIR_TASKS;
+use crate::editors::COMPARED;
+use crate::edits::EditScope;
+use crate::extract::Extracted;
 use crate::overlaps::overlaps;
+use crate::plan::{PlannedUnit, TrajectoryId, Work, editors_trajectory, plan};
 use crate::progress::ProgressDisplay;
 use crate::records::{
-    Discovery, EditKind, EditOutcome, EditorOutcome, Extraction, MaskComparison, NO_TASK, Records, Schedule,
-    Scope, Skipped, TracingRecord,
+    Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, Records, Scope, Skipped,
 };
 use crate::requests::StudyRequest;
-use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings, is_large};
+use crate::settings::{MAIN_DENSITIES, Settings, is_large};
 use crate::store::Store;
-use crate::tracing::{facts_of_requests, trace_all};
-
-/// Requests in one unit of edits of a large model, of which each takes seconds. Drift is measured on the first pair of
-/// every eight, so that a part is a multiple of that.
-const PART_REQUESTS: usize = 2 * DRIFT_EVERY;
+use crate::study::Study;
 
 /// Runs the protocol. The [`Store`] keeps finished units of work (a trajectory, a scope's edits) and the masks; when it
 /// resumes, those of an identical earlier run are read instead of computed.
@@ -51,130 +36,59 @@ pub fn run<F: Scalar>(
     F::run::<StudyJob>((checkpoint, data, settings, store, progress))
 }
 
+/// Does one unit of the [`plan`]; what it needs must have been done. A finished unit is not done again.
+///
+/// # Errors
+/// When there is no unit of this name, one that it needs is missing, a task, a request or the model is unusable, or the
+/// folder cannot be written to.
+pub fn run_unit<F: Scalar>(
+    checkpoint: &Checkpoint<F>,
+    data: &StudyData,
+    settings: &Settings,
+    store: &Store,
+    progress: &ProgressDisplay,
+    name: &str,
+) -> Result<()> {
+    F::run::<UnitJob>((checkpoint, data, settings, store, progress, name))
+}
+
 type StudyIn<'a, F> = (&'a Checkpoint<F>, &'a StudyData, &'a Settings, &'a Store, &'a ProgressDisplay);
 
 compiled!(StudyJob<'a>: <F> StudyIn<'a, F> => Result<Records>, run_study);
 
+type UnitIn<'a, F> =
+    (&'a Checkpoint<F>, &'a StudyData, &'a Settings, &'a Store, &'a ProgressDisplay, &'a str);
+
+compiled!(UnitJob<'a>: <F> UnitIn<'a, F> => Result<()>, run_one);
+
 fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F>) -> Result<Records> {
-    let model = &checkpoint.model;
-    // Requests first, so that a bad one is reported now and not after minutes of mask training.
-    let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
-    let requests = StudyRequest::prepare(&checkpoint.tokenizer, requests).context("hierarchy_data.json")?;
-    for study in &requests {
-        study.request.nll(model).context("hierarchy_data.json")?;
+    let random_weights = on_random_weights(checkpoint, settings);
+    let mut study = Study::new(checkpoint, &random_weights, data, settings, store)?;
+    let units = plan(settings, checkpoint.model.config(), study.requests.len());
+    store.write_plan(&units)?;
+
+    let mut skipped = prepare_tasks(&mut study, &units, progress)?;
+    let (extracted, control_records) = circuits(&study, &units, progress)?;
+    let calibration = if settings.edits { Some(study.calibration()?) } else { None };
+    let factor = calibration.map_or(1.0, |calibration| calibration.factor);
+    let edits = edits(&study, &units, &extracted, factor, progress)?;
+    let (discoveries, mask_comparisons) = edges(&study, progress, &mut skipped)?;
+    let editor_outcomes = compare_editors(&study, &extracted, progress, &mut skipped)?;
+    let mut tracing = None;
+    if settings.trace {
+        let (facts, record) = study.tracing(&|n| progress.stage("tracing", n))?;
+        if record.is_none() {
+            skipped.push(Skipped::new("X3", "", format!("the model knows none of the {facts} facts")));
+        }
+        tracing = record;
     }
-    let text = data.neutral.as_deref().or(settings.text.as_deref());
-    let neutral_sha256 = text.map_or_else(String::new, |text| sha256(text.as_bytes()));
-    let text = text.map(|text| NeutralText::new(checkpoint, text)).transpose()?;
-    let neutral = text.flatten();
-    let controls = Controls::new(model, settings.seed);
-    let random_weights = Checkpoint {
-        model: random_weights(model.config(), settings.seed),
-        tokenizer: checkpoint.tokenizer.clone(),
-    };
-
-    let options = SplitOptions { seed: settings.seed, by: settings.split, ..SplitOptions::default() };
-    let stage = progress.stage("score heads", settings.tasks.len());
-    let prepare = |checkpoint: &Checkpoint<F>, name: &str, options: SplitOptions| -> Result<_> {
-        let task = data.task(name).with_context(|| format!("task {name} is not in the data"))?;
-        let rows = sample(name, &task.rows, settings);
-        match Task::from_rows(checkpoint, name, &rows, options) {
-            Ok(task) => Ok(Ok(task)),
-            Err(error @ locus_tasks::Error::OneClass { .. }) => {
-                let (message, prefix) = (error.to_string(), format!("task {name}: "));
-                Ok(Err(Skipped::new("T1", name, message.strip_prefix(&prefix).unwrap_or(&message))))
-            }
-            Err(error) => Err(error.into()),
-        }
-    };
-    let prepared: Vec<std::result::Result<Task<F>, Skipped>> = settings
-        .tasks
-        .par_iter()
-        .map(|name| {
-            let task = prepare(checkpoint, name, options);
-            stage.inc();
-            task
-        })
-        .collect::<Result<_>>()?;
-    stage.finish();
-    let mut skipped = Vec::new();
-    let mut tasks = Vec::new();
-    for task in prepared {
-        match task {
-            Ok(task) => tasks.push(task),
-            Err(why) => skipped.push(why),
-        }
-    }
-    // A head on random weights reads what the words alone tell: what a model has to be better than.
-    let stage = progress.stage("score heads on random weights", tasks.len());
-    let on_random_weights: Vec<Option<Task<F>>> = tasks
-        .par_iter()
-        .map(|task| {
-            let prepared = prepare(&random_weights, &task.name, options)?;
-            stage.inc();
-            Ok(prepared.ok())
-        })
-        .collect::<Result<_>>()?;
-    stage.finish();
-    // The rows of the sweep's task share most: its split matters most.
-    let sweep = tasks.iter().find(|task| task.name == SWEEP_TASK && settings.has_all_controls(SWEEP_TASK));
-    let by_rows = match (settings.split, sweep) {
-        (SplitBy::Groups, Some(task)) => {
-            prepare(checkpoint, &task.name, SplitOptions { by: SplitBy::Rows, ..options })?.ok()
-        }
-        _ => None,
-    };
-
-    let trajectories = trajectories(&tasks, &on_random_weights, by_rows.as_ref(), settings);
-    let text = (neutral.as_ref(), neutral_sha256.as_str());
-    let (extracted, control_records) =
-        extract_all(model.config(), &trajectories, &controls, text, settings, store, progress)?;
-    let mut edits =
-        Edits { model, requests: &requests, controls: &controls, neutral: neutral.as_ref(), factor: 1.0 };
-    let calibration = if settings.edits {
-        Some(store.unit("calibration", &neutral_sha256).result(|| edits.calibrate())?)
-    } else {
-        None
-    };
-    edits.factor = calibration.map_or(1.0, |calibration| calibration.factor);
-    let random_controls = Controls::new(&random_weights.model, settings.seed);
-    let random_edits =
-        Edits { model: &random_weights.model, controls: &random_controls, neutral: None, ..edits };
-    let scopes = if settings.edits { scopes(&extracted, settings) } else { Vec::new() };
-    let in_parts = is_large(model.config());
-    let part_requests = if in_parts { PART_REQUESTS } else { requests.len().max(1) };
-    let parts = scopes
-        .iter()
-        .flat_map(|scope| requests.chunks(part_requests).enumerate().map(move |part| (scope, part)));
-    let parts: Vec<(&EditScope, (usize, &[StudyRequest]))> = parts.collect();
-    let stage = progress.stage("edits", parts.len());
-    let outcomes: Vec<Vec<EditOutcome>> = each(model.config(), parts, |(scope, (number, requests))| {
-        let kinds = kinds(scope, settings);
-        let of_random_weights =
-            [Scope::RandomWeights, Scope::RandomWeightsComplement, Scope::RandomWeightsFull]
-                .contains(&scope.scope);
-        let edits = Edits { requests, ..if of_random_weights { random_edits } else { edits } };
-        let mask = scope.trained.as_ref().map(|mask| mask.sha256());
-        let depends = (mask, kinds, edits.factor, &neutral_sha256);
-        let part = if in_parts { format!("-part{number}") } else { String::new() };
-        let unit = store.unit(format!("edit-{}{part}", scope.key()), depends);
-        let outcomes = unit.result(|| edits.run(scope, kinds))?;
-        stage.inc();
-        Ok(outcomes)
-    })?;
-    stage.finish();
-
-    let (discoveries, mask_comparisons) =
-        discover_all(checkpoint, data, settings, store, progress, &mut skipped)?;
-    let editor_outcomes =
-        compare_editors(checkpoint, data, &extracted, settings, store, progress, &mut skipped)?;
-    let tracing = trace(checkpoint, data, settings, store, progress, &mut skipped)?;
-    let overlaps = overlaps(&extracted, &controls.strata);
+    let extracted: Vec<Extracted> = extracted.into_iter().flat_map(|(_, found)| found).collect();
+    let overlaps = overlaps(&extracted, &study.controls.strata);
     let found = extracted.into_iter().map(|extracted| extracted.record);
     Ok(Records {
         extractions: found.chain(control_records).collect(),
-        edits: outcomes.into_iter().flatten().collect(),
-        requests: requests.iter().map(StudyRequest::info).collect(),
+        edits,
+        requests: study.requests.iter().map(StudyRequest::info).collect(),
         calibration,
         overlaps,
         discoveries,
@@ -185,11 +99,275 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     })
 }
 
-/// At most `max_rows` rows of a task, drawn in whole groups with the label shares of all rows, in the order of the file.
-fn sample(task: &str, rows: &[Labelled], settings: &Settings) -> Vec<Labelled> {
-    let labels: Vec<usize> = rows.iter().map(|row| usize::from(row.label)).collect();
-    let drawn = sample_groups(&groups(rows), &labels, settings.max_rows, settings.seed, task);
-    drawn.into_iter().map(|row| rows[row].clone()).collect()
+fn run_one<F: Scalar>((checkpoint, data, settings, store, progress, name): UnitIn<F>) -> Result<()> {
+    let random_weights = on_random_weights(checkpoint, settings);
+    let mut study = Study::new(checkpoint, &random_weights, data, settings, store)?;
+    let units = plan(settings, checkpoint.model.config(), study.requests.len());
+    let Some(unit) = units.iter().find(|unit| unit.name == name) else {
+        bail!("{name:?} is no unit of this run, whose {} units `locus plan` lists", units.len());
+    };
+    store.write_plan(&units)?;
+    let Some(_lock) = store.lock(name)? else { bail!("another process is at work on {name}") };
+    let stage = |name: &str, n: usize| progress.stage(name, n);
+    let missing = |needed: &str| anyhow::anyhow!("{name} needs {needed}, which is not finished");
+    let circuits =
+        |study: &Study<F>, id: &TrajectoryId| study.stored_circuits(id).ok_or_else(|| missing(&id.unit()));
+    match &unit.work {
+        Work::Task(task) => {
+            if study.stored_task(task).is_none() {
+                let settings = study.settings;
+                study.prepare(
+                    &[&TrajectoryId { task: task.clone(), ..editors_trajectory(settings) }],
+                    &stage,
+                )?;
+                study.store_task(task)?;
+            }
+        }
+        Work::Circuits(id) => {
+            if study.stored_circuits(id).is_none() {
+                study.prepare(&[id], &stage)?;
+                let shown = progress.stage("circuits", 1);
+                let name = id.name();
+                study.circuits(id, &mut |density| {
+                    shown.message(&format!("{name} {:.1} %", 100.0 * density))
+                })?;
+                shown.finish();
+            }
+        }
+        Work::Controls(id) => {
+            let found = circuits(&study, id)?;
+            if !study.has_control_records(id, &found) {
+                study.prepare(&[id], &stage)?;
+                study.control_records(id, &found)?;
+            }
+        }
+        Work::Calibration => drop(study.calibration()?),
+        Work::Edits { scope, of, part } => {
+            let factor = study.stored_calibration().ok_or_else(|| missing("calibration"))?.factor;
+            let scope = match of {
+                None => Some(scope.clone()),
+                Some(id) => Study::<F>::with_mask(scope, &circuits(&study, id)?),
+            };
+            match scope {
+                Some(scope) => drop(study.edit_outcomes(name, &scope, *part, factor)?),
+                None => study.nothing_to_do(name)?,
+            }
+        }
+        Work::Edges(task) => match study.pairs(task)? {
+            Ok(pairs) => drop(study.edges(task, &pairs)?),
+            Err(_) => study.nothing_to_do(name)?,
+        },
+        Work::EdgeMasks => drop(study.edge_masks(&usable_pairs(&study)?.0)?),
+        Work::Unedited => match study.editor_inputs() {
+            Ok(inputs) => drop(study.unedited(&inputs)?),
+            Err(_) => study.nothing_to_do(name)?,
+        },
+        Work::Editor { editor, scope, density } => {
+            let of = editors_trajectory(settings);
+            let found = if *scope == Scope::Full { Vec::new() } else { circuits(&study, &of)? };
+            match (study.editor_inputs(), study.writable_scope(*scope, *density, &found)) {
+                (Ok(inputs), Some(scope)) => {
+                    drop(study.editor_outcomes(&inputs, editor, &mut None, &scope)?);
+                }
+                _ => study.nothing_to_do(name)?,
+            }
+        }
+        Work::Tracing => drop(study.tracing(&|n| progress.stage("tracing", n))?),
+    }
+    Ok(())
+}
+
+/// A model of random weights of the checkpoint's shape, with its tokenizer.
+fn on_random_weights<F: Scalar>(checkpoint: &Checkpoint<F>, settings: &Settings) -> Checkpoint<F> {
+    let model = random_weights(checkpoint.model.config(), settings.seed);
+    Checkpoint { model, tokenizer: checkpoint.tokenizer.clone() }
+}
+
+/// Prepares the tasks of which something is still to be done, and says which ones are left out.
+fn prepare_tasks<F: Scalar>(
+    study: &mut Study<F>,
+    units: &[PlannedUnit],
+    progress: &ProgressDisplay,
+) -> Result<Vec<Skipped>> {
+    let seen: Vec<Option<Option<Skipped>>> =
+        study.settings.tasks.iter().map(|task| study.stored_task(task)).collect();
+    let is_seen = |id: &TrajectoryId| {
+        study.settings.tasks.iter().zip(&seen).any(|(task, seen)| *task == id.task && seen.is_some())
+    };
+    let is_done = |id: &TrajectoryId| {
+        is_seen(id)
+            && study
+                .stored_circuits(id)
+                .is_some_and(|found| !id.has_controls() || study.has_control_records(id, &found))
+    };
+    let ids: Vec<&TrajectoryId> = trajectories(units).filter(|id| !is_done(id)).collect();
+    study.prepare(&ids, &|name, n| progress.stage(name, n))?;
+    let mut skipped = Vec::new();
+    for (task, seen) in study.settings.tasks.iter().zip(seen) {
+        if let Some(seen) = seen {
+            skipped.extend(seen);
+        } else {
+            study.store_task(task)?;
+            skipped.extend(study.left_out(task));
+        }
+    }
+    Ok(skipped)
+}
+
+fn trajectories(units: &[PlannedUnit]) -> impl Iterator<Item = &TrajectoryId> {
+    units.iter().filter_map(|unit| match &unit.work {
+        Work::Circuits(id) => Some(id),
+        _ => None,
+    })
+}
+
+type Found = Vec<(TrajectoryId, Vec<Extracted>)>;
+
+/// Runs every trajectory and measures the controls of its circuits. Returns the trained masks, and the records of masks
+/// that were not trained.
+fn circuits<F: Scalar>(
+    study: &Study<F>,
+    units: &[PlannedUnit],
+    progress: &ProgressDisplay,
+) -> Result<(Found, Vec<Extraction>)> {
+    let ids: Vec<&TrajectoryId> = trajectories(units).collect();
+    let stage = progress.stage("circuits", ids.len());
+    let all = each(study.checkpoint.model.config(), ids, |id| {
+        let name = id.name();
+        let found =
+            study.circuits(id, &mut |density| stage.message(&format!("{name} {:.1} %", 100.0 * density)))?;
+        let controls = if id.has_controls() { study.control_records(id, &found)? } else { Vec::new() };
+        stage.inc();
+        Ok(((id.clone(), found), controls))
+    })?;
+    stage.finish();
+    let (found, controls): (Found, Vec<_>) = all.into_iter().unzip();
+    Ok((found, controls.into_iter().flatten().collect()))
+}
+
+/// Edits in every scope whose circuit was found.
+fn edits<F: Scalar>(
+    study: &Study<F>,
+    units: &[PlannedUnit],
+    found: &Found,
+    factor: f64,
+    progress: &ProgressDisplay,
+) -> Result<Vec<EditOutcome>> {
+    let mut parts: Vec<(&str, EditScope, (usize, usize))> = Vec::new();
+    for unit in units {
+        let Work::Edits { scope, of, part } = &unit.work else { continue };
+        let scope = match of {
+            None => Some(scope.clone()),
+            Some(id) => found
+                .iter()
+                .find(|(trajectory, _)| trajectory == id)
+                .and_then(|(_, circuits)| Study::<F>::with_mask(scope, circuits)),
+        };
+        parts.extend(scope.map(|scope| (unit.name.as_str(), scope, *part)));
+    }
+    let stage = progress.stage("edits", parts.len());
+    let outcomes = each(study.checkpoint.model.config(), parts, |(name, scope, part)| {
+        let outcomes = study.edit_outcomes(name, &scope, part, factor)?;
+        stage.inc();
+        Ok(outcomes)
+    })?;
+    stage.finish();
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+type UsablePairs = (Vec<(String, Vec<locus_circuits::Pair>)>, Vec<Skipped>);
+
+/// The pairs of each task that has enough of them, and why the others are left out.
+fn usable_pairs<F: Scalar>(study: &Study<F>) -> Result<UsablePairs> {
+    let (mut tasks, mut skipped) = (Vec::new(), Vec::new());
+    for task in &study.settings.pair_tasks {
+        match study.pairs(task)? {
+            Ok(pairs) => tasks.push((task.clone(), pairs)),
+            Err(why) => skipped.push(why),
+        }
+    }
+    Ok((tasks, skipped))
+}
+
+/// Finds circuits of edges and of parameters on the pairs of every task (X1).
+fn edges<F: Scalar>(
+    study: &Study<F>,
+    progress: &ProgressDisplay,
+    skipped: &mut Vec<Skipped>,
+) -> Result<(Vec<Discovery>, Vec<MaskComparison>)> {
+    let pair_tasks = &study.settings.pair_tasks;
+    if pair_tasks.is_empty() {
+        return Ok(Default::default());
+    }
+    let runs = |task: &&str| pair_tasks.iter().any(|name| name == task);
+    let left_out = PAIR_TASKS.into_iter().filter(|task| !runs(task));
+    skipped.extend(left_out.map(|task| Skipped::new("X1", task, "left out of this profile")));
+    let stage = progress.stage("edges", pair_tasks.len() + 1);
+    let mut tasks = Vec::new();
+    let mut all = Vec::new();
+    for task in pair_tasks {
+        match study.pairs(task)? {
+            Ok(pairs) => {
+                let found = study.edges(task, &pairs)?;
+                if found.is_empty() {
+                    let why = "the full model and the model without edges do not differ on its pairs";
+                    skipped.push(Skipped::new("X1", task, why));
+                }
+                all.extend(found);
+                tasks.push((task.clone(), pairs));
+            }
+            Err(why) => skipped.push(why),
+        }
+        stage.inc();
+    }
+    stage.message("parameters");
+    let masks = study.edge_masks(&tasks)?;
+    stage.inc();
+    stage.finish();
+    Ok((all, masks))
+}
+
+/// Runs every editor in the full model and in the scopes made from the circuits of the sweep's task (X2).
+fn compare_editors<F: Scalar>(
+    study: &Study<F>,
+    found: &Found,
+    progress: &ProgressDisplay,
+    skipped: &mut Vec<Skipped>,
+) -> Result<Vec<EditorOutcome>> {
+    if !study.settings.compare_editors {
+        return Ok(Vec::new());
+    }
+    let inputs = match study.editor_inputs() {
+        Ok(inputs) => inputs,
+        Err(why) => {
+            skipped.push(why);
+            return Ok(Vec::new());
+        }
+    };
+    if study.edit_requests().iter().all(|request| request.neighborhood_prompts.is_empty()) {
+        let why = "neighbourhood, NM and score: no request has prompts about other subjects";
+        skipped.push(Skipped::new("X2", "", why));
+    }
+    let of = editors_trajectory(study.settings);
+    let circuits = found.iter().find(|(id, _)| *id == of).map_or(&[][..], |(_, circuits)| circuits);
+    let mut scopes: Vec<_> = study.writable_scope(Scope::Full, 1.0, circuits).into_iter().collect();
+    for density in MAIN_DENSITIES {
+        for scope in [Scope::Circuit, Scope::Complement, Scope::Random] {
+            scopes.extend(study.writable_scope(scope, density, circuits));
+        }
+    }
+    let stage = progress.stage("editors", COMPARED.len() * scopes.len());
+    let mut all = study.unedited(&inputs)?;
+    for editor in COMPARED {
+        stage.message(editor);
+        let mut ready = None;
+        for scope in &scopes {
+            all.extend(study.editor_outcomes(&inputs, editor, &mut ready, scope)?);
+            stage.inc();
+        }
+    }
+    stage.finish();
+    Ok(all)
 }
 
 /// Does units of work and returns their results in order. Units of large models run sequentially, each on all threads;
@@ -203,347 +381,6 @@ fn each<T: Send, R: Send>(
         units.into_iter().map(work).collect()
     } else {
         units.into_par_iter().map(work).collect()
-    }
-}
-
-/// Traces the true facts that the requests are about (X3).
-fn trace<F: Scalar>(
-    checkpoint: &Checkpoint<F>,
-    data: &StudyData,
-    settings: &Settings,
-    store: &Store,
-    progress: &ProgressDisplay,
-    skipped: &mut Vec<Skipped>,
-) -> Result<Option<TracingRecord>> {
-    if !settings.trace {
-        return Ok(None);
-    }
-    let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
-    let facts = facts_of_requests(&checkpoint.tokenizer, requests).context("X3")?;
-    let stage = progress.stage("tracing", facts.len());
-    let model = &checkpoint.model;
-    let how = |known: &[_]| Tracing::new(model, known, settings.seed);
-    let record = store.unit("tracing", ()).result(|| trace_all(model, &facts, &how, &mut || stage.inc()))?;
-    if record.is_none() {
-        let why = format!("the model knows none of the {} facts", facts.len());
-        skipped.push(Skipped::new("X3", "", why));
-    }
-    stage.finish();
-    Ok(record)
-}
-
-/// Runs every editor in the full model and in the scopes made from the circuits of the sweep's task (X2). Without neutral
-/// text, drift is measured on the text of the key statistics; without either there are no results.
-fn compare_editors<F: Scalar>(
-    checkpoint: &Checkpoint<F>,
-    data: &StudyData,
-    extracted: &[Extracted],
-    settings: &Settings,
-    store: &Store,
-    progress: &ProgressDisplay,
-    skipped: &mut Vec<Skipped>,
-) -> Result<Vec<EditorOutcome>> {
-    if !settings.compare_editors {
-        return Ok(Vec::new());
-    }
-    let (neutral, text) = (data.neutral.as_deref(), settings.text.as_deref());
-    let (Some(neutral), Some(text)) = (neutral.or(text), text.or(neutral)) else {
-        let why =
-            "key statistics and drift need a text; the data have no neutral.txt and no --text was given";
-        skipped.push(Skipped::new("X2", "", why));
-        return Ok(Vec::new());
-    };
-    let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
-    if requests.iter().all(|request| request.neighborhood_prompts.is_empty()) {
-        let why = "neighbourhood, NM and score: no request has prompts about other subjects";
-        skipped.push(Skipped::new("X2", "", why));
-    }
-    let built_in = || Hparams::for_model(checkpoint.model.config(), None);
-    let hparams = match settings.hparams.clone().map_or_else(built_in, Ok) {
-        Ok(hparams) => hparams,
-        Err(why) => {
-            skipped.push(Skipped::new("X2", "", why.to_string()));
-            return Ok(Vec::new());
-        }
-    };
-    let comparison =
-        Comparison::new(checkpoint, requests, text, neutral, &hparams, settings.seed).context("X2")?;
-    let mut scopes = vec![WritableScope { scope: Scope::Full, target_density: 1.0, mask: None }];
-    for &density in &MAIN_DENSITIES {
-        let circuit = extracted.iter().find(|found| {
-            let record = &found.record;
-            (record.preset.as_str(), record.task.as_str(), record.target_density, record.draw)
-                == (settings.main_preset.name(), SWEEP_TASK, density, 0)
-                && (record.scope, record.schedule) == (Scope::Circuit, Schedule::Sweep)
-        });
-        let Some(circuit) = circuit else { continue };
-        let rng = &mut stream(settings.seed, &format!("random scope/{density}"), 0);
-        let random = ParamMask::random(circuit.mask.config(), circuit.mask.count(), rng);
-        let masks = [
-            (Scope::Circuit, circuit.mask.clone()),
-            (Scope::Complement, circuit.mask.complement()),
-            (Scope::Random, random),
-        ];
-        scopes.extend(masks.map(|(scope, mask)| WritableScope {
-            scope,
-            target_density: density,
-            mask: Some(mask),
-        }));
-    }
-    let editors = Comparison::<F>::editors();
-    let stage = progress.stage("editors", editors.len() * scopes.len());
-    let texts = [sha256(text.as_bytes()), sha256(neutral.as_bytes()), format!("{hparams:?}")];
-    let mut all = comparison.unedited()?;
-    for editor in editors {
-        let ready = comparison.prepare(editor)?;
-        stage.message(editor);
-        for scope in &scopes {
-            let key = format!(
-                "editor-{}-{:?}-{}",
-                editor.replace([' ', ','], ""),
-                scope.scope,
-                scope.target_density
-            );
-            let mask = scope.mask.as_ref().map(ParamMask::sha256);
-            all.extend(store.unit(key, (&texts, mask)).result(|| comparison.run(&ready, scope))?);
-            stage.inc();
-        }
-    }
-    stage.finish();
-    Ok(all)
-}
-
-/// Finds circuits of edges and of parameters on the pairs of every task (X1). A task that gives too few pairs, for
-/// example because the model's tokenizer splits its words differently, is skipped.
-fn discover_all<F: Scalar>(
-    checkpoint: &Checkpoint<F>,
-    data: &StudyData,
-    settings: &Settings,
-    store: &Store,
-    progress: &ProgressDisplay,
-    skipped: &mut Vec<Skipped>,
-) -> Result<(Vec<Discovery>, Vec<MaskComparison>)> {
-    const FEWEST: usize = 8;
-    if settings.pair_tasks.is_empty() {
-        return Ok(Default::default());
-    }
-    let runs = |task: &&str| settings.pair_tasks.iter().any(|name| name == task);
-    let left_out = PAIR_TASKS.into_iter().filter(|task| !runs(task));
-    skipped.extend(left_out.map(|task| Skipped::new("X1", task, "left out of this profile")));
-    let stage = progress.stage("edges", settings.pair_tasks.len() + 1);
-    let mut tasks: Vec<(String, Vec<Pair>)> = Vec::new();
-    let mut all = Vec::new();
-    for task in &settings.pair_tasks {
-        let pairs = if task == SWEEP_TASK {
-            hierarchy_pairs(&checkpoint.tokenizer, &data.requests, settings.max_pairs)?
-        } else {
-            let rows = &data.task(task).with_context(|| format!("task {task} is not in the data"))?.rows;
-            agreement_pairs(&checkpoint.tokenizer, rows, settings.max_pairs)?
-        };
-        if pairs.len() >= FEWEST {
-            let found: Vec<Discovery> = store.unit(format!("edges-{task}"), ()).result(|| {
-                discover(&checkpoint.model, task, &pairs, settings.seed)
-                    .with_context(|| format!("task {task}"))
-            })?;
-            if found.is_empty() {
-                let why = "the full model and the model without edges do not differ on its pairs";
-                skipped.push(Skipped::new("X1", task, why));
-            }
-            all.extend(found);
-            tasks.push((task.clone(), pairs));
-        } else {
-            let why = format!(
-                "{} pairs of {FEWEST} needed: clean and corrupted prompt must have as many tokens, and the \
-                 answers different first tokens",
-                pairs.len()
-            );
-            skipped.push(Skipped::new("X1", task, why));
-        }
-        stage.inc();
-    }
-    stage.message("parameters");
-    let names: Vec<&str> = tasks.iter().map(|(task, _)| task.as_str()).collect();
-    let masks = store.unit("edges-masks", names).result(|| {
-        compare_masks(&checkpoint.model, &tasks, &MAIN_DENSITIES, &settings.scheduled_top_k, settings.seed)
-    })?;
-    stage.inc();
-    stage.finish();
-    Ok((all, masks))
-}
-
-/// Every training of masks: the published recipe first, then the main preset, tasks in order.
-fn trajectories<'a, F: Scalar>(
-    tasks: &'a [Task<F>],
-    on_random_weights: &'a [Option<Task<F>>],
-    by_rows: Option<&'a Task<F>>,
-    settings: &Settings,
-) -> Vec<Trajectory<'a, F>> {
-    let on_random_weights = || on_random_weights.iter().flatten();
-    let of = |preset, task: &'a Task<F>, scope, draw| {
-        let baseline = on_random_weights().find(|random| random.name == task.name);
-        let baseline = baseline.filter(|_| scope != Scope::RandomWeights);
-        Trajectory {
-            preset,
-            task,
-            scope,
-            draw,
-            schedule: Schedule::Sweep,
-            accuracy_random_weights: baseline.map(Task::accuracy_full),
-        }
-    };
-    let published = tasks.iter().filter(|task| settings.published_tasks.contains(&task.name));
-    let mut all: Vec<_> = published.map(|task| of(Preset::Published, task, Scope::Circuit, 0)).collect();
-    let preset = settings.main_preset;
-    all.extend(tasks.iter().map(|task| of(preset, task, Scope::Circuit, 0)));
-    for task in tasks.iter().filter(|task| settings.has_all_controls(&task.name)) {
-        all.extend((1..settings.mask_seeds).map(|draw| of(preset, task, Scope::Circuit, draw)));
-        all.push(of(preset, task, Scope::Shuffled, 0));
-    }
-    let controls = on_random_weights().filter(|task| settings.has_all_controls(&task.name));
-    all.extend(controls.map(|task| of(preset, task, Scope::RandomWeights, 0)));
-    all.extend(
-        by_rows.iter().map(|&task| Trajectory {
-            schedule: Schedule::SplitByRows,
-            ..of(preset, task, Scope::Circuit, 0)
-        }),
-    );
-    // The published recipe stops when a density is reached, so that its lengths cannot be made equal.
-    if preset != Preset::Published && settings.own_trajectories {
-        let sweep = tasks.iter().filter(|task| task.name == SWEEP_TASK);
-        all.extend(sweep.map(|task| Trajectory {
-            schedule: Schedule::OwnTrajectory,
-            ..of(preset, task, Scope::Circuit, 0)
-        }));
-    }
-    all
-}
-
-/// Runs every trajectory and measures the controls of its circuits. Returns the trained masks, and the records of masks
-/// that were not trained.
-fn extract_all<F: Scalar>(
-    config: &Config,
-    trajectories: &[Trajectory<F>],
-    controls: &Controls<F>,
-    (neutral, neutral_sha256): (Option<&NeutralText<F>>, &str),
-    settings: &Settings,
-    store: &Store,
-    progress: &ProgressDisplay,
-) -> Result<(Vec<Extracted>, Vec<Extraction>)> {
-    let stage = progress.stage("circuits", trajectories.len());
-    let units: Vec<&Trajectory<F>> = trajectories.iter().collect();
-    let all: Vec<(Vec<Extracted>, Vec<Extraction>)> = each(config, units, |trajectory| {
-        let name = trajectory.name();
-        let kind = trajectory.preset.name();
-        let unit = store.unit(format!("circuit-{kind}-{name}"), neutral_sha256);
-        let files = MaskFiles { store, trajectory, unit: &unit };
-        let found = match files.stored(config) {
-            Some(found) => found,
-            None => {
-                let found = trajectory.run(settings, neutral, &unit, &mut |at| {
-                    stage.message(&format!("{name} {:.1} %", 100.0 * at.density));
-                })?;
-                files.store(&found)?;
-                found
-            }
-        };
-        // Controls stand beside the circuits of the first seed; further seeds share them.
-        let first = (Scope::Circuit, Schedule::Sweep, 0);
-        let others = if (trajectory.scope, trajectory.schedule, trajectory.draw) == first {
-            let masks: Vec<&str> = found.iter().map(|found| found.record.mask_sha256.as_str()).collect();
-            let draws = settings.matched_draws(&trajectory.task.name);
-            let unit = store.unit(format!("controls-{kind}-{name}"), (masks, draws, neutral_sha256));
-            unit.result(|| trajectory.controls(&found, controls, settings, neutral))?
-        } else {
-            Vec::new()
-        };
-        stage.inc();
-        Ok((found, others))
-    })?;
-    stage.finish();
-    let (found, others): (Vec<_>, Vec<_>) = all.into_iter().unzip();
-    Ok((found.into_iter().flatten().collect(), others.into_iter().flatten().collect()))
-}
-
-/// Scopes of the edits: the intact model, random masks of each density, and what is made from every trained mask that
-/// reached its target. The tasks with all controls have all scopes at the main densities; elsewhere a circuit and its
-/// complement are held against a matched mask and its.
-fn scopes(extracted: &[Extracted], settings: &Settings) -> Vec<EditScope> {
-    let mut scopes = [Scope::Full, Scope::FrozenFull, Scope::RandomWeightsFull].map(EditScope::full).to_vec();
-    for &density in &settings.densities {
-        let draws = if MAIN_DENSITIES.contains(&density) { settings.random_draws } else { 1 };
-        for draw in 0..draws {
-            scopes.extend([Scope::Random, Scope::RandomComplement].map(|scope| EditScope {
-                preset: settings.main_preset.name().to_owned(),
-                target_density: density,
-                draw,
-                ..EditScope::full(scope)
-            }));
-        }
-    }
-    for found in extracted.iter().filter(|found| found.record.reached) {
-        let record = &found.record;
-        let main = MAIN_DENSITIES.contains(&record.target_density);
-        let main_preset = record.preset == settings.main_preset.name();
-        if record.schedule != Schedule::Sweep || !(main || main_preset) {
-            continue;
-        }
-        let trained = Arc::new(found.edited().clone());
-        let mut add = |scope, draw| {
-            scopes.push(EditScope {
-                preset: record.preset.clone(),
-                task: record.task.clone(),
-                target_density: record.target_density,
-                scope,
-                draw,
-                trained: Some(trained.clone()),
-            });
-        };
-        let complement = record.scope.complement().expect("trained masks have complements");
-        add(record.scope, record.draw);
-        add(complement, record.draw);
-        if record.scope != Scope::Circuit || record.draw > 0 {
-            continue;
-        }
-        let all_controls = main && settings.has_all_controls(&record.task);
-        let matched = if all_controls && main_preset { settings.matched_draws } else { 1 };
-        for draw in 0..matched {
-            add(Scope::Matched, draw);
-            add(Scope::MatchedComplement, draw);
-        }
-        if all_controls {
-            add(Scope::CircuitInPlace, 0);
-        }
-        if all_controls && main_preset {
-            for scope in
-                [Scope::MatchedInPlace, Scope::FrozenCircuit, Scope::Magnitude, Scope::MagnitudeComplement]
-            {
-                add(scope, 0);
-            }
-        }
-    }
-    scopes
-}
-
-/// Kinds of edit in a scope: all where the claims need them, which is at the main densities, on the tasks with all
-/// controls and without a task; the published edit of 10 steps otherwise.
-fn kinds(scope: &EditScope, settings: &Settings) -> &'static [EditKind] {
-    const SCOPES: [Scope; 9] = [
-        Scope::Full,
-        Scope::FrozenFull,
-        Scope::Circuit,
-        Scope::Complement,
-        Scope::CircuitInPlace,
-        Scope::Matched,
-        Scope::MatchedComplement,
-        Scope::Random,
-        Scope::RandomComplement,
-    ];
-    let main = scope.target_density == 1.0 || MAIN_DENSITIES.contains(&scope.target_density);
-    let many = scope.task == NO_TASK || settings.has_all_controls(&scope.task);
-    if main && many && scope.draw == 0 && SCOPES.contains(&scope.scope) {
-        &EditKind::ALL
-    } else {
-        &[EditKind::Steps10]
     }
 }
 

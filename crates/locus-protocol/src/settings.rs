@@ -191,6 +191,11 @@ impl Settings {
         format!("{:?}", (seed, scheduled_top_k, split, densities, sizes))
     }
 
+    /// Whether circuits of the sweep's task are also found on a split by rows, to see what the split does to them.
+    pub fn splits_by_rows(&self) -> bool {
+        self.split == SplitBy::Groups && self.has_all_controls(SWEEP_TASK)
+    }
+
     /// Number of matched masks per circuit of a task.
     pub fn matched_draws(&self, task: &str) -> usize {
         if self.has_all_controls(task) { self.matched_draws } else { self.matched_draws.min(1) }

@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use locus_circuits::masks::MaskProgress;
-use locus_files::sha256;
+use locus_files::{OutputLock, sha256};
 use locus_gpt2::Config;
 use locus_gpt2::internal::write_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::PlannedUnit;
 use crate::settings::Preset;
 use crate::training_file::TrainingFile;
 
@@ -31,13 +32,94 @@ pub struct Unit<'a> {
 }
 
 /// First line of a unit's file; the second one is the result, as JSON.
-#[derive(Serialize, Deserialize, PartialEq)]
+#[derive(Serialize, Deserialize)]
 struct Head {
     fingerprint: String,
     sha256: String,
 }
 
+/// Name of the file in `work` that lists the units of the run.
+const PLAN: &str = "plan.json";
+
+/// The units of a run, as kept in its folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WrittenPlan {
+    /// Names of the units, each after those that it needs.
+    pub units: Vec<String>,
+}
+
+/// How far a unit has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Its result is there, whole.
+    Done,
+    /// A process is at work on it.
+    Running,
+    /// Not begun, or begun and left.
+    Left,
+}
+
+impl WrittenPlan {
+    /// The plan of a run's folder.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("work").join(PLAN);
+        let text = locus_files::read_to_string(&path).with_context(|| path.display().to_string())?;
+        serde_json::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    /// How far each unit has come, in the order of the plan.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to, which the look at locks needs.
+    pub fn status(&self, folder: &Path) -> Result<Vec<(&str, Status)>> {
+        let mut all = Vec::with_capacity(self.units.len());
+        for name in &self.units {
+            let path = folder.join("work").join(format!("{name}.jsonl"));
+            let status = if intact(&path).is_some() {
+                Status::Done
+            } else if OutputLock::file(&path)?.is_none() {
+                Status::Running
+            } else {
+                Status::Left
+            };
+            all.push((name.as_str(), status));
+        }
+        Ok(all)
+    }
+}
+
+/// First line and result of a unit's file, if the result is whole.
+fn intact(path: &Path) -> Option<(Head, String)> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (head, result) = text.strip_suffix('\n')?.split_once('\n')?;
+    let head: Head = serde_json::from_str(head).ok()?;
+    (head.sha256 == sha256(result.as_bytes())).then(|| (head, result.to_owned()))
+}
+
 impl Store {
+    /// Keeps the names of the run's units, for those who ask how far it has come.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_plan(&self, units: &[PlannedUnit]) -> Result<()> {
+        let plan = WrittenPlan { units: units.iter().map(|unit| unit.name.clone()).collect() };
+        let text = serde_json::to_string_pretty(&plan)? + "\n";
+        write_atomically(self.folder.join("work").join(PLAN), text.as_bytes())?;
+        Ok(())
+    }
+
+    /// Exclusive use of a unit's file; `None` while another process is at work on the unit.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to.
+    pub fn lock(&self, name: &str) -> Result<Option<OutputLock>> {
+        Ok(OutputLock::file(self.folder.join("work").join(format!("{name}.jsonl")))?)
+    }
+
     /// A store in the run's output folder. `common` names what every unit depends on: version, seed, number type, model
     /// and data. With `resume`, units of an earlier run that depended on the same things are not computed again.
     pub fn new(folder: &Path, resume: bool, common: String) -> Self {
@@ -82,13 +164,11 @@ impl Unit<'_> {
         if !self.store.resume {
             return None;
         }
-        let text = std::fs::read_to_string(self.path("jsonl")).ok()?;
-        let (head, result) = text.strip_suffix('\n')?.split_once('\n')?;
-        let wanted = Head { fingerprint: self.fingerprint.clone(), sha256: sha256(result.as_bytes()) };
-        if serde_json::from_str::<Head>(head).ok()? != wanted {
+        let (head, result) = intact(&self.path("jsonl"))?;
+        if head.fingerprint != self.fingerprint {
             return None;
         }
-        serde_json::from_str(result).ok()
+        serde_json::from_str(&result).ok()
     }
 
     /// Stores the result, after which the states of the unit's trainings are not needed any more.
@@ -168,6 +248,26 @@ mod tests {
         assert_eq!(compute(resumed.unit("b", 1), vec![0.3]), (vec![0.3], true), "another unit");
         assert_eq!(compute(resumed.unit("a", 2), vec![0.4]), (vec![0.4], true), "depends on something else");
         assert_eq!(compute(store(true, "seed 2").unit("a", 2), vec![0.5]), (vec![0.5], true));
+    }
+
+    #[test]
+    fn status_tells_done_running_and_left_units() {
+        let folder = Folder::new("status");
+        let store = Store::new(&folder.0, true, String::new());
+        let unit = |name: &str| PlannedUnit {
+            name: name.to_owned(),
+            needs: Vec::new(),
+            work: crate::plan::Work::Calibration,
+        };
+        store.write_plan(&["a", "b", "c", "d"].map(unit)).unwrap();
+        store.unit("a", ()).store(&1).unwrap();
+        let _lock = store.lock("b").unwrap().unwrap();
+        assert!(store.lock("b").unwrap().is_none());
+        std::fs::write(folder.0.join("work/d.jsonl"), "cut").unwrap();
+        let plan = WrittenPlan::read(&folder.0).unwrap();
+        let expected =
+            [("a", Status::Done), ("b", Status::Running), ("c", Status::Left), ("d", Status::Left)];
+        assert_eq!(plan.status(&folder.0).unwrap(), expected);
     }
 
     /// A result that was changed inside valid JSON, cut or emptied is computed again.

@@ -146,6 +146,14 @@ pub fn lock_folder(path: &Path) -> Result<OutputLock> {
     held(path, OutputLock::folder(path))
 }
 
+/// Locks an output folder together with others that work on the same run.
+///
+/// # Errors
+/// When a run has the folder for itself, or it cannot be created.
+pub fn share_folder(path: &Path) -> Result<OutputLock> {
+    held(path, OutputLock::shared_folder(path))
+}
+
 /// Locks an output file for this run.
 ///
 /// # Errors

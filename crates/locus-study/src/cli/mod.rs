@@ -14,6 +14,7 @@ mod organism;
 mod output;
 mod panics;
 mod patch;
+mod plan;
 mod report;
 mod reproduce;
 mod restart;
@@ -22,7 +23,9 @@ mod selftest;
 mod signals;
 mod skipped;
 mod stats;
+mod study_options;
 mod trace;
+mod workflow;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -68,6 +71,39 @@ enum Command {
         command: reproduce::Reproduce,
         #[command(flatten)]
         options: AllOptions,
+    },
+    /// Units of work of such a run with their estimated cost, as JSON, a Snakemake workflow or Slurm arrays
+    Plan {
+        #[command(flatten)]
+        command: plan::Plan,
+        #[command(flatten)]
+        model: ModelOptions,
+        #[command(flatten)]
+        seed: SeedOption,
+        #[command(flatten)]
+        threads: ThreadsOption,
+        #[command(flatten)]
+        out: OutOption,
+    },
+    /// Do one unit of a plan; any number of processes may share the folder
+    RunUnit {
+        #[command(flatten)]
+        command: plan::RunUnit,
+        #[command(flatten)]
+        model: ModelOptions,
+        #[command(flatten)]
+        seed: SeedOption,
+        #[command(flatten)]
+        threads: ThreadsOption,
+        #[command(flatten)]
+        out: OutOption,
+    },
+    /// How far a run has come: units done, running and left
+    Status {
+        #[command(flatten)]
+        command: plan::StatusArgs,
+        #[command(flatten)]
+        json: JsonOption,
     },
     /// Render a finished run anew: tables, figures and claims from its records
     Report {
@@ -227,6 +263,7 @@ impl Command {
             Command::Reproduce { .. } | Command::Stats { .. } => {
                 "; what was finished is kept: the same command with --resume continues"
             }
+            Command::RunUnit { .. } => "; what was finished is kept: the same command continues",
             Command::Fetch { .. } => "; what has arrived is kept: the same command continues",
             _ => "",
         }
@@ -243,6 +280,11 @@ impl Command {
                 let AllOptions { model, seed, threads, out, json } = options;
                 global.model(model).seed(seed).threads(threads).out(out).json(json)
             }
+            Command::Plan { model, seed, threads, out, .. }
+            | Command::RunUnit { model, seed, threads, out, .. } => {
+                global.model(model).seed(seed).threads(threads).out(out)
+            }
+            Command::Status { json, .. } => global.json(json),
             Command::Patch { model, threads, out, json, .. }
             | Command::Stats { model, threads, out, json, .. } => {
                 global.model(model).threads(threads).out(out).json(json)
@@ -265,6 +307,9 @@ fn run(args: &Args) -> Result<()> {
     }
     match &args.command {
         Command::Reproduce { command, .. } => command.run(global),
+        Command::Plan { command, .. } => command.run(global),
+        Command::RunUnit { command, .. } => command.run(global),
+        Command::Status { command, .. } => command.run(global),
         Command::Report { command, .. } => command.run(global),
         Command::Aggregate { command, .. } => command.run(global),
         Command::Score { command, .. } => command.run(global),
@@ -314,6 +359,10 @@ mod tests {
             assert_eq!(accepted(line), [shared[0], shared[1], shared[3], shared[4], shared[5]], "{line}");
         }
         assert_eq!(accepted("score --in -"), [shared[0], shared[1], shared[3], shared[5]]);
+        for line in ["plan", "run-unit u"] {
+            assert_eq!(accepted(line), shared[..5], "{line}");
+        }
+        assert_eq!(accepted("status r"), [shared[5]]);
         assert_eq!(accepted("report r"), [shared[4], shared[5]]);
         assert_eq!(accepted("aggregate r"), [shared[4], shared[5]]);
         assert_eq!(accepted("organism"), [shared[3], shared[4]]);
