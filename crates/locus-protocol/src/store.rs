@@ -108,8 +108,11 @@ impl Store {
     pub fn write_plan(&self, units: &[PlannedUnit]) -> Result<()> {
         let plan = WrittenPlan { units: units.iter().map(|unit| unit.name.clone()).collect() };
         let text = serde_json::to_string_pretty(&plan)? + "\n";
-        write_atomically(self.folder.join("work").join(PLAN), text.as_bytes())?;
-        Ok(())
+        let path = self.folder.join("work").join(PLAN);
+        if std::fs::read_to_string(&path).is_ok_and(|written| written == text) {
+            return Ok(());
+        }
+        Ok(write_atomically(path, text.as_bytes())?)
     }
 
     /// Exclusive use of a unit's file; `None` while another process is at work on the unit.

@@ -188,6 +188,12 @@ impl RunUnit {
         let out = out_folder(global);
         check_out(&out)?;
         let StudyInputs { checkpoint, data, settings, common, .. } = self.study.inputs::<F>(global)?;
+        let n_requests = data.requests.len().min(settings.max_requests);
+        let units = plan(&settings, checkpoint.model.config(), n_requests);
+        if !units.iter().any(|unit| unit.name == self.unit) {
+            let why = format!("{:?} is no unit of this run; `locus plan` lists its {}", self.unit, units.len());
+            return Err(Unusable(why).into());
+        }
         let store = Store::new(&out, true, common);
         let _lock = share_folder(&out)?;
         run_unit(&checkpoint, &data, &settings, &store, &global.progress(), &self.unit)

@@ -9,6 +9,7 @@ mod edit;
 mod editors;
 mod fetch;
 mod patch;
+mod plan;
 mod process;
 mod refused;
 mod reproduce;

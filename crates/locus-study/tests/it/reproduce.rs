@@ -45,7 +45,7 @@ fn report(out: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// Names of files that differ or are in one report only.
-fn differences(a: &Path, b: &Path) -> Vec<PathBuf> {
+pub fn differences(a: &Path, b: &Path) -> Vec<PathBuf> {
     let (a, b) = (report(a), report(b));
     let only = |a: &[(PathBuf, Vec<u8>)], b: &[(PathBuf, Vec<u8>)]| -> Vec<PathBuf> {
         a.iter().filter(|file| !b.contains(file)).map(|(path, _)| path.clone()).collect()
@@ -57,7 +57,7 @@ fn differences(a: &Path, b: &Path) -> Vec<PathBuf> {
 }
 
 /// When each finished unit of work and each mask was written.
-fn written(out: &Path) -> Vec<(PathBuf, SystemTime)> {
+pub fn written(out: &Path) -> Vec<(PathBuf, SystemTime)> {
     ["work", "masks"]
         .iter()
         .flat_map(|folder| files_below(&out.join(folder)))
