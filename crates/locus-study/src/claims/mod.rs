@@ -33,8 +33,8 @@ const CLAIMS: [PublishedClaim; 7] =
 
 /// Ids of the tables that show what a claim is decided by; none for an unknown claim.
 pub(crate) fn tables_of(claim: &str) -> Vec<&'static str> {
-    let published = CLAIMS.iter().find(|published| published.id == claim);
-    published.map_or_else(Vec::new, |published| published.needs.split(" and ").collect())
+    let mut claims = CLAIMS.iter().filter(|published| published.id == claim);
+    claims.next().map_or_else(Vec::new, |published| published.needs.split(" and ").collect())
 }
 
 /// A claim decided for one recipe.

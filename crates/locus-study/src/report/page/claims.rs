@@ -14,7 +14,7 @@ pub(super) fn section(claims: &[Claim], tables: &[Table]) -> String {
     let cards: String = claims.iter().map(|claim| card(claim, tables)).collect();
     format!(
         "<section id=\"claims\">\n<h2>Claims</h2>\n<p class=\"tallies\">\n{tally}</p>\n<p class=\"lead\">Effects are positive where \
-         they speak for the claim; brackets are 95&#160;% intervals. A comparison counts as not supported when its whole interval \
+         they speak for the claim; brackets are 95\u{a0}% intervals. A comparison counts as not supported when its whole interval \
          lies below the smallest effect that would matter.</p>\n{cards}</section>\n"
     )
 }
@@ -70,7 +70,7 @@ fn numbers(claim: &Claim) -> String {
         return String::new();
     }
     format!(
-        "<dl class=\"facts\">\n<div><dt>weakest effect, 95&#160;% interval</dt><dd>{}</dd></div>\n\
+        "<dl class=\"facts\">\n<div><dt>weakest effect, 95\u{a0}% interval</dt><dd>{}</dd></div>\n\
          <div><dt>p, corrected</dt><dd>{}</dd></div>\n<div><dt>clusters</dt><dd>{}</dd></div>\n</dl>\n",
         words(&cell::effect(claim)),
         cell::p_value(claim),
@@ -104,7 +104,7 @@ fn rows(claim: &Claim) -> String {
     };
     let rows: String = deciding.iter().map(row).collect();
     format!(
-        "<details open>\n<summary>The {} comparisons that decide</summary>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" \
+        "<details open=\"\">\n<summary>The {} comparisons that decide</summary>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" \
          aria-label=\"Comparisons that decide {id}\">\n<table class=\"data rows\">\n<thead><tr><th scope=\"col\">measure and control</th>\
          <th scope=\"col\">size</th><th scope=\"col\" class=\"n\">effect</th><th scope=\"col\">unit</th><th scope=\"col\" class=\"n\">p</th>\
          <th scope=\"col\">alone</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n</details>\n",

@@ -158,7 +158,7 @@ fn percent(p: f64) -> String {
     match p {
         p if p >= 0.1 => format!("{:.0} %", 100.0 * p),
         p if p >= 0.001 => format!("{:.1} %", 100.0 * p),
-        p => cell::signed(&format!("{:.0e}", p)),
+        p => cell::signed(&format!("{p:.0e}")),
     }
 }
 

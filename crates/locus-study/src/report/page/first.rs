@@ -207,7 +207,7 @@ fn facts(provenance: &Provenance, records: &Records, multiverse: bool) -> String
         if provenance.profile == "quick" { " The quick profile is for trying things out." } else { "" };
     format!(
         "<div class=\"basis\">\n<div><h2>Model and data</h2><p>{}{shape}; {data}: {} <a href=\"#tasks\">tasks</a>{requests}.</p></div>\n\
-         <div><h2>How sure</h2><p>One seed; brackets are 95&#160;% intervals. A verdict needs every comparison that decides, \
+         <div><h2>How sure</h2><p>One seed; brackets are 95\u{a0}% intervals. A verdict needs every comparison that decides, \
          corrected for the number of claims; what this run could not see is <i>undecided</i>.{quick}</p></div>\n\
          <div><h2>What this is not</h2><p>{toy} {choices} of measure and control can change a verdict.</p></div>\n</div>\n",
         words(&provenance.model),

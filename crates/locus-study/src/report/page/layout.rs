@@ -16,8 +16,8 @@ pub(super) struct Layout {
 }
 
 const EXTRACTION: &[&str] = &[
-    "preset",
     "mask",
+    "preset",
     "agreement",
     "balanced agreement",
     "agreement, complement",

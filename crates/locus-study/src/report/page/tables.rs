@@ -175,12 +175,12 @@ fn body(table: &Table, parts: &Parts) -> String {
             previous = Some(group);
         }
         let tasks: Vec<String> = task.iter().map(|&column| cell::text(&cells[column])).collect();
-        let of_task = if tasks.is_empty() {
-            String::new()
-        } else {
-            format!(" data-t=\"{}\"", escape(&tasks.join(" ")))
+        let of_task = match tasks.is_empty() {
+            true => String::new(),
+            false => format!(" data-t=\"{}\"", escape(&tasks.join(" "))),
         };
-        text += &format!("<tr{of_task}>");
+        let class = if is_lost(table, row) { " class=\"lost\"" } else { "" };
+        text += &format!("<tr{class}{of_task}>");
         for (place, &column) in parts.columns.iter().enumerate() {
             text += &match (place, numeric[column]) {
                 (0, _) => format!("<th scope=\"row\">{}</th>", shown(&cells[column], many)),
@@ -198,6 +198,14 @@ fn body(table: &Table, parts: &Parts) -> String {
         if many { " many" } else { "" },
         caption(table, parts, many),
     )
+}
+
+/// Whether a row is about models that have lost the facts: the true target is too rare to be known before the edit.
+fn is_lost(table: &Table, row: usize) -> bool {
+    const KNOWN: f64 = 1e-3;
+    let before = table.columns.iter().position(|column| column == "P(true) before");
+    before
+        .is_some_and(|column| matches!(table.rows[row][column], Cell::Number { value, .. } if value < KNOWN))
 }
 
 /// Heading of a group of rows, with the facts that all of its rows share.
@@ -266,6 +274,9 @@ fn caption(table: &Table, parts: &Parts, many: bool) -> String {
     let left_out: Vec<String> = parts.left_out.iter().map(|&column| words(&table.columns[column])).collect();
     if !left_out.is_empty() {
         sentences.push(format!("Only in the CSV: {}.", left_out.join("; ")));
+    }
+    if parts.rows.iter().any(|&row| is_lost(table, row)) {
+        sentences.push("Grey rows: the facts were lost before the edit, P(true) is below 0.001.".to_owned());
     }
     if many {
         sentences.push("Intervals are in the CSV.".to_owned());
