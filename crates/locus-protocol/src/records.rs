@@ -408,7 +408,7 @@ pub struct Calibration {
 }
 
 /// One request of the study.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestInfo {
     /// Number of the request.
     pub case_id: u64,
@@ -417,6 +417,20 @@ pub struct RequestInfo {
     /// Number of the connected component of requests that share a subject or true target (articles aside); requests of
     /// different components have no entity in common.
     pub component: usize,
+    /// The request in words; `None` in records that are older than the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wording: Option<Wording>,
+}
+
+/// A request in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wording {
+    /// Prompt that is edited, with the subject in it.
+    pub prompt: String,
+    /// Target that the edit writes.
+    pub target_new: String,
+    /// Target that the model should prefer before the edit.
+    pub target_true: String,
 }
 
 /// Level of a request in the two-level hierarchy.

@@ -7,7 +7,7 @@ use locus_data::groups::{connected, entity};
 use locus_editors::TokenRequest;
 use locus_gpt2::{Config, Gpt2, PromptTargets, Scalar, Tokenizer, compiled};
 
-use crate::records::{Level, RequestInfo};
+use crate::records::{Level, RequestInfo, Wording};
 
 /// Other requests' targets that a true target is compared with, at most.
 const OTHERS: usize = 20;
@@ -112,6 +112,8 @@ impl PreparedRequest {
 pub struct StudyRequest {
     /// The prompt with both targets.
     pub request: PreparedRequest,
+    /// Prompt and targets in words; `None` without a true target.
+    pub wording: Option<Wording>,
     /// Tokens of the true target.
     pub target_true: Vec<u32>,
     /// Component of requests that share entities.
@@ -146,6 +148,11 @@ impl StudyRequest {
                 let target_true = request.target_true.clone().context("target_true is missing");
                 Ok(StudyRequest {
                     request: request.clone(),
+                    wording: text.target_true.clone().map(|target_true| Wording {
+                        prompt: text.full_prompt(),
+                        target_new: text.target_new.clone(),
+                        target_true,
+                    }),
                     target_true: target_true.with_context(at)?,
                     component,
                     paraphrases: prompts("paraphrase", &text.paraphrase_prompts).with_context(at)?,
@@ -159,7 +166,7 @@ impl StudyRequest {
     /// What the records say of the request.
     pub fn info(&self) -> RequestInfo {
         let PreparedRequest { case_id, level, .. } = self.request;
-        RequestInfo { case_id, level, component: self.component }
+        RequestInfo { case_id, level, component: self.component, wording: self.wording.clone() }
     }
 }
 

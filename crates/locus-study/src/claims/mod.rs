@@ -31,6 +31,12 @@ use crate::{
 const CLAIMS: [PublishedClaim; 7] =
     [editing::C1, editing::C2, sizes::C3, overlap::C4, composition::C5, editing::C6, levels::C7];
 
+/// Ids of the tables that show what a claim is decided by; none for an unknown claim.
+pub(crate) fn tables_of(claim: &str) -> Vec<&'static str> {
+    let mut claims = CLAIMS.iter().filter(|published| published.id == claim);
+    claims.next().map_or_else(Vec::new, |published| published.needs.split(" and ").collect())
+}
+
 /// A claim decided for one recipe.
 struct Decided {
     verdict: Verdict,

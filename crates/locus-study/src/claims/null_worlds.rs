@@ -112,7 +112,8 @@ fn edits(records: &mut Records, planted: Planted, rng: &mut ChaCha8Rng) {
     let component = |case: u64| (case / 2 % 20) as usize;
     for case in 0..2 * PAIRS {
         let level = if case % 2 == 0 { Level::Hyponym } else { Level::Hypernym };
-        records.requests.push(RequestInfo { case_id: case, level, component: component(case) });
+        let info = RequestInfo { case_id: case, level, component: component(case), wording: None };
+        records.requests.push(info);
     }
     // Broken models move further, or less far: either way in proportion to the damage.
     let damage_slope = if rng.random::<bool>() { 0.5 } else { -0.5 };

@@ -25,7 +25,9 @@ pub fn all(records: &Records, options: &TableOptions) -> Vec<Figure> {
     let mut figures = each(&|preset| editing::before_after(records, preset));
     figures.extend(each(&|preset| sizes::lines(records, preset, options)));
     figures.extend(each(&|preset| overlap::heat_maps(records, preset, options)));
+    figures.extend(each(&|preset| composition::beside_controls(records, preset, options)));
     figures.extend(each(&|preset| composition::bars(records, preset, options)));
+    figures.extend(each(&|preset| composition::layer_maps(records, preset)));
     figures.extend(tracing::all(records));
     figures
 }

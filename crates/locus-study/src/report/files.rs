@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::{check, html, json, markdown, plot, table};
+use super::{check, json, markdown, page, plot, table};
 use crate::results::{Figure, Results, Table};
 
 /// Paths of the parts of a report.
@@ -69,7 +69,7 @@ pub fn write(dir: &Path, results: &Results) -> io::Result<ReportPaths> {
     }
     files.push((&paths.markdown, markdown::report(results)));
     // Last, so that the page never appears before the files that it links to.
-    files.push((&paths.html, html::report(results)));
+    files.push((&paths.html, page::report(results)));
     put_in_place(&files)?;
     Ok(paths)
 }

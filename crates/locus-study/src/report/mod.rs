@@ -9,9 +9,9 @@ mod check;
 pub(crate) mod fabricated;
 mod files;
 mod frame;
-mod html;
 mod json;
 mod markdown;
+mod page;
 mod plot;
 mod table;
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(crate) fn records(sign: f64, noise: f64) -> Records {
             records.edits.extend([0.05, 0.5].map(|density| edit("none", density, scope, case, sign, noise)));
         }
         let component = case as usize / 2;
-        records.requests.push(RequestInfo { case_id: case, level: level(case), component });
+        records.requests.push(RequestInfo { case_id: case, level: level(case), component, wording: None });
     }
     records
 }

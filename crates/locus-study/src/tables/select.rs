@@ -32,6 +32,11 @@ impl Density {
     pub(crate) fn label(self) -> String {
         format!("{} %", f64::from(self.0) / 1e4)
     }
+
+    /// The density as part of a file name: `5`, `12.5`.
+    pub(crate) fn stem(self) -> String {
+        format!("{}", f64::from(self.0) / 1e4)
+    }
 }
 
 /// Sort key of presets: the published one first, the others by name.

@@ -94,6 +94,8 @@ fn check_report(out: &Path, tasks: &[&str]) {
     let html = std::fs::read_to_string(out.join("report.html")).unwrap();
     let sha256 = results["provenance"]["model_sha256"].as_str().unwrap();
     assert!(html.contains(sha256), "the page does not say which weights it is about");
+    assert!(html.len() <= 700_000, "{} bytes", html.len());
+    assert!(html.contains("id=\"example\"") && html.contains("is a kind of"), "no request in words");
 }
 
 const QUICK_TASKS: [&str; 3] = ["hierarchy", "blimp_dna1", "persona_e"];
