@@ -48,7 +48,7 @@ pub use settings::{FAMILY_TASKS, MAIN_DENSITIES, Preset, PublishedTrajectory, SW
 pub use store::{Store, Unit};
 pub use tracing::{facts_of_requests, trace_all};
 pub use training_file::TrainingFile;
-pub use write::{Group, Outcome, Written, write_groups};
+pub use write::{Group, OVERFLOW, Outcome, Written, write_groups};
 
 /// The README, whose examples are tests too.
 #[cfg(doctest)]

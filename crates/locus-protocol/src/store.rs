@@ -82,7 +82,7 @@ impl Unit<'_> {
         if !self.store.resume {
             return None;
         }
-        let text = std::fs::read_to_string(self.path("jsonl")).ok()?;
+        let text = locus_files::read_to_string(self.path("jsonl")).ok()?;
         let (head, result) = text.strip_suffix('\n')?.split_once('\n')?;
         let wanted = Head { fingerprint: self.fingerprint.clone(), sha256: sha256(result.as_bytes()) };
         if serde_json::from_str::<Head>(head).ok()? != wanted {
@@ -189,6 +189,15 @@ mod tests {
             let text = std::fs::read_to_string(&path).unwrap();
             std::fs::write(&path, damage(&text)).unwrap();
             assert_eq!(unit.stored::<Vec<f64>>(), None);
+        }
+        #[cfg(unix)]
+        {
+            // Would be waited for without end.
+            std::fs::remove_file(&path).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            assert_eq!(unit.stored::<Vec<f64>>(), None);
+            unit.store(&vec![0.25]).unwrap();
+            assert_eq!(unit.stored(), Some(vec![0.25]));
         }
     }
 }

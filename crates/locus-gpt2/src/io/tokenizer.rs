@@ -49,6 +49,11 @@ impl Tokenizer {
             from_vocabulary(folder)?
         };
         add_end_of_text(&mut inner);
+        if let Some([a, b, id]) = shared_id(&inner) {
+            let file = if json.exists() { json } else { folder.join("vocab.json") };
+            let why = format!("the tokens {a:?} and {b:?} have one id, {id}; expected an id of their own");
+            return Err(Error::format(&file, why));
+        }
         let longest_token = longest_token(&inner);
         Ok(Tokenizer { inner, longest_token, model: None })
     }
@@ -327,6 +332,15 @@ fn add_end_of_text(inner: &mut tokenizers::Tokenizer) {
     if inner.token_to_id(END_OF_TEXT).is_some() {
         add(inner, AddedToken::from(END_OF_TEXT, true));
     }
+}
+
+/// Two tokens with one id, and the id. Which of them the library would take for it differs from run to run.
+fn shared_id(inner: &tokenizers::Tokenizer) -> Option<[String; 3]> {
+    let mut tokens: Vec<(u32, String)> =
+        inner.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+    tokens.sort_unstable();
+    let pair = tokens.windows(2).find(|pair| pair[0].0 == pair[1].0)?;
+    Some([pair[0].1.clone(), pair[1].1.clone(), pair[0].0.to_string()])
 }
 
 /// Bytes of the longest token. `None` unless every byte of a text ends up in some token: byte-level BPE with nothing

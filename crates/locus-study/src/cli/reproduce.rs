@@ -108,6 +108,7 @@ impl Reproduce {
                 .file_name()
                 .map_or_else(|| global.model.clone(), |name| name.to_string_lossy().into_owned())
         };
+        check_inputs(&out, &[&text, &data_folder])?;
         let data_name = if self.data.is_some() { "the given data" } else { "the model's own data" };
         let provenance = Provenance {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -201,13 +202,32 @@ pub fn print_claims(results: &Results, paths: &report::ReportPaths, json: bool) 
     Ok(())
 }
 
+/// Files and folders that a run writes in `--out`.
+const FILES: [&str; 3] = ["results.json", "report.html", "report.md"];
+const FOLDERS: [&str; 4] = ["work", "masks", "tables", "figures"];
+
+/// Refuses inputs in a place of `--out` that is written to.
+fn check_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
+    for input in inputs {
+        let written = FILES.iter().chain(&FOLDERS).map(|name| out.join(name).canonicalize());
+        let Some(place) = input.canonicalize().ok() else { continue };
+        if written.flatten().any(|written| place.starts_with(written)) {
+            let (out, input) = (out.display(), input.display());
+            let why = format!("--out {out}: {input} in it is an input of this run, which is not overwritten");
+            return Err(Unusable(why).into());
+        }
+    }
+    Ok(())
+}
+
 /// Checks that a report can be written to a folder, with all that goes with it.
 fn check_out(out: &Path) -> Result<()> {
     let masks = Preset::ALL.map(|preset| format!("masks/{}", preset.name()));
-    let folders = ["work", "masks", &masks[0], &masks[1], "tables", "figures"];
-    check_folder("--out", out, &["results.json", "report.html", "report.md"], &folders)?;
+    let folders: Vec<&str> = FOLDERS.iter().copied().chain(masks.iter().map(String::as_str)).collect();
+    check_folder("--out", out, &FILES, &folders)?;
     // What killed runs left where this one may not write.
-    [out.to_owned()].iter().chain(&folders.map(|name| out.join(name))).for_each(|at| remove_abandoned(at));
+    remove_abandoned(out);
+    folders.iter().for_each(|name| remove_abandoned(&out.join(name)));
     Ok(())
 }
 

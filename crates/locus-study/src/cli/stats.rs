@@ -52,6 +52,14 @@ impl Stats {
         };
         in_range("--tokens", self.tokens, MOST_TOKENS)?;
         global.check_out_file(&[&self.text])?;
+        if out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npz")) {
+            // `edit --stats` would take it for the statistics published with ROME.
+            let why = format!(
+                "--out {}: statistics are written as safetensors; expected another ending",
+                out.display()
+            );
+            return Err(Unusable(why).into());
+        }
         let checkpoint = global.checkpoint::<F>()?;
         let text = tokenise(&checkpoint, &self.text, self.tokens)?;
         let bytes: Vec<u8> = text.iter().flatten().flat_map(|token| token.to_le_bytes()).collect();

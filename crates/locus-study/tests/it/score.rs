@@ -157,6 +157,8 @@ fn numbers_that_overflow() {
         "score --in prompts.jsonl",
         "discover --task pairs.jsonl --out new/out.json --mask-out new/mask.safetensors",
         "stats --text text.txt --layers 0,1 --out new/keys.safetensors",
+        "edit --editor study-ft --requests requests.json --out new",
+        "trace --task requests.json --out new/tracing.json",
     ] {
         let run = sandbox.locus(&format!("{command} --model model --quiet --json"));
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{command}: {run:?}");
