@@ -72,6 +72,17 @@ impl Tokenizer {
         Ok(self.encoding(text)?.get_ids().to_vec())
     }
 
+    /// The first `most` token ids of a text, or all if there are fewer. The rest of a long text costs no work.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`], of the tokens that are looked at.
+    pub fn encode_start(&self, text: &str, most: usize) -> Result<Vec<u32>> {
+        let enough = self.longest_token.map_or(text.len(), |longest| longest.saturating_mul(most));
+        let mut ids = self.encode(&text[..word_end(text, enough)])?;
+        ids.truncate(most);
+        Ok(ids)
+    }
+
     /// Token ids of a text that must give at least one; `what` names it in the error.
     ///
     /// # Errors
@@ -167,6 +178,15 @@ impl Tokenizer {
         }
         Ok(())
     }
+}
+
+/// Bytes of a text up to the end of the word that has byte `at`. No token crosses it, and what follows changes no token
+/// before it.
+fn word_end(text: &str, at: usize) -> usize {
+    let pairs = text.char_indices().zip(text.char_indices().skip(1));
+    let mut ends =
+        pairs.filter(|((_, a), (place, b))| *place >= at && b.is_whitespace() && !a.is_whitespace());
+    ends.next().map_or(text.len(), |(_, (place, _))| place)
 }
 
 /// A text in quotes, cut to a length that fits a line.
@@ -382,6 +402,13 @@ mod tests {
             // Nothing that follows changes where it ends.
             let ends = tokenizer.encode(&format!("{before}{part}")).unwrap();
             assert_eq!(range.end, ends.len());
+        }
+        // The start of a text has the tokens that the whole has there, wherever words end.
+        let text = "A cat  and\n\n a dog, 12 \u{1f98b}s\u{2003}saw  don't <|endoftext|> x\t".repeat(40);
+        let all = tokenizer.encode(&text).unwrap();
+        for most in (0..60).chain([all.len() - 1, all.len(), all.len() + 9]) {
+            let start = tokenizer.encode_start(&text, most).unwrap();
+            assert_eq!(start, all[..most.min(all.len())], "{most}");
         }
         // A token that reaches beyond the part is its last: the one that covers its last byte.
         let (ids, range) = tokenizer.locate("A monarch", 0..7).unwrap();

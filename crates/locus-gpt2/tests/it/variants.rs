@@ -557,6 +557,12 @@ fn texts_that_cannot_fit() {
     assert!(why.contains("prompt") && why.contains("at most 64") && why.len() < 400, "{why}");
     assert!(checkpoint.tokenizer.locate(&"word ".repeat(1 << 20), 0..4).is_err());
     assert!(checkpoint.tokenizer.encode_some("prompt", &"word ".repeat(12)).is_ok());
+    // Of a long line that is cut anyway, no more is tokenised than is used: the rest takes no time.
+    let begin = std::time::Instant::now();
+    let long = "word ".repeat(1 << 22);
+    let start = checkpoint.tokenizer.encode_start(&long, 64).unwrap();
+    assert_eq!(start, checkpoint.tokenizer.encode(&long[..600]).unwrap()[..64]);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
 /// Control characters of names are written out.

@@ -118,7 +118,7 @@ fn written_whole(statistics: &KeyStatistics, out: &Path, provenance: &Value) -> 
 /// Lines of a text as tokens, each cut to the model's context, up to and with the line that reaches `tokens` tokens.
 pub fn tokenise<F: Scalar>(checkpoint: &Checkpoint<F>, path: &Path, tokens: usize) -> Result<Vec<Vec<u32>>> {
     let text = locus_files::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
-    let lines = token_lines(checkpoint, &text, tokens)?;
+    let lines = token_lines(checkpoint, &text, tokens).with_context(|| path.display().to_string())?;
     if lines.is_empty() {
         return Err(Unusable(format!("{}: has no text; expected lines of it", path.display())).into());
     }
