@@ -367,7 +367,8 @@ fn shared_id(inner: &tokenizers::Tokenizer) -> Option<[String; 3]> {
 /// before it, and no token that swallows blanks around it.
 fn longest_token(inner: &tokenizers::Tokenizer) -> Option<usize> {
     use tokenizers::{ModelWrapper, PreTokenizerWrapper};
-    let is_byte_level = matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::ByteLevel(_)));
+    let is_byte_level =
+        matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::ByteLevel(words)) if words.use_regex);
     let is_bpe = matches!(inner.get_model(), ModelWrapper::BPE(bpe) if bpe.get_unk_token().is_none());
     let added = inner.get_added_tokens_decoder();
     let swallows = added.values().any(|token| token.lstrip || token.rstrip);
