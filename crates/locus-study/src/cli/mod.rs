@@ -301,6 +301,20 @@ fn start_threads(given: Option<usize>) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// Help fits a terminal, whatever the length of a sentence in it.
+    #[test]
+    fn help_is_wrapped() {
+        use clap::CommandFactory;
+
+        let mut program = Args::command();
+        program.build();
+        for command in program.get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            let longest = help.lines().max_by_key(|line| line.chars().count()).unwrap();
+            assert!(longest.chars().count() <= 110, "{}: {longest}", command.get_name());
+        }
+    }
+
     /// Every command has the options that act on it and no other.
     #[test]
     fn options_are_offered_where_they_act() {

@@ -188,15 +188,10 @@ pub fn print_claims(results: &Results, paths: &report::ReportPaths, json: bool) 
         return Ok(());
     }
     for claim in &results.claims {
-        let because = if claim.because.is_empty() { String::new() } else { format!(": {}", claim.because) };
-        writeln!(
-            out,
-            "{}  {:<17} {} [{}{because}]",
-            claim.id,
-            claim.verdict.words(),
-            claim.claim,
-            claim.recipe
-        )?;
+        // A claim that no run measured has no recipe.
+        let source = [claim.recipe.as_str(), claim.because.as_str()];
+        let source = source.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
+        writeln!(out, "{}  {:<17} {} [{source}]", claim.id, claim.verdict.words(), claim.claim)?;
     }
     writeln!(out, "report: {}", paths.html.display())?;
     Ok(())
