@@ -83,8 +83,15 @@ fn write_all<F: Scalar>((start, editor, groups, mask, done): WriteIn<F>) -> Resu
         let (edited, report) = match editor.edit(start, facts, mask) {
             Ok(Edit { patch, report }) => {
                 let edited = patch.apply(start)?;
-                done(requests, Ok((patch, &edited)))?;
-                (edited, report)
+                let mut changed = patch.deltas().flat_map(|(id, _)| edited.get(id));
+                if changed.all(|weight| weight.is_finite()) {
+                    done(requests, Ok((patch, &edited)))?;
+                    (edited, report)
+                } else {
+                    // No reader would take the patch.
+                    done(requests, Err(Error::Unstable("weights are no longer finite".into())))?;
+                    (start.clone(), Report::default())
+                }
             }
             Err(why @ Error::Unstable(_)) => {
                 done(requests, Err(why))?;
