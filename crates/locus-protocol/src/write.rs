@@ -83,8 +83,8 @@ fn write_all<F: Scalar>((start, editor, groups, mask, done): WriteIn<F>) -> Resu
         let (edited, report) = match editor.edit(start, facts, mask) {
             Ok(Edit { patch, report }) => {
                 let edited = patch.apply(start)?;
-                let mut changed = patch.deltas().flat_map(|(id, _)| edited.get(id));
-                if changed.all(|weight| weight.is_finite()) {
+                let finite = |id| edited.get(id).iter().all(|weight| weight.is_finite());
+                if patch.deltas().all(|(id, _)| finite(id)) {
                     done(requests, Ok((patch, &edited)))?;
                     (edited, report)
                 } else {
