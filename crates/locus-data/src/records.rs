@@ -9,6 +9,9 @@ pub struct Records<T> {
     pub usable: Vec<(usize, T)>,
     /// What could not be read, in the order of the file.
     pub skipped: Vec<Skipped>,
+    /// Number of further questions that usable records hold and that are not read, because they have answers of their
+    /// own: about portability and locality, over several hops, prompts to generate from.
+    pub unread: usize,
 }
 
 /// A record that cannot be used.
@@ -26,7 +29,7 @@ pub struct Skipped {
 
 impl<T> Records<T> {
     pub(crate) fn new() -> Self {
-        Records { usable: Vec::new(), skipped: Vec::new() }
+        Records { usable: Vec::new(), skipped: Vec::new(), unread: 0 }
     }
 
     /// Every record, of which all must be usable; those whose gaps are foreseen are left out.

@@ -116,8 +116,7 @@ pub fn token_lines<F: Scalar>(
         if tokens >= most_tokens {
             break;
         }
-        let mut line = checkpoint.tokenizer.encode(line)?;
-        line.truncate(checkpoint.model.config().n_positions);
+        let line = checkpoint.tokenizer.encode_start(line, checkpoint.model.config().n_positions)?;
         tokens += line.len();
         lines.push(line);
     }

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::{NamedTempFile, TempDir, TempPath};
 
 /// What the names of temporary files begin and end with.
 pub(crate) const TEMPORARY: (&str, &str) = (".locus-", ".tmp");
@@ -157,13 +157,18 @@ pub(crate) fn forget_unfinished(path: &Path) {
 pub fn discard_unfinished() {
     let unfinished = unfinished();
     for path in &unfinished.files {
-        let _ = fs::remove_file(path);
+        if path.is_dir() {
+            // Another thread may be about to put one more file into it.
+            let _ = (0..10).any(|_| fs::remove_dir_all(path).is_ok());
+        } else {
+            let _ = fs::remove_file(path);
+        }
     }
     std::mem::forget(unfinished);
 }
 
-/// Removes the temporary and lock files that killed processes left in a folder. Files of running processes stay, and so
-/// does whatever cannot be looked at.
+/// Removes the temporary files and folders and the lock files that killed processes left in a folder. Those of running
+/// processes stay, and so does whatever cannot be looked at.
 pub fn remove_abandoned(folder: &Path) {
     let (prefix, suffix) = TEMPORARY;
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -171,12 +176,14 @@ pub fn remove_abandoned(folder: &Path) {
         let name = entry.file_name();
         name.to_str()
             .is_some_and(|name| name.starts_with(prefix) && (name.ends_with(suffix) || name.ends_with(LOCK)))
-            && entry.file_type().is_ok_and(|kind| kind.is_file())
     });
     for entry in ours {
-        let path = entry.path();
-        if File::options().write(true).open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+        let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+        let free = |file: io::Result<File>| file.is_ok_and(|file| file.try_lock().is_ok());
+        if kind.is_file() && free(File::options().write(true).open(&path)) {
             let _ = fs::remove_file(path);
+        } else if kind.is_dir() && free(File::open(&path)) {
+            let _ = fs::remove_dir_all(path);
         }
     }
 }
@@ -231,7 +238,7 @@ pub fn is_output(error: &io::Error) -> bool {
 /// Fills a folder all or nothing: a temporary folder beside it is filled and then takes its name. If the folder exists,
 /// the files are moved into it one by one, over files of the same names, once all of them are there.
 ///
-/// `wrong` makes an error of the caller's from one of this function's own.
+/// `wrong` makes an error of the caller's from one of this function's own, which answers to [`is_output`].
 ///
 /// # Errors
 /// If a folder cannot be created or a file not moved, and whatever `fill` returns; nothing is left behind then but
@@ -242,19 +249,48 @@ pub fn write_folder<T, E>(
     fill: impl FnOnce(&Path) -> Result<T, E>,
 ) -> Result<T, E> {
     let path = path.as_ref();
-    let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(above).map_err(&wrong)?;
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    let folder = builder.tempdir_in(above).map_err(&wrong)?;
-    let result = fill(folder.path())?;
-    if path.exists() {
-        move_into(folder.path(), path).map_err(&wrong)?;
-    } else {
-        fs::rename(folder.path(), path).map_err(&wrong)?;
-    }
+    let wrong = |error| wrong(output(error));
+    let folder = NewFolder::in_folder(folder_of(path)).map_err(wrong)?;
+    let result = fill(folder.temporary.path())?;
+    let placed = {
+        let _whole = unfinished();
+        let filled = folder.temporary.path();
+        if path.exists() { move_into(filled, path) } else { fs::rename(filled, path) }
+    };
+    placed.map_err(wrong)?;
     Ok(result)
+}
+
+/// A folder that is being filled under a temporary name. Dropped, it is deleted with what is in it.
+struct NewFolder {
+    temporary: TempDir,
+    /// Held while the process lives; none where the file system has no locks.
+    _lock: Option<File>,
+}
+
+impl NewFolder {
+    /// An empty folder in another one, which is created if need be.
+    fn in_folder(above: &Path) -> io::Result<Self> {
+        fs::create_dir_all(above)?;
+        let mut unfinished = unfinished();
+        if unfinished.tidied.insert(above.to_owned()) {
+            remove_abandoned(above);
+        }
+        let (prefix, suffix) = TEMPORARY;
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let temporary = builder.prefix(prefix).suffix(suffix).tempdir_in(above)?;
+        let lock = File::open(temporary.path()).ok().filter(|folder| folder.try_lock().is_ok());
+        unfinished.files.insert(temporary.path().to_owned());
+        Ok(NewFolder { temporary, _lock: lock })
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        unfinished().files.remove(self.temporary.path());
+    }
 }
 
 fn move_into(from: &Path, to: &Path) -> io::Result<()> {
@@ -369,6 +405,19 @@ mod tests {
         remove_abandoned(dir.path());
         assert!(!path(".locus-ghijkl.tmp").exists());
         assert!(living.temporary.exists() && path(".locus-abcdef").exists() && path(".other.tmp").exists());
+        // A folder that was being filled.
+        fs::create_dir_all(path(".locus-mnopqr.tmp/inside")).unwrap();
+        write_folder(
+            path("folder"),
+            |e| e,
+            |folder| {
+                remove_abandoned(dir.path());
+                assert!(!path(".locus-mnopqr.tmp").exists());
+                fs::write(folder.join("x"), "")
+            },
+        )
+        .unwrap();
+        assert!(path("folder/x").exists());
     }
 
     /// A reader that looks while the file is replaced finds one of the two contents whole.
@@ -417,6 +466,9 @@ mod tests {
         );
         assert_eq!(failed.unwrap_err().to_string(), "no more");
         assert!(!path.join("half").exists());
+        fs::write(dir.path().join("file"), "").unwrap();
+        let below_file = write_folder(dir.path().join("file/below"), |e| e, |_| Ok(()));
+        assert!(is_output(&below_file.unwrap_err()));
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1, "nothing is left beside it");
     }
 }

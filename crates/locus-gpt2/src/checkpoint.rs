@@ -7,7 +7,7 @@ use locus_files::write_folder;
 
 use crate::config::ConfigFile;
 use crate::error::{Error, Result};
-use crate::io::edited::{copy_side_files, write_edited};
+use crate::io::edited::{copy_side_files, output, write_edited};
 use crate::io::tokenizer::Tokenizer;
 use crate::io::weights::weight_files;
 use crate::io::write::write_atomically;
@@ -153,15 +153,29 @@ pub fn write_edited_checkpoint<F: Scalar>(
     provenance: &str,
 ) -> Result<bool> {
     let files = weight_files(from)?;
-    let wrong = |e| Error::io(to, e);
-    write_folder(to, wrong, |folder| {
+    let fill = |folder: &Path| {
         copy_side_files(from, folder)?;
         let rounded = F::run::<WriteEditedJob>((&files, folder, base, edited, provenance))?;
         for name in MODEL_FILES.iter().filter(|name| !folder.join(name).exists() && to.join(name).exists()) {
-            std::fs::remove_file(to.join(name)).map_err(wrong)?;
+            let old = to.join(name);
+            std::fs::remove_file(&old).map_err(|e| output(&old, e))?;
         }
         Ok(rounded)
-    })
+    };
+    write_folder(
+        to,
+        |e| Error::io(to, e),
+        |folder| {
+            fill(folder).map_err(|error| match error {
+                // Under the name that it will have.
+                Error::Io { path, cause } => {
+                    let place = path.strip_prefix(folder).map(|name| to.join(name));
+                    Error::Io { path: place.unwrap_or(path), cause }
+                }
+                other => other,
+            })
+        },
+    )
 }
 
 compiled!(

@@ -55,7 +55,7 @@ pub use settings::{
 pub use store::{Status, Store, Unit, WrittenPlan};
 pub use tracing::{facts_of_requests, trace_all};
 pub use training_file::TrainingFile;
-pub use write::{Group, Outcome, Written, write_groups};
+pub use write::{Group, OVERFLOW, Outcome, Written, write_groups};
 
 /// The README, whose examples are tests too.
 #[cfg(doctest)]

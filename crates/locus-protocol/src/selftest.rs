@@ -9,7 +9,7 @@ mod known;
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use locus_gpt2::{Batch, Checkpoint, Gpt2, ParamId, ParamSet, Scalar, Target};
 use rand::RngExt;
 
@@ -71,7 +71,10 @@ impl Questions {
         let config = model.config();
         let (vocabulary, len) = (config.vocab_size as u32, LONGEST.min(config.n_positions));
         if vocabulary < 2 || len == 0 {
-            bail!("the model has {vocabulary} tokens and a context of {len}; expected at least 2 and 1");
+            let why = format!(
+                "the model has {vocabulary} tokens and a context of {len}; expected at least 2 and 1"
+            );
+            return Err(locus_gpt2::Error::Input(why).into());
         }
         let mut rng = locus_data::seed::stream(seed, "selftest questions", 0);
         let mut tokens = |n: usize| -> Vec<u32> { (0..n).map(|_| rng.random_range(0..vocabulary)).collect() };

@@ -94,7 +94,7 @@ impl WrittenPlan {
 
 /// First line and result of a unit's file, if the result is whole.
 fn intact(path: &Path) -> Option<(Head, String)> {
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = locus_files::read_to_string(path).ok()?;
     let (head, result) = text.strip_suffix('\n')?.split_once('\n')?;
     let head: Head = serde_json::from_str(head).ok()?;
     (head.sha256 == sha256(result.as_bytes())).then(|| (head, result.to_owned()))
@@ -292,6 +292,15 @@ mod tests {
             let text = std::fs::read_to_string(&path).unwrap();
             std::fs::write(&path, damage(&text)).unwrap();
             assert_eq!(unit.stored::<Vec<f64>>(), None);
+        }
+        #[cfg(unix)]
+        {
+            // Would be waited for without end.
+            std::fs::remove_file(&path).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            assert_eq!(unit.stored::<Vec<f64>>(), None);
+            unit.store(&vec![0.25]).unwrap();
+            assert_eq!(unit.stored(), Some(vec![0.25]));
         }
     }
 }

@@ -1,15 +1,16 @@
 //! Causal tracing over many facts (X3, `locus trace`).
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use locus_circuits::tracing::{
     Effects, KnownFact, MeanEffects, PatchedState, TokenPosition, Tracing, average_effects, trace_fact,
 };
 use locus_data::EditRequest;
-use locus_gpt2::{Gpt2, Scalar, Tokenizer, compiled};
+use locus_gpt2::{Batch, Gpt2, Scalar, Tokenizer, compiled, last_hidden};
 use locus_metrics::bootstrap::{RESAMPLES, bootstrap_mean};
 use locus_metrics::{Interval, Stream};
 
 use crate::records::{TracedEffect, TracingRecord};
+use crate::write::OVERFLOW;
 
 /// The true facts that edit requests are about, as far as they can be traced: those whose answer is one token.
 ///
@@ -34,7 +35,7 @@ pub fn facts_of_requests(tokenizer: &Tokenizer, requests: &[EditRequest]) -> Res
 /// the noise and of the bootstrap. `done` is called once for each fact.
 ///
 /// # Errors
-/// When a fact does not fit the model.
+/// When a fact does not fit the model, or a probability is not finite.
 pub fn trace_all<F: Scalar>(
     model: &Gpt2<F>,
     facts: &[KnownFact],
@@ -59,6 +60,11 @@ fn trace_known<F: Scalar>((model, facts, how, done): TraceIn<F>) -> Result<Optio
         }
     }
     if known.is_empty() {
+        // A model whose states overflow answers wrongly, too.
+        for fact in facts {
+            let hidden = last_hidden(model, &Batch::new(model.config(), &[&fact.prompt])?);
+            ensure!(hidden.iter().all(|x| x.is_finite()), "{OVERFLOW}");
+        }
         return Ok(None);
     }
     let how = how(&known);
@@ -85,14 +91,19 @@ fn trace_known<F: Scalar>((model, facts, how, done): TraceIn<F>) -> Result<Optio
         let what = format!("{} {name}", PatchedState::Hidden.name());
         traced.push(effect(&what, TokenPosition::LastSubject, &by_layer, how.seed));
     }
+    let [clean, corrupted] = [mean(&|i| effects[i].clean), mean(&|i| effects[i].corrupted)];
+    let all = traced.iter().flat_map(|effect| &effect.by_layer).map(|effect| effect.value);
+    if let Some(value) = all.chain([clean, corrupted]).find(|value| !value.is_finite()) {
+        bail!("a probability or effect is {value}; {OVERFLOW}");
+    }
     Ok(Some(TracingRecord {
         facts: known.len(),
         unknown: facts.len() - known.len(),
         samples: how.samples,
         noise: how.noise,
         window: how.window,
-        clean: mean(&|i| effects[i].clean),
-        corrupted: mean(&|i| effects[i].corrupted),
+        clean,
+        corrupted,
         effects: traced,
     }))
 }

@@ -1,6 +1,6 @@
 //! Requests written by any editor, one by one or in groups, and measured before and after (`locus edit`).
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use locus_editors::{Edit, Editor, Error, Fact, Patch, Report};
 use locus_gpt2::{Gpt2, ParamMask, Scalar, compiled};
 use rayon::prelude::*;
@@ -34,13 +34,16 @@ pub type Outcome<'a, F> = Result<(Patch<F>, &'a Gpt2<F>), Error>;
 
 type Done<'a, F> = &'a (dyn Fn(&[PreparedRequest], Outcome<F>) -> Result<()> + Sync);
 
+/// Why a result can be no number.
+pub const OVERFLOW: &str = "the model's states are beyond the number type's range";
+
 /// Writes every group into `start`, independently of the others, and measures its requests. `done` is called with each
 /// group as it is finished. After an edit that was refused as unstable the model stays as it was, and the NLLs after it
 /// are those before.
 ///
 /// # Errors
-/// When a request does not fit the model, which is checked of all before the first is written; when the editor fails
-/// otherwise, or `done` does.
+/// When a request does not fit the model or has an NLL that is not finite, which is checked of all before the first is
+/// written; when the editor fails otherwise, or `done` does.
 pub fn write_groups<F: Scalar>(
     start: &Gpt2<F>,
     editor: &dyn Editor<F>,
@@ -61,12 +64,34 @@ fn write_all<F: Scalar>((start, editor, groups, mask, done): WriteIn<F>) -> Resu
             fact.check(start.config()).with_context(|| format!("request {}", request.case_id))?;
         }
     }
-    let write = |&(requests, facts): &Group| -> Result<Vec<Written>> {
+    let measure = |(requests, _): &Group| -> Result<Vec<(f64, Option<f64>)>> {
+        requests
+            .iter()
+            .map(|request| {
+                let (new, truth) = request.nll(start)?;
+                match [Some(new), truth].into_iter().flatten().find(|nll| !nll.is_finite()) {
+                    Some(nll) => {
+                        bail!("request {}: the NLL before the edit is {nll}; {OVERFLOW}", request.case_id)
+                    }
+                    None => Ok((new, truth)),
+                }
+            })
+            .collect()
+    };
+    let before: Vec<_> = groups.par_iter().map(measure).collect::<Result<_>>()?;
+    let write = |(&(requests, facts), before): (&Group, &Vec<(f64, Option<f64>)>)| -> Result<Vec<Written>> {
         let (edited, report) = match editor.edit(start, facts, mask) {
             Ok(Edit { patch, report }) => {
                 let edited = patch.apply(start)?;
-                done(requests, Ok((patch, &edited)))?;
-                (edited, report)
+                let finite = |id| edited.get(id).iter().all(|weight| weight.is_finite());
+                if patch.deltas().all(|(id, _)| finite(id)) {
+                    done(requests, Ok((patch, &edited)))?;
+                    (edited, report)
+                } else {
+                    // No reader would take the patch.
+                    done(requests, Err(Error::Unstable("weights are no longer finite".into())))?;
+                    (start.clone(), Report::default())
+                }
             }
             Err(why @ Error::Unstable(_)) => {
                 done(requests, Err(why))?;
@@ -78,14 +103,14 @@ fn write_all<F: Scalar>((start, editor, groups, mask, done): WriteIn<F>) -> Resu
         };
         requests
             .iter()
-            .map(|request| {
-                let ((pre_new, pre_true), (post_new, post_true)) =
-                    (request.nll(start)?, request.nll(&edited)?);
+            .zip(before)
+            .map(|(request, &(pre_new, pre_true))| {
+                let (post_new, post_true) = request.nll(&edited)?;
                 let (case_id, steps, measures) = (request.case_id, report.steps, report.measures.clone());
                 Ok(Written { case_id, pre_new, pre_true, post_new, post_true, steps, measures })
             })
             .collect()
     };
-    let written: Vec<Vec<Written>> = groups.par_iter().map(write).collect::<Result<_>>()?;
+    let written: Vec<Vec<Written>> = groups.par_iter().zip(&before).map(write).collect::<Result<_>>()?;
     Ok(written.into_iter().flatten().collect())
 }

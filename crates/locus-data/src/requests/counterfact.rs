@@ -15,6 +15,7 @@ fn read(record: Record) -> Result<Draft> {
     Ok(Draft {
         paraphrase_prompts: record.texts("paraphrase_prompts")?,
         neighborhood_prompts: record.texts("neighborhood_prompts")?,
+        unread: record.questions(&["attribute_prompts", "generation_prompts"]),
         ..rewrite(record, "requested_rewrite")?
     })
 }

@@ -16,6 +16,8 @@ pub(super) struct Draft {
     pub neighborhood_prompts: Vec<String>,
     /// Whether the layout provides for records without a new target, of which this is one.
     pub foreseen: bool,
+    /// Number of further questions in the record that are not read.
+    pub unread: usize,
 }
 
 impl Draft {
@@ -33,6 +35,7 @@ impl Draft {
             paraphrase_prompts: Vec::new(),
             neighborhood_prompts: Vec::new(),
             foreseen: false,
+            unread: 0,
         }
     }
 }

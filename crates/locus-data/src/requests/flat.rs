@@ -23,9 +23,14 @@ fn read(record: Record) -> Result<Draft> {
         (None, _) => true,
         (answer, target_true) => target_true.as_ref().is_ok_and(|target_true| *target_true == answer),
     };
+    let mut unread = vec!["portability", "portability_prompt", "locality"];
+    if !same_answer {
+        unread.push("locality_prompt");
+    }
     Ok(Draft {
         paraphrase_prompts: record.texts("rephrase_prompt")?,
         neighborhood_prompts: if same_answer { record.texts("locality_prompt")? } else { Vec::new() },
+        unread: record.questions(&unread),
         ..Draft::new(record.template(prompt, subject)?, record.target(target_new), target_true)
     })
 }

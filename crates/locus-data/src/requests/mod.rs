@@ -11,9 +11,10 @@
 //! | EasyEdit, flat | `prompt`, `target_new` | these, `ground_truth`, `rephrase_prompt`, `locality_prompt` |
 //! | KnowEdit | `prompt`, `target_new`; `text` | as EasyEdit's; WikiBio has `text`, `concept`, `labels` |
 //!
-//! A file is a JSON array of records, an object of them by id, or JSONL. Unknown fields are ignored, KnowEdit's
-//! questions about portability and locality among them, because they have answers of their own. A record numbers itself
-//! in `case_id` (`known_id`), otherwise by its key in an object, otherwise by its place in the file, from 0; a further
+//! A file is a JSON array of records, an object of them by id, or JSONL. Unknown fields are ignored. Questions that have
+//! answers of their own (KnowEdit's about portability and locality, RippleEdits' tests, MQuAKE's over several hops,
+//! zsRE's and WikiBigEdit's unrelated ones, CounterFact's prompts to generate from) are counted in
+//! [`Records::unread`](crate::Records) and not read. A record numbers itself in `case_id` (`known_id`), otherwise by its key in an object, otherwise by its place in the file, from 0; a further
 //! rewrite of a record, and a record whose place is the number of another, gets a number that no record has, counted
 //! from the number of records.
 //!
@@ -216,9 +217,13 @@ fn drafts<T>(
             if i > 0 {
                 case_id = numbers.next();
             }
-            let foreseen = draft.as_ref().is_ok_and(|draft| draft.foreseen);
+            let (foreseen, unread) =
+                draft.as_ref().map_or((false, 0), |draft| (draft.foreseen, draft.unread));
             match draft.and_then(|draft| finish(record, case_id, draft)) {
-                Ok(value) => records.usable.push((record.index, value)),
+                Ok(value) => {
+                    records.usable.push((record.index, value));
+                    records.unread += unread;
+                }
                 Err(reason) => records.skipped.push(Skipped {
                     record: record.index,
                     case_id: Some(case_id),

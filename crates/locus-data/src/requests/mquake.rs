@@ -19,5 +19,9 @@ fn read(record: Record) -> Vec<Result<Draft>> {
     if n == 0 {
         return vec![Err(record.error(FIELD, "is empty".into(), "at least one rewrite"))];
     }
-    (0..n).map(|i| rewrite(record, &format!("{FIELD}.{i}"))).collect()
+    let mut drafts: Vec<Result<Draft>> = (0..n).map(|i| rewrite(record, &format!("{FIELD}.{i}"))).collect();
+    if let Some(draft) = drafts.iter_mut().flatten().next() {
+        draft.unread = record.questions(&["questions"]);
+    }
+    drafts
 }

@@ -69,6 +69,22 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Number of questions in some fields, at whatever depth: strings, and objects with a `prompt`.
+    pub fn questions(self, fields: &[&str]) -> usize {
+        fn count(value: &Value) -> usize {
+            match value {
+                Value::String(_) => 1,
+                Value::Array(items) => items.iter().map(count).sum(),
+                Value::Object(fields) => match fields.get("prompt") {
+                    Some(prompt) => count(prompt),
+                    None => fields.values().filter(|value| !value.is_string()).map(count).sum(),
+                },
+                _ => 0,
+            }
+        }
+        fields.iter().filter_map(|field| self.get(field)).map(count).sum()
+    }
+
     /// Template of a complete prompt, in which `{}` takes the place of the subject, and the subject as the prompt spells
     /// it.
     pub fn template(self, prompt_field: &str, subject_field: &str) -> Result<(String, String)> {

@@ -19,6 +19,15 @@ pub(super) const LAYOUT: Layout = Layout {
 };
 
 const PROMPT: &str = "edit.prompt";
+/// Fields with the questions about what an edit entails and what it leaves alone.
+const TESTS: [&str; 6] = [
+    "Relation_Specificity",
+    "Logical_Generalization",
+    "Subject_Aliasing",
+    "Compositionality_I",
+    "Compositionality_II",
+    "Forgetfulness",
+];
 
 fn read(record: Record) -> Result<Draft> {
     let sentence = record.text(PROMPT)?;
@@ -63,7 +72,8 @@ fn read(record: Record) -> Result<Draft> {
     if template.matches("{}").count() != 1 {
         return Err(record.error(PROMPT, format!("is {}", quoted(sentence)), "no {} beside the subject"));
     }
-    Ok(Draft::new((template, prompt[place].to_owned()), target_new, Ok(target_true)))
+    let unread = record.questions(&TESTS);
+    Ok(Draft { unread, ..Draft::new((template, prompt[place].to_owned()), target_new, Ok(target_true)) })
 }
 
 /// Bytes of the subject of "The ... of SUBJECT is".

@@ -115,6 +115,7 @@ fn reads_knowedit() {
         ("The place of death of {} is", ("Berlin", None))
     );
     assert!(request.neighborhood_prompts.is_empty() && request.paraphrase_prompts.is_empty());
+    assert_eq!(unread(&record), 2);
 
     for truth in [json!("Prague"), json!(["Prague"]), json!([["Prague", "Praha"]])] {
         let mut record = record.clone();
@@ -125,6 +126,42 @@ fn reads_knowedit() {
         json!({"text": "This is a biography about Ann Lee. Ann", "concept": "Ann Lee", "labels": "sang."});
     let request = one(&biography).unwrap();
     assert_eq!((request.subject.as_str(), request.target_new.as_str()), ("Ann Lee", "sang."));
+}
+
+/// Questions with answers of their own are not read, and counted.
+#[test]
+fn further_questions_are_counted() {
+    let with = |mut record: Value, fields: Value| {
+        for (name, value) in fields.as_object().unwrap() {
+            record[name] = value.clone();
+        }
+        unread(&record)
+    };
+    let question = json!({"prompt": "?", "ground_truth": [["a"]]});
+    let known = json!({"prompt": "A b", "subject": "A", "target_new": "c"});
+    assert_eq!(with(known.clone(), json!({})), 0);
+    assert_eq!(with(known.clone(), json!({"portability": {"R": [question, question], "S": [question]}})), 3);
+    assert_eq!(with(known.clone(), json!({"locality": [question], "portability_prompt": "?"})), 2);
+    let of_lists = json!({"neighborhood": {"prompt": ["?", "??"], "ground_truth": ["a", "b"]}});
+    assert_eq!(with(known.clone(), json!({"locality": of_lists})), 2);
+    assert_eq!(with(known, json!({"locality_prompt": "?", "locality_ground_truth": "other"})), 1);
+    assert_eq!(unread(&flat()), 0);
+    assert_eq!(with(zsre(), json!({"loc": "who?", "loc_ans": "he"})), 1);
+    assert_eq!(with(counterfact(), json!({"generation_prompts": ["a", "b"], "attribute_prompts": ["c"]})), 3);
+    let ripple = json!({
+        "edit": {"prompt": "The name of the spouse of Ann Lee is Bo."},
+        "Subject_Aliasing": [{"test_queries": [{"prompt": "?", "answers": [{"value": "x"}]}], "test_condition": "OR"}],
+    });
+    assert_eq!(unread(&ripple), 1);
+    // Those of a record that cannot be used are no one's loss.
+    assert_eq!(
+        with(json!({"prompt": "b", "subject": "A", "target_new": "c"}), json!({"locality": [question]})),
+        0
+    );
+}
+
+fn unread(record: &Value) -> usize {
+    parse_records("x.json", json!([record]).to_string().as_bytes()).unwrap().unread
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub(super) const LAYOUT: Layout = Layout {
 fn read(record: Record) -> Result<Draft> {
     Ok(Draft {
         paraphrase_prompts: record.texts("rephrase")?,
+        unread: record.questions(&["personas", "mhop", "loc"]),
         ..Draft::new(record.template("update", "subject")?, record.target("ans"), Ok(None))
     })
 }

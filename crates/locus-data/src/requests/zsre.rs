@@ -12,6 +12,7 @@ fn read(record: Record) -> Result<Draft> {
     Ok(Draft {
         paraphrase_prompts: record.texts("rephrase")?,
         foreseen: no_counterfactual,
+        unread: record.questions(&["loc"]),
         ..Draft::new(record.template("src", "subject")?, record.target("alt"), record.answer("answers"))
     })
 }

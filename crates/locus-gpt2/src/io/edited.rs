@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use locus_files::output_error;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -17,9 +18,14 @@ use crate::scalar::Scalar;
 const WEIGHTS: [&str; 8] =
     [".safetensors", ".bin", ".bin.index.json", ".pth", ".pt", ".h5", ".msgpack", ".onnx"];
 
+/// An error of writing, for which the input is not to blame.
+pub(crate) fn output(path: &Path, cause: std::io::Error) -> Error {
+    Error::io(path, output_error(cause.kind(), cause.to_string()))
+}
+
 /// Copies what a folder holds besides weights, folders in it included. Hidden files and links to folders stay behind.
 pub(crate) fn copy_side_files(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to).map_err(|e| Error::io(to, e))?;
+    std::fs::create_dir_all(to).map_err(|e| output(to, e))?;
     for entry in std::fs::read_dir(from).map_err(|e| Error::io(from, e))? {
         let entry = entry.map_err(|e| Error::io(from, e))?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
@@ -30,7 +36,8 @@ pub(crate) fn copy_side_files(from: &Path, to: &Path) -> Result<()> {
         if entry.file_type().map_err(|e| Error::io(&source, e))?.is_dir() {
             copy_side_files(&source, &target)?;
         } else if source.is_file() {
-            std::fs::copy(&source, &target).map_err(|e| Error::io(&target, e))?;
+            locus_files::open(&source).map_err(|e| Error::io(&source, e))?;
+            std::fs::copy(&source, &target).map_err(|e| output(&target, e))?;
         }
     }
     Ok(())
@@ -52,7 +59,7 @@ pub(crate) fn write_edited<F: Scalar>(
         let roles: Vec<(Role, &str)> = of_file.map(|(role, (_, name))| (*role, name.as_str())).collect();
         let name = file.path.file_name().expect("weights have a name");
         let path = to.join(name);
-        let io = |e| Error::io(&path, e);
+        let io = |e| output(&path, e);
         let mut out = BufWriter::new(File::create(&path).map_err(io)?);
         let header = header(&file.text, provenance);
         let length = header.len() as u64;

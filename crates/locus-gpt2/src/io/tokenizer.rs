@@ -49,6 +49,11 @@ impl Tokenizer {
             from_vocabulary(folder)?
         };
         add_end_of_text(&mut inner);
+        if let Some([a, b, id]) = shared_id(&inner) {
+            let file = if json.exists() { json } else { folder.join("vocab.json") };
+            let why = format!("the tokens {a:?} and {b:?} have one id, {id}; expected an id of their own");
+            return Err(Error::format(&file, why));
+        }
         let longest_token = longest_token(&inner);
         Ok(Tokenizer { inner, longest_token, model: None })
     }
@@ -65,6 +70,17 @@ impl Tokenizer {
     /// When the tokenizer cannot represent the text, or the text has a token that the model does not know.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         Ok(self.encoding(text)?.get_ids().to_vec())
+    }
+
+    /// The first `most` token ids of a text, or all if there are fewer. The rest of a long text costs no work.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`], of the tokens that are looked at.
+    pub fn encode_start(&self, text: &str, most: usize) -> Result<Vec<u32>> {
+        let enough = self.longest_token.map_or(text.len(), |longest| longest.saturating_mul(most));
+        let mut ids = self.encode(&text[..word_end(text, enough)])?;
+        ids.truncate(most);
+        Ok(ids)
     }
 
     /// Token ids of a text that must give at least one; `what` names it in the error.
@@ -162,6 +178,15 @@ impl Tokenizer {
         }
         Ok(())
     }
+}
+
+/// Bytes of a text up to the end of the word that has byte `at`. No token crosses it, and what follows changes no token
+/// before it.
+fn word_end(text: &str, at: usize) -> usize {
+    let pairs = text.char_indices().zip(text.char_indices().skip(1));
+    let mut ends =
+        pairs.filter(|((_, a), (place, b))| *place >= at && b.is_whitespace() && !a.is_whitespace());
+    ends.next().map_or(text.len(), |(_, (place, _))| place)
 }
 
 /// A text in quotes, cut to a length that fits a line.
@@ -329,11 +354,21 @@ fn add_end_of_text(inner: &mut tokenizers::Tokenizer) {
     }
 }
 
+/// Two tokens with one id, and the id. Which of them the library would take for it differs from run to run.
+fn shared_id(inner: &tokenizers::Tokenizer) -> Option<[String; 3]> {
+    let mut tokens: Vec<(u32, String)> =
+        inner.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+    tokens.sort_unstable();
+    let pair = tokens.windows(2).find(|pair| pair[0].0 == pair[1].0)?;
+    Some([pair[0].1.clone(), pair[1].1.clone(), pair[0].0.to_string()])
+}
+
 /// Bytes of the longest token. `None` unless every byte of a text ends up in some token: byte-level BPE with nothing
 /// before it, and no token that swallows blanks around it.
 fn longest_token(inner: &tokenizers::Tokenizer) -> Option<usize> {
     use tokenizers::{ModelWrapper, PreTokenizerWrapper};
-    let is_byte_level = matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::ByteLevel(_)));
+    let is_byte_level =
+        matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::ByteLevel(words)) if words.use_regex);
     let is_bpe = matches!(inner.get_model(), ModelWrapper::BPE(bpe) if bpe.get_unk_token().is_none());
     let added = inner.get_added_tokens_decoder();
     let swallows = added.values().any(|token| token.lstrip || token.rstrip);
@@ -368,6 +403,13 @@ mod tests {
             // Nothing that follows changes where it ends.
             let ends = tokenizer.encode(&format!("{before}{part}")).unwrap();
             assert_eq!(range.end, ends.len());
+        }
+        // The start of a text has the tokens that the whole has there, wherever words end.
+        let text = "A cat  and\n\n a dog, 12 \u{1f98b}s\u{2003}saw  don't <|endoftext|> x\t".repeat(40);
+        let all = tokenizer.encode(&text).unwrap();
+        for most in (0..60).chain([all.len() - 1, all.len(), all.len() + 9]) {
+            let start = tokenizer.encode_start(&text, most).unwrap();
+            assert_eq!(start, all[..most.min(all.len())], "{most}");
         }
         // A token that reaches beyond the part is its last: the one that covers its last byte.
         let (ids, range) = tokenizer.locate("A monarch", 0..7).unwrap();

@@ -108,7 +108,7 @@ impl TensorFile {
         file.read_exact(&mut text).map_err(io)?;
         let text = String::from_utf8(text).map_err(|e| broken(&e))?;
         let header: Metadata = serde_json::from_str(&text).map_err(|e| broken(&e))?;
-        if LENGTH_BYTES + header_length + header.data_len() as u64 != length {
+        if (header.data_len() as u64).checked_add(LENGTH_BYTES + header_length) != Some(length) {
             return Err(broken(&SafeTensorError::MetadataIncompleteBuffer));
         }
         Ok(TensorFile { path: path.to_owned(), file, text, header })

@@ -499,6 +499,39 @@ fn vocabulary_and_merges() {
     broken.is_refused(&["vocab.json: not a vocabulary"]);
 }
 
+/// Which of two tokens an id stands for would be drawn at random.
+#[test]
+fn tokens_that_share_an_id() {
+    let share = |vocab: &mut Value| {
+        let id = vocab["h"].clone();
+        vocab["e"] = id;
+    };
+    let variant = Variant::new().tokenizer(|t| share(&mut t["model"]["vocab"]));
+    let lines: Vec<String> = (0..6).map(|_| variant.nll(PROMPT).unwrap_err().to_string()).collect();
+    assert!(lines[0].contains(r#"tokenizer.json: the tokens "e" and "h" have one id"#), "{}", lines[0]);
+    assert!(lines.iter().all(|line| *line == lines[0]));
+    let variant = Variant::new().vocab_and_merges();
+    let mut vocab = variant.json("vocab.json");
+    share(&mut vocab);
+    variant.write("vocab.json", &vocab);
+    variant.is_refused(&[r#"vocab.json: the tokens "e" and "h" have one id"#]);
+}
+
+/// Offsets that are each in range and together beyond what a number holds.
+#[test]
+fn lengths_that_overflow() {
+    let variant = Variant::new();
+    let tensor = |number: u64| {
+        let range = [number << 61, (number + 1).checked_shl(61).filter(|_| number < 7).unwrap_or(u64::MAX)];
+        json!({ "dtype": "U8", "shape": [range[1] - range[0]], "data_offsets": range })
+    };
+    let header: serde_json::Map<String, Value> = (0..8).map(|i| (format!("t{i}"), tensor(i))).collect();
+    let header = Value::Object(header).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    std::fs::write(variant.path().join("model.safetensors"), bytes).unwrap();
+    variant.is_refused(&["model.safetensors: not a complete safetensors file"]);
+}
+
 /// A library that panics becomes an error of one line.
 #[test]
 fn hostile_tokenizers() {
@@ -524,6 +557,12 @@ fn texts_that_cannot_fit() {
     assert!(why.contains("prompt") && why.contains("at most 64") && why.len() < 400, "{why}");
     assert!(checkpoint.tokenizer.locate(&"word ".repeat(1 << 20), 0..4).is_err());
     assert!(checkpoint.tokenizer.encode_some("prompt", &"word ".repeat(12)).is_ok());
+    // Of a long line that is cut anyway, no more is tokenised than is used: the rest takes no time.
+    let begin = std::time::Instant::now();
+    let long = "word ".repeat(1 << 22);
+    let start = checkpoint.tokenizer.encode_start(&long, 64).unwrap();
+    assert_eq!(start, checkpoint.tokenizer.encode(&long[..600]).unwrap()[..64]);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
 /// Control characters of names are written out.

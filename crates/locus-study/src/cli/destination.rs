@@ -125,6 +125,24 @@ fn is_systems_own(folder: &Path) -> bool {
     folder == Path::new("/dev") || ["/proc", "/sys"].iter().any(|own| folder.starts_with(own))
 }
 
+/// The ending of a file's name, by which its format is chosen: one of `known`, in capitals or not. A name without an
+/// ending has the first.
+///
+/// # Errors
+/// When the name has another ending.
+pub fn ending<'a>(option: &str, path: &Path, known: &[&'a str]) -> Result<&'a str> {
+    let Some(found) = path.extension() else { return Ok(known[0]) };
+    known.iter().find(|ending| found.eq_ignore_ascii_case(ending)).copied().ok_or_else(|| {
+        let found = found.to_string_lossy();
+        let why = format!(
+            "{option} {}: the ending .{found} is no format; expected .{}",
+            path.display(),
+            known.join(", .")
+        );
+        Unusable(why).into()
+    })
+}
+
 /// Whether two paths lead to one file.
 pub fn is_same(a: &Path, b: &Path) -> bool {
     // A file that does not exist yet is known by its folder.

@@ -20,10 +20,13 @@ use locus_metrics::Stream;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::destination::is_same;
+use super::destination::{ending, is_same};
 use super::error::{OVERFLOW, Unusable, in_range};
 use super::global::{Dtype, Global};
 use super::skipped::SkippedRecords;
+
+/// Formats of edge scores, by the endings of their files.
+const FORMATS: [&str; 3] = ["json", "csv", "dot"];
 
 /// Largest number of steps of the eap-ig methods; the public library uses 5.
 const MOST_STEPS: usize = 10_000;
@@ -184,9 +187,9 @@ impl Discover {
         check_metric(&measured)?;
         let conventions = self.conventions(metric, pairs.len());
         if let Some(path) = &global.out {
-            let text = match path.extension().and_then(|extension| extension.to_str()) {
-                Some("csv") => to_csv(&scores, &circuit),
-                Some("dot") => to_dot(&scores, &circuit),
+            let text = match ending("--out", path, &FORMATS)? {
+                "csv" => to_csv(&scores, &circuit),
+                "dot" => to_dot(&scores, &circuit),
                 _ => to_json(&scores, &circuit, model.config(), &conventions),
             };
             write_atomically(path, text.as_bytes())?;
@@ -229,6 +232,7 @@ impl Discover {
     /// Checks that what will be written can be, and replaces no input.
     fn check_destinations(&self, global: &Global) -> Result<()> {
         global.check_out_file(&[&self.task])?;
+        global.out.as_deref().map_or(Ok("json"), |out| ending("--out", out, &FORMATS))?;
         let Some(mask) = &self.mask_out else { return Ok(()) };
         global.check_file("--mask-out", mask, &[&self.task])?;
         if global.out.as_ref().is_some_and(|out| is_same(out, mask)) {
@@ -307,9 +311,14 @@ impl Discover {
     }
 }
 
-/// Fails when a score is not a number.
+/// Fails when a score is not a number, and when none says anything.
 fn check_scores(scores: &EdgeScores) -> Result<()> {
     let graph = scores.graph();
+    if graph.edges().all(|edge| scores.get(edge) == 0.0) {
+        bail!(
+            "every edge has the score 0, which ranks none before another; expected another --metric or --method"
+        );
+    }
     match graph.edges().find(|&edge| !scores.get(edge).is_finite()) {
         Some(edge) => bail!("the score of {} is {}; {OVERFLOW}", graph.name(edge), scores.get(edge)),
         None => Ok(()),

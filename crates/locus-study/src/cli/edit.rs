@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::destination::{check_folder, lock_file, lock_folder};
 use super::editors::{ChosenEditor, EditorArgs};
-use super::error::Unusable;
+use super::error::{OVERFLOW, Unusable};
 use super::global::{Dtype, Global};
 use super::output::note;
 use super::skipped::SkippedRecords;
@@ -108,10 +108,17 @@ enum ConflictKind {
 impl From<Written> for Outcome {
     fn from(written: Written) -> Self {
         let Written { case_id, pre_new, pre_true, post_new, post_true, steps, measures } = written;
-        let failed = post_new.is_nan() || post_new >= pre_new;
+        let failed = post_new.partial_cmp(&pre_new).is_none_or(std::cmp::Ordering::is_ge);
         let measures = measures.into_iter().map(|(name, value)| (name, value.into())).collect();
         let conflicts = Vec::new();
         Outcome { case_id, pre_new, pre_true, post_new, post_true, steps, failed, measures, conflicts }
+    }
+}
+
+impl Outcome {
+    fn is_finite(&self) -> bool {
+        let true_side = self.pre_true.into_iter().chain(self.post_true);
+        true_side.chain([self.pre_new, self.post_new]).all(f64::is_finite)
     }
 }
 
@@ -149,6 +156,13 @@ impl EditArgs {
             }
         }
         skipped.report(prepared.len(), self.strict)?;
+        if records.unread > 0 {
+            note(&format!(
+                "{}: {} further questions (portability, locality, several hops, generation) are not read",
+                path.display(),
+                records.unread
+            ));
+        }
         let start = match &mask {
             Some(mask) if self.isolate => mask.ablate_complement(&checkpoint.model),
             _ => checkpoint.model.clone(),
@@ -203,6 +217,15 @@ impl EditArgs {
             }
         }
         print_outcomes(&outcomes, &skipped, global.json)?;
+        let not_finite = outcomes.iter().filter(|o| !o.is_finite()).map(|o| o.case_id.to_string());
+        let not_finite: Vec<String> = not_finite.collect();
+        anyhow::ensure!(
+            not_finite.is_empty(),
+            "{} of {} edits have an NLL that is not finite: {}; {OVERFLOW}",
+            not_finite.len(),
+            outcomes.len(),
+            not_finite.join(", ")
+        );
         let failed: Vec<String> =
             outcomes.iter().filter(|o| o.failed).map(|o| o.case_id.to_string()).collect();
         anyhow::ensure!(

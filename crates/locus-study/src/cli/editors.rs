@@ -176,11 +176,12 @@ impl EditorArgs {
         let Some(path) = &self.config else { return Ok(None) };
         let text = locus_files::read_to_string(path).map_err(|e| wrong(&e.to_string()))?;
         // TOML's messages span several lines; the first names the problem.
-        let parsed: Result<T, String> = if path.extension().is_some_and(|ext| ext == "json") {
-            serde_json::from_str(&text).map_err(|e| e.to_string())
-        } else {
-            toml::from_str(&text).map_err(|e| e.message().to_owned())
-        };
+        let parsed: Result<T, String> =
+            if path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("json")) {
+                serde_json::from_str(&text).map_err(|e| e.to_string())
+            } else {
+                toml::from_str(&text).map_err(|e| e.message().to_owned())
+            };
         parsed.map(Some).map_err(|why| wrong(&why))
     }
 
@@ -195,7 +196,7 @@ impl EditorArgs {
         let file = self.stats.as_ref().or(self.text.as_ref());
         let place = || file.map(|file| file.display().to_string()).unwrap_or_default();
         let moments: BTreeMap<usize, KeyMoments> = match (&self.stats, &self.text) {
-            (Some(path), _) if path.extension().is_some_and(|ext| ext == "npz") => {
+            (Some(path), _) if path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("npz")) => {
                 let [layer] = layers else {
                     let why =
                         format!("{}: an .npz holds one layer; this editor needs {layers:?}", path.display());

@@ -7,8 +7,7 @@ use std::io;
 #[error("{0}")]
 pub struct Unusable(pub String);
 
-/// Why a result can be no number.
-pub const OVERFLOW: &str = "the model's states are beyond the number type's range";
+pub use crate::protocol::OVERFLOW;
 
 /// Checks that a number given on the command line is from 1 to `most`; `name` is that of the option.
 pub fn in_range(name: &str, n: usize, most: usize) -> Result<(), Unusable> {

@@ -184,9 +184,11 @@ pub fn organism_folder() -> Result<PathBuf> {
 
 /// Folder for fetched files: `$LOCUS_CACHE`, otherwise `~/.cache/locus`.
 pub fn cache_folder() -> Result<PathBuf> {
-    if let Some(folder) = std::env::var_os("LOCUS_CACHE") {
+    if let Some(folder) = std::env::var_os("LOCUS_CACHE").filter(|folder| !folder.is_empty()) {
         return Ok(PathBuf::from(folder));
     }
-    let home = std::env::var_os("HOME").context("neither LOCUS_CACHE nor HOME is set")?;
+    let home = std::env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .context("neither LOCUS_CACHE nor HOME is set")?;
     Ok(Path::new(&home).join(".cache/locus"))
 }

@@ -302,9 +302,7 @@ impl Command {
 
 fn run(args: &Args) -> Result<()> {
     let global = &args.command.global(args.quiet);
-    if let Some(threads) = global.threads {
-        start_threads(threads)?;
-    }
+    start_threads(global.threads)?;
     match &args.command {
         Command::Reproduce { command, .. } => command.run(global),
         Command::Plan { command, .. } => command.run(global),
@@ -324,22 +322,43 @@ fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Starts the threads that all work is divided among.
-fn start_threads(threads: usize) -> Result<()> {
+/// Starts the threads that all work is divided among, if their number was given.
+fn start_threads(given: Option<usize>) -> Result<()> {
     // More than the cores is of no use; far more takes the system minutes to switch between.
     let most = std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(4).max(256);
-    if threads == 0 {
-        return Err(Unusable("--threads is 0; expected at least 1".into()).into());
-    }
-    if threads > most {
-        return Err(Unusable(format!("--threads is {threads}; expected at most {most}")).into());
-    }
+    let threads = match given {
+        Some(0) => return Err(Unusable("--threads is 0; expected at least 1".into()).into()),
+        Some(threads) if threads > most => {
+            return Err(Unusable(format!("--threads is {threads}; expected at most {most}")).into());
+        }
+        Some(threads) => threads,
+        // Rayon would start as many as its variable says, whatever that is.
+        None => match std::env::var("RAYON_NUM_THREADS").ok().and_then(|number| number.parse::<usize>().ok())
+        {
+            Some(threads) if threads > 0 => threads.min(most),
+            _ => return Ok(()),
+        },
+    };
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Help fits a terminal, whatever the length of a sentence in it.
+    #[test]
+    fn help_is_wrapped() {
+        use clap::CommandFactory;
+
+        let mut program = Args::command();
+        program.build();
+        for command in program.get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            let longest = help.lines().max_by_key(|line| line.chars().count()).unwrap();
+            assert!(longest.chars().count() <= 110, "{}: {longest}", command.get_name());
+        }
+    }
 
     /// Every command has the options that act on it and no other.
     #[test]

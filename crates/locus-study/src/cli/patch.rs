@@ -9,7 +9,7 @@ use locus_gpt2::internal::printable;
 use locus_gpt2::{Checkpoint, Gpt2, Scalar, holds_model, write_edited_checkpoint};
 use serde_json::json;
 
-use super::destination::check_folder;
+use super::destination::{check_folder, is_same};
 use super::error::Unusable;
 use super::global::{Dtype, Global};
 use super::output::note;
@@ -72,7 +72,7 @@ impl PatchArgs {
         }
         check_folder("--out", out, &["config.json", "model.safetensors", "tokenizer.json"], &[])?;
         let force = matches!(&self.verb, Verb::Apply(Apply { force: true, .. }));
-        check_destination(&global.model_folder()?, out, force)
+        check_destination(&global.model_folder()?, out, &inputs, force)
     }
 
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
@@ -111,9 +111,9 @@ impl PatchArgs {
     }
 }
 
-/// Refuses a destination that is, holds or lies in the folder of the model; that is a file; or that holds a model, unless
-/// it may be replaced.
-fn check_destination(model: &Path, out: &Path, force: bool) -> Result<()> {
+/// Refuses a destination that is, holds or lies in the folder of the model; that is a file; where a patch would be
+/// overwritten; or that holds a model or files of the same names, unless they may be replaced.
+fn check_destination(model: &Path, out: &Path, patches: &[&Path], force: bool) -> Result<()> {
     let shown = out.display();
     if out.exists() && !out.is_dir() {
         return Err(
@@ -132,7 +132,35 @@ fn check_destination(model: &Path, out: &Path, force: bool) -> Result<()> {
             format!("--out {shown} holds a model already; expected another folder, or --force to replace it");
         return Err(Unusable(why).into());
     }
+    let replaced = common_files(model, out);
+    if let Some(patch) = patches.iter().find(|patch| replaced.iter().any(|file| is_same(file, patch))) {
+        let why =
+            format!("--out {shown} would overwrite the patch {}; expected another folder", patch.display());
+        return Err(Unusable(why).into());
+    }
+    if let Some(file) = replaced.first().filter(|_| !force) {
+        let why = format!(
+            "--out {shown} has a file that the model has, too: {}; expected another folder, or --force to replace it",
+            file.display()
+        );
+        return Err(Unusable(why).into());
+    }
     Ok(())
+}
+
+/// Files of a folder, hidden ones aside, that have the names of files in the model's.
+fn common_files(model: &Path, folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(model) else { return Vec::new() };
+    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
+    names.sort();
+    let common = names.iter().map(|name| (model.join(name), folder.join(name)));
+    common
+        .flat_map(|(of_model, other)| match of_model.is_dir() {
+            true => common_files(&of_model, &other),
+            false => Vec::from_iter(other.exists().then_some(other)),
+        })
+        .collect()
 }
 
 /// The path that a file or folder has or would have, without links and dots.

@@ -15,7 +15,7 @@ use super::destination::share_folder;
 use super::error::Unusable;
 use super::global::{Dtype, Global};
 use super::output::stdout;
-use super::reproduce::{check_out, out_folder};
+use super::reproduce::{check_inputs, check_out, out_folder};
 use super::study_options::{StudyInputs, StudyOptions};
 use super::workflow::{slurm, snakemake};
 use crate::protocol::{PlannedUnit, Sizes, Status, Store, WrittenPlan, plan, run_unit};
@@ -187,11 +187,13 @@ impl RunUnit {
         self.study.check()?;
         let out = out_folder(global);
         check_out(&out)?;
-        let StudyInputs { checkpoint, data, settings, common, .. } = self.study.inputs::<F>(global)?;
+        let StudyInputs { checkpoint, data, settings, common, read, .. } = self.study.inputs::<F>(global)?;
+        check_inputs(&out, &read)?;
         let n_requests = data.requests.len().min(settings.max_requests);
         let units = plan(&settings, checkpoint.model.config(), n_requests);
         if !units.iter().any(|unit| unit.name == self.unit) {
-            let why = format!("{:?} is no unit of this run; `locus plan` lists its {}", self.unit, units.len());
+            let why =
+                format!("{:?} is no unit of this run; `locus plan` lists its {}", self.unit, units.len());
             return Err(Unusable(why).into());
         }
         let store = Store::new(&out, true, common);

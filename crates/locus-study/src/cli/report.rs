@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use locus_gpt2::internal::write_atomically;
 
-use super::destination::{check_file, check_folder, lock_folder};
+use super::destination::{check_file, check_folder, ending, lock_folder};
 use super::error::Unusable;
 use super::global::Global;
 use super::reproduce::print_claims;
@@ -58,16 +58,23 @@ impl AggregateArgs {
     /// Prints the spread of verdicts and effects as Markdown or JSON, or writes it to `--out`.
     pub fn run(&self, global: &Global) -> Result<()> {
         use std::io::Write;
-        let inputs: Vec<&Path> = self.runs.iter().map(PathBuf::as_path).collect();
-        if let Some(out) = &global.out {
-            check_file("--out", out, &inputs)?;
-        }
+        let inputs: Vec<PathBuf> = self.runs.iter().map(|run| results_of(run)).collect();
+        let format = match &global.out {
+            Some(out) => {
+                let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+                check_file("--out", out, &inputs)?;
+                ending("--out", out, &["md", "json"])?
+            }
+            None => "md",
+        };
         let read = |run: &PathBuf| Ok((run.display().to_string(), read(run)?));
         let runs: Vec<(String, Results)> = self.runs.iter().map(read).collect::<Result<_>>()?;
         let all = aggregate(&runs).map_err(Unusable)?;
-        let json =
-            global.json || global.out.as_ref().is_some_and(|out| out.extension() == Some("json".as_ref()));
-        let text = if json { serde_json::to_string_pretty(&all)? + "\n" } else { all.markdown() };
+        let text = if global.json || format == "json" {
+            serde_json::to_string_pretty(&all)? + "\n"
+        } else {
+            all.markdown()
+        };
         match &global.out {
             Some(out) => write_atomically(out, text.as_bytes())?,
             None => super::output::stdout().write_all(text.as_bytes())?,
@@ -76,9 +83,14 @@ impl AggregateArgs {
     }
 }
 
+/// The records of a run that is named by its folder, or by the file itself.
+fn results_of(run: &Path) -> PathBuf {
+    if run.is_dir() { run.join("results.json") } else { run.to_owned() }
+}
+
 /// Reads `results.json` of a run.
 fn read(run: &Path) -> Result<Results> {
-    let path = if run.is_dir() { run.join("results.json") } else { run.to_owned() };
+    let path = results_of(run);
     let unusable = |why: &dyn std::fmt::Display| Unusable(format!("{}: {why}", path.display()));
     let text = locus_files::read_to_string(&path).map_err(|e| unusable(&e))?;
     Ok(serde_json::from_str(&text).map_err(|e| unusable(&format!("not the results of a run: {e}")))?)

@@ -37,8 +37,9 @@ impl Reproduce {
         self.study.check()?;
         let out = out_folder(global);
         check_out(&out)?;
-        let StudyInputs { checkpoint, data, settings, wanted, provenance, common } =
+        let StudyInputs { checkpoint, data, settings, wanted, provenance, common, read } =
             self.study.inputs::<F>(global)?;
+        check_inputs(&out, &read)?;
         let store = Store::new(&out, self.resume, common);
         let progress = global.progress().of_steps(steps(&settings));
         let _lock = lock_folder(&out)?;
@@ -67,27 +68,41 @@ pub fn print_claims(results: &Results, paths: &report::ReportPaths, json: bool) 
         return Ok(());
     }
     for claim in &results.claims {
-        let because = if claim.because.is_empty() { String::new() } else { format!(": {}", claim.because) };
-        writeln!(
-            out,
-            "{}  {:<17} {} [{}{because}]",
-            claim.id,
-            claim.verdict.words(),
-            claim.claim,
-            claim.recipe
-        )?;
+        // A claim that no run measured has no recipe.
+        let source = [claim.recipe.as_str(), claim.because.as_str()];
+        let source = source.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
+        writeln!(out, "{}  {:<17} {} [{source}]", claim.id, claim.verdict.words(), claim.claim)?;
     }
     writeln!(out, "report: {}", paths.html.display())?;
+    Ok(())
+}
+
+/// Files and folders that a run writes in `--out`.
+const FILES: [&str; 3] = ["results.json", "report.html", "report.md"];
+const FOLDERS: [&str; 4] = ["work", "masks", "tables", "figures"];
+
+/// Refuses inputs in a place of `--out` that is written to.
+pub fn check_inputs(out: &Path, inputs: &[PathBuf]) -> Result<()> {
+    for input in inputs {
+        let written = FILES.iter().chain(&FOLDERS).map(|name| out.join(name).canonicalize());
+        let Some(place) = input.canonicalize().ok() else { continue };
+        if written.flatten().any(|written| place.starts_with(written)) {
+            let (out, input) = (out.display(), input.display());
+            let why = format!("--out {out}: {input} in it is an input of this run, which is not overwritten");
+            return Err(Unusable(why).into());
+        }
+    }
     Ok(())
 }
 
 /// Checks that a report can be written to a folder, with all that goes with it.
 pub fn check_out(out: &Path) -> Result<()> {
     let masks = Preset::ALL.map(|preset| format!("masks/{}", preset.name()));
-    let folders = ["work", "masks", &masks[0], &masks[1], "tables", "figures"];
-    check_folder("--out", out, &["results.json", "report.html", "report.md"], &folders)?;
+    let folders: Vec<&str> = FOLDERS.iter().copied().chain(masks.iter().map(String::as_str)).collect();
+    check_folder("--out", out, &FILES, &folders)?;
     // What killed runs left where this one may not write.
-    [out.to_owned()].iter().chain(&folders.map(|name| out.join(name))).for_each(|at| remove_abandoned(at));
+    remove_abandoned(out);
+    folders.iter().for_each(|name| remove_abandoned(&out.join(name)));
     Ok(())
 }
 

@@ -80,7 +80,9 @@ impl Score {
             locus_files::read_to_string(&self.input)
         };
         let text = text.map_err(|e| Unusable(format!("{name}: {e}")))?;
-        text.lines()
+        // Some editors begin a file with a byte order mark.
+        text.trim_start_matches('\u{feff}')
+            .lines()
             .enumerate()
             .filter(|(_, line)| !line.trim().is_empty())
             .map(|(i, line)| {

@@ -52,6 +52,14 @@ impl Stats {
         };
         in_range("--tokens", self.tokens, MOST_TOKENS)?;
         global.check_out_file(&[&self.text])?;
+        if out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npz")) {
+            // `edit --stats` would take it for the statistics published with ROME.
+            let why = format!(
+                "--out {}: statistics are written as safetensors; expected another ending",
+                out.display()
+            );
+            return Err(Unusable(why).into());
+        }
         let checkpoint = global.checkpoint::<F>()?;
         let text = tokenise(&checkpoint, &self.text, self.tokens)?;
         let bytes: Vec<u8> = text.iter().flatten().flat_map(|token| token.to_le_bytes()).collect();
@@ -110,7 +118,7 @@ fn written_whole(statistics: &KeyStatistics, out: &Path, provenance: &Value) -> 
 /// Lines of a text as tokens, each cut to the model's context, up to and with the line that reaches `tokens` tokens.
 pub fn tokenise<F: Scalar>(checkpoint: &Checkpoint<F>, path: &Path, tokens: usize) -> Result<Vec<Vec<u32>>> {
     let text = locus_files::read_to_string(path).map_err(|e| Unusable(format!("{}: {e}", path.display())))?;
-    let lines = token_lines(checkpoint, &text, tokens)?;
+    let lines = token_lines(checkpoint, &text, tokens).with_context(|| path.display().to_string())?;
     if lines.is_empty() {
         return Err(Unusable(format!("{}: has no text; expected lines of it", path.display())).into());
     }

@@ -59,6 +59,8 @@ pub struct StudyInputs<F> {
     pub provenance: Provenance,
     /// What every unit of work depends on.
     pub common: String,
+    /// Files and folders that were read.
+    pub read: Vec<PathBuf>,
 }
 
 impl StudyOptions {
@@ -136,7 +138,8 @@ impl StudyOptions {
         let (version, model) = (&provenance.version, &provenance.model_sha256);
         let common = format!("{version}\n{model}\n{data_sha256:?}\n{:?}", global.dtype);
         let common = [common, settings.of_every_unit()].join("\n");
-        Ok(StudyInputs { checkpoint, data, settings, wanted, provenance, common })
+        let read = vec![text, data_folder];
+        Ok(StudyInputs { checkpoint, data, settings, wanted, provenance, common, read })
     }
 
     fn settings(&self, seed: u64) -> Result<Settings> {

@@ -10,6 +10,7 @@ use locus_gpt2::internal::write_atomically;
 use locus_gpt2::{Checkpoint, Gpt2, Scalar, Tokenizer};
 use serde_json::json;
 
+use super::destination::ending;
 use super::error::{Unusable, in_range};
 use super::global::{Dtype, Global};
 use super::skipped::{SkippedRecords, is_empty_file};
@@ -43,6 +44,8 @@ pub struct TraceArgs {
     bos: bool,
 }
 
+/// Formats of tracing results, by the endings of their files.
+const FORMATS: [&str; 2] = ["json", "svg"];
 /// Largest number of corrupted copies, of which all states are held at once; ten were published.
 const MOST_SAMPLES: usize = 1000;
 /// Largest number of layers and of facts.
@@ -68,6 +71,7 @@ impl TraceArgs {
             return Err(Unusable(why).into());
         }
         global.check_out_file(&[&self.task])?;
+        global.out.as_deref().map_or(Ok("json"), |out| ending("--out", out, &FORMATS))?;
         let mut records = requests::read_known(&self.task).map_err(|error| {
             if is_empty_file(&error) {
                 let place = self.task.display();
@@ -115,7 +119,7 @@ impl TraceArgs {
             if self.bos {
                 provenance["bos"] = true.into();
             }
-            if out.extension().is_some_and(|ext| ext == "svg") {
+            if ending("--out", out, &FORMATS)? == "svg" {
                 let records = Records { tracing: Some(record.clone()), ..Records::default() };
                 let map = figures::tracing(&records).into_iter().next().expect("there are facts");
                 write_atomically(out, report::draw(&map).as_bytes())?;

@@ -172,6 +172,50 @@ fn the_model_is_never_overwritten() {
     assert_eq!(sandbox.read("other/mine.txt"), "kept");
 }
 
+/// Files of other things in a folder are not replaced by those of the model that have their names, and patches never.
+#[test]
+fn files_of_a_folder_are_not_replaced_unasked() {
+    let sandbox = sandbox();
+    put_patch::<f32>(&sandbox, "p.safetensors");
+    std::fs::create_dir_all(sandbox.path("model/notes")).unwrap();
+    std::fs::create_dir_all(sandbox.path("out/notes")).unwrap();
+    sandbox.write("model/notes/a.txt", "the model's");
+    sandbox.write("out/notes/a.txt", "mine");
+    refused(&apply(&sandbox, "--out out"), "out/notes/a.txt; expected another folder, or --force");
+    assert_eq!(sandbox.read("out/notes/a.txt"), "mine");
+    apply(&sandbox, "--out out --force").done();
+    assert_eq!(sandbox.read("out/notes/a.txt"), "the model's");
+
+    for name in ["notes/a.txt", "model.safetensors"] {
+        std::fs::create_dir_all(sandbox.path("patches/notes")).unwrap();
+        sandbox.copy(&sandbox.path("p.safetensors"), &format!("patches/{name}"));
+        let before = sandbox.files();
+        let line = format!("patch apply patches/{name} --model model --out patches --force --quiet");
+        refused(&sandbox.locus(&line), "would overwrite the patch");
+        assert_eq!(sandbox.files(), before);
+        sandbox.remove(&format!("patches/{name}"));
+    }
+}
+
+/// A full disk is no fault of the input, and leaves nothing behind.
+#[test]
+#[cfg(unix)]
+fn a_folder_that_does_not_fit_is_a_failed_run() {
+    let sandbox = sandbox();
+    put_patch::<f32>(&sandbox, "p.safetensors");
+    let before = sandbox.files();
+    let line = format!(
+        "ulimit -f 8; exec {} patch apply p.safetensors --model model --out out --quiet",
+        env!("CARGO_BIN_EXE_locus")
+    );
+    let output = std::process::Command::new("sh").args(["-c", &line]).current_dir(sandbox.path("")).output();
+    let output = output.unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
+    assert!(stderr.contains("locus: out/") && stderr.contains("File too large"), "{stderr}");
+    assert_eq!(sandbox.files(), before);
+}
+
 /// A patch that does not belong to the model, or is none, leaves nothing at --out.
 #[test]
 fn patches_that_do_not_fit() {

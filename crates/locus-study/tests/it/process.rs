@@ -311,7 +311,16 @@ fn inputs_are_not_overwritten() {
         "discover --model model --task pairs.jsonl --mask-out model/config.json".into(),
         "trace --model model --task pairs.jsonl --out pairs.jsonl".into(),
         "patch merge --model model mask.safetensors --out mask.safetensors".into(),
+        "reproduce --quick --model model --data data --tables X2 --text run/report.md --out run".into(),
+        "reproduce --quick --model model --data run/work --out run".into(),
+        "aggregate run --out run/results.json".into(),
     ];
+    for (file, _) in files_below(&sandbox.path("data")) {
+        sandbox.copy(&file, &format!("run/work/{}", file.file_name().unwrap().display()));
+    }
+    for name in ["run/report.md", "run/results.json"] {
+        sandbox.copy(&sandbox.path("prompts.jsonl"), name);
+    }
     let content =
         || sandbox.files().into_iter().map(|(path, _)| (fs::read(&path).unwrap(), path)).collect::<Vec<_>>();
     let before = content();
@@ -376,4 +385,45 @@ fn messages_are_safe_to_show_and_name_what_is_wrong() {
     check_refused(&sandbox, &format!("{score} gtp2"), "--model gtp2: ");
     check_refused(&sandbox, &format!("{score} gtp2"), "gpt2-medium");
     assert!(!Path::new(&sandbox.path("gtp2")).exists());
+}
+
+/// The ending of a file chooses its format; one that is none is refused before the work.
+#[test]
+fn endings_that_are_no_format() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.files();
+    let discover = "discover --model model --task pairs.jsonl --select greedy";
+    for (line, says) in [
+        (
+            format!("{discover} --out new.png"),
+            "--out new.png: the ending .png is no format; expected .json, .csv, .dot",
+        ),
+        ("trace --model model --task requests.json --out new.csv".into(), "expected .json, .svg"),
+        ("aggregate data --out new.html".into(), "expected .md, .json"),
+        (
+            "stats --model model --text prompts.jsonl --layers 0 --out new.NPZ".into(),
+            "statistics are written as safetensors",
+        ),
+    ] {
+        check_refused(&sandbox, &line, says);
+        assert_eq!(sandbox.files(), before, "{line}");
+    }
+    sandbox.locus(&format!("{discover} --out new.CSV")).done();
+    assert!(sandbox.read("new.CSV").contains(','), "{}", sandbox.read("new.CSV"));
+    assert!(serde_json::from_str::<serde_json::Value>(&sandbox.read("new.CSV")).is_err());
+}
+
+/// Variables of the environment are as harmless as options: empty ones are unset, and no number of threads is too large.
+#[test]
+fn variables_that_are_empty_or_huge() {
+    let sandbox = Sandbox::new();
+    let score = "score --model model --in prompts.jsonl";
+    let expected = sandbox.locus(score).done();
+    for number in ["1000000", "18446744073709551615", "0", "-1", "two"] {
+        let run = ended(command(&sandbox, score).env("RAYON_NUM_THREADS", number).spawn().unwrap());
+        assert_eq!(run.done(), expected, "{number}");
+    }
+    let mut line = command(&sandbox, "score --model gpt2 --in prompts.jsonl");
+    let run = ended(line.env("LOCUS_CACHE", "").env("HOME", "").spawn().unwrap());
+    assert!(one_line(&run).contains("neither LOCUS_CACHE nor HOME is set"), "{run:?}");
 }

@@ -104,7 +104,7 @@ fn stdin_is_read_and_blank_lines_are_skipped() {
 
     let spaced = format!("\n  \n{}\t\n\n", input.replace('\n', "\n\n \n"));
     assert_eq!(sandbox.locus_reading("score --model model --in -", &spaced).done(), expected);
-    sandbox.write("prompts.jsonl", spaced.replace('\n', "\r\n"));
+    sandbox.write("prompts.jsonl", format!("\u{feff}{}", spaced.replace('\n', "\r\n")));
     assert_eq!(sandbox.locus(SCORE).done(), expected);
 
     assert_eq!(sandbox.locus_reading("score --model model --in -", "\n \n").done(), "");
@@ -145,6 +145,19 @@ fn end_of_text_before_the_prompt() {
     assert_ne!(with.nll_per_token, score(prompt, "").nll_per_token);
 }
 
+/// An edit whose weights overflow is refused, and no patch is written that no reader would take.
+#[test]
+fn weights_that_overflow() {
+    let sandbox = Sandbox::new();
+    sandbox.write("editor.toml", "lr = 1e300\n");
+    let edit =
+        "edit --editor ft-m --model model --requests requests.json --config editor.toml --quiet --json";
+    let run = sandbox.locus(&format!("{edit} --out new"));
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.contains("no longer finite") && !run.stdout.contains("null"), "{run:?}");
+    assert!(!sandbox.path("new/4.safetensors").exists());
+}
+
 /// A model whose states overflow fails the run, whatever is asked of it; nothing is written.
 #[test]
 fn numbers_that_overflow() {
@@ -157,6 +170,8 @@ fn numbers_that_overflow() {
         "score --in prompts.jsonl",
         "discover --task pairs.jsonl --out new/out.json --mask-out new/mask.safetensors",
         "stats --text text.txt --layers 0,1 --out new/keys.safetensors",
+        "edit --editor study-ft --requests requests.json --out new",
+        "trace --task requests.json --out new/tracing.json",
     ] {
         let run = sandbox.locus(&format!("{command} --model model --quiet --json"));
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{command}: {run:?}");
