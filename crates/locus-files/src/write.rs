@@ -19,7 +19,10 @@ pub(crate) const TEMPORARY: (&str, &str) = (".locus-", ".tmp");
 /// What the names of lock files end with; they begin like temporary ones.
 pub(crate) const LOCK: &str = ".lock";
 
-/// What this process has under temporary names, and where it has looked for files that killed processes left.
+/// How often a folder that is still being filled is deleted at most.
+const FOLDER_ATTEMPTS: usize = 20;
+
+/// What this process has under temporary names, files and folders, and where it has looked for files that killed processes left.
 struct Unfinished {
     files: BTreeSet<PathBuf>,
     tidied: BTreeSet<PathBuf>,
@@ -142,7 +145,7 @@ pub fn put_in_place(files: impl IntoIterator<Item = NewFile>) -> io::Result<()> 
     }
 }
 
-/// Has a file deleted by [`discard_unfinished`].
+/// Has a file, or a folder with what is in it, deleted by [`discard_unfinished`].
 pub(crate) fn remember_unfinished(path: &Path) {
     unfinished().files.insert(path.to_owned());
 }
@@ -157,7 +160,12 @@ pub(crate) fn forget_unfinished(path: &Path) {
 pub fn discard_unfinished() {
     let unfinished = unfinished();
     for path in &unfinished.files {
-        let _ = fs::remove_file(path);
+        if path.is_dir() {
+            // Threads that still fill the folder may put a file into it while it is emptied.
+            let _ = (0..FOLDER_ATTEMPTS).find(|_| fs::remove_dir_all(path).is_ok());
+        } else {
+            let _ = fs::remove_file(path);
+        }
     }
     std::mem::forget(unfinished);
 }
@@ -228,7 +236,7 @@ pub fn is_output(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Output>())
 }
 
-/// Fills a folder all or nothing: a temporary folder beside it is filled and then takes its name. If the folder exists,
+/// Fills a folder all or nothing: a temporary folder beside it (`.locus-*.tmp`) is filled and then takes its name. If the folder exists,
 /// the files are moved into it one by one, over files of the same names, once all of them are there.
 ///
 /// `wrong` makes an error of the caller's from one of this function's own.
@@ -247,14 +255,34 @@ pub fn write_folder<T, E>(
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    let folder = builder.tempdir_in(above).map_err(&wrong)?;
+    let (prefix, suffix) = TEMPORARY;
+    let folder = builder.prefix(prefix).suffix(suffix).tempdir_in(above).map_err(&wrong)?;
+    let _known = KnownFolder::new(folder.path());
     let result = fill(folder.path())?;
+    // A process that is told to stop waits until all files have their names.
+    let _whole = unfinished();
     if path.exists() {
         move_into(folder.path(), path).map_err(&wrong)?;
     } else {
         fs::rename(folder.path(), path).map_err(&wrong)?;
     }
     Ok(result)
+}
+
+/// A temporary folder that [`discard_unfinished`] knows of until this is dropped.
+struct KnownFolder(PathBuf);
+
+impl KnownFolder {
+    fn new(path: &Path) -> Self {
+        remember_unfinished(path);
+        KnownFolder(path.to_owned())
+    }
+}
+
+impl Drop for KnownFolder {
+    fn drop(&mut self) {
+        forget_unfinished(&self.0);
+    }
 }
 
 fn move_into(from: &Path, to: &Path) -> io::Result<()> {
@@ -418,5 +446,26 @@ mod tests {
         assert_eq!(failed.unwrap_err().to_string(), "no more");
         assert!(!path.join("half").exists());
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    /// A process that is told to stop while it fills a folder leaves nothing of it.
+    #[test]
+    fn folders_that_are_being_filled_are_discarded() {
+        const PLACE: &str = "LOCUS_FILES_TEST_FOLDER";
+        if let Some(place) = std::env::var_os(PLACE) {
+            let stopped = |folder: &Path| -> io::Result<()> {
+                fs::create_dir(folder.join("inside"))?;
+                fs::write(folder.join("inside/x"), "")?;
+                assert!(folder.file_name().unwrap().to_str().unwrap().starts_with(".locus-"));
+                discard_unfinished();
+                std::process::exit(0)
+            };
+            write_folder(Path::new(&place).join("out"), |e| e, stopped).unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let this = "write::tests::folders_that_are_being_filled_are_discarded";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        assert!(child.args(["--exact", this]).env(PLACE, dir.path()).status().unwrap().success());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }
