@@ -29,7 +29,7 @@ impl EditMemory {
 
     /// Keys of earlier edits at a layer, `[f, p]`; `None` when no edit left any.
     pub fn keys(&self, layer: usize) -> Option<ArrayView2<'_, f64>> {
-        self.keys.get(&layer).map(Array2::view)
+        self.keys.get(&layer).map(|keys| keys.view())
     }
 
     /// Statistics of the features of earlier edits at a layer; `None` when no edit left any.

@@ -154,14 +154,14 @@ fn measured_next(done: usize) -> Option<usize> {
     MEASURED_AFTER.into_iter().chain(later).find(|&n| n > done)
 }
 
-/// NLLs of the new and the true target of every request.
-type Nlls = Vec<(f64, Option<f64>)>;
+/// NLLs of the new and the true target of a request.
+type Nlls = (f64, Option<f64>);
 
-fn measure<F: Scalar>(requests: &[&PreparedRequest], model: &Gpt2<F>) -> Result<Nlls> {
+fn measure<F: Scalar>(requests: &[&PreparedRequest], model: &Gpt2<F>) -> Result<Vec<Nlls>> {
     requests.par_iter().map(|request| request.nll(model)).collect()
 }
 
-fn point(before: &Nlls, after: &Nlls, drift: Option<f64>) -> GrowthPoint {
+fn point(before: &[Nlls], after: &[Nlls], drift: Option<f64>) -> GrowthPoint {
     let n = after.len() as f64;
     let share = |wins: usize, of: usize| wins as f64 / of as f64;
     let with_true: Vec<bool> =
@@ -194,11 +194,11 @@ mod tests {
 
     #[test]
     fn shares_count_what_they_say() {
-        let before = vec![(3.0, Some(1.0)), (3.0, None), (3.0, Some(1.0)), (3.0, Some(1.0))];
-        let after = vec![(0.5, Some(2.0)), (2.0, None), (2.5, Some(2.0)), (3.0, Some(4.0))];
+        let before = [(3.0, Some(1.0)), (3.0, None), (3.0, Some(1.0)), (3.0, Some(1.0))];
+        let after = [(0.5, Some(2.0)), (2.0, None), (2.5, Some(2.0)), (3.0, Some(4.0))];
         let point = point(&before, &after, None);
         assert_eq!((point.edits, point.over_true, point.raised), (4, Some(2.0 / 3.0), 0.75));
         assert_eq!(point.nll_new, 2.0);
-        assert_eq!(super::point(&vec![(1.0, None)], &vec![(1.0, None)], None).over_true, None);
+        assert_eq!(super::point(&[(1.0, None)], &[(1.0, None)], None).over_true, None);
     }
 }

@@ -163,10 +163,7 @@ impl EditArgs {
             Some(mask) if self.isolate => mask.ablate_complement(&checkpoint.model),
             _ => checkpoint.model.clone(),
         };
-        let neutral = match self.sequence.sequential {
-            true => self.sequence.neutral(&checkpoint, self.editor.text())?,
-            false => None,
-        };
+        let neutral = self.sequence.neutral(&checkpoint, self.editor.text())?;
         let conflicts = if together { conflicts(chosen, &start, &prepared, &facts)? } else { Vec::new() };
         let editor = chosen.editor(&self.editor, global, &checkpoint)?;
         let groups: Vec<Group> = if together {
@@ -178,7 +175,7 @@ impl EditArgs {
         let provenance = chosen.provenance()?;
         let lock = |out: &PathBuf| if alone { lock_file(out) } else { lock_folder(out) };
         let _lock = global.out.as_ref().map(lock).transpose()?;
-        let stage = global.progress().stage("edits", groups.len());
+        let stage = global.progress().stage("edits", groups.len() + usize::from(self.sequence.sequential));
         let mask = mask.as_ref();
         let done = |requests: &[PreparedRequest], outcome: protocol::Outcome<F>| -> Result<()> {
             let path = global.out.as_ref().map(|out| patch_path(out, alone, requests[0].case_id));

@@ -33,13 +33,16 @@ impl SequenceArgs {
         self.neutral.as_deref().into_iter()
     }
 
-    /// Text on which drift is measured: the first lines of `--neutral`, or else of `text`; `None` without either.
+    /// Text on which drift is measured: the first lines of `--neutral`, or else of `text`; `None` without either, or
+    /// without `--sequential`.
     pub fn neutral<F: Scalar>(
         &self,
         checkpoint: &Checkpoint<F>,
         text: Option<&Path>,
     ) -> Result<Option<PromptTargets<F>>> {
-        let Some(path) = self.neutral.as_deref().or(text) else { return Ok(None) };
+        let Some(path) = self.neutral.as_deref().or(text).filter(|_| self.sequential) else {
+            return Ok(None);
+        };
         let unusable = |why: String| Unusable(format!("{}: {why}", path.display()));
         let text = locus_files::read_to_string(path).map_err(|why| unusable(why.to_string()))?;
         Ok(Some(drift_text(checkpoint, &text).map_err(|why| unusable(why.to_string()))?))
