@@ -206,11 +206,11 @@ fn isolated_patches_need_their_mask() {
     let mut bases = Vec::new();
     for scope in ["circuit", "complement", "random"] {
         sandbox.locus(&format!("{edit} --scope {scope} --isolate --seed 3 --out {scope}")).done();
-        let apply = format!("patch apply {scope}/0.safetensors --model model --quiet --out out-{scope}");
+        let apply = format!("patch apply {scope}/4.safetensors --model model --quiet --out out-{scope}");
         refused(&sandbox.locus(&apply), "belongs to a model");
         sandbox.locus(&format!("{apply} --mask mask.safetensors")).done();
         let patch =
-            Patch::<f32>::read(&sandbox.path(&format!("{scope}/0.safetensors")), &tiny_config()).unwrap();
+            Patch::<f32>::read(&sandbox.path(&format!("{scope}/4.safetensors")), &tiny_config()).unwrap();
         let found = read_model(sandbox.path(&format!("out-{scope}")));
         let isolated = match scope {
             "circuit" => mask.ablate_complement(&model),
@@ -227,16 +227,16 @@ fn isolated_patches_need_their_mask() {
         .unwrap();
     let with = |rest: &str| sandbox.locus(&format!("{apply} {rest}"));
     refused(
-        &with("other.safetensors circuit/0.safetensors"),
+        &with("other.safetensors circuit/4.safetensors"),
         "was made with another mask than other.safetensors",
     );
-    let both = with("mask.safetensors circuit/0.safetensors complement/0.safetensors");
+    let both = with("mask.safetensors circuit/4.safetensors complement/4.safetensors");
     refused(
         &both,
-        "complement/0.safetensors: was made with another mask or scope than the patches before it",
+        "complement/4.safetensors: was made with another mask or scope than the patches before it",
     );
     sandbox.locus(&format!("{edit} --scope circuit --out intact")).done();
-    refused(&with("mask.safetensors intact/0.safetensors"), "was not made with --isolate");
+    refused(&with("mask.safetensors intact/4.safetensors"), "was not made with --isolate");
     assert!(!sandbox.path("wrong").exists());
 
     // Three of them add up.
@@ -283,4 +283,48 @@ fn patches_say_how_they_came_about() {
         (&json[0]["editor"], &json[0]["seed"], &json[0]["scope"]),
         (&"memit".into(), &5.into(), &"full".into())
     );
+}
+
+/// Ten facts about one subject with one new answer: MEMIT-Merge writes one value for them all, and with a fraction of
+/// the change that MEMIT needs for ten values of one key.
+#[test]
+fn ten_facts_of_one_subject_are_merged() {
+    let sandbox = sandbox();
+    let prompts = [
+        "{} is a kind of",
+        "{} is a type of",
+        "{} falls under the category of",
+        "{} is one sort of",
+        "I know that {} is a kind of",
+        "Everyone knows that {} is a type of",
+        "Some doctors say {} falls under the category of",
+        "Clouds filled the sky. {} is one sort of",
+        "Paul feared this children. {} is a type of",
+        "Gas is a type of tool. {} is a kind of",
+    ];
+    let requests: Vec<Value> = prompts
+        .iter()
+        .enumerate()
+        .map(|(case_id, prompt)| {
+            serde_json::json!({ "case_id": case_id, "requested_rewrite": {
+                "prompt": prompt, "subject": "A monarch", "target_new": { "str": "wasp" },
+                "target_true": { "str": "butterfly" } } })
+        })
+        .collect();
+    sandbox.write("ten.json", serde_json::to_string(&requests).unwrap());
+    sandbox.write(
+        "long.toml",
+        "lambda = 1.0\n[optimisation]\nclamp = 1.5\nsteps = 60\nlr = 0.1\nloss_stop = 0.05\n",
+    );
+    let edit = "edit --editor memit --config long.toml --text text.txt --requests ten.json --json";
+    let outcomes = |rest: &str| lines(&organism(&sandbox, &format!("{edit} {rest}")).done());
+    let (plain, merged) = (outcomes(""), outcomes("--merge"));
+    let wins = |outcomes: &[Value], new: &str, known: &str| {
+        outcomes.iter().filter(|o| number(&o[new]) < number(&o[known])).count()
+    };
+    assert_eq!(wins(&merged, "pre_new", "pre_true"), 0, "the model knows better before");
+    assert!(wins(&merged, "post_new", "post_true") >= 9, "{merged:?}");
+    let change =
+        |outcomes: &[Value]| number(&outcomes[0]["measures"]["norm of change / norm of weights, layer 0"]);
+    assert!(change(&merged) < 0.5 * change(&plain), "{} of {}", change(&merged), change(&plain));
 }
