@@ -43,7 +43,7 @@ const EPSILON: f64 = f32::EPSILON as f64;
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `layers` | 8, 9, 10 | layers of the model, ascending | the MLPs that are edited, counted from 0 |
-/// | `lr` | 1e-5 | above 0 | scale of the wanted changes |
+/// | `lr` | 1/3072 | above 0 | scale of the wanted changes; at `1 / f` they are as long as `g^` on average |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UltraEdit {
@@ -56,17 +56,21 @@ pub struct UltraEdit {
 impl Default for UltraEdit {
     /// For GPT-2 small.
     fn default() -> Self {
-        UltraEdit::for_layers(12)
+        UltraEdit::for_shape(12, 768)
     }
 }
 
 impl UltraEdit {
-    /// Constants for a model of `n_layer` layers: the MLPs from two thirds of its depth to the last but one, as
-    /// published for GPT-J.
-    pub fn for_layers(n_layer: usize) -> Self {
+    /// Constants for a model of `n_layer` layers of width `n_embd`: the MLPs from two thirds of its depth to the last
+    /// but one, as published for GPT-J, and `lr = 1 / f` for MLPs of four times the model's width.
+    ///
+    /// # Panics
+    /// When the width is 0.
+    pub fn for_shape(n_layer: usize, n_embd: usize) -> Self {
+        assert!(n_embd > 0, "a model without width");
         let first = n_layer * 2 / 3;
         let end = n_layer.saturating_sub(1).max(first + 1);
-        UltraEdit { layers: (first..end).collect(), lr: 1e-5 }
+        UltraEdit { layers: (first..end).collect(), lr: 1.0 / (4 * n_embd) as f64 }
     }
 
     /// Checks every constant against the model.

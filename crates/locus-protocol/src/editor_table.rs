@@ -107,7 +107,7 @@ pub static EDITORS: [NamedEditor; 12] = [
     NamedEditor {
         name: "ultra-edit",
         about: "UltraEdit: several layers, many facts at once, from one gradient; needs no subject",
-        constants: |hparams, _| Ok(Constants::UltraEdit(UltraEdit::for_layers(hparams()?.n_layer))),
+        constants: |hparams, _| Ok(ultra_edit(&hparams()?)),
     },
 ];
 
@@ -117,6 +117,10 @@ fn rome(variant: Variant, hparams: &Lookup) -> Result<Constants> {
 
 fn memit(null_space: Option<f64>, hparams: &Lookup) -> Result<Constants> {
     Ok(Constants::Memit(Memit { null_space, ..hparams()?.memit }))
+}
+
+fn ultra_edit(hparams: &Hparams) -> Constants {
+    Constants::UltraEdit(UltraEdit::for_shape(hparams.n_layer, hparams.n_embd))
 }
 
 /// MEMIT's constants with ROME's layer, the one that EMMET edits, and equality constraints.

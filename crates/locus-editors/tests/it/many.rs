@@ -239,10 +239,10 @@ fn editors_without_memory_leave_it_empty_and_refused_edits_leave_it_as_it_was() 
 
 #[test]
 fn constants_of_ultra_edit() {
-    assert_eq!(UltraEdit::default().layers, [8, 9, 10]);
-    assert_eq!(UltraEdit::for_layers(28).layers, (18..27).collect::<Vec<_>>(), "as published for GPT-J");
+    assert_eq!(UltraEdit::default(), UltraEdit { layers: vec![8, 9, 10], lr: 1.0 / 3072.0 });
+    assert_eq!(UltraEdit::for_shape(28, 4096).layers, (18..27).collect::<Vec<_>>(), "as published for GPT-J");
     for n in 1..60 {
-        let constants = UltraEdit::for_layers(n);
+        let constants = UltraEdit::for_shape(n, 8);
         constants.check(&Config::new(n, 1, 8, 8, 8)).unwrap();
     }
     let model = model(1);
