@@ -11,11 +11,11 @@
 //!
 //! [`memit_update`](crate::memit_update) computes `U`. With `null_space` it is
 //! [`NullSpace::alphaedit_update`](crate::NullSpace::alphaedit_update), which projects the change onto directions that
-//! keys seldom use (AlphaEdit). Edits made one after the other ([`Editor::edit_after`]) hand it the keys of the earlier
-//! ones, `K_p` of the paper, whose answers are then to stay: the memory keeps the keys of each edit that was made.
+//! keys seldom use (AlphaEdit). Edits made one after the other ([`Editor::edit_after`]) hand it the keys of the
+//! earlier ones, `K_p` of the paper, whose answers are then to stay.
 //!
-//! With `lambda = 0` the answers to the new keys are exactly those asked for, which is EMMET; on one layer and without
-//! its damping, which would be a `lambda` (identity tested in `tests/it/insertion.rs`).
+//! With `lambda = 0` the answers to the new keys are exactly those asked for: EMMET, without the damping of its code,
+//! which would be a `lambda`.
 //!
 //! Facts about one subject have nearly equal keys, and equal keys can answer with one value only: the mean of those
 //! that were asked for, which serves none of the facts. With `merge`, facts that share a subject share a value: one
@@ -50,7 +50,7 @@ use crate::statistics::{KeyCovariance, KeyStatistics};
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `layers` | 3, 4, 5 | layers of the model, ascending | the MLPs that are edited, counted from 0 |
-/// | `lambda` | 2000 | at least 0 | weight of `C` against the new keys (`mom2_update_weight` in MEMIT's code); 0 makes it EMMET |
+/// | `lambda` | 2000 | at least 0 | weight of `C` against the new keys (MEMIT's `mom2_update_weight`); 0 is EMMET |
 /// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, as a multiple of its mean |
 /// | `null_space` | none | above 0 | AlphaEdit: eigenvalue of `C` from which a direction counts as used |
 /// | `l2` | 10 | at least 0 | AlphaEdit: added to the diagonal of the projected keys' Gram matrix |

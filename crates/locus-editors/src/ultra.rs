@@ -11,8 +11,8 @@
 //! W <- W + (H^T H + I)^-1 H^T V = W + H^T (H H^T + I)^-1 V
 //! ```
 //!
-//! with the keys `H [m, f]` as they are and the wanted changes of the answers `V [m, d]`. The second form follows by the
-//! Woodbury identity; it needs a system of size `m` and shows that the change has rank `m` at most.
+//! with the keys `H [m, f]` as they are and the wanted changes of the answers `V [m, d]`. The second form follows by
+//! the Woodbury identity; it needs a system of size `m` and shows that the change has rank `m` at most.
 //!
 //! Source: Gu et al. 2025 (arXiv 2505.14679: editing feature, lifelong normalisation, closed form) and its code.
 //! Deviations: statistics are kept for each layer separately, where the code pools layers of one shape; deviations of

@@ -22,7 +22,8 @@ pub(crate) const LOCK: &str = ".lock";
 /// How often a folder that is still being filled is deleted at most.
 const FOLDER_ATTEMPTS: usize = 20;
 
-/// What this process has under temporary names, files and folders, and where it has looked for files that killed processes left.
+/// What this process has under temporary names, files and folders, and where it has looked for files that killed
+/// processes left.
 struct Unfinished {
     files: BTreeSet<PathBuf>,
     tidied: BTreeSet<PathBuf>,
@@ -236,8 +237,9 @@ pub fn is_output(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Output>())
 }
 
-/// Fills a folder all or nothing: a temporary folder beside it (`.locus-*.tmp`) is filled and then takes its name. If the folder exists,
-/// the files are moved into it one by one, over files of the same names, once all of them are there.
+/// Fills a folder all or nothing: a temporary folder beside it (`.locus-*.tmp`) is filled and then takes its name.
+/// If the folder exists, the files are moved into it one by one, over files of the same names, once all of them are
+/// there.
 ///
 /// `wrong` makes an error of the caller's from one of this function's own.
 ///

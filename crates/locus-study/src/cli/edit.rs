@@ -191,8 +191,8 @@ impl EditArgs {
                     let mut provenance = serde_json::json!({
                         "editor": editor.name(), "constants": provenance,
                         "case_ids": requests.iter().map(|request| request.case_id).collect::<Vec<_>>(),
-                        "isolated": self.isolate, "scope": self.scope.name(), "mask_sha256": mask.map(ParamMask::sha256),
-                        "seed": global.seed, "version": env!("CARGO_PKG_VERSION"),
+                        "isolated": self.isolate, "scope": self.scope.name(),
+                        "mask_sha256": mask.map(ParamMask::sha256), "seed": global.seed, "version": env!("CARGO_PKG_VERSION"),
                     });
                     if self.bos {
                         provenance["bos"] = true.into();
