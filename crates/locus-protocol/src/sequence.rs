@@ -1,7 +1,7 @@
 //! Requests written one after the other into one model, and how success and damage grow (`locus edit --sequential`).
 
 use anyhow::{Context, Result};
-use locus_editors::{Delta, Edit, EditHistory, EditMemory, Editor, Error, Fact, Patch, Report, token_lines};
+use locus_editors::{Delta, Edit, EditHistory, EditMemory, Editor, Error, Patch, Report, token_lines};
 use locus_gpt2::{Checkpoint, Gpt2, ParamMask, PromptTargets, Scalar, compiled};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -89,12 +89,12 @@ compiled!(SequenceJob<'a>: <F> SequenceIn<'a, F> => Result<Sequence<F>>, write_i
 fn write_in_turn<F: Scalar>(
     (start, editor, groups, mask, neutral, step): SequenceIn<F>,
 ) -> Result<Sequence<F>> {
-    for (requests, facts) in groups {
-        for (request, fact) in requests.iter().zip(*facts) {
+    for &(requests, facts) in groups {
+        for (request, fact) in requests.iter().zip(facts) {
             fact.check(start.config()).with_context(|| format!("request {}", request.case_id))?;
         }
     }
-    let requests: Vec<&PreparedRequest> = groups.iter().flat_map(|(requests, _)| *requests).collect();
+    let requests: Vec<&PreparedRequest> = groups.iter().flat_map(|&(requests, _)| requests).collect();
     anyhow::ensure!(!requests.is_empty(), "there is no request to write; expected at least one");
     let before = measure(&requests, start)?;
     let neutral = neutral.map(|text| (text, mean_nll(start, text)));
@@ -105,7 +105,7 @@ fn write_in_turn<F: Scalar>(
     let mut reports = Vec::with_capacity(requests.len());
     let mut growth: Vec<GrowthPoint> = Vec::new();
     let mut after = before.clone();
-    for (i, (of_group, facts)) in groups.iter().enumerate() {
+    for (i, &(of_group, facts)) in groups.iter().enumerate() {
         let report = match editor.edit_after(&mut memory, history.model(), facts, mask) {
             Ok(Edit { patch, report }) => {
                 low_rank &= patch.deltas().all(|(_, delta)| matches!(delta, Delta::LowRank { .. }));

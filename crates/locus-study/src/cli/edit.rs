@@ -214,7 +214,7 @@ impl EditArgs {
                 self.sequence.write(&start, editor.as_ref(), &groups, mask, neutral.as_ref(), &|| {
                     stage.inc();
                 })?;
-            done(&prepared, Ok((sequence.patch, &sequence.model)))?;
+            done(prepared.as_slice(), Ok((sequence.patch, &sequence.model)))?;
             growth = sequence.growth;
             sequence.written
         } else {

@@ -68,7 +68,7 @@ fn a_sequence_grows_and_its_patch_is_what_was_printed() {
 
     let last = &growth[2];
     let share =
-        |wins: &dyn Fn(&Value) -> bool| outcomes.iter().filter(|o| wins(o)).count() as f64 / REQUESTS as f64;
+        |wins: &dyn Fn(&Value) -> bool| outcomes.iter().filter(|&o| wins(o)).count() as f64 / REQUESTS as f64;
     assert_eq!(number(&last["raised"]), share(&|o| number(&o["post_new"]) < number(&o["pre_new"])));
     assert_eq!(number(&last["over_true"]), share(&|o| number(&o["post_new"]) < number(&o["post_true"])));
     let mean = outcomes.iter().map(|o| number(&o["post_new"])).sum::<f64>() / REQUESTS as f64;
@@ -279,10 +279,9 @@ fn patches_say_how_they_came_about() {
     assert!(list.contains("h.0.mlp.c_proj.weight: rank 12"), "{list}");
     let json = lines(&organism(&sandbox, "patch list all.safetensors --json").done());
     assert_eq!(json[0]["case_ids"], serde_json::json!((0..12).collect::<Vec<_>>()));
-    assert_eq!(
-        (&json[0]["editor"], &json[0]["seed"], &json[0]["scope"]),
-        (&"memit".into(), &5.into(), &"full".into())
-    );
+    for (name, value) in [("editor", "memit".into()), ("seed", Value::from(5)), ("scope", "full".into())] {
+        assert_eq!(json[0][name], value, "{name}");
+    }
 }
 
 /// Ten facts about one subject with one new answer: MEMIT-Merge writes one value for them all, and with a fraction of
