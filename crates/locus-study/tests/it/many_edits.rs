@@ -262,7 +262,7 @@ fn isolated_patches_need_their_mask() {
 #[test]
 fn patches_say_how_they_came_about() {
     let sandbox = sandbox();
-    let edit = "edit --text text.txt --seed 5 --quiet --out";
+    let edit = "edit --text text.txt --seed 5 --out";
     organism(&sandbox, &format!("{edit} one.safetensors --editor r-rome --requests first.json")).done();
     organism(
         &sandbox,
