@@ -4,6 +4,7 @@ use locus_gpt2::{Config, Gpt2, ParamMask, PromptTargets, Scalar, compiled};
 
 use crate::error::Result;
 use crate::fact::Fact;
+use crate::memory::EditMemory;
 use crate::patch::{EditHistory, Patch};
 
 /// Writes facts into a model.
@@ -17,6 +18,22 @@ pub trait Editor<F: Scalar>: Sync {
     /// # Errors
     /// When a constant is out of its range, a fact or the mask does not fit the model or the edit would damage it.
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>>;
+
+    /// Writes `facts` into a model that holds the edits of `memory`, and adds to it what later edits have to know of
+    /// this one. With an empty memory, this is [`Editor::edit`]; an editor that remembers nothing leaves it empty.
+    ///
+    /// # Errors
+    /// As [`Editor::edit`], and when the memory is of a model of another width; the memory then stays as it was.
+    fn edit_after(
+        &self,
+        memory: &mut EditMemory,
+        model: &Gpt2<F>,
+        facts: &[Fact],
+        mask: Option<&ParamMask>,
+    ) -> Result<Edit<F>> {
+        let _ = memory;
+        self.edit(model, facts, mask)
+    }
 }
 
 /// Arguments of [`Editor::edit`] as one value: editor, model, facts, mask.

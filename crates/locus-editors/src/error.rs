@@ -67,6 +67,18 @@ pub enum Error {
         /// Hash of the model at hand.
         actual: String,
     },
+    /// Patches that are to be added were made for different weights.
+    #[error(
+        "patches to be added belong to models with SHA-256 {} and {}; expected one base",
+        printable(one),
+        printable(another)
+    )]
+    OtherBase {
+        /// Hash of the first patch's base.
+        one: String,
+        /// Hash of another patch's base.
+        another: String,
+    },
     /// The patch was made for these weights in the other number type.
     #[error(
         "the patch belongs to these weights in {other}, and the model runs in {given}; expected --dtype {other}"

@@ -9,8 +9,9 @@
 //!
 //! The second form follows from the first by the Woodbury identity and needs one triangular solve per key instead of a
 //! system of size `f`. `lambda -> 0` with one key is ROME's `u / (u . k)` (Meng et al. 2022, arXiv 2202.05262, eq. 2),
-//! with several the equality-constrained EMMET (Gupta et al. 2024, arXiv 2403.14236, its damping being `lambda`),
-//! `lambda > 0` is MEMIT (Meng et al. 2023, arXiv 2210.07229, eq. 14). AlphaEdit (Fang et al. 2024, arXiv 2410.02355)
+//! with several the equality-constrained EMMET (Gupta et al. 2024, arXiv 2403.14236), whose answers `K^T (W + U R^T)`
+//! are exactly those asked for; the damping that its code adds is a `lambda`. `lambda > 0` is MEMIT (Meng et al. 2023,
+//! arXiv 2210.07229, eq. 14). AlphaEdit (Fang et al. 2024, arXiv 2410.02355)
 //! projects onto the directions that keys seldom use: `U = P M (l2 + M^T P M)^-1` with a projection `P`, where `M`
 //! holds the new keys and those written before, whose answers are to stay.
 //!
@@ -104,7 +105,7 @@ impl NullSpace {
 const LEAST_SHARE: f64 = 1e-10;
 
 /// `A^-1 B` for a positive definite `A [n, n]` and `B [n, m]`.
-fn solve_positive(a: Array2<f64>, b: ArrayView2<f64>) -> Result<Array2<f64>> {
+pub(crate) fn solve_positive(a: Array2<f64>, b: ArrayView2<f64>) -> Result<Array2<f64>> {
     let n = a.nrows();
     let why = || {
         Error::Unstable(format!(

@@ -11,7 +11,10 @@
 //! | [`FineTuning`] | output matrix and bias of one MLP (`ft`, `ft-l`, `ft-m`) |
 //! | [`Lora`] | query, key and value matrices of all layers, low rank |
 //! | [`Rome`] | output matrix of one MLP, rank one, in closed form (`r-rome`, `rome`, `p-rome`) |
-//! | [`Memit`] | output matrices of several MLPs, many facts at once, in closed form; with AlphaEdit's projection too |
+//! | [`Memit`] | output matrices of several MLPs, many facts at once, in closed form; EMMET and AlphaEdit too |
+//! | [`UltraEdit`] | output matrices of several MLPs, from one gradient in closed form, without a subject |
+//!
+//! Edits made one after the other go through [`Editor::edit_after`], with an [`EditMemory`] of the earlier ones.
 //!
 //! ```
 //! use locus_editors::{Context, Editor, Fact, KeyCovariance, Rome};
@@ -44,12 +47,14 @@ mod hparams;
 mod insertion;
 mod lora;
 mod memit;
+mod memory;
 mod optimisation;
 mod patch;
 mod rome;
 mod states;
 mod statistics;
 mod text;
+mod ultra;
 
 pub use editor::{Edit, Editor, Report, WriteFact, edit_one_by_one};
 pub use error::{Error, Result};
@@ -61,11 +66,13 @@ pub use hparams::{Hparams, renamed};
 pub use insertion::{NullSpace, memit_update};
 pub use lora::Lora;
 pub use memit::{Memit, MemitEditor, SimilarKeys};
+pub use memory::{EditMemory, FeatureMoments};
 pub use optimisation::{TargetOptimisation, TargetVector};
 pub use patch::{Delta, EditHistory, Patch};
 pub use rome::{Rome, RomeEditor, Variant};
 pub use statistics::{KeyCovariance, KeyMoments, KeyStatistics};
 pub use text::{PREFIXES, prefixes, sample_prefixes, token_lines};
+pub use ultra::UltraEdit;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -11,7 +11,11 @@
 //!
 //! [`memit_update`](crate::memit_update) computes `U`. With `null_space` it is
 //! [`NullSpace::alphaedit_update`](crate::NullSpace::alphaedit_update), which projects the change onto directions that
-//! keys seldom use (AlphaEdit).
+//! keys seldom use (AlphaEdit). Edits made one after the other ([`Editor::edit_after`]) hand it the keys of the
+//! earlier ones, `K_p` of the paper, whose answers are then to stay.
+//!
+//! With `lambda = 0` the answers to the new keys are exactly those asked for: EMMET, without the damping of its code,
+//! which would be a `lambda`.
 //!
 //! Facts about one subject have nearly equal keys, and equal keys can answer with one value only: the mean of those
 //! that were asked for, which serves none of the facts. With `merge`, facts that share a subject share a value: one
@@ -19,7 +23,8 @@
 //! it, [`Memit::similar_keys`] tells which facts are concerned.
 //!
 //! Sources: Meng et al. 2023 (arXiv 2210.07229, eq. 14 for the update) and its code; Fang et al. 2024 (arXiv
-//! 2410.02355) for AlphaEdit; Dong et al. 2025 (arXiv 2502.07322) for `merge`, MEMIT-Merge.
+//! 2410.02355) for AlphaEdit; Gupta et al. 2024 (arXiv 2403.14236) for EMMET; Dong et al. 2025 (arXiv 2502.07322) for
+//! `merge`, MEMIT-Merge.
 //!
 //! Letters: `n` facts, `d` width, `f` MLP width.
 
@@ -34,6 +39,7 @@ use crate::editor::{Edit, EditInput, Editor, Report, check_mask};
 use crate::error::{Error, Result};
 use crate::fact::{Context, Fact};
 use crate::insertion::{NullSpace, memit_update};
+use crate::memory::EditMemory;
 use crate::optimisation::{TargetOptimisation, TargetVector};
 use crate::patch::Patch;
 use crate::states::at_subjects;
@@ -44,7 +50,7 @@ use crate::statistics::{KeyCovariance, KeyStatistics};
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `layers` | 3, 4, 5 | layers of the model, ascending | the MLPs that are edited, counted from 0 |
-/// | `lambda` | 2000 | at least 0 | weight of `C` against the new keys (`mom2_update_weight` in MEMIT's code) |
+/// | `lambda` | 2000 | at least 0 | weight of `C` against the new keys (MEMIT's `mom2_update_weight`); 0 is EMMET |
 /// | `ridge` | 1e-5 | at least 0 | added to the diagonal of `C`, as a multiple of its mean |
 /// | `null_space` | none | above 0 | AlphaEdit: eigenvalue of `C` from which a direction counts as used |
 /// | `l2` | 10 | at least 0 | AlphaEdit: added to the diagonal of the projected keys' Gram matrix |
@@ -86,6 +92,16 @@ impl Default for Memit {
 }
 
 impl Memit {
+    /// Name of the method that these constants make: `alpha-edit` with a null space, `emmet` with a `lambda` of 0, else
+    /// `memit`.
+    pub fn name(&self) -> &'static str {
+        match (self.null_space, self.lambda) {
+            (Some(_), _) => "alpha-edit",
+            (None, 0.0) => "emmet",
+            (None, _) => "memit",
+        }
+    }
+
     /// Checks every constant against the model.
     ///
     /// # Errors
@@ -164,22 +180,34 @@ pub struct MemitEditor {
 
 impl<F: Scalar> Editor<F> for MemitEditor {
     fn name(&self) -> &'static str {
-        if self.constants.null_space.is_some() { "alpha-edit" } else { "memit" }
+        self.constants.name()
     }
 
     fn edit(&self, model: &Gpt2<F>, facts: &[Fact], mask: Option<&ParamMask>) -> Result<Edit<F>> {
+        self.edit_after(&mut EditMemory::new(), model, facts, mask)
+    }
+
+    fn edit_after(
+        &self,
+        memory: &mut EditMemory,
+        model: &Gpt2<F>,
+        facts: &[Fact],
+        mask: Option<&ParamMask>,
+    ) -> Result<Edit<F>> {
         check_mask(mask, model.config())?;
         if self.constants.merge {
-            F::run::<MergeJob>((self, model, facts, mask))
+            F::run::<MergeJob>(((self, model, facts, mask), memory))
         } else {
-            self.insert(model, facts, &self.target_vectors(model, facts)?, mask)
+            self.insert_after(memory, model, facts, &self.target_vectors(model, facts)?, mask)
         }
     }
 }
 
-compiled!(MergeJob<'a>: <F> EditInput<'a, MemitEditor, F> => Result<Edit<F>>, edit_merged);
+type MergeInput<'a, F> = (EditInput<'a, MemitEditor, F>, &'a mut EditMemory);
 
-fn edit_merged<F: Scalar>((editor, model, facts, mask): EditInput<'_, MemitEditor, F>) -> Result<Edit<F>> {
+compiled!(MergeJob<'a>: <F> MergeInput<'a, F> => Result<Edit<F>>, edit_merged);
+
+fn edit_merged<F: Scalar>(((editor, model, facts, mask), memory): MergeInput<'_, F>) -> Result<Edit<F>> {
     editor.constants.check(model.config())?;
     // Subjects in the order of their first facts.
     let mut subjects: Vec<Vec<Fact>> = Vec::new();
@@ -197,7 +225,7 @@ fn edit_merged<F: Scalar>((editor, model, facts, mask): EditInput<'_, MemitEdito
     let last = *editor.constants.layers.last().expect("checked");
     let optimisation = &editor.constants.optimisation;
     let targets = optimisation.optimise_groups(model, last, HookPoint::ResidPost, &groups)?;
-    insert((editor, model, groups.as_slice(), targets.as_slice(), mask))
+    insert((editor, model, groups.as_slice(), targets.as_slice(), mask, memory))
 }
 
 /// Two facts whose keys an editor can hardly tell apart.
@@ -232,8 +260,24 @@ impl MemitEditor {
         targets: &[TargetVector<F>],
         mask: Option<&ParamMask>,
     ) -> Result<Edit<F>> {
+        self.insert_after(&mut EditMemory::new(), model, facts, targets, mask)
+    }
+
+    /// As [`MemitEditor::insert`], into a model that holds the edits of `memory`: AlphaEdit leaves the answers to their
+    /// keys alone, and adds its own keys when the edit is made.
+    ///
+    /// # Errors
+    /// As [`MemitEditor::insert`], and when the memory is of a model of another width.
+    pub fn insert_after<F: Scalar>(
+        &self,
+        memory: &mut EditMemory,
+        model: &Gpt2<F>,
+        facts: &[Fact],
+        targets: &[TargetVector<F>],
+        mask: Option<&ParamMask>,
+    ) -> Result<Edit<F>> {
         let groups: Vec<&[Fact]> = facts.chunks(1).collect();
-        F::run::<InsertJob>((self, model, groups.as_slice(), targets, mask))
+        F::run::<InsertJob>((self, model, groups.as_slice(), targets, mask, memory))
     }
 }
 
@@ -274,12 +318,18 @@ fn similar_keys<F: Scalar>(
 }
 
 /// Facts in groups, each of which has one target vector.
-type InsertInput<'a, F> =
-    (&'a MemitEditor, &'a Gpt2<F>, &'a [&'a [Fact]], &'a [TargetVector<F>], Option<&'a ParamMask>);
+type InsertInput<'a, F> = (
+    &'a MemitEditor,
+    &'a Gpt2<F>,
+    &'a [&'a [Fact]],
+    &'a [TargetVector<F>],
+    Option<&'a ParamMask>,
+    &'a mut EditMemory,
+);
 
 compiled!(InsertJob<'a>: <F> InsertInput<'a, F> => Result<Edit<F>>, insert);
 
-fn insert<F: Scalar>((editor, model, groups, targets, mask): InsertInput<'_, F>) -> Result<Edit<F>> {
+fn insert<F: Scalar>((editor, model, groups, targets, mask, memory): InsertInput<'_, F>) -> Result<Edit<F>> {
     let config = model.config();
     editor.constants.check(config)?;
     check_mask(mask, config)?;
@@ -320,6 +370,7 @@ fn insert<F: Scalar>((editor, model, groups, targets, mask): InsertInput<'_, F>)
     let mut edited = model.clone();
     let mut factors = Vec::new();
     let mut measures = Vec::new();
+    let mut written = Vec::new();
     for (i, (layer, covariance, null_space)) in editor.layers.iter().enumerate() {
         let left = missing(&edited)?;
         measures.push((format!("length of z - h before layer {layer}"), mean_length(&left)));
@@ -331,11 +382,12 @@ fn insert<F: Scalar>((editor, model, groups, targets, mask): InsertInput<'_, F>)
         }
         let u = match null_space {
             None => memit_update(covariance, keys.view(), editor.constants.lambda)?,
-            Some(space) => space.alphaedit_update(
-                keys.view(),
-                Array2::zeros((keys.nrows(), 0)).view(),
-                editor.constants.l2,
-            )?,
+            Some(space) => {
+                let earlier = memory.earlier(*layer, keys.nrows())?;
+                let u = space.alphaedit_update(keys.view(), earlier.view(), editor.constants.l2)?;
+                written.push((*layer, keys));
+                u
+            }
         };
         let id = ParamId::Block(*layer, BlockParam::MlpOutWeight);
         let change = (id, u.mapv(F::from_f64), asked.t().mapv(F::from_f64));
@@ -355,7 +407,9 @@ fn insert<F: Scalar>((editor, model, groups, targets, mask): InsertInput<'_, F>)
     let curves: Vec<&[f64]> = targets.iter().map(|target| target.losses.as_slice()).collect();
     let losses = Report::mean_curve(&curves);
     let report = Report { steps: losses.len().saturating_sub(1), losses, measures, ..Report::default() };
-    report.into_edit(model, patch, &facts)
+    let edit = report.into_edit(model, patch, &facts)?;
+    written.into_iter().for_each(|(layer, keys)| memory.add_keys(layer, keys));
+    Ok(edit)
 }
 
 /// Key of every group, `[f, n]`: the mean over its facts of half the key of the bare prompt and half the mean over the

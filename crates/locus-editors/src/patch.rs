@@ -120,6 +120,25 @@ impl<F: Scalar> Patch<F> {
         Ok(self.followed_by(next))
     }
 
+    /// One patch with the changes of several that were made for the same weights, each as if it were alone: factors are
+    /// put side by side, dense changes added. The sum does what the patches would do in any order, up to rounding, if
+    /// none of them had been made on top of another.
+    ///
+    /// # Errors
+    /// When two of them have different bases.
+    ///
+    /// # Panics
+    /// When there is no patch.
+    pub fn sum(patches: &[Patch<F>]) -> Result<Self> {
+        let (first, rest) = patches.split_first().expect("at least one patch");
+        let same = |patch: &Patch<F>| patch.base_sha256 == first.base_sha256;
+        if let Some(other) = rest.iter().find(|patch| !same(patch)) {
+            let (one, another) = (first.base_sha256.clone(), other.base_sha256.clone());
+            return Err(Error::OtherBase { one, another });
+        }
+        Ok(rest.iter().fold(first.clone(), |sum, patch| sum.followed_by(patch)))
+    }
+
     fn followed_by(&self, next: &Patch<F>) -> Self {
         F::run::<FollowedJob>((self, next))
     }
@@ -130,6 +149,15 @@ impl<F: Scalar> Patch<F> {
     /// When the file cannot be written.
     pub fn write(&self, path: &Path, config: &Config, provenance: &serde_json::Value) -> Result<()> {
         F::run::<WriteJob>((self, path, config, provenance))
+    }
+
+    /// Provenance that a patch file states, as [`Patch::write`] was given it; null when it states none.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no patch.
+    pub fn read_provenance(path: &Path) -> Result<serde_json::Value> {
+        let metadata = read_safetensors(path, |_, metadata| Ok(metadata))?;
+        Ok(parse_metadata(path, metadata.as_deref())?["provenance"].take())
     }
 
     /// Reads a patch file.
@@ -274,10 +302,8 @@ fn read<F: Scalar>((path, config): (&Path, &Config)) -> Result<Patch<F>> {
         }
         Ok((parts, metadata))
     })?;
-    let base_sha256 = metadata
-        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
-        .and_then(|json| json["base_sha256"].as_str().map(str::to_owned))
-        .ok_or_else(|| wrong("has no base_sha256 in its metadata; expected a patch".into()))?;
+    let base_sha256 = parse_metadata(path, metadata.as_deref())?["base_sha256"].as_str().map(str::to_owned);
+    let base_sha256 = base_sha256.expect("checked");
     let mut deltas = BTreeMap::new();
     while let Some(((id, part), (shape, values))) = parts.pop_first() {
         let delta = match (part, parts.remove(&(id, DeltaPart::R))) {
@@ -293,6 +319,15 @@ fn read<F: Scalar>((path, config): (&Path, &Config)) -> Result<Patch<F>> {
         deltas.insert(id, delta);
     }
     Ok(Patch { base_sha256, config: config.clone(), deltas })
+}
+
+/// Metadata of a patch file, which names the base.
+fn parse_metadata(path: &Path, metadata: Option<&str>) -> Result<serde_json::Value> {
+    let json: Option<serde_json::Value> = metadata.and_then(|text| serde_json::from_str(text).ok());
+    json.filter(|json| json["base_sha256"].is_string()).ok_or_else(|| Error::Patch {
+        path: path.to_owned(),
+        why: "has no base_sha256 in its metadata; expected a patch".into(),
+    })
 }
 
 compiled!(DenseJob<'a>: <F> &'a Delta<F> => Vec<F>, to_dense);

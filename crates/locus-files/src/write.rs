@@ -19,7 +19,11 @@ pub(crate) const TEMPORARY: (&str, &str) = (".locus-", ".tmp");
 /// What the names of lock files end with; they begin like temporary ones.
 pub(crate) const LOCK: &str = ".lock";
 
-/// What this process has under temporary names, and where it has looked for files that killed processes left.
+/// How often a folder that is still being filled is deleted at most.
+const FOLDER_ATTEMPTS: usize = 20;
+
+/// What this process has under temporary names, files and folders, and where it has looked for files that killed
+/// processes left.
 struct Unfinished {
     files: BTreeSet<PathBuf>,
     tidied: BTreeSet<PathBuf>,
@@ -142,7 +146,7 @@ pub fn put_in_place(files: impl IntoIterator<Item = NewFile>) -> io::Result<()> 
     }
 }
 
-/// Has a file deleted by [`discard_unfinished`].
+/// Has a file, or a folder with what is in it, deleted by [`discard_unfinished`].
 pub(crate) fn remember_unfinished(path: &Path) {
     unfinished().files.insert(path.to_owned());
 }
@@ -235,8 +239,9 @@ pub fn is_output(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Output>())
 }
 
-/// Fills a folder all or nothing: a temporary folder beside it is filled and then takes its name. If the folder exists,
-/// the files are moved into it one by one, over files of the same names, once all of them are there.
+/// Fills a folder all or nothing: a temporary folder beside it (`.locus-*.tmp`) is filled and then takes its name.
+/// If the folder exists, the files are moved into it one by one, over files of the same names, once all of them are
+/// there.
 ///
 /// `wrong` makes an error of the caller's from one of this function's own, which answers to [`is_output`].
 ///
@@ -470,5 +475,26 @@ mod tests {
         let below_file = write_folder(dir.path().join("file/below"), |e| e, |_| Ok(()));
         assert!(is_output(&below_file.unwrap_err()));
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    /// A process that is told to stop while it fills a folder leaves nothing of it.
+    #[test]
+    fn folders_that_are_being_filled_are_discarded() {
+        const PLACE: &str = "LOCUS_FILES_TEST_FOLDER";
+        if let Some(place) = std::env::var_os(PLACE) {
+            let stopped = |folder: &Path| -> io::Result<()> {
+                fs::create_dir(folder.join("inside"))?;
+                fs::write(folder.join("inside/x"), "")?;
+                assert!(folder.file_name().unwrap().to_str().unwrap().starts_with(".locus-"));
+                discard_unfinished();
+                std::process::exit(0)
+            };
+            write_folder(Path::new(&place).join("out"), |e| e, stopped).unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let this = "write::tests::folders_that_are_being_filled_are_discarded";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        assert!(child.args(["--exact", this]).env(PLACE, dir.path()).status().unwrap().success());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use locus_editors::{
-    ClampedSgd, Editor, FineTuning, Hparams, KeyCovariance, Lora, Memit, PREFIXES, Rome, Variant,
+    ClampedSgd, Editor, FineTuning, Hparams, KeyCovariance, Lora, Memit, PREFIXES, Rome, UltraEdit, Variant,
 };
 use locus_gpt2::{Config, Scalar, compiled};
 use serde::Serialize;
@@ -27,8 +27,10 @@ pub enum Constants {
     Lora(Lora),
     /// ROME and its variants.
     Rome(Rome),
-    /// MEMIT and AlphaEdit.
+    /// MEMIT, EMMET and AlphaEdit.
     Memit(Memit),
+    /// UltraEdit.
+    UltraEdit(UltraEdit),
 }
 
 /// Function that finds the hyper-parameters of a model.
@@ -46,7 +48,7 @@ pub struct NamedEditor {
 }
 
 /// Every editor.
-pub static EDITORS: [NamedEditor; 10] = [
+pub static EDITORS: [NamedEditor; 12] = [
     NamedEditor {
         name: "study-ft",
         about: "The study's fine-tuning: SGD with every parameter clamped near its start",
@@ -97,6 +99,16 @@ pub static EDITORS: [NamedEditor; 10] = [
         about: "MEMIT with AlphaEdit's projection onto directions that keys seldom use",
         constants: |hparams, _| memit(Some(ALPHA_EDIT_THRESHOLD), hparams),
     },
+    NamedEditor {
+        name: "emmet",
+        about: "EMMET: one layer, many facts at once, each answer exactly as asked for",
+        constants: |hparams, _| Ok(emmet(&hparams()?)),
+    },
+    NamedEditor {
+        name: "ultra-edit",
+        about: "UltraEdit: several layers, many facts at once, from one gradient; needs no subject",
+        constants: |hparams, _| Ok(ultra_edit(&hparams()?)),
+    },
 ];
 
 fn rome(variant: Variant, hparams: &Lookup) -> Result<Constants> {
@@ -105,6 +117,16 @@ fn rome(variant: Variant, hparams: &Lookup) -> Result<Constants> {
 
 fn memit(null_space: Option<f64>, hparams: &Lookup) -> Result<Constants> {
     Ok(Constants::Memit(Memit { null_space, ..hparams()?.memit }))
+}
+
+fn ultra_edit(hparams: &Hparams) -> Constants {
+    Constants::UltraEdit(UltraEdit::for_shape(hparams.n_layer, hparams.n_embd))
+}
+
+/// MEMIT's constants with ROME's layer, the one that EMMET edits, and equality constraints.
+fn emmet(hparams: &Hparams) -> Constants {
+    let layers = vec![hparams.rome.layer];
+    Constants::Memit(Memit { layers, lambda: 0.0, null_space: None, ..hparams.memit.clone() })
 }
 
 impl NamedEditor {
@@ -132,6 +154,7 @@ impl Constants {
             Constants::Lora(constants) => constants.check(config),
             Constants::Rome(constants) => constants.check(config),
             Constants::Memit(constants) => constants.check(config),
+            Constants::UltraEdit(constants) => constants.check(config),
         }
     }
 
@@ -180,6 +203,7 @@ fn build<F: Scalar>((constants, mut covariances): EditorIn) -> Result<Box<dyn Ed
             Box::new(constants.with(covariance.with_context(missing)?))
         }
         Constants::Memit(constants) => Box::new(constants.with(covariances)?),
+        Constants::UltraEdit(constants) => Box::new(constants),
     })
 }
 
@@ -200,7 +224,7 @@ mod tests {
                 why.starts_with(&format!("{unknown:?} is no editor; expected one of study-ft, ft, ")),
                 "{why}"
             );
-            assert!(why.ends_with("memit, alpha-edit"), "{why}");
+            assert!(why.ends_with("memit, alpha-edit, emmet, ultra-edit"), "{why}");
         }
     }
 }

@@ -264,13 +264,13 @@ fn constants(name: &str, hparams: &Hparams) -> Result<(Constants, bool)> {
     let many = matches!(constants, Constants::Memit(_));
     anyhow::ensure!(
         many || !at_once,
-        "{editor} cannot write all requests at once; expected memit or alpha-edit"
+        "{editor} cannot write all requests at once; expected memit, alpha-edit or emmet"
     );
     Ok((constants, at_once))
 }
 
 /// Mean NLL over all targets, in nats.
-fn mean_nll<F: Scalar>(model: &Gpt2<F>, packed: &PromptTargets<F>) -> f64 {
+pub(crate) fn mean_nll<F: Scalar>(model: &Gpt2<F>, packed: &PromptTargets<F>) -> f64 {
     let nll = model.nll(model.run(&packed.batch).hidden().view(), &packed.targets);
     nll.iter().sum::<f64>() / nll.len() as f64
 }
@@ -290,6 +290,6 @@ mod tests {
             assert!(why.contains("is no editor; expected one of study-ft, ft, "), "{why}");
         }
         let why = constants("r-rome, all at once", &hparams).unwrap_err().to_string();
-        assert_eq!(why, "r-rome cannot write all requests at once; expected memit or alpha-edit");
+        assert_eq!(why, "r-rome cannot write all requests at once; expected memit, alpha-edit or emmet");
     }
 }

@@ -27,6 +27,7 @@ mod requests;
 mod run;
 mod score;
 pub mod selftest;
+mod sequence;
 mod settings;
 mod store;
 mod study;
@@ -49,6 +50,7 @@ pub use published::{PublishedRun, published_runs};
 pub use requests::{PreparedRequest, StudyRequest, components};
 pub use run::{run, run_unit};
 pub use score::{Scored, score};
+pub use sequence::{GrowthPoint, Sequence, drift_text, write_sequence};
 pub use settings::{
     FAMILY_TASKS, MAIN_DENSITIES, Preset, PublishedTrajectory, SWEEP, SWEEP_TASK, Settings, is_large,
 };

@@ -15,18 +15,18 @@ use serde_json::Value;
 /// Twenty steps of Adam on sums in a different order; measured differences are a thousand times smaller.
 const AGREES: f64 = 1e-6;
 
-fn floats(value: &Value) -> Vec<f64> {
+pub fn floats(value: &Value) -> Vec<f64> {
     match value {
         Value::Array(values) => values.iter().flat_map(floats).collect(),
         other => vec![other.as_f64().unwrap()],
     }
 }
 
-fn tokens(value: &Value) -> Vec<u32> {
+pub fn tokens(value: &Value) -> Vec<u32> {
     floats(value).into_iter().map(|x| x as u32).collect()
 }
 
-fn fact(value: &Value) -> Fact {
+pub fn fact(value: &Value) -> Fact {
     let row = |row: &Value| Context {
         tokens: tokens(&row["tokens"]),
         subject_last: row["lookup"].as_u64().unwrap() as usize,

@@ -3,6 +3,7 @@
 mod golden;
 mod hparams;
 mod insertion;
+mod many;
 mod merge;
 mod patches;
 mod rome;

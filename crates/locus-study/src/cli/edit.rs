@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use locus_data::seed::stream;
 use locus_data::{EditRequest, requests};
 use locus_editors::{Fact, Patch, SimilarKeys};
 use locus_gpt2::{Checkpoint, Gpt2, ParamMask, Scalar};
@@ -16,8 +15,10 @@ use super::editors::{ChosenEditor, EditorArgs};
 use super::error::{OVERFLOW, Unusable};
 use super::global::{Dtype, Global};
 use super::output::note;
+use super::patch::random_scope;
+use super::sequential::{SequenceArgs, print_growth};
 use super::skipped::SkippedRecords;
-use crate::protocol::{self, Group, PreparedRequest, Written, write_groups};
+use crate::protocol::{self, Group, GrowthPoint, PreparedRequest, Written, write_groups};
 
 /// Cosine of two keys from which an editor can hardly tell two facts apart.
 const SIMILAR: f64 = 0.99;
@@ -42,6 +43,8 @@ pub struct EditArgs {
     /// Write all requests into one model and one patch: together (MEMIT, fine-tuning) or in turn (ROME, study-ft)
     #[arg(long)]
     together: bool,
+    #[command(flatten)]
+    sequence: SequenceArgs,
     /// Stop at the first record that cannot be edited, instead of leaving it out
     #[arg(long)]
     strict: bool,
@@ -66,6 +69,13 @@ enum ScopeName {
     Full,
     /// As many random block parameters as the mask has
     Random,
+}
+
+impl ScopeName {
+    /// The name used in files and on the command line.
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 /// One request in the output; NLLs are per token, in nats.
@@ -138,8 +148,8 @@ impl EditArgs {
     fn run_as<F: Scalar>(&self, global: &Global, chosen: &ChosenEditor) -> Result<()> {
         let path = self.requests.as_deref().expect("clap asks for it");
         let records = requests::read_records(path)?;
-        let together = self.together || chosen.writes_many();
-        let alone = together || records.usable.len() + records.skipped.len() == 1;
+        let together = !self.sequence.sequential && (self.together || chosen.writes_many());
+        let alone = together || self.sequence.sequential || records.usable.len() + records.skipped.len() == 1;
         self.check_out(global, path, alone, &records.usable)?;
         let checkpoint = global.checkpoint::<F>()?;
         let mask = self.mask(&checkpoint, global.seed)?;
@@ -167,17 +177,19 @@ impl EditArgs {
             Some(mask) if self.isolate => mask.ablate_complement(&checkpoint.model),
             _ => checkpoint.model.clone(),
         };
+        let neutral = self.sequence.neutral(&checkpoint, self.editor.text())?;
         let conflicts = if together { conflicts(chosen, &start, &prepared, &facts)? } else { Vec::new() };
         let editor = chosen.editor(&self.editor, global, &checkpoint)?;
         let groups: Vec<Group> = if together {
             vec![(prepared.as_slice(), facts.as_slice())]
         } else {
-            prepared.chunks(1).zip(facts.chunks(1)).collect()
+            let n = self.sequence.batch;
+            prepared.chunks(n).zip(facts.chunks(n)).collect()
         };
         let provenance = chosen.provenance()?;
         let lock = |out: &PathBuf| if alone { lock_file(out) } else { lock_folder(out) };
         let _lock = global.out.as_ref().map(lock).transpose()?;
-        let stage = global.progress().stage("edits", groups.len());
+        let stage = global.progress().stage("edits", groups.len() + usize::from(self.sequence.sequential));
         let mask = mask.as_ref();
         let done = |requests: &[PreparedRequest], outcome: protocol::Outcome<F>| -> Result<()> {
             let path = global.out.as_ref().map(|out| patch_path(out, alone, requests[0].case_id));
@@ -193,11 +205,14 @@ impl EditArgs {
                     let mut provenance = serde_json::json!({
                         "editor": editor.name(), "constants": provenance,
                         "case_ids": requests.iter().map(|request| request.case_id).collect::<Vec<_>>(),
-                        "isolated": self.isolate, "mask_sha256": mask.map(ParamMask::sha256),
-                        "seed": global.seed, "version": env!("CARGO_PKG_VERSION"),
+                        "isolated": self.isolate, "scope": self.scope.name(),
+                        "mask_sha256": mask.map(ParamMask::sha256), "seed": global.seed, "version": env!("CARGO_PKG_VERSION"),
                     });
                     if self.bos {
                         provenance["bos"] = true.into();
+                    }
+                    if self.sequence.sequential {
+                        provenance["sequential"] = true.into();
                     }
                     let patch = if self.dense { Patch::between(&start, edited) } else { patch };
                     patch.write(&path, start.config(), &provenance)?;
@@ -207,7 +222,18 @@ impl EditArgs {
             stage.inc();
             Ok(())
         };
-        let written = write_groups(&start, editor.as_ref(), &groups, mask, &done)?;
+        let mut growth: Vec<GrowthPoint> = Vec::new();
+        let written = if self.sequence.sequential {
+            let sequence =
+                self.sequence.write(&start, editor.as_ref(), &groups, mask, neutral.as_ref(), &|| {
+                    stage.inc();
+                })?;
+            done(prepared.as_slice(), Ok((sequence.patch, &sequence.model)))?;
+            growth = sequence.growth;
+            sequence.written
+        } else {
+            write_groups(&start, editor.as_ref(), &groups, mask, &done)?
+        };
         stage.finish();
         let mut outcomes: Vec<Outcome> = written.into_iter().map(Outcome::from).collect();
         for (pair, kind) in &conflicts {
@@ -226,6 +252,7 @@ impl EditArgs {
             outcomes.len(),
             not_finite.join(", ")
         );
+        print_growth(&growth, global.json)?;
         let failed: Vec<String> =
             outcomes.iter().filter(|o| o.failed).map(|o| o.case_id.to_string()).collect();
         anyhow::ensure!(
@@ -248,8 +275,12 @@ impl EditArgs {
         requests: &[(usize, EditRequest)],
     ) -> Result<()> {
         let Some(out) = &global.out else { return Ok(()) };
-        let inputs: Vec<&Path> =
-            [file].into_iter().chain(self.mask.as_deref()).chain(self.editor.inputs()).collect();
+        let inputs: Vec<&Path> = [file]
+            .into_iter()
+            .chain(self.mask.as_deref())
+            .chain(self.editor.inputs())
+            .chain(self.sequence.inputs())
+            .collect();
         if alone {
             return global.check_file("--out", out, &inputs);
         }
@@ -287,9 +318,7 @@ impl EditArgs {
         Ok(match self.scope {
             ScopeName::Circuit => Some(mask),
             ScopeName::Complement => Some(mask.complement()),
-            ScopeName::Random => {
-                Some(ParamMask::random(config, mask.count(), &mut stream(seed, "random scope", 0)))
-            }
+            ScopeName::Random => Some(random_scope(&mask, config, seed)),
             ScopeName::Full => unreachable!("refused above"),
         })
     }

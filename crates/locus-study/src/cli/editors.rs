@@ -37,7 +37,7 @@ pub struct EditorArgs {
     /// Minimum number of tokens to read from --text
     #[arg(long, value_name = "N", default_value_t = 100_000, requires = "text")]
     tokens: usize,
-    /// Give facts about one subject one target vector (MEMIT-Merge; memit and alpha-edit)
+    /// Give facts about one subject one target vector (MEMIT-Merge; memit, alpha-edit and emmet)
     #[arg(long)]
     merge: bool,
 }
@@ -61,6 +61,11 @@ impl EditorArgs {
         [&self.config, &self.stats, &self.text].into_iter().filter_map(|path| path.as_deref())
     }
 
+    /// Text that key statistics are collected from, if it was given.
+    pub fn text(&self) -> Option<&Path> {
+        self.text.as_deref()
+    }
+
     /// The chosen editor with the constants of `--config`, or else the editor's constants for the model.
     pub fn chosen(&self, global: &Global) -> Result<ChosenEditor> {
         let config = Config::read(&global.model_folder()?.join("config.json"))?;
@@ -74,6 +79,14 @@ impl EditorArgs {
                         Unusable(format!("the constants are for {given}; --editor is {named}")).into()
                     );
                 }
+            }
+            if let Constants::Memit(constants) = &chosen.constants
+                && self.editor.name == "emmet"
+                && constants.name() != "emmet"
+            {
+                let why =
+                    "emmet takes no null_space and a lambda of 0; with another it is alpha-edit or memit";
+                return Err(Unusable(why.into()).into());
             }
             chosen.constants.check(&config)?;
             Ok(chosen)
@@ -95,7 +108,7 @@ impl EditorArgs {
         }
         match &mut chosen.constants {
             Constants::Memit(constants) => constants.merge |= self.merge,
-            _ if self.merge => return Err(without_effect("--merge", "memit or alpha-edit").into()),
+            _ if self.merge => return Err(without_effect("--merge", "memit, alpha-edit or emmet").into()),
             _ => {}
         }
         in_range("--tokens", self.tokens, MOST_TOKENS)?;
@@ -128,6 +141,7 @@ impl EditorArgs {
                 let given = self.split_prefixes(&mut prefixes)?;
                 Constants::Rome(self.overlay(default, given)?)
             }
+            Constants::UltraEdit(default) => Constants::UltraEdit(self.overlay(default, self.given()?)?),
             Constants::Memit(default) => {
                 let given = self.split_prefixes(&mut prefixes)?;
                 Constants::Memit(self.overlay(default, given)?)
@@ -265,7 +279,7 @@ impl ChosenEditor {
 
     /// Whether the editor is made to write many facts at once.
     pub fn writes_many(&self) -> bool {
-        matches!(self.constants, Constants::Memit(_))
+        matches!(self.constants, Constants::Memit(_) | Constants::UltraEdit(_))
     }
 
     /// Makes the editor, with its key statistics.

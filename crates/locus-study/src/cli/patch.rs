@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use locus_editors::{Delta, EditHistory, Patch};
-use locus_gpt2::internal::printable;
-use locus_gpt2::{Checkpoint, Gpt2, Scalar, holds_model, write_edited_checkpoint};
+use locus_data::seed::stream;
+use locus_editors::{EditHistory, Patch};
+use locus_gpt2::{Checkpoint, Config, Gpt2, ParamMask, Scalar, holds_model, write_edited_checkpoint};
 use serde_json::json;
 
 use super::destination::{check_folder, is_same};
 use super::error::Unusable;
 use super::global::{Dtype, Global};
 use super::output::note;
+use super::patch_list::list;
 
 #[derive(Debug, Args)]
 pub struct PatchArgs {
@@ -22,7 +23,7 @@ pub struct PatchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List what patches change and which weights they were made for
+    /// List what patches change, which weights they were made for, and how they came about
     List(Files),
     /// Apply patches to --model in the order given and write a checkpoint folder that differs from --model in weights
     /// alone. To undo the last patch, apply all but the last
@@ -42,6 +43,12 @@ struct Files {
 struct Apply {
     #[command(flatten)]
     files: Files,
+    /// Add patches that were all made for the same weights, instead of applying each on top of the ones before it
+    #[arg(long)]
+    sum: bool,
+    /// Parameter mask (safetensors) that `edit --isolate` was given: patches made so apply to the model isolated by it
+    #[arg(long, value_name = "FILE")]
+    mask: Option<PathBuf>,
     /// Replace the model that --out holds
     #[arg(long)]
     force: bool,
@@ -55,60 +62,133 @@ impl PatchArgs {
         }
     }
 
-    /// Checks the options that only some verbs take, and where they write.
-    fn check(&self, files: &Files, global: &Global) -> Result<()> {
-        let inputs: Vec<&Path> = files.patches.iter().map(PathBuf::as_path).collect();
-        if global.json && !matches!(self.verb, Verb::List(_)) {
-            return Err(Unusable("--json has no effect: only `patch list` prints".into()).into());
+    fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
+        match &self.verb {
+            Verb::List(files) => {
+                global.refuse_out("`patch list` prints")?;
+                let model = global.checkpoint::<F>()?.model;
+                list(&files.patches, &files.read(model.config())?, &model, global.json)
+            }
+            Verb::Apply(apply) => apply.run::<F>(global),
+            Verb::Merge(files) => files.merge::<F>(global),
         }
-        if matches!(self.verb, Verb::List(_)) {
-            return global.refuse_out("`patch list` prints");
-        }
-        let Some(out) = &global.out else {
-            return Err(Unusable("this needs --out PATH to write to".into()).into());
-        };
-        if matches!(self.verb, Verb::Merge(_)) {
-            return global.check_out_file(&inputs);
-        }
-        check_folder("--out", out, &["config.json", "model.safetensors", "tokenizer.json"], &[])?;
-        let force = matches!(&self.verb, Verb::Apply(Apply { force: true, .. }));
-        check_destination(&global.model_folder()?, out, &inputs, force)
+    }
+}
+
+/// The path of `--out`, for a verb that writes.
+fn destination(global: &Global) -> Result<&Path> {
+    if global.json {
+        return Err(Unusable("--json has no effect: only `patch list` prints".into()).into());
+    }
+    global.out.as_deref().ok_or_else(|| Unusable("this needs --out PATH to write to".into()).into())
+}
+
+impl Files {
+    fn read<F: Scalar>(&self, config: &Config) -> Result<Vec<Patch<F>>> {
+        Ok(self.patches.iter().map(|path| Patch::read(path, config)).collect::<locus_editors::Result<_>>()?)
     }
 
-    fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
-        let (Verb::List(files) | Verb::Apply(Apply { files, .. }) | Verb::Merge(files)) = &self.verb;
-        self.check(files, global)?;
-        // Verbs that write have been refused without --out.
-        let out = global.out.as_deref().unwrap_or(Path::new("."));
-        let Checkpoint { model, .. } = global.checkpoint::<F>()?;
-        let patches: Vec<Patch<F>> = files
-            .patches
-            .iter()
-            .map(|path| Patch::read(path, model.config()))
-            .collect::<locus_editors::Result<_>>()?;
-        match &self.verb {
-            Verb::List(_) => list(files, &patches, &model, global.json),
-            Verb::Apply(_) => {
-                let history = stack(files, patches, model.clone())?;
-                let provenance = json!({
-                    "patches": files.patches.iter().map(|path| path.file_name().map(|n| n.to_string_lossy().into_owned())).collect::<Vec<_>>(),
-                    "base_sha256": history.patches()[0].base_sha256(), "version": env!("CARGO_PKG_VERSION"),
-                });
-                let (from, models) = (global.model_folder()?, (&model, history.model()));
-                if write_edited_checkpoint(&from, out, models, &provenance.to_string())? {
-                    note("the model is stored in 16 bits, to which the changed weights were rounded");
-                }
-                Ok(())
-            }
-            Verb::Merge(_) => {
-                let config = model.config().clone();
-                let merged = stack(files, patches, model)?.merged().expect("clap asks for a patch");
-                let provenance =
-                    json!({ "merged": files.patches.len(), "version": env!("CARGO_PKG_VERSION") });
-                Ok(merged.write(out, &config, &provenance)?)
-            }
+    /// Stacks the patches; each must belong to the model that the ones before it make.
+    fn stack<F: Scalar>(&self, patches: Vec<Patch<F>>, model: Gpt2<F>) -> Result<EditHistory<F>> {
+        let mut history = EditHistory::new(model);
+        for (path, patch) in self.patches.iter().zip(patches) {
+            history.apply(patch).with_context(|| path.display().to_string())?;
         }
+        Ok(history)
     }
+
+    fn merge<F: Scalar>(&self, global: &Global) -> Result<()> {
+        let out = destination(global)?;
+        global.check_out_file(&self.patches.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        let model = global.checkpoint::<F>()?.model;
+        let config = model.config().clone();
+        let patches = self.read(&config)?;
+        let merged = self.stack(patches, model)?.merged().expect("clap asks for a patch");
+        let provenance = json!({ "merged": self.patches.len(), "version": env!("CARGO_PKG_VERSION") });
+        Ok(merged.write(out, &config, &provenance)?)
+    }
+}
+
+impl Apply {
+    fn run<F: Scalar>(&self, global: &Global) -> Result<()> {
+        let out = destination(global)?;
+        check_folder("--out", out, &["config.json", "model.safetensors", "tokenizer.json"], &[])?;
+        let inputs: Vec<&Path> = self.files.patches.iter().chain(&self.mask).map(PathBuf::as_path).collect();
+        check_destination(&global.model_folder()?, out, &inputs, self.force)?;
+        let Checkpoint { model, .. } = global.checkpoint::<F>()?;
+        let patches: Vec<Patch<F>> = self.files.read(model.config())?;
+        let base = match &self.mask {
+            Some(mask) => self.isolated(mask, &model)?,
+            None => model.clone(),
+        };
+        let base_sha256 = patches[0].base_sha256().to_owned();
+        let edited = if self.sum {
+            self.sum(&patches)?.apply(&base)?
+        } else {
+            self.files.stack(patches, base)?.model().clone()
+        };
+        let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let names: Vec<_> = self.files.patches.iter().map(name).collect();
+        let mut provenance = json!({
+            "patches": names, "base_sha256": base_sha256, "version": env!("CARGO_PKG_VERSION"),
+        });
+        if self.sum {
+            provenance["sum"] = true.into();
+        }
+        let from = global.model_folder()?;
+        if write_edited_checkpoint(&from, out, (&model, &edited), &provenance.to_string())? {
+            note("the model is stored in 16 bits, to which the changed weights were rounded");
+        }
+        Ok(())
+    }
+
+    /// The sum of the patches; an error names the first file whose base is another.
+    fn sum<F: Scalar>(&self, patches: &[Patch<F>]) -> Result<Patch<F>> {
+        let base = patches[0].base_sha256();
+        let other = patches.iter().zip(&self.files.patches).find(|(patch, _)| patch.base_sha256() != base);
+        Patch::sum(patches).with_context(|| match other {
+            Some((_, path)) => format!("--sum: {}", path.display()),
+            None => "--sum".into(),
+        })
+    }
+
+    /// The model isolated by the mask with which the patches were made: that of the file, its complement or a random
+    /// one of its size, whichever has the hash that the patches state.
+    fn isolated<F: Scalar>(&self, path: &Path, model: &Gpt2<F>) -> Result<Gpt2<F>> {
+        let given = ParamMask::read_for(path, model)?;
+        let mut isolated: Option<(ParamMask, String)> = None;
+        for patch in &self.files.patches {
+            let provenance = Patch::<F>::read_provenance(patch)?;
+            let unusable = |why: String| Unusable(format!("{}: {why}", patch.display()));
+            let stated = provenance["mask_sha256"].as_str().filter(|_| provenance["isolated"] == true);
+            let Some(stated) = stated else {
+                let why = "was not made with --isolate; expected none with --mask that was not";
+                return Err(unusable(why.into()).into());
+            };
+            if isolated.as_ref().is_some_and(|(_, sha256)| sha256 == stated) {
+                continue;
+            }
+            if isolated.is_some() {
+                let why =
+                    "was made with another mask or scope than the patches before it; expected one for all";
+                return Err(unusable(why.into()).into());
+            }
+            let seed = provenance["seed"].as_u64();
+            let random = seed.map(|seed| random_scope(&given, model.config(), seed));
+            let scopes = [Some(given.clone()), Some(given.complement()), random];
+            let found = scopes.into_iter().flatten().find(|mask| mask.sha256() == stated);
+            let found = found
+                .ok_or_else(|| unusable(format!("was made with another mask than {}", path.display())))?;
+            isolated = Some((found, stated.to_owned()));
+        }
+        let (mask, _) = isolated.expect("clap asks for a patch");
+        Ok(mask.ablate_complement(model))
+    }
+}
+
+/// As many random block parameters as a mask has: `--scope random` of `locus edit`.
+pub fn random_scope(mask: &ParamMask, config: &Config, seed: u64) -> ParamMask {
+    ParamMask::random(config, mask.count(), &mut stream(seed, "random scope", 0))
 }
 
 /// Refuses a destination that is, holds or lies in the folder of the model; that is a file; where a patch would be
@@ -124,7 +204,10 @@ fn check_destination(model: &Path, out: &Path, patches: &[&Path], force: bool) -
     if let (Ok(from), Ok(to)) = (model.canonicalize(), resolved(out))
         && (to.starts_with(&from) || from.starts_with(&to))
     {
-        let why = format!("--out {shown} would overwrite the model; expected a folder apart from --model");
+        let why = format!(
+            "--out {shown} would overwrite the model; expected a folder that neither lies in that of --model nor \
+             holds it"
+        );
         return Err(Unusable(why).into());
     }
     if !force && holds_model(out) {
@@ -175,54 +258,4 @@ fn resolved(path: &Path) -> std::io::Result<PathBuf> {
             _ => Err(why),
         },
     }
-}
-
-/// Stacks the patches; each must belong to the model that the ones before it make.
-fn stack<F: Scalar>(files: &Files, patches: Vec<Patch<F>>, model: Gpt2<F>) -> Result<EditHistory<F>> {
-    let mut history = EditHistory::new(model);
-    for (path, patch) in files.patches.iter().zip(patches) {
-        history.apply(patch).with_context(|| path.display().to_string())?;
-    }
-    Ok(history)
-}
-
-fn list<F: Scalar>(files: &Files, patches: &[Patch<F>], model: &Gpt2<F>, as_json: bool) -> Result<()> {
-    use std::io::Write;
-    let mut out = super::output::stdout();
-    let base = model.sha256();
-    for (path, patch) in files.patches.iter().zip(patches) {
-        let fits = patch.base_sha256() == base;
-        if as_json {
-            let changes: Vec<_> = patch
-                .deltas()
-                .map(|(id, delta)| match delta {
-                    Delta::Dense(_) => json!({ "parameter": id.to_string(), "kind": "dense" }),
-                    Delta::LowRank { u, .. } => {
-                        json!({ "parameter": id.to_string(), "kind": "low-rank", "rank": u.ncols() })
-                    }
-                })
-                .collect();
-            let line = json!({
-                "file": path.display().to_string(), "base_sha256": patch.base_sha256(), "fits_model": fits,
-                "norm": patch.norm(), "changes": changes,
-            });
-            writeln!(out, "{line}")?;
-            continue;
-        }
-        let word = if fits { "fits" } else { "does not fit" };
-        writeln!(
-            out,
-            "{}: base {}, {word} the model; norm {:.4}",
-            printable(&path.display().to_string()),
-            printable(patch.base_sha256()),
-            patch.norm()
-        )?;
-        for (id, delta) in patch.deltas() {
-            match delta {
-                Delta::Dense(_) => writeln!(out, "  {id}: dense")?,
-                Delta::LowRank { u, .. } => writeln!(out, "  {id}: rank {}", u.ncols())?,
-            }
-        }
-    }
-    Ok(())
 }

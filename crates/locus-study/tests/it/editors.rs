@@ -43,10 +43,10 @@ fn every_editor_raises_the_target() {
         }
     }
     // All requests in one patch, MEMIT's own way, and one after the other for others.
-    for editor in ["memit", "alpha-edit", "r-rome --together"] {
-        let line = format!(
-            "edit --editor {editor} --requests requests.json --text text.txt --json --out one.safetensors"
-        );
+    for editor in ["memit", "alpha-edit", "emmet", "ultra-edit", "r-rome --together"] {
+        let text = if editor == "ultra-edit" { "" } else { "--text text.txt" };
+        let line =
+            format!("edit --editor {editor} --requests requests.json {text} --json --out one.safetensors");
         let outcomes = lines(&organism(&sandbox, &line).done());
         assert!(outcomes.iter().all(|o| o["post_new"].as_f64() < o["pre_new"].as_f64()), "{editor}");
         let patch = Patch::<f32>::read(&sandbox.path("one.safetensors"), checkpoint.model.config()).unwrap();

@@ -8,6 +8,7 @@ mod distributed;
 mod edit;
 mod editors;
 mod fetch;
+mod many_edits;
 mod patch;
 mod plan;
 mod process;
