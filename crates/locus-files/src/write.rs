@@ -163,7 +163,7 @@ pub fn discard_unfinished() {
     for path in &unfinished.files {
         if path.is_dir() {
             // Another thread may be about to put one more file into it.
-            let _ = (0..10).any(|_| fs::remove_dir_all(path).is_ok());
+            let _ = (0..FOLDER_ATTEMPTS).any(|_| fs::remove_dir_all(path).is_ok());
         } else {
             let _ = fs::remove_file(path);
         }

@@ -8,6 +8,7 @@ use locus_files::remove_abandoned;
 use locus_gpt2::Scalar;
 
 use super::destination::{check_folder, lock_folder};
+use super::error::Unusable;
 use super::global::{Dtype, Global};
 use super::study_options::{StudyInputs, StudyOptions};
 use crate::conclusions::conclude;
