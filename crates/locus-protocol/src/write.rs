@@ -5,24 +5,20 @@ use locus_editors::{Edit, Editor, Error, Fact, Patch, Report};
 use locus_gpt2::{Gpt2, ParamMask, Scalar, compiled};
 use rayon::prelude::*;
 
-use crate::requests::PreparedRequest;
+use crate::benchmark::{Case, Observation};
 
 /// Requests that are written together into one model, with the fact that the editor is given for each.
-pub type Group<'a> = (&'a [PreparedRequest], &'a [Fact]);
+pub type Group<'a> = (&'a [Case], &'a [Fact]);
 
-/// NLLs of one request before and after an edit: means per target token, in nats.
+/// One request before and after an edit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
     /// Number of the request.
     pub case_id: u64,
-    /// NLL of the new target before.
-    pub pre_new: f64,
-    /// NLL of the true target before; `None` when the request states none.
-    pub pre_true: Option<f64>,
-    /// NLL of the new target after.
-    pub post_new: f64,
-    /// NLL of the true target after; `None` when the request states none.
-    pub post_true: Option<f64>,
+    /// Answers before.
+    pub before: Observation,
+    /// Answers after.
+    pub after: Observation,
     /// Optimiser steps taken.
     pub steps: usize,
     /// Norms, denominators and residuals of the method, by name, as in the editor's report.
@@ -32,11 +28,11 @@ pub struct Written {
 /// Outcome of writing a group: the patch with the patched model, or why the editor refused.
 pub type Outcome<'a, F> = Result<(Patch<F>, &'a Gpt2<F>), Error>;
 
-type Done<'a, F> = &'a (dyn Fn(&[PreparedRequest], Outcome<F>) -> Result<()> + Sync);
+type Done<'a, F> = &'a (dyn Fn(&[Case], Outcome<F>) -> Result<()> + Sync);
 
 /// Writes every group into `start`, independently of the others, and measures its requests. `done` is called with each
-/// group as it is finished. After an edit that was refused as unstable the model stays as it was, and the NLLs after it
-/// are those before.
+/// group as it is finished. After an edit that was refused as unstable the model stays as it was, and the answers
+/// after it are those before.
 ///
 /// # Errors
 /// When a request does not fit the model, which is checked of all before the first is written; when the editor fails
@@ -79,10 +75,9 @@ fn write_all<F: Scalar>((start, editor, groups, mask, done): WriteIn<F>) -> Resu
         requests
             .iter()
             .map(|request| {
-                let ((pre_new, pre_true), (post_new, post_true)) =
-                    (request.nll(start)?, request.nll(&edited)?);
+                let (before, after) = (request.observe(start, None)?, request.observe(&edited, None)?);
                 let (case_id, steps, measures) = (request.case_id, report.steps, report.measures.clone());
-                Ok(Written { case_id, pre_new, pre_true, post_new, post_true, steps, measures })
+                Ok(Written { case_id, before, after, steps, measures })
             })
             .collect()
     };
