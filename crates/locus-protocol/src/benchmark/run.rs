@@ -166,9 +166,13 @@ fn write<F: Scalar>(
     group: std::ops::Range<usize>,
     model: &Gpt2<F>,
 ) -> Result<(Written, Option<Patch<F>>)> {
+    let refused = |why: String| Ok((Written { refused: Some(why), steps: 0 }, None));
     match editor.edit(model, &contestant.facts[group.clone()], benchmark.mask) {
+        Ok(Edit { report, .. }) if report.nll_after.is_nan() => {
+            refused("the NLL after the edit is not a number".into())
+        }
         Ok(Edit { patch, report }) => Ok((Written { refused: None, steps: report.steps }, Some(patch))),
-        Err(why @ Error::Unstable(_)) => Ok((Written { refused: Some(why.to_string()), steps: 0 }, None)),
+        Err(why @ Error::Unstable(_)) => refused(why.to_string()),
         Err(error) => {
             let case_id = benchmark.cases[group.start].case_id;
             Err(anyhow::Error::from(error).context(format!("{}: request {case_id}", contestant.name)))

@@ -117,8 +117,11 @@ impl BenchmarkArgs {
         let Prepared { cases, facts } = &prepared;
         skipped.report(cases.len(), self.strict)?;
         let neutral = self.neutral::<F>(&Checkpoint { model: start.clone(), ..checkpoint.clone() })?;
-        let provenance = self.provenance(global, &checkpoint, mask.as_ref().map(|mask| mask.sha256()))?;
+        let mut provenance = self.provenance(global, &checkpoint, mask.as_ref().map(|mask| mask.sha256()))?;
         let common = common(&provenance);
+        let measured = chosen.iter().find(|(_, editor)| editor.needs_statistics());
+        provenance["statistics"] =
+            measured.map_or(Ok(Value::Null), |(args, _)| args.statistics_identity())?;
         let store = global.out.as_ref().map(|out| Store::new(out, self.resume, common));
         let _lock = global.out.as_deref().map(lock_folder).transpose()?;
         let generation = self.generate.map(|tokens| Generation::new(tokens, global.seed));

@@ -89,6 +89,13 @@ impl EditorsArgs {
                 merge: false,
             };
             let chosen = args.chosen(global)?;
+            if chosen.needs_statistics() && self.stats.is_none() && text.is_none() {
+                let name = editor.name;
+                let why = format!(
+                    "--editor {name} needs key statistics: --stats FILE (see `locus stats`) or --text FILE"
+                );
+                return Err(Unusable(why).into());
+            }
             Ok((EditorArgs { stats: self.stats.clone(), text: text.clone(), ..args }, chosen))
         };
         self.editors.iter().enumerate().map(each).collect()
