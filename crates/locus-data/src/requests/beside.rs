@@ -186,8 +186,10 @@ mod tests {
             asked(record)
         };
         let found = with(json!({
-            "portability": {"Reasoning": [{"prompt": "p1", "ground_truth": [["x", "y"]]}, {"prompt": "p2", "ground_truth": []}],
-                "Subject_Aliasing": {"prompt": ["p3", "p4"], "ground_truth": ["x", ["y"]]}},
+            "portability": {
+                "Reasoning": [{"prompt": "p1", "ground_truth": [["x", "y"]]}, {"prompt": "p2", "ground_truth": []}],
+                "Subject_Aliasing": {"prompt": ["p3", "p4"], "ground_truth": ["x", ["y"]]},
+            },
             "locality": {"Forgetfulness": [{"prompt": " l1 ", "ground_truth": "z"}]},
         }));
         let expected =

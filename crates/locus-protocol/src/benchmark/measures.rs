@@ -116,7 +116,7 @@ pub static MEASURES: [Measure; 24] = [
         "locality",
         "locality",
         EASY_EDIT,
-        "share of an answer's places, over neighbours and locality questions, whose likeliest token is that of the unedited model, teacher-forced",
+        "share of an answer's places, of neighbours and locality questions, with the unedited model's likeliest token",
         |j| j.kept(|before, after| token_agreement(&before.forced, &after.forced)),
     ),
     share(
@@ -175,8 +175,8 @@ const STAYS: &[ProbeKind] = &[ProbeKind::Neighbourhood, ProbeKind::Locality];
 const EXACT: &str = "every token of the answer is the likeliest: teacher-forced and greedy are one number";
 const EXACT_TRUE: &str = "every token of the true target is the likeliest";
 const FORCED: &str = "share of the answer's tokens that are the likeliest behind the answer's own tokens";
-const FORCED_STAYS: &str = "the same of the right answers to neighbours and locality questions";
-const FREE_STAYS: &str = "the same of the right answers to neighbours and locality questions";
+const FORCED_STAYS: &str = "acc of the right answers to neighbours and locality questions";
+const FREE_STAYS: &str = "acc, free of the right answers to neighbours and locality questions";
 const FREE: &str = "share of the answer's tokens that greedy generation has at their places";
 
 /// Harmonic means of three measures.

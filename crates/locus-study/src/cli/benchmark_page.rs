@@ -15,29 +15,23 @@ struct Row {
     definition: &'static str,
 }
 
-/// Measures and scores, each score after the last measure that it is made of.
+/// The scores, then what they are made of and all else.
 fn rows() -> Vec<Row> {
-    let mut rows = Vec::new();
-    for m in &MEASURES {
-        rows.push(Row {
-            key: m.key,
-            label: m.label,
-            unit: m.unit,
-            source: m.source,
-            definition: m.definition,
-        });
-        // S stands behind the magnitudes, too.
-        for s in SCORES.iter().filter(|s| follows(s.of[2]) == m.key) {
-            let (key, label, source, definition) = (s.key, s.label, s.source, s.definition);
-            rows.push(Row { key, label, unit: Unit::Hundredth, source, definition });
-        }
-    }
-    rows
-}
-
-/// The measure that a score follows whose last part is given.
-fn follows(part: &'static str) -> &'static str {
-    if part == "neighbourhood_success" { "neighbourhood_magnitude" } else { part }
+    let scores = SCORES.iter().map(|s| Row {
+        key: s.key,
+        label: s.label,
+        unit: Unit::Hundredth,
+        source: s.source,
+        definition: s.definition,
+    });
+    let measures = MEASURES.iter().map(|m| Row {
+        key: m.key,
+        label: m.label,
+        unit: m.unit,
+        source: m.source,
+        definition: m.definition,
+    });
+    scores.chain(measures).collect()
 }
 
 /// The whole page.
@@ -80,8 +74,8 @@ pub fn page(provenance: &Value, editors: &[EditorSummary], skipped: &Value) -> S
     for Row { label, source, definition, .. } in &measured {
         let _ = writeln!(page, "| {label} | {source} | {definition} |");
     }
-    page += "\nSources: Meng et al. 2022a is arXiv 2202.05262, 2022b arXiv 2210.07229, Zhang et al. 2024 arXiv 2401.01286, \
-             Yang et al. 2025 arXiv 2502.11177.\n";
+    page += "\nSources: Meng et al. 2022a is arXiv 2202.05262, 2022b arXiv 2210.07229, Zhang et al. 2024 is arXiv \
+             2401.01286, Yang et al. 2025 is arXiv 2502.11177.\n";
     page + &refusals(editors) + &left_out(skipped)
 }
 
