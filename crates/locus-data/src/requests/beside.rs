@@ -64,8 +64,11 @@ pub(super) fn read(record: Record) -> Result<Beside> {
         new_fact: new_fact(record),
     };
     let ask = |list: &mut Vec<Question>, kind: &str, prompts: &str, answer: &str| -> Result<()> {
-        for prompt in record.texts(prompts)? {
-            list.extend(question(record, kind, prompt, answer)?);
+        let lists = [prompts, answer].map(|field| record.get(field).is_some_and(Value::is_array));
+        for (i, prompt) in record.texts(prompts)?.into_iter().enumerate() {
+            // Lists of both go together; one answer may be that of several questions.
+            let place = if lists == [true; 2] { format!("{answer}.{i}") } else { answer.to_owned() };
+            list.extend(question(record, kind, prompt, &place)?);
         }
         Ok(())
     };
