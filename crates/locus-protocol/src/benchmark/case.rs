@@ -199,7 +199,7 @@ type ObserveIn<'a, F> = (&'a Case, &'a Gpt2<F>, Option<(Generation, &'a Tokenize
 
 compiled!(ObserveJob<'a>: <F> ObserveIn<'a, F> => Result<Observation>, observe);
 
-pub(super) fn observe<F: Scalar>((case, model, generation): ObserveIn<F>) -> Result<Observation> {
+fn observe<F: Scalar>((case, model, generation): ObserveIn<F>) -> Result<Observation> {
     let pairs: Vec<_> = case.probes.iter().flat_map(Probe::pairs).collect();
     let packed = PromptTargets::prefix_sharing(model.config(), &pairs)?;
     let (nll, likeliest) = predict(model, &packed);

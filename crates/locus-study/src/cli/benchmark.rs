@@ -189,10 +189,10 @@ impl BenchmarkArgs {
             in_range("--generate", tokens, LONGEST_TEXT)?;
         }
         let Some(out) = &global.out else {
-            let option = if self.resume { "--resume" } else { "--patches" };
-            return match self.resume || self.patches {
-                true => Err(Unusable(format!("{option} needs --out DIR")).into()),
-                false => Ok(()),
+            let options = [("--resume", self.resume), ("--patches", self.patches)];
+            return match options.iter().find(|(_, given)| *given) {
+                Some((option, _)) => Err(Unusable(format!("{option} needs --out DIR")).into()),
+                None => Ok(()),
             };
         };
         check_folder("--out", out, &["benchmark.json", "benchmark.md"], &["work", "patches"])?;

@@ -216,7 +216,8 @@ fn further_prompts_and_files_are_told() {
     let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
     assert_eq!(first["file"], "patches/4.safetensors");
     let asked = first["paraphrases"].as_array().unwrap();
-    assert_eq!((asked.len(), &asked[1]["prompt"]), (2, &"A monarch belongs to".into()));
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[1]["prompt"], "A monarch belongs to");
     let kept = &first["neighbours"][0];
     let after = |name: &str| kept[name][1].as_f64().unwrap();
     assert_eq!(kept["right"], after("p_true") > after("p_new"), "{kept}");
