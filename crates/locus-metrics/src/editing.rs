@@ -9,16 +9,21 @@
 //! | correct | every target token is most likely, teacher-forced | code of Meng et al. 2022b |
 //! | token accuracy | share of target tokens that are most likely, teacher-forced | zsRE in the code of Meng et al. 2022a |
 //! | locality | share of places whose most likely token did not change | EasyEdit |
-//! | exact match | free generation begins with the target | Yang et al. 2025 on why not teacher-forced |
+//! | exact match | greedy generation begins with the target | Yang et al. 2025 on why not teacher-forced |
+//! | free accuracy | share of target tokens in greedy generation, each at its place | as above |
 //!
 //! Meng et al. 2022a is ROME (arXiv 2202.05262), 2022b MEMIT (arXiv 2210.07229), Yang et al. 2025 is arXiv 2502.11177.
+//!
+//! Greedy generation takes the most likely token each time, so it begins with the target exactly if every token of the
+//! target is the most likely one under teacher forcing: "correct" and "exact match" are one number. Accuracies by token
+//! are not.
 //!
 //! NLLs are means per target token in nats, as in ROME's code. A prompt has two of them, `[new, true]`: that of the
 //! counterfactual target, and that of the target which was true before the edit.
 
 use std::collections::BTreeMap;
 
-use crate::bootstrap::bootstrap;
+use crate::bootstrap::cluster_bootstrap;
 use crate::token::{beats, mean, probability};
 use crate::{Interval, Stream};
 
@@ -84,6 +89,21 @@ pub fn harmonic_mean(shares: &[f64]) -> Option<f64> {
 /// # Panics
 /// If `resamples` is 0.
 pub fn score(requests: &[[Option<f64>; 3]], resamples: usize, stream: Stream) -> Option<Interval> {
+    score_in_clusters(requests, &(0..requests.len()).collect::<Vec<_>>(), resamples, stream)
+}
+
+/// The interval of [`score`] when requests belong together, such as those about one subject: whole clusters are drawn.
+/// `keys` has the cluster of each request.
+///
+/// # Panics
+/// If `resamples` is 0 or the lengths differ.
+pub fn score_in_clusters<K: Ord>(
+    requests: &[[Option<f64>; 3]],
+    keys: &[K],
+    resamples: usize,
+    stream: Stream,
+) -> Option<Interval> {
+    assert_eq!(requests.len(), keys.len(), "one cluster key per request");
     let score_of = |rows: &[usize]| {
         let mean_of =
             |kind: usize| mean(&rows.iter().filter_map(|&row| requests[row][kind]).collect::<Vec<_>>());
@@ -91,7 +111,7 @@ pub fn score(requests: &[[Option<f64>; 3]], resamples: usize, stream: Stream) ->
     };
     score_of(&(0..requests.len()).collect::<Vec<_>>())?;
     // A resample in which no request has some value is left out.
-    Some(bootstrap(requests.len(), resamples, stream, |rows| score_of(rows).unwrap_or(f64::NAN)))
+    Some(cluster_bootstrap(keys, resamples, stream, |rows| score_of(rows).unwrap_or(f64::NAN)))
 }
 
 /// Whether every token of the target is the most likely one after the prompt and the target's earlier tokens, as
@@ -120,6 +140,22 @@ pub fn token_agreement(a: &[u32], b: &[u32]) -> Option<f64> {
 /// to help. `None` of an empty target.
 pub fn exact_match(generated: &[u32], target: &[u32]) -> Option<bool> {
     (!target.is_empty()).then(|| generated.starts_with(target))
+}
+
+/// Share of the target's places at which freely generated tokens have the target's token. A place that generation did
+/// not reach counts as missed; `None` of an empty target.
+///
+/// After a first wrong token the model goes on from its own text, not from the target's as under teacher forcing, which
+/// is why this accuracy can be far below that of [`token_agreement`].
+pub fn free_accuracy(generated: &[u32], target: &[u32]) -> Option<f64> {
+    let hit = |(place, token)| f64::from(u8::from(generated.get(place) == Some(token)));
+    mean(&target.iter().enumerate().map(hit).collect::<Vec<_>>())
+}
+
+/// Whether an edit turned the answer around: the true target was at least as probable before, and the new one is
+/// strictly more probable after. Both are NLLs `[new, true]`.
+pub fn flipped(before: [f64; 2], after: [f64; 2]) -> bool {
+    !beats(before[0], before[1]) && beats(after[0], after[1])
 }
 
 /// Weighted entropy of a text's bigrams and trigrams in bits, `H_2 / 3 + 2 H_3 / 3` (GE), which falls when a model
@@ -175,6 +211,11 @@ mod tests {
         let [begins, short, other] = [&[5, 6, 7][..], &[5], &[5, 9]].map(|made| exact_match(made, &[5, 6]));
         assert_eq!([begins, short, other], [Some(true), Some(false), Some(false)]);
         assert_eq!(exact_match(&[5], &[]), None);
+        assert_eq!(free_accuracy(&[5, 9, 7], &[5, 6, 7, 8]), Some(0.5));
+        assert_eq!((free_accuracy(&[5], &[]), free_accuracy(&[], &[5])), (None, Some(0.0)));
+        let turned = [[2.0, 1.0], [1.0, 1.0], [1.0, 2.0]].map(|before| flipped(before, [1.0, 2.0]));
+        assert_eq!(turned, [true, true, false]);
+        assert!(!flipped([2.0, 1.0], [1.0, 1.0]), "a tie is no flip");
     }
 
     #[test]
@@ -219,6 +260,11 @@ mod tests {
         assert!((alike.value - 3.0 / 7.0).abs() < 1e-12 && (alike.high - alike.low).abs() < 1e-12);
         assert_eq!(score(&[[Some(1.0), None, Some(1.0)]], 50, stream()), None);
         assert_eq!(score(&[], 50, stream()), None);
+        // Copies of a request in its cluster add no information.
+        let copied: Vec<_> = mixed.iter().flat_map(|&request| [request; 4]).collect();
+        let keys: Vec<usize> = (0..8).map(|row| row / 4).collect();
+        let clustered = score_in_clusters(&copied, &keys, 200, stream()).unwrap();
+        assert!((clustered.low - mean.low).abs() < 1e-12 && (clustered.high - mean.high).abs() < 1e-12);
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`token`] | how probable is a target, and is the new one more probable than the true one? |
 //! | [`editing`] | did an edit succeed, does it hold in other words, what else changed? |
+//! | [`text`] | how varied is generated text, and is it like what the edit makes true? |
 //! | [`bootstrap`] | how uncertain is a mean, or any statistic, over requests, pairs or tasks? |
 //! | [`paired`] | do two conditions differ on the same items? |
 //! | [`two_way`] | does a difference hold for other requests and other tasks? |
@@ -44,6 +45,7 @@ pub mod overlap;
 pub mod paired;
 pub mod rank;
 mod stream;
+pub mod text;
 pub mod token;
 pub mod two_way;
 

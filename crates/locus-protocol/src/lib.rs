@@ -6,6 +6,7 @@
 //! and is compiled once for each number type, so that a change of tables, claims or the command line does not compile
 //! it again.
 
+pub mod benchmark;
 mod controls;
 mod cost;
 mod discovery;

@@ -6,8 +6,8 @@ use locus_gpt2::{Checkpoint, Gpt2, ParamMask, PromptTargets, Scalar, compiled};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::benchmark::{Case, Observation};
 use crate::editors::{DRIFT_TOKENS, mean_nll};
-use crate::requests::PreparedRequest;
 use crate::write::{Group, Written};
 
 /// Numbers of edits after which a sequence is measured; from there on 100, 500, 1000 and so on.
@@ -54,7 +54,7 @@ pub fn drift_text<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str) -> Result<P
 }
 
 /// Called after each group, with why the editor refused it if it did.
-type Step<'a> = &'a mut dyn FnMut(&[PreparedRequest], Option<&Error>);
+type Step<'a> = &'a mut dyn FnMut(&[Case], Option<&Error>);
 
 /// Writes groups of requests in turn, each into the model that the earlier ones left; the editor remembers what it has
 /// to of them ([`Editor::edit_after`]). A group that is refused as unstable leaves model and memory as they were.
@@ -94,7 +94,7 @@ fn write_in_turn<F: Scalar>(
             fact.check(start.config()).with_context(|| format!("request {}", request.case_id))?;
         }
     }
-    let requests: Vec<&PreparedRequest> = groups.iter().flat_map(|&(requests, _)| requests).collect();
+    let requests: Vec<&Case> = groups.iter().flat_map(|&(requests, _)| requests).collect();
     anyhow::ensure!(!requests.is_empty(), "there is no request to write; expected at least one");
     let before = measure(&requests, start)?;
     let neutral = neutral.map(|text| (text, mean_nll(start, text)));
@@ -131,7 +131,7 @@ fn write_in_turn<F: Scalar>(
         if last || measured_next(first).is_some_and(|next| next <= reports.len()) {
             after = measure(&requests[..reports.len()], history.model())?;
             let drift = neutral.as_ref().map(|(text, nll)| mean_nll(history.model(), text) - nll);
-            growth.push(point(&before, &after, drift));
+            growth.push(point(&own(&before), &own(&after), drift));
         }
     }
     let patch = match history.merged() {
@@ -139,9 +139,10 @@ fn write_in_turn<F: Scalar>(
         _ => Patch::between(start, history.model()),
     };
     let written = requests.iter().zip(reports).zip(before.iter().zip(&after)).map(|of_request| {
-        let ((request, report), (&(pre_new, pre_true), &(post_new, post_true))) = of_request;
+        let ((request, report), (before, after)) = of_request;
         let Report { steps, measures, .. } = report;
-        Written { case_id: request.case_id, pre_new, pre_true, post_new, post_true, steps, measures }
+        let (before, after) = (before.clone(), after.clone());
+        Written { case_id: request.case_id, before, after, steps, measures }
     });
     let written = written.collect();
     Ok(Sequence { patch, model: history.model().clone(), written, growth })
@@ -154,11 +155,17 @@ fn measured_next(done: usize) -> Option<usize> {
     MEASURED_AFTER.into_iter().chain(later).find(|&n| n > done)
 }
 
+fn measure<F: Scalar>(requests: &[&Case], model: &Gpt2<F>) -> Result<Vec<Observation>> {
+    requests.par_iter().map(|request| request.observe(model, None)).collect()
+}
+
 /// NLLs of the new and the true target of a request.
 type Nlls = (f64, Option<f64>);
 
-fn measure<F: Scalar>(requests: &[&PreparedRequest], model: &Gpt2<F>) -> Result<Vec<Nlls>> {
-    requests.par_iter().map(|request| request.nll(model)).collect()
+/// NLLs of the answers to the requests' own prompts.
+fn own(observations: &[Observation]) -> Vec<Nlls> {
+    let own = observations.iter().map(|observation| &observation.answers[0].nll);
+    own.map(|nll| (nll[0], nll.get(1).copied())).collect()
 }
 
 fn point(before: &[Nlls], after: &[Nlls], drift: Option<f64>) -> GrowthPoint {

@@ -5,24 +5,20 @@ use locus_editors::{Edit, Editor, Error, Fact, Patch, Report};
 use locus_gpt2::{Gpt2, ParamMask, Scalar, compiled};
 use rayon::prelude::*;
 
-use crate::requests::PreparedRequest;
+use crate::benchmark::{Case, Observation};
 
 /// Requests that are written together into one model, with the fact that the editor is given for each.
-pub type Group<'a> = (&'a [PreparedRequest], &'a [Fact]);
+pub type Group<'a> = (&'a [Case], &'a [Fact]);
 
-/// NLLs of one request before and after an edit: means per target token, in nats.
+/// One request before and after an edit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
     /// Number of the request.
     pub case_id: u64,
-    /// NLL of the new target before.
-    pub pre_new: f64,
-    /// NLL of the true target before; `None` when the request states none.
-    pub pre_true: Option<f64>,
-    /// NLL of the new target after.
-    pub post_new: f64,
-    /// NLL of the true target after; `None` when the request states none.
-    pub post_true: Option<f64>,
+    /// Answers before.
+    pub before: Observation,
+    /// Answers after.
+    pub after: Observation,
     /// Optimiser steps taken.
     pub steps: usize,
     /// Norms, denominators and residuals of the method, by name, as in the editor's report.
@@ -32,14 +28,14 @@ pub struct Written {
 /// Outcome of writing a group: the patch with the patched model, or why the editor refused.
 pub type Outcome<'a, F> = Result<(Patch<F>, &'a Gpt2<F>), Error>;
 
-type Done<'a, F> = &'a (dyn Fn(&[PreparedRequest], Outcome<F>) -> Result<()> + Sync);
+type Done<'a, F> = &'a (dyn Fn(&[Case], Outcome<F>) -> Result<()> + Sync);
 
 /// Why a result can be no number.
 pub const OVERFLOW: &str = "the model's states are beyond the number type's range";
 
 /// Writes every group into `start`, independently of the others, and measures its requests. `done` is called with each
-/// group as it is finished. After an edit that was refused as unstable the model stays as it was, and the NLLs after it
-/// are those before.
+/// group as it is finished. After an edit that was refused as unstable the model stays as it was, and the answers
+/// after it are those before.
 ///
 /// # Errors
 /// When a request does not fit the model or has an NLL that is not finite, which is checked of all before the first is
@@ -64,22 +60,21 @@ fn write_all<F: Scalar>((start, editor, groups, mask, done): WriteIn<F>) -> Resu
             fact.check(start.config()).with_context(|| format!("request {}", request.case_id))?;
         }
     }
-    let measure = |(requests, _): &Group| -> Result<Vec<(f64, Option<f64>)>> {
+    let measure = |(requests, _): &Group| -> Result<Vec<Observation>> {
         requests
             .iter()
             .map(|request| {
-                let (new, truth) = request.nll(start)?;
-                match [Some(new), truth].into_iter().flatten().find(|nll| !nll.is_finite()) {
-                    Some(nll) => {
-                        bail!("request {}: the NLL before the edit is {nll}; {OVERFLOW}", request.case_id)
-                    }
-                    None => Ok((new, truth)),
+                let before = request.observe(start, None)?;
+                let mut nlls = before.answers.iter().flat_map(|answer| &answer.nll);
+                if let Some(nll) = nlls.find(|nll| !nll.is_finite()) {
+                    bail!("request {}: the NLL before the edit is {nll}; {OVERFLOW}", request.case_id);
                 }
+                Ok(before)
             })
             .collect()
     };
     let before: Vec<_> = groups.par_iter().map(measure).collect::<Result<_>>()?;
-    let write = |(&(requests, facts), before): (&Group, &Vec<(f64, Option<f64>)>)| -> Result<Vec<Written>> {
+    let write = |(&(requests, facts), before): (&Group, &Vec<Observation>)| -> Result<Vec<Written>> {
         let (edited, report) = match editor.edit(start, facts, mask) {
             Ok(Edit { patch, report }) => {
                 let edited = patch.apply(start)?;
@@ -104,10 +99,10 @@ fn write_all<F: Scalar>((start, editor, groups, mask, done): WriteIn<F>) -> Resu
         requests
             .iter()
             .zip(before)
-            .map(|(request, &(pre_new, pre_true))| {
-                let (post_new, post_true) = request.nll(&edited)?;
+            .map(|(request, before)| {
+                let (before, after) = (before.clone(), request.observe(&edited, None)?);
                 let (case_id, steps, measures) = (request.case_id, report.steps, report.measures.clone());
-                Ok(Written { case_id, pre_new, pre_true, post_new, post_true, steps, measures })
+                Ok(Written { case_id, before, after, steps, measures })
             })
             .collect()
     };

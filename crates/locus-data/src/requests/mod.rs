@@ -14,7 +14,9 @@
 //! A file is a JSON array of records, an object of them by id, or JSONL. Unknown fields are ignored. Questions that have
 //! answers of their own (KnowEdit's about portability and locality, RippleEdits' tests, MQuAKE's over several hops,
 //! zsRE's and WikiBigEdit's unrelated ones, CounterFact's prompts to generate from) are counted in
-//! [`Records::unread`](crate::Records) and not read. A record numbers itself in `case_id` (`known_id`), otherwise by its key in an object, otherwise by its place in the file, from 0; a further
+//! [`Records::unread`](crate::Records) by the readers of requests; [`parse_benchmark`] reads some of them ([`Beside`]).
+//! A record numbers itself in `case_id` (`known_id`), otherwise by its key in an object, otherwise by its place in the
+//! file, from 0; a further
 //! rewrite of a record, and a record whose place is the number of another, gets a number that no record has, counted
 //! from the number of records.
 //!
@@ -31,6 +33,7 @@
 //! is the request's true target, which leaves out zsRE's unrelated `loc` questions. A zsRE record with an empty `alt`
 //! (no counterfactual could be made) is left out, as in EasyEdit's loader.
 
+mod beside;
 mod counterfact;
 mod draft;
 mod file;
@@ -40,6 +43,7 @@ mod layout;
 mod mquake;
 mod record;
 mod ripple;
+mod snippets;
 mod wikibig;
 mod zsre;
 
@@ -48,6 +52,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::beside::{Beside, Question};
+pub use self::snippets::read_snippets;
 
 use self::draft::Draft;
 use self::layout::{layout_of, recognises};
@@ -149,16 +156,37 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<EditRequest>> {
 /// # Errors
 /// If the bytes are not JSON with records in it.
 pub fn parse_records(file: &str, bytes: &[u8]) -> Result<Records<EditRequest>> {
-    drafts(file, bytes, EXPECTED, |_, case_id, draft| {
-        Ok(EditRequest {
-            case_id,
-            prompt: draft.prompt,
-            subject: draft.subject,
-            target_new: draft.target_new?,
-            target_true: draft.target_true?,
-            paraphrase_prompts: draft.paraphrase_prompts,
-            neighborhood_prompts: draft.neighborhood_prompts,
-        })
+    drafts(file, bytes, EXPECTED, |_, case_id, draft| request(case_id, draft))
+}
+
+/// Reads a file as [`parse_benchmark`] does.
+///
+/// # Errors
+/// If the file cannot be read or is not JSON with records in it.
+pub fn read_benchmark(path: impl AsRef<Path>) -> Result<Records<(EditRequest, Beside)>> {
+    let path = path.as_ref();
+    parse_benchmark(&path.display().to_string(), &files::read(path)?)
+}
+
+/// Parses the bytes of a file as [`parse_records`] does, and with each request what its record asks beside it.
+///
+/// # Errors
+/// If the bytes are not JSON with records in it.
+pub fn parse_benchmark(file: &str, bytes: &[u8]) -> Result<Records<(EditRequest, Beside)>> {
+    drafts(file, bytes, EXPECTED, |record, case_id, draft| {
+        Ok((request(case_id, draft)?, beside::read(record)?))
+    })
+}
+
+fn request(case_id: u64, draft: Draft) -> Result<EditRequest> {
+    Ok(EditRequest {
+        case_id,
+        prompt: draft.prompt,
+        subject: draft.subject,
+        target_new: draft.target_new?,
+        target_true: draft.target_true?,
+        paraphrase_prompts: draft.paraphrase_prompts,
+        neighborhood_prompts: draft.neighborhood_prompts,
     })
 }
 

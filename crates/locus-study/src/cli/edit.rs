@@ -1,24 +1,28 @@
 //! `locus edit`: writes one or many requests and measures them before and after.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
+use locus_data::requests::Beside;
 use locus_data::{EditRequest, requests};
 use locus_editors::{Fact, Patch, SimilarKeys};
-use locus_gpt2::{Checkpoint, Gpt2, ParamMask, Scalar};
-use serde::Serialize;
+use locus_gpt2::{Gpt2, ParamMask, Scalar};
 
 use super::destination::{check_folder, lock_file, lock_folder};
+use super::edit_output::{ConflictKind, ConflictWith, Outcome, print};
 use super::editors::{ChosenEditor, EditorArgs};
 use super::error::{OVERFLOW, Unusable};
 use super::global::{Dtype, Global};
 use super::output::note;
-use super::patch::random_scope;
+use super::scope::ScopeArgs;
 use super::sequential::{SequenceArgs, print_growth};
 use super::skipped::SkippedRecords;
-use crate::protocol::{self, Group, GrowthPoint, PreparedRequest, Written, write_groups};
+use crate::protocol::benchmark::Case;
+use crate::protocol::{self, Group, GrowthPoint, Preparation, write_groups};
 
 /// Cosine of two keys from which an editor can hardly tell two facts apart.
 const SIMILAR: f64 = 0.99;
@@ -31,15 +35,8 @@ pub struct EditArgs {
     /// WikiBigEdit, EasyEdit or KnowEdit
     #[arg(long, value_name = "FILE", required_unless_present = "print_config")]
     requests: Option<PathBuf>,
-    /// Parameter mask of a circuit (safetensors)
-    #[arg(long, value_name = "FILE")]
-    mask: Option<PathBuf>,
-    /// Parameters that may change
-    #[arg(long, value_enum, default_value_t = ScopeName::Full)]
-    scope: ScopeName,
-    /// Set every block parameter outside the scope to zero first, as the study does
-    #[arg(long)]
-    isolate: bool,
+    #[command(flatten)]
+    scope: ScopeArgs,
     /// Write all requests into one model and one patch: together (MEMIT, fine-tuning) or in turn (ROME, study-ft)
     #[arg(long)]
     together: bool,
@@ -57,79 +54,6 @@ pub struct EditArgs {
     /// Print the editor's constants with their defaults and stop
     #[arg(long)]
     print_config: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ScopeName {
-    /// The parameters of the mask
-    Circuit,
-    /// The block parameters outside the mask
-    Complement,
-    /// All parameters
-    Full,
-    /// As many random block parameters as the mask has
-    Random,
-}
-
-impl ScopeName {
-    /// The name used in files and on the command line.
-    fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-    }
-}
-
-/// One request in the output; NLLs are per token, in nats.
-#[derive(Serialize)]
-struct Outcome {
-    case_id: u64,
-    pre_new: f64,
-    /// Null when the request has no true target.
-    pre_true: Option<f64>,
-    post_new: f64,
-    post_true: Option<f64>,
-    steps: usize,
-    /// Whether the new target is no likelier than before.
-    failed: bool,
-    /// Norms, denominators and residuals of the method.
-    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
-    measures: serde_json::Map<String, serde_json::Value>,
-    /// Requests of the same patch that this one cannot be told from.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    conflicts: Vec<ConflictWith>,
-}
-
-/// A request that another one cannot be told from.
-#[derive(Serialize)]
-struct ConflictWith {
-    case_id: u64,
-    #[serde(flatten)]
-    kind: ConflictKind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-enum ConflictKind {
-    /// The prompts are one, the targets are not.
-    Contradiction,
-    /// Both are written for nearly the same key.
-    SimilarKey { cosine: f64 },
-}
-
-impl From<Written> for Outcome {
-    fn from(written: Written) -> Self {
-        let Written { case_id, pre_new, pre_true, post_new, post_true, steps, measures } = written;
-        let failed = post_new.partial_cmp(&pre_new).is_none_or(std::cmp::Ordering::is_ge);
-        let measures = measures.into_iter().map(|(name, value)| (name, value.into())).collect();
-        let conflicts = Vec::new();
-        Outcome { case_id, pre_new, pre_true, post_new, post_true, steps, failed, measures, conflicts }
-    }
-}
-
-impl Outcome {
-    fn is_finite(&self) -> bool {
-        let true_side = self.pre_true.into_iter().chain(self.post_true);
-        true_side.chain([self.pre_new, self.post_new]).all(f64::is_finite)
-    }
 }
 
 impl EditArgs {
@@ -152,48 +76,48 @@ impl EditArgs {
         let alone = together || self.sequence.sequential || records.usable.len() + records.skipped.len() == 1;
         self.check_out(global, path, alone, &records.usable)?;
         let checkpoint = global.checkpoint::<F>()?;
-        let mask = self.mask(&checkpoint, global.seed)?;
+        let mask = self.scope.mask(&checkpoint, global.seed)?;
         let mut skipped = SkippedRecords::new(path, records.skipped);
         let preparation = chosen.preparation(&checkpoint, global.seed, self.bos)?;
-        let (mut prepared, mut facts) = (Vec::new(), Vec::new());
+        let (mut texts, mut cases, mut facts) = (Vec::new(), Vec::new(), Vec::new());
         for (record, request) in &records.usable {
             match preparation.prepare(request) {
-                Ok((request, fact)) => {
-                    prepared.push(request);
+                Ok((_, fact)) => {
+                    texts.push(request);
+                    cases.push(case(&preparation, request)?);
                     facts.push(fact);
                 }
                 Err(error) => skipped.add(*record, Some(request.case_id), &error),
             }
         }
-        skipped.report(prepared.len(), self.strict)?;
+        skipped.report(cases.len(), self.strict)?;
         if records.unread > 0 {
             note(&format!(
-                "{}: {} further questions (portability, locality, several hops, generation) are not read",
+                "{}: {} further questions (portability, locality, several hops, generation) are not read; \
+                 `locus benchmark` reads those of KnowEdit and RippleEdits",
                 path.display(),
                 records.unread
             ));
         }
-        let start = match &mask {
-            Some(mask) if self.isolate => mask.ablate_complement(&checkpoint.model),
-            _ => checkpoint.model.clone(),
-        };
+        let start = self.scope.start(&checkpoint.model, mask.as_ref());
         let neutral = self.sequence.neutral(&checkpoint, self.editor.text())?;
-        let conflicts = if together { conflicts(chosen, &start, &prepared, &facts)? } else { Vec::new() };
+        let conflicts = if together { conflicts(chosen, &start, &cases, &facts)? } else { Vec::new() };
         let editor = chosen.editor(&self.editor, global, &checkpoint)?;
         let groups: Vec<Group> = if together {
-            vec![(prepared.as_slice(), facts.as_slice())]
+            vec![(cases.as_slice(), facts.as_slice())]
         } else {
             let n = self.sequence.batch;
-            prepared.chunks(n).zip(facts.chunks(n)).collect()
+            cases.chunks(n).zip(facts.chunks(n)).collect()
         };
         let provenance = chosen.provenance()?;
         let lock = |out: &PathBuf| if alone { lock_file(out) } else { lock_folder(out) };
         let _lock = global.out.as_ref().map(lock).transpose()?;
         let stage = global.progress().stage("edits", groups.len() + usize::from(self.sequence.sequential));
         let mask = mask.as_ref();
-        let done = |requests: &[PreparedRequest], outcome: protocol::Outcome<F>| -> Result<()> {
-            let path = global.out.as_ref().map(|out| patch_path(out, alone, requests[0].case_id));
-            match (outcome, path) {
+        let path = |case_id: u64| global.out.as_ref().map(|out| patch_path(out, alone, case_id));
+        let files = Mutex::new(HashMap::new());
+        let done = |requests: &[Case], outcome: protocol::Outcome<F>| -> Result<()> {
+            match (outcome, path(requests[0].case_id)) {
                 (Err(why), path) => {
                     note(&format!("request {}: {why}", requests[0].case_id));
                     // What an earlier run left in the folder is not the patch of this one.
@@ -205,8 +129,8 @@ impl EditArgs {
                     let mut provenance = serde_json::json!({
                         "editor": editor.name(), "constants": provenance,
                         "case_ids": requests.iter().map(|request| request.case_id).collect::<Vec<_>>(),
-                        "isolated": self.isolate, "scope": self.scope.name(),
-                        "mask_sha256": mask.map(ParamMask::sha256), "seed": global.seed, "version": env!("CARGO_PKG_VERSION"),
+                        "isolated": self.scope.isolate, "scope": self.scope.name(), "mask_sha256": mask.map(ParamMask::sha256),
+                        "seed": global.seed, "version": env!("CARGO_PKG_VERSION"),
                     });
                     if self.bos {
                         provenance["bos"] = true.into();
@@ -216,6 +140,8 @@ impl EditArgs {
                     }
                     let patch = if self.dense { Patch::between(&start, edited) } else { patch };
                     patch.write(&path, start.config(), &provenance)?;
+                    let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+                    files.extend(requests.iter().map(|request| (request.case_id, path.clone())));
                 }
                 _ => {}
             }
@@ -228,21 +154,26 @@ impl EditArgs {
                 self.sequence.write(&start, editor.as_ref(), &groups, mask, neutral.as_ref(), &|| {
                     stage.inc();
                 })?;
-            done(prepared.as_slice(), Ok((sequence.patch, &sequence.model)))?;
+            done(cases.as_slice(), Ok((sequence.patch, &sequence.model)))?;
             growth = sequence.growth;
             sequence.written
         } else {
             write_groups(&start, editor.as_ref(), &groups, mask, &done)?
         };
         stage.finish();
-        let mut outcomes: Vec<Outcome> = written.into_iter().map(Outcome::from).collect();
+        let files = files.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let told = texts.into_iter().zip(&cases).zip(written).map(|((request, case), written)| {
+            let file = files.get(&written.case_id).cloned();
+            Outcome::new(&checkpoint.tokenizer, request, case, written, file)
+        });
+        let mut outcomes: Vec<Outcome> = told.collect::<Result<_>>()?;
         for (pair, kind) in &conflicts {
             for [own, other] in [*pair, [pair[1], pair[0]]] {
                 let case_id = outcomes[other].case_id;
                 outcomes[own].conflicts.push(ConflictWith { case_id, kind: *kind });
             }
         }
-        print_outcomes(&outcomes, &skipped, global.json)?;
+        print(&outcomes, &skipped, global.json)?;
         let not_finite = outcomes.iter().filter(|o| !o.is_finite()).map(|o| o.case_id.to_string());
         let not_finite: Vec<String> = not_finite.collect();
         anyhow::ensure!(
@@ -277,7 +208,7 @@ impl EditArgs {
         let Some(out) = &global.out else { return Ok(()) };
         let inputs: Vec<&Path> = [file]
             .into_iter()
-            .chain(self.mask.as_deref())
+            .chain(self.scope.input())
             .chain(self.editor.inputs())
             .chain(self.sequence.inputs())
             .collect();
@@ -297,31 +228,17 @@ impl EditArgs {
         let paths = requests.iter().map(|(_, request)| patch_path(out, alone, request.case_id));
         paths.filter(|path| path.exists()).try_for_each(|path| global.check_file("--out", &path, &inputs))
     }
+}
 
-    /// The scope as a mask; `None` means every parameter.
-    fn mask<F: Scalar>(&self, checkpoint: &Checkpoint<F>, seed: u64) -> Result<Option<ParamMask>> {
-        let config = checkpoint.model.config();
-        let Some(path) = &self.mask else {
-            return match self.scope {
-                ScopeName::Full if self.isolate => {
-                    Err(Unusable("--isolate needs --mask FILE and a --scope other than full".into()).into())
-                }
-                ScopeName::Full => Ok(None),
-                _ => Err(Unusable("this --scope needs --mask FILE".into()).into()),
-            };
-        };
-        if self.scope == ScopeName::Full {
-            let why = "--mask has no effect with --scope full; expected circuit, complement or random";
-            return Err(Unusable(why.into()).into());
-        }
-        let mask = ParamMask::read_for(path, &checkpoint.model)?;
-        Ok(match self.scope {
-            ScopeName::Circuit => Some(mask),
-            ScopeName::Complement => Some(mask.complement()),
-            ScopeName::Random => Some(random_scope(&mask, config, seed)),
-            ScopeName::Full => unreachable!("refused above"),
-        })
-    }
+/// What is asked about a request; prompts beside its own are left out, and said to be, when one cannot be used.
+fn case(preparation: &Preparation, request: &EditRequest) -> Result<Case> {
+    let Preparation { tokenizer, config, before, .. } = preparation;
+    let case = |request: &EditRequest| Case::new(tokenizer, config, request, &Beside::default(), *before);
+    case(request).or_else(|error| {
+        note(&format!("request {}: only its own prompt is measured: {error:#}", request.case_id));
+        let (paraphrase_prompts, neighborhood_prompts) = (Vec::new(), Vec::new());
+        case(&EditRequest { paraphrase_prompts, neighborhood_prompts, ..request.clone() })
+    })
 }
 
 /// Pairs of requests that one patch cannot serve both, by their positions; said on stderr.
@@ -331,7 +248,7 @@ impl EditArgs {
 fn conflicts<F: Scalar>(
     chosen: &ChosenEditor,
     start: &Gpt2<F>,
-    requests: &[PreparedRequest],
+    requests: &[Case],
     facts: &[Fact],
 ) -> Result<Vec<([usize; 2], ConflictKind)>> {
     let mut found: Vec<([usize; 2], ConflictKind)> = Vec::new();
@@ -402,55 +319,4 @@ fn check_other_patches(folder: &Path, requests: &[(usize, EditRequest)]) -> Resu
 /// Path of a request's patch: the file itself when there is one patch, a file per case in a folder for several.
 fn patch_path(out: &Path, alone: bool, case_id: u64) -> PathBuf {
     if alone { out.to_owned() } else { out.join(format!("{case_id}.safetensors")) }
-}
-
-fn print_outcomes(outcomes: &[Outcome], skipped: &SkippedRecords, json: bool) -> Result<()> {
-    let mut out = super::output::stdout();
-    if json {
-        for outcome in outcomes {
-            writeln!(out, "{}", serde_json::to_string(outcome)?)?;
-        }
-        if let Some(skipped) = skipped.json() {
-            writeln!(out, "{}", serde_json::json!({ "skipped": skipped }))?;
-        }
-        return Ok(());
-    }
-    writeln!(out, "NLL per token (nats)")?;
-    writeln!(
-        out,
-        "{:>8} {:>10} {:>10} {:>10} {:>10} {:>6}",
-        "case", "new", "-> after", "true", "-> after", "steps"
-    )?;
-    for o in outcomes {
-        writeln!(
-            out,
-            "{:>8} {:>10.4} {:>10.4} {:>10} {:>10} {:>6}{}",
-            o.case_id,
-            o.pre_new,
-            o.post_new,
-            cell(o.pre_true),
-            cell(o.post_true),
-            o.steps,
-            if o.failed { "  failed" } else { "" }
-        )?;
-    }
-    let mean = |of: fn(&Outcome) -> Option<f64>| {
-        let values: Vec<f64> = outcomes.iter().filter_map(of).collect();
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-    };
-    writeln!(
-        out,
-        "{:>8} {:>10} {:>10} {:>10} {:>10}",
-        "mean",
-        cell(mean(|o| Some(o.pre_new))),
-        cell(mean(|o| Some(o.post_new))),
-        cell(mean(|o| o.pre_true)),
-        cell(mean(|o| o.post_true))
-    )?;
-    Ok(())
-}
-
-/// An NLL, or a dash where there is no true target.
-fn cell(nll: Option<f64>) -> String {
-    nll.map_or_else(|| "-".into(), |nll| format!("{nll:.4}"))
 }

@@ -1,6 +1,6 @@
 //! The options that choose an editor, its constants and its key statistics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use locus_editors::{
 use locus_gpt2::{Checkpoint, Config, Scalar};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::{Unusable, in_range};
 use super::global::Global;
@@ -42,6 +42,82 @@ pub struct EditorArgs {
     merge: bool,
 }
 
+/// Several editors with their constants for the model, which share key statistics.
+#[derive(Debug, Args)]
+pub struct EditorsArgs {
+    /// Editors, separated by commas
+    #[arg(
+        long = "editor",
+        value_parser = editor_names(),
+        value_delimiter = ',',
+        default_value = "ft-l,r-rome,memit,alpha-edit",
+        value_name = "NAME,..."
+    )]
+    editors: Vec<&'static NamedEditor>,
+    /// Key statistics for ROME and MEMIT: a file of `locus stats`, or a published .npz for editors of one layer
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    stats: Option<PathBuf>,
+    /// Text to collect key statistics from, line by line [default: text.txt beside the model]
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Minimum number of tokens to read from the text
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    tokens: usize,
+}
+
+impl EditorsArgs {
+    /// Files that the editors are made from.
+    pub fn inputs(&self) -> impl Iterator<Item = &Path> {
+        [&self.stats, &self.text].into_iter().filter_map(|path| path.as_deref())
+    }
+
+    /// Each editor with its options and constants.
+    pub fn chosen(&self, global: &Global) -> Result<Vec<(EditorArgs, ChosenEditor)>> {
+        let beside = Some(global.model_folder()?.join("text.txt"))
+            .filter(|path| self.stats.is_none() && path.is_file());
+        let text = self.text.clone().or(beside);
+        let each = |(i, editor): (usize, &&'static NamedEditor)| {
+            if self.editors[..i].iter().any(|other| other.name == editor.name) {
+                return Err(Unusable(format!("--editor names {} twice", editor.name)).into());
+            }
+            let args = EditorArgs {
+                editor,
+                config: None,
+                stats: None,
+                text: None,
+                tokens: self.tokens,
+                merge: false,
+            };
+            let chosen = args.chosen(global)?;
+            if chosen.needs_statistics() && self.stats.is_none() && text.is_none() {
+                let name = editor.name;
+                let why = format!(
+                    "--editor {name} needs key statistics: --stats FILE (see `locus stats`) or --text FILE"
+                );
+                return Err(Unusable(why).into());
+            }
+            Ok((EditorArgs { stats: self.stats.clone(), text: text.clone(), ..args }, chosen))
+        };
+        self.editors.iter().enumerate().map(each).collect()
+    }
+
+    /// Key statistics of all layers that the editors need; none when they need none.
+    pub fn moments<F: Scalar>(
+        chosen: &[(EditorArgs, ChosenEditor)],
+        global: &Global,
+        checkpoint: &Checkpoint<F>,
+    ) -> Result<BTreeMap<usize, KeyMoments>> {
+        let layers: BTreeSet<usize> =
+            chosen.iter().flat_map(|(_, editor)| editor.constants.statistics().0).collect();
+        match chosen.first() {
+            Some((args, _)) if !layers.is_empty() => {
+                args.moments(global, checkpoint, &layers.into_iter().collect::<Vec<_>>())
+            }
+            _ => Ok(BTreeMap::new()),
+        }
+    }
+}
+
 /// The names of the table of editors, as values of `--editor`.
 fn editor_names() -> impl TypedValueParser<Value = &'static NamedEditor> {
     let names = EDITORS.iter().map(|editor| PossibleValue::new(editor.name).help(editor.about));
@@ -56,6 +132,19 @@ pub struct ChosenEditor {
 }
 
 impl EditorArgs {
+    /// The name of the editor.
+    pub fn name(&self) -> &'static str {
+        self.editor.name
+    }
+
+    /// SHA-256 of the file that key statistics come from, and the number of tokens read of a text.
+    pub fn statistics_identity(&self) -> Result<Value> {
+        let Some(path) = self.stats.as_ref().or(self.text.as_ref()) else { return Ok(Value::Null) };
+        let sha256 =
+            locus_files::sha256_file(path).map_err(|e| wrong(&format!("{}: {e}", path.display())))?;
+        Ok(json!({ "sha256": sha256, "tokens": self.text.is_some().then_some(self.tokens) }))
+    }
+
     /// Files that the editor is made from.
     pub fn inputs(&self) -> impl Iterator<Item = &Path> {
         [&self.config, &self.stats, &self.text].into_iter().filter_map(|path| path.as_deref())
@@ -199,17 +288,14 @@ impl EditorArgs {
         parsed.map(Some).map_err(|why| wrong(&why))
     }
 
-    /// Factorised key statistics of the layers, from `--stats` or `--text`.
-    fn covariances<F: Scalar>(
+    /// Key statistics of the layers, from `--stats` or `--text`.
+    fn moments<F: Scalar>(
         &self,
         global: &Global,
         checkpoint: &Checkpoint<F>,
         layers: &[usize],
-        ridge: f64,
-    ) -> Result<BTreeMap<usize, Arc<KeyCovariance>>> {
-        let file = self.stats.as_ref().or(self.text.as_ref());
-        let place = || file.map(|file| file.display().to_string()).unwrap_or_default();
-        let moments: BTreeMap<usize, KeyMoments> = match (&self.stats, &self.text) {
+    ) -> Result<BTreeMap<usize, KeyMoments>> {
+        Ok(match (&self.stats, &self.text) {
             (Some(path), _) if path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("npz")) => {
                 let [layer] = layers else {
                     let why =
@@ -220,7 +306,8 @@ impl EditorArgs {
             }
             (Some(path), _) => {
                 let (statistics, provenance) = KeyStatistics::read(path)?;
-                check_origin(&provenance["model_sha256"], global, checkpoint).with_context(place)?;
+                check_origin(&provenance["model_sha256"], global, checkpoint)
+                    .with_context(|| self.place_of_statistics())?;
                 statistics.layers
             }
             (None, Some(path)) => {
@@ -241,19 +328,13 @@ impl EditorArgs {
                     "this --editor needs key statistics: --stats FILE (see `locus stats`) or --text FILE";
                 return Err(Unusable(why.into()).into());
             }
-        };
-        layers
-            .iter()
-            .map(|layer| {
-                let moments = moments.get(layer).ok_or_else(|| {
-                    let have: Vec<&usize> = moments.keys().collect();
-                    Unusable(format!("the key statistics are of layers {have:?}; expected layer {layer} too"))
-                })?;
-                moments.check(checkpoint.model.config())?;
-                Ok((*layer, Arc::new(moments.covariance(ridge)?)))
-            })
-            .collect::<Result<_>>()
-            .with_context(place)
+        })
+    }
+
+    /// The file that key statistics come from, for messages.
+    fn place_of_statistics(&self) -> String {
+        let file = self.stats.as_ref().or(self.text.as_ref());
+        file.map(|file| file.display().to_string()).unwrap_or_default()
     }
 }
 
@@ -277,6 +358,11 @@ impl ChosenEditor {
         Ok(serde_json::to_value(&self.constants)?)
     }
 
+    /// Whether the editor needs key statistics.
+    pub fn needs_statistics(&self) -> bool {
+        !self.constants.statistics().0.is_empty()
+    }
+
     /// Whether the editor is made to write many facts at once.
     pub fn writes_many(&self) -> bool {
         matches!(self.constants, Constants::Memit(_) | Constants::UltraEdit(_))
@@ -289,13 +375,31 @@ impl ChosenEditor {
         global: &Global,
         checkpoint: &Checkpoint<F>,
     ) -> Result<Box<dyn Editor<F>>> {
+        let (layers, _) = self.constants.statistics();
+        let moments =
+            if layers.is_empty() { BTreeMap::new() } else { args.moments(global, checkpoint, &layers)? };
+        self.editor_from(args, checkpoint, &moments)
+    }
+
+    /// Makes the editor from key statistics of its layers.
+    pub fn editor_from<F: Scalar>(
+        &self,
+        args: &EditorArgs,
+        checkpoint: &Checkpoint<F>,
+        moments: &BTreeMap<usize, KeyMoments>,
+    ) -> Result<Box<dyn Editor<F>>> {
         let (layers, ridge) = self.constants.statistics();
-        let covariances = if layers.is_empty() {
-            BTreeMap::new()
-        } else {
-            args.covariances(global, checkpoint, &layers, ridge)?
+        let covariance = |layer: &usize| {
+            let moments = moments.get(layer).ok_or_else(|| {
+                let have: Vec<&usize> = moments.keys().collect();
+                Unusable(format!("the key statistics are of layers {have:?}; expected layer {layer} too"))
+            })?;
+            moments.check(checkpoint.model.config())?;
+            Ok((*layer, Arc::new(moments.covariance(ridge)?)))
         };
-        self.constants.clone().editor(covariances)
+        let covariances: Result<BTreeMap<usize, Arc<KeyCovariance>>> =
+            layers.iter().map(covariance).collect();
+        self.constants.clone().editor(covariances.with_context(|| args.place_of_statistics())?)
     }
 
     /// The constants of MEMIT and AlphaEdit; `None` for other editors.

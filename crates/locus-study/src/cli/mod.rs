@@ -3,9 +3,12 @@
 //! Exit codes: 0 done, 1 the run failed, 2 unusable arguments or input; 129, 130 and 143 stopped by SIGHUP, SIGINT and
 //! SIGTERM. Errors are one line on stderr.
 
+mod benchmark;
+mod benchmark_page;
 mod destination;
 mod discover;
 mod edit;
+mod edit_output;
 mod editors;
 mod error;
 mod fetch;
@@ -19,6 +22,7 @@ mod plan;
 mod report;
 mod reproduce;
 mod restart;
+mod scope;
 mod score;
 mod selftest;
 mod sequential;
@@ -151,6 +155,13 @@ enum Command {
         #[command(flatten)]
         options: AllOptions,
     },
+    /// Measure editors on a file of requests, every definition of success side by side
+    Benchmark {
+        #[command(flatten)]
+        command: benchmark::BenchmarkArgs,
+        #[command(flatten)]
+        options: AllOptions,
+    },
     /// List and merge patches, write patched models
     Patch {
         #[command(flatten)]
@@ -262,7 +273,7 @@ impl Command {
     /// How to go on with a run that was stopped, for the end of the line that says so.
     fn resume(&self) -> &'static str {
         match self {
-            Command::Reproduce { .. } | Command::Stats { .. } => {
+            Command::Reproduce { .. } | Command::Stats { .. } | Command::Benchmark { .. } => {
                 "; what was finished is kept: the same command with --resume continues"
             }
             Command::RunUnit { .. } => "; what was finished is kept: the same command continues",
@@ -278,6 +289,7 @@ impl Command {
             Command::Reproduce { options, .. }
             | Command::Discover { options, .. }
             | Command::Edit { options, .. }
+            | Command::Benchmark { options, .. }
             | Command::Trace { options, .. } => {
                 let AllOptions { model, seed, threads, out, json } = options;
                 global.model(model).seed(seed).threads(threads).out(out).json(json)
@@ -315,6 +327,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Score { command, .. } => command.run(global),
         Command::Discover { command, .. } => command.run(global),
         Command::Edit { command, .. } => command.run(global),
+        Command::Benchmark { command, .. } => command.run(global),
         Command::Patch { command, .. } => command.run(global),
         Command::Stats { command, .. } => command.run(global),
         Command::Trace { command, .. } => command.run(global),
@@ -373,7 +386,13 @@ mod tests {
             };
             shared.into_iter().filter(takes).collect()
         };
-        for line in ["reproduce", "discover --task t", "edit --editor ft --requests r", "trace --task t"] {
+        for line in [
+            "reproduce",
+            "discover --task t",
+            "edit --editor ft --requests r",
+            "benchmark --requests r",
+            "trace --task t",
+        ] {
             assert_eq!(accepted(line), shared, "{line}");
         }
         for line in ["stats --text t --layers 0", "patch list p", "patch apply p", "patch merge p"] {

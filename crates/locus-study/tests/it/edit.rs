@@ -7,13 +7,20 @@ use serde::Deserialize;
 use crate::support::{Sandbox, assert_near, half_mask, nll_by_hand, tiny_config, tiny_requests};
 
 #[derive(Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
 struct Outcome {
     case_id: u64,
+    prompt: String,
+    subject: String,
+    target_new: String,
+    target_true: String,
+    answer: [String; 2],
     pre_new: f64,
     pre_true: f64,
     post_new: f64,
     post_true: f64,
+    p_new: [f64; 2],
+    p_true: [f64; 2],
+    flipped: bool,
     steps: usize,
     failed: bool,
 }
@@ -179,17 +186,54 @@ fn the_table_holds_the_same_numbers_and_threads_do_not_show() {
     assert_eq!(json, sandbox.locus(&format!("{EDIT} --threads 2")).done());
 
     let table = sandbox.locus(EDIT.strip_suffix(" --json").unwrap()).done();
-    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let rows: Vec<&str> = table.lines().collect();
     let outcomes = outcomes(&json);
-    assert_eq!(rows.len(), outcomes.len() + 3, "a caption, a head, the rows and their mean");
-    for (row, o) in rows[2..].iter().zip(&outcomes) {
-        let expected = [o.pre_new, o.post_new, o.pre_true, o.post_true].map(|nll| format!("{nll:.4}"));
-        assert_eq!(row[0], o.case_id.to_string());
-        assert_eq!(row[1..5], expected);
-        assert_eq!(row[5], o.steps.to_string());
+    assert_eq!(rows.len(), outcomes.len() + 2, "a head, the rows and the scores: {table}");
+    for (row, (o, request)) in rows[1..].iter().zip(outcomes.iter().zip(tiny_requests())) {
+        assert_eq!((&o.prompt, &o.target_new), (&request.full_prompt(), &request.target_new));
+        for text in [&o.prompt, &format!("{} ", o.target_true), &format!("{} ", o.target_new)] {
+            assert!(row.contains(text.as_str()), "{text}: {row}");
+        }
+        let [new, old] =
+            [[o.pre_new, o.post_new], [o.pre_true, o.post_true]].map(|nll| nll.map(|x| (-x).exp()));
+        assert_eq!((o.p_new, o.p_true), (new, old));
+        assert_eq!(o.flipped, new[0] <= old[0] && new[1] > old[1], "{o:?}");
+        assert_eq!(row.contains("  flipped"), o.flipped, "{row}");
     }
-    let mean = outcomes.iter().map(|o| o.pre_new).sum::<f64>() / outcomes.len() as f64;
-    assert_eq!(rows.last().unwrap()[..2], ["mean", &format!("{mean:.4}")]);
+    let won = outcomes.iter().filter(|o| o.p_new[1] > o.p_true[1]).count();
+    assert_eq!(rows[4], format!("ES {:.1}", 100.0 * won as f64 / 3.0));
+}
+
+/// Paraphrases and neighbours of the file, and the files that were written.
+#[test]
+fn further_prompts_and_files_are_told() {
+    let sandbox = Sandbox::new();
+    let mut requests = tiny_requests();
+    requests[0].paraphrase_prompts = vec!["A monarch is a type of".into(), "A monarch belongs to".into()];
+    requests[0].neighborhood_prompts = vec!["A swallowtail is a kind of".into()];
+    locus_data::requests::write(sandbox.path("requests.json"), &requests).unwrap();
+    let json = sandbox.locus(&format!("{EDIT} --out patches")).done();
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(first["file"], "patches/4.safetensors");
+    let asked = first["paraphrases"].as_array().unwrap();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[1]["prompt"], "A monarch belongs to");
+    let kept = &first["neighbours"][0];
+    let after = |name: &str| kept[name][1].as_f64().unwrap();
+    assert_eq!(kept["right"], after("p_true") > after("p_new"), "{kept}");
+    let table = sandbox.locus(&format!("{} --out patches", EDIT.strip_suffix(" --json").unwrap())).done();
+    let right = asked.iter().filter(|asked| asked["right"] == true).count();
+    let row = table.lines().nth(1).unwrap();
+    let ending = format!("  {right}/2          {}/1", u8::from(kept["right"] == true));
+    assert!(row.ends_with(&ending), "{row:?} {ending:?}");
+    assert!(table.ends_with("wrote 3 patches to patches\n"), "{table}");
+    // A prompt that does not fit is said and left out; the request is edited.
+    requests[0].paraphrase_prompts.push("word ".repeat(200));
+    locus_data::requests::write(sandbox.path("requests.json"), &requests).unwrap();
+    let run = sandbox.locus(EDIT);
+    assert!(run.stderr.contains("request 4: only its own prompt is measured: prompt \"word"), "{run:?}");
+    let first: serde_json::Value = serde_json::from_str(run.done().lines().next().unwrap()).unwrap();
+    assert_eq!(first["paraphrases"], serde_json::json!([]));
 }
 
 /// The layout in which EasyEdit distributes CounterFact gives the same edits.
