@@ -11,12 +11,12 @@
 //! | EasyEdit, flat | `prompt`, `target_new` | these, `ground_truth`, `rephrase_prompt`, `locality_prompt` |
 //! | KnowEdit | `prompt`, `target_new`; `text` | as EasyEdit's; WikiBio has `text`, `concept`, `labels` |
 //!
-//! A file is a JSON array of records, an object of them by id, or JSONL. Unknown fields are ignored. Questions that have
-//! answers of their own (KnowEdit's about portability and locality, RippleEdits' tests, MQuAKE's over several hops,
-//! zsRE's and WikiBigEdit's unrelated ones, CounterFact's prompts to generate from) are counted in
-//! [`Records::unread`](crate::Records) and not read. A record numbers itself in `case_id` (`known_id`), otherwise by its key in an object, otherwise by its place in the file, from 0; a further
-//! rewrite of a record, and a record whose place is the number of another, gets a number that no record has, counted
-//! from the number of records.
+//! A file is a JSON array of records, an object of them by id, or JSONL. Unknown fields are ignored. Questions that
+//! have answers of their own (KnowEdit's about portability and locality, RippleEdits' tests, MQuAKE's over several
+//! hops, zsRE's and WikiBigEdit's unrelated ones, CounterFact's prompts to generate from) are counted in
+//! [`Records::unread`](crate::Records) and not read. A record numbers itself in `case_id` (`known_id`), otherwise by
+//! its key in an object, otherwise by its place in the file, from 0; a further rewrite of a record, and a record whose
+//! place is the number of another, gets a number that no record has, counted from the number of records.
 //!
 //! Texts are put in order here and nowhere else: white space around prompts, subjects and targets is dropped, so that
 //! an edit and its measurement see one text. Where a layout has complete prompts, the first occurrence of the subject
