@@ -413,7 +413,7 @@ fn endings_that_are_no_format() {
     assert!(serde_json::from_str::<serde_json::Value>(&sandbox.read("new.CSV")).is_err());
 }
 
-/// Variables of the environment are as harmless as options: empty ones are unset, and no number of threads is too large.
+/// Variables of the environment do no more harm than options: empty ones count as not set, and threads have a bound.
 #[test]
 fn variables_that_are_empty_or_huge() {
     let sandbox = Sandbox::new();
