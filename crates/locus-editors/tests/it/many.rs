@@ -214,7 +214,7 @@ proptest! {
         let sum = Patch::sum(&[inside(1, seed), inside(1, seed ^ 2)]).unwrap().apply(&start).unwrap();
         prop_assert_eq!(mask.ablate_complement(&sum).sha256(), sum.sha256());
         let why = Patch::sum(&[patches[0].clone(), inside(1, 3)]).unwrap_err();
-        prop_assert!(matches!(why, Error::OtherBase { .. }));
+        prop_assert!(matches!(why, Error::OtherBase { .. }), "{why}");
     }
 }
 
