@@ -6,12 +6,16 @@
 //! and is compiled once for each number type, so that a change of tables, claims or the command line does not compile
 //! it again.
 
+mod circuit_evaluation;
+mod circuit_overlap;
+mod circuit_records;
 mod controls;
 mod discovery;
 mod editor_table;
 mod editors;
 mod edits;
 mod extract;
+mod held_out;
 mod mask_files;
 mod masks;
 mod neutral;
@@ -19,6 +23,7 @@ pub mod organism;
 mod overlaps;
 mod prepare;
 pub mod progress;
+mod prompt_tasks;
 pub mod published;
 pub mod records;
 mod requests;
@@ -31,15 +36,20 @@ mod tracing;
 mod training_file;
 mod write;
 
+pub use circuit_evaluation::{Bench, EvaluationSettings, evaluate_edges, evaluate_mask};
+pub use circuit_overlap::{CircuitComparison, Overlap, compare_edges, compare_masks_of_parameters};
+pub use circuit_records::{Areas, CircuitEvaluation, CircuitMeasures, Removal, SizeMeasures};
 pub use controls::{Controls, random_weights};
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use editor_table::{Constants, EDITORS, NamedEditor};
 pub use editors::{Comparison, WritableScope, prefixes};
 pub use edits::{EditScope, Edits};
 pub use extract::{Extracted, Trajectory};
+pub use held_out::{hold_out, pair_key};
 pub use masks::compare_masks;
 pub use neutral::NeutralText;
 pub use prepare::Preparation;
+pub use prompt_tasks::PromptTask;
 pub use published::{PublishedRun, published_runs};
 pub use requests::{PreparedRequest, StudyRequest, components};
 pub use run::run;

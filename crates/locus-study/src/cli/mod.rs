@@ -3,8 +3,10 @@
 //! Exit codes: 0 done, 1 the run failed, 2 unusable arguments or input; 129, 130 and 143 stopped by SIGHUP, SIGINT and
 //! SIGTERM. Errors are one line on stderr.
 
+mod circuit;
 mod destination;
 mod discover;
+mod edge_count;
 mod edit;
 mod editors;
 mod error;
@@ -12,6 +14,7 @@ mod fetch;
 mod global;
 mod organism;
 mod output;
+mod pair_source;
 mod panics;
 mod patch;
 mod report;
@@ -105,6 +108,11 @@ enum Command {
         command: discover::Discover,
         #[command(flatten)]
         options: AllOptions,
+    },
+    /// Measure circuits on disk, compare them, convert their files
+    Circuit {
+        #[command(subcommand)]
+        command: circuit::CircuitCommand,
     },
     /// Edit facts and compare the model's answers before and after
     Edit {
@@ -243,6 +251,7 @@ impl Command {
                 let AllOptions { model, seed, threads, out, json } = options;
                 global.model(model).seed(seed).threads(threads).out(out).json(json)
             }
+            Command::Circuit { command } => command.global(global),
             Command::Patch { model, threads, out, json, .. }
             | Command::Stats { model, threads, out, json, .. } => {
                 global.model(model).threads(threads).out(out).json(json)
@@ -269,6 +278,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Aggregate { command, .. } => command.run(global),
         Command::Score { command, .. } => command.run(global),
         Command::Discover { command, .. } => command.run(global),
+        Command::Circuit { command } => command.run(global),
         Command::Edit { command, .. } => command.run(global),
         Command::Patch { command, .. } => command.run(global),
         Command::Stats { command, .. } => command.run(global),
@@ -313,6 +323,9 @@ mod tests {
         for line in ["stats --text t --layers 0", "patch list p", "patch apply p", "patch merge p"] {
             assert_eq!(accepted(line), [shared[0], shared[1], shared[3], shared[4], shared[5]], "{line}");
         }
+        assert_eq!(accepted("circuit evaluate --circuit c --task t"), shared);
+        assert_eq!(accepted("circuit compare a b"), [shared[0], shared[1], shared[4], shared[5]]);
+        assert_eq!(accepted("circuit convert a b"), [shared[0], shared[1]]);
         assert_eq!(accepted("score --in -"), [shared[0], shared[1], shared[3], shared[5]]);
         assert_eq!(accepted("report r"), [shared[4], shared[5]]);
         assert_eq!(accepted("aggregate r"), [shared[4], shared[5]]);

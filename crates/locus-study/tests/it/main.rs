@@ -3,6 +3,7 @@
 mod bad_arguments;
 mod bad_data;
 mod bad_model;
+mod circuit;
 mod discover;
 mod distributed;
 mod edit;
