@@ -3,8 +3,9 @@
 //! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG) and [`patch_edges`] (exact) make
 //! [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
 //! with all other edges ablated, [`Faithfulness`] measures it, and [`faithfulness_curves`] measures circuits of all
-//! sizes. [`CircuitFile`] is a file of scores and circuit, [`edge_mask`] turns the circuit into a mask of parameters. A [`Metric`] says what is
-//! measured, an [`Ablation`] what an ablated edge carries; both are traits that you can implement.
+//! sizes. [`CircuitFile`] is a file of scores and circuit, [`edge_mask`] turns the circuit into a mask of parameters. A
+//! [`Metric`] says what is measured, an [`Ablation`] what an ablated edge carries; both are traits that you can
+//! implement.
 
 mod ablation;
 mod attribution;

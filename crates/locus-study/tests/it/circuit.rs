@@ -184,8 +184,7 @@ fn tasks_by_name() {
         let line = format!("discover {model} --task {task} --limit 12 --method eap --json");
         let printed: Value = serde_json::from_str(&sandbox.locus(&line).done()).unwrap();
         assert_eq!((printed["pairs"].as_u64(), printed["held_out"].as_u64()), (Some(6), Some(6)), "{task}");
-        // The organism agrees; who gave what to whom it has never read.
-        assert_eq!(printed["faithfulness"].is_null(), task == "ioi", "{printed}");
+        assert!(task == "ioi" || printed["faithfulness"].as_f64().unwrap() > 0.5, "{printed}");
     }
     for (wrong, says) in [
         ("--task greater-than", "no single tokens for the two-digit numbers"),

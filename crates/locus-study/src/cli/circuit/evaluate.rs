@@ -61,9 +61,9 @@ pub struct Evaluate {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Those that the circuit was not found on; where the file does not say, half of them, by --seed
+    /// Pairs that the circuit was not found on; where the file does not say, half of all, by --seed
     HeldOut,
-    /// Those that it was found on, or the other half
+    /// Pairs that it was found on, or the other half
     Discovery,
     /// All
     All,
