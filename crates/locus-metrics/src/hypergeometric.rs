@@ -74,16 +74,20 @@ impl Hypergeometric {
     /// `P(X >= k)`: the p-value of subsets that share `k` elements, against sharing more than chance. 0 where it is
     /// below 1e-300.
     pub fn at_least(&self, k: usize) -> f64 {
-        let from = k.saturating_sub(self.first).min(self.probabilities.len());
-        // Small terms first.
-        self.probabilities[from..].iter().rev().sum::<f64>().min(1.0)
+        match k.saturating_sub(self.first) {
+            0 => 1.0,
+            // Small terms first.
+            from => self.probabilities.iter().skip(from).rev().sum::<f64>().min(1.0),
+        }
     }
 
     /// `P(X <= k)`, against sharing less than chance.
     pub fn at_most(&self, k: usize) -> f64 {
         let Some(last) = k.checked_sub(self.first) else { return 0.0 };
-        let end = (last + 1).min(self.probabilities.len());
-        self.probabilities[..end].iter().sum::<f64>().min(1.0)
+        if last + 1 >= self.probabilities.len() {
+            return 1.0;
+        }
+        self.probabilities[..=last].iter().sum::<f64>().min(1.0)
     }
 
     /// Numbers between which `X` lies with 95 % probability: the 2.5 % and the 97.5 % quantile, both included.
