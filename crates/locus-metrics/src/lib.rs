@@ -11,6 +11,7 @@
 //! | [`rank`] | do two measurements put items in the same order? |
 //! | [`classify`] | does a circuit classify like its model? |
 //! | [`overlap`] | do two masks share more than chance gives them? |
+//! | [`hypergeometric`] | how many elements do random subsets share? |
 //!
 //! Conventions that hold everywhere:
 //!
@@ -41,6 +42,7 @@
 pub mod bootstrap;
 pub mod classify;
 pub mod editing;
+pub mod hypergeometric;
 pub mod overlap;
 pub mod paired;
 pub mod rank;

@@ -7,6 +7,9 @@
 //! it again.
 
 pub mod benchmark;
+mod circuit_evaluation;
+mod circuit_overlap;
+mod circuit_records;
 mod controls;
 mod cost;
 mod discovery;
@@ -14,6 +17,7 @@ mod editor_table;
 mod editors;
 mod edits;
 mod extract;
+mod held_out;
 mod mask_files;
 mod masks;
 mod neutral;
@@ -22,6 +26,7 @@ mod overlaps;
 mod plan;
 mod prepare;
 pub mod progress;
+mod prompt_tasks;
 pub mod published;
 pub mod records;
 mod requests;
@@ -36,6 +41,9 @@ mod tracing;
 mod training_file;
 mod write;
 
+pub use circuit_evaluation::{Bench, EvaluationSettings, evaluate_edges, evaluate_mask};
+pub use circuit_overlap::{CircuitComparison, Overlap, compare_edges, compare_masks_of_parameters};
+pub use circuit_records::{Areas, CircuitEvaluation, CircuitMeasures, Removal, SizeMeasures};
 pub use controls::{Controls, random_weights};
 pub use cost::Sizes;
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
@@ -43,10 +51,12 @@ pub use editor_table::{Constants, EDITORS, NamedEditor};
 pub use editors::{COMPARED, Comparison, WritableScope, prefixes};
 pub use edits::{EditScope, Edits};
 pub use extract::{Extracted, Trajectory};
+pub use held_out::{hold_out, pair_key};
 pub use masks::compare_masks;
 pub use neutral::NeutralText;
 pub use plan::{PlannedUnit, TrajectoryId, Work, plan};
 pub use prepare::Preparation;
+pub use prompt_tasks::PromptTask;
 pub use published::{PublishedRun, published_runs};
 pub use requests::{PreparedRequest, StudyRequest, components};
 pub use run::{run, run_unit};

@@ -47,6 +47,42 @@ pub fn edge_mask(circuit: &EdgeSet, config: &Config) -> ParamMask {
     })
 }
 
+/// The edges both of whose ends have parameters in a mask: the source a scalar of the matrix that it writes with (rows of
+/// `c_proj` of a head, the second matrix of an MLP; the token embedding has none that a mask could lack), the destination
+/// a scalar of the matrix that it reads with (columns of `c_attn` of an input, the first matrix of an MLP; the logits,
+/// as the embedding, are always there).
+///
+/// For the mask of [`edge_mask`] these are the circuit's edges and those that run between its nodes besides: a mask does
+/// not say which of two nodes an edge joins.
+pub fn mask_edges(mask: &ParamMask) -> EdgeSet {
+    let config = mask.config();
+    let graph = Graph::new(config);
+    let (d, width) = (config.n_embd, config.d_head());
+    let mut read = vec![false; graph.n_destinations()];
+    let mut written = vec![false; graph.n_sources()];
+    written[graph.row(Source::Input)] = true;
+    read[graph.column(Destination::Logits)] = true;
+    for (id, inside) in mask.tensors() {
+        let ParamId::Block(layer, param) = id else { unreachable!("masks hold block parameters only") };
+        let kept = (0..).zip(inside).filter(|(_, byte)| **byte == 1).map(|(index, _): (usize, _)| index);
+        match param {
+            BlockParam::AttnInWeight => kept.for_each(|index| {
+                let column = index % (3 * d);
+                let input = Destination::Head(layer, QkvInput::ALL[column / d], (column % d) / width);
+                read[graph.column(input)] = true;
+            }),
+            BlockParam::AttnOutWeight => {
+                kept.for_each(|index| written[graph.row(Source::Head(layer, index / d / width))] = true);
+            }
+            BlockParam::MlpInWeight => read[graph.column(Destination::Mlp(layer))] |= inside.contains(&1),
+            BlockParam::MlpOutWeight => written[graph.row(Source::Mlp(layer))] |= inside.contains(&1),
+            _ => {}
+        }
+    }
+    let joins = |edge: &super::graph::Edge| written[edge.source] && read[edge.destination];
+    EdgeSet::from_edges(graph, graph.edges().filter(joins))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +108,24 @@ mod tests {
         assert_eq!(count(1, BlockParam::AttnInWeight), 0);
         assert_eq!(edge_mask(&EdgeSet::full(graph), &config), ParamMask::full(&config));
         assert_eq!(edge_mask(&EdgeSet::empty(graph), &config).count(), 0);
+    }
+
+    /// A mask forgets which edge joined its nodes, and nothing else: going back and forth once more changes nothing.
+    #[test]
+    fn the_edges_of_a_mask_join_its_nodes() {
+        let config = Config::new(2, 2, 6, 8, 9);
+        let graph = Graph::new(&config);
+        assert_eq!(mask_edges(&ParamMask::full(&config)), EdgeSet::full(graph));
+        let outside = mask_edges(&ParamMask::full(&config).complement());
+        assert_eq!(outside.edges().map(|edge| graph.name(edge)).collect::<Vec<_>>(), ["input->logits"]);
+        let edges = ["input->a0.h1<v>", "a0.h1->m1", "input->m1", "m1->logits"];
+        let circuit = EdgeSet::from_edges(graph, edges.map(|name| graph.parse(name).unwrap()));
+        let mask = edge_mask(&circuit, &config);
+        let joined = mask_edges(&mask);
+        assert!(circuit.edges().all(|edge| joined.contains(edge)));
+        let besides: Vec<String> =
+            joined.edges().filter(|&edge| !circuit.contains(edge)).map(|edge| graph.name(edge)).collect();
+        assert_eq!(besides, ["input->logits", "a0.h1->logits"]);
+        assert_eq!(edge_mask(&joined, &config), mask);
     }
 }

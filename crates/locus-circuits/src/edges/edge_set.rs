@@ -223,6 +223,17 @@ mod tests {
         assert_eq!(EdgeSet::empty(GRAPH).pruned().count(), 0);
     }
 
+    /// An edge beyond the last destination is none: its entry would be that of the next source's first edge.
+    #[test]
+    fn edges_of_another_graph_are_outside() {
+        let mut set = EdgeSet::full(GRAPH);
+        let beyond = Edge { source: 0, destination: GRAPH.n_destinations() };
+        assert!(!set.contains(beyond));
+        set.remove(beyond);
+        set.remove(Edge { source: GRAPH.n_sources(), destination: 0 });
+        assert_eq!(set, EdgeSet::full(GRAPH));
+    }
+
     #[test]
     fn complements_partition() {
         let half = EdgeSet::from_edges(GRAPH, GRAPH.edges().step_by(2));

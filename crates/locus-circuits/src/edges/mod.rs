@@ -3,11 +3,13 @@
 //! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG) and [`patch_edges`] (exact) make
 //! [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
 //! with all other edges ablated, [`Faithfulness`] measures it, and [`faithfulness_curves`] measures circuits of all
-//! sizes. [`export`] writes files, [`edge_mask`] turns the circuit into a mask of parameters. A [`Metric`] says what is
-//! measured, an [`Ablation`] what an ablated edge carries; both are traits that you can implement.
+//! sizes. [`CircuitFile`] is a file of scores and circuit, [`edge_mask`] turns the circuit into a mask of parameters. A
+//! [`Metric`] says what is measured, an [`Ablation`] what an ablated edge carries; both are traits that you can
+//! implement.
 
 mod ablation;
 mod attribution;
+mod circuit_file;
 mod curve;
 mod edge_mask;
 mod edge_set;
@@ -15,6 +17,7 @@ mod evaluate;
 pub mod export;
 mod graph;
 mod intervene;
+mod matched;
 mod metric;
 mod names;
 mod pairs;
@@ -26,14 +29,16 @@ mod standard_ablation;
 
 pub use ablation::{AblatedOutputs, Ablation, Fill};
 pub use attribution::{Attribution, activation_magnitude, attribute_edges, attribute_edges_per_pair};
+pub use circuit_file::{CircuitFile, Layout};
 pub use curve::{CurveAreas, FaithfulnessCurve, MIB_FRACTIONS, faithfulness_curves};
-pub use edge_mask::edge_mask;
+pub use edge_mask::{edge_mask, mask_edges};
 pub use edge_set::EdgeSet;
 pub use evaluate::{Faithfulness, auroc, completeness, minimality, random_edges, stability};
 pub use graph::{Destination, Edge, Graph, QkvInput, Source};
 #[doc(hidden)]
 pub use intervene::{Formulation, run_circuit_as};
 pub use intervene::{patch_edges, run_circuit, run_clean};
+pub use matched::matched_edges;
 pub use metric::{Kl, LogitDiff, Metric, ProbDiff, StandardMetric};
 pub use pairs::Pair;
 pub use quadrature::QuadratureRule;

@@ -1,6 +1,7 @@
 //! Integration tests of the circuit crate, in one binary so that it links once.
 
 mod binary_concrete;
+mod cpr;
 mod cut;
 mod edges;
 mod golden;

@@ -1,45 +1,49 @@
 //! `locus discover`: circuits of edges.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use locus_circuits::edges::export::{Conventions, to_csv, to_dot, to_json};
+use locus_circuits::edges::export::Conventions;
 use locus_circuits::edges::{
-    Attribution, Edge, EdgeScores, EdgeSet, Faithfulness, Graph, Pair, QuadratureRule, RankBy,
-    StandardAblation, StandardMetric, activation_magnitude, attribute_edges, edge_mask, patch_edges,
+    Attribution, CircuitFile, Edge, EdgeScores, EdgeSet, Faithfulness, Graph, Layout, Metric, Pair,
+    QuadratureRule, RankBy, StandardAblation, StandardMetric, activation_magnitude, attribute_edges,
+    edge_mask, patch_edges,
 };
-use locus_data::pairs::{self, AnswerColumns, PromptPair};
 use locus_data::seed::stream;
 use locus_gpt2::internal::write_atomically;
-use locus_gpt2::{Checkpoint, Config, Gpt2, Scalar, Tokenizer};
+use locus_gpt2::{Checkpoint, Config, Gpt2, Scalar};
 use locus_metrics::Stream;
-use rayon::prelude::*;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::destination::{ending, is_same};
+use super::destination::is_same;
+use super::edge_count::EdgeCount;
 use super::error::{OVERFLOW, Unusable, in_range};
 use super::global::{Dtype, Global};
+use super::pair_source::{ModelPairs, PairSource};
 use super::skipped::SkippedRecords;
+use crate::protocol::{hold_out, pair_key};
 
 /// Formats of edge scores, by the endings of their files.
 const FORMATS: [&str; 3] = ["json", "csv", "dot"];
 
 /// Largest number of steps of the eap-ig methods; the public library uses 5.
 const MOST_STEPS: usize = 10_000;
+/// Fewest pairs of which some are held out.
+const FEWEST_TO_SPLIT: usize = 4;
 
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct Discover {
-    /// Pairs of prompts: JSONL of {"clean","corrupted","correct","incorrect"}, or CSV with these columns
-    #[arg(long, value_name = "FILE")]
-    task: PathBuf,
-    /// Layout of the answers in the file
-    #[arg(long, value_enum, default_value_t = TaskKind::Pairs)]
-    task_kind: TaskKind,
+    #[command(flatten)]
+    source: PairSource,
+    /// Share of the pairs that score no edge and on which the circuit is measured; 0 to measure it where it was found,
+    /// as is done with fewer than 4 pairs
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
+    held_out: f64,
     /// Method that scores the edges
     #[arg(long, value_enum, default_value_t = MethodName::EapIgInputs)]
     method: MethodName,
@@ -62,15 +66,9 @@ pub struct Discover {
     /// The former name of --ablation
     #[arg(long, hide = true)]
     reference: Option<String>,
-    /// Put the end-of-text token before every prompt [default: nothing]
-    #[arg(long)]
-    bos: bool,
-    /// Stop at the first pair that cannot be used, instead of leaving it out
-    #[arg(long)]
-    strict: bool,
-    /// Edges of the circuit before dead ends are pruned [default: a tenth of the graph]
-    #[arg(long, value_name = "N")]
-    edges: Option<usize>,
+    /// Edges of the circuit before dead ends are pruned, as 48 or 10% [default: a tenth of the graph]
+    #[arg(long, value_name = "N|P%")]
+    edges: Option<EdgeCount>,
     /// Selection of the circuit from the scores
     #[arg(long, value_enum, default_value_t = Select::TopN)]
     select: Select,
@@ -80,16 +78,6 @@ pub struct Discover {
     /// Also write the circuit's parameters as a mask for `edit` (safetensors)
     #[arg(long, value_name = "FILE")]
     mask_out: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TaskKind {
-    /// Answers in the columns or fields correct and incorrect
-    Pairs,
-    /// Spans of years, the first year's last two digits in the column label
-    GreaterThan,
-    /// Indirect objects, the swapped sentence in the column corrupted_hard
-    Ioi,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -119,7 +107,7 @@ enum Select {
 }
 
 /// Parser of a value that the library knows by name.
-fn named<T, const N: usize>(all: [T; N], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
+pub fn named<T, const N: usize>(all: [T; N], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
 where
     T: FromStr<Err = locus_gpt2::Error> + Clone + Send + Sync + 'static,
 {
@@ -152,25 +140,25 @@ impl Discover {
                        clean-corrupted, or another metric";
             return Err(Unusable(why.into()).into());
         }
-        self.check_destinations(global)?;
-        let texts = pairs::read_records(&self.task, self.answers())?;
-        let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
-        let graph = Graph::new(model.config());
-        let wanted = self.edges.unwrap_or_else(|| graph.n_edges().div_ceil(10));
-        if wanted == 0 || wanted > graph.n_edges() {
-            let why =
-                format!("--edges is {wanted}; expected 1 to {}, the edges of this model", graph.n_edges());
+        if !(0.0..1.0).contains(&self.held_out) {
+            let why = format!("--held-out is {}; expected a share from 0 to below 1", self.held_out);
             return Err(Unusable(why).into());
         }
-        let mut skipped = SkippedRecords::new(&self.task, texts.skipped);
-        let pairs = self.tokenise(&texts.usable, &tokenizer, model.config(), &mut skipped)?;
-        skipped.report(pairs.len(), self.strict)?;
+        let layout = self.check_destinations(global)?;
+        let prompts = self.source.read()?;
+        let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
+        let graph = Graph::new(model.config());
+        let wanted = match self.edges {
+            Some(count) => count.of(graph.n_edges())?,
+            None => graph.n_edges().div_ceil(10),
+        };
+        let must_differ = ablation == StandardAblation::Corrupted;
+        let ModelPairs { pairs, skipped } =
+            self.source.pairs(prompts, &tokenizer, model.config(), self.source.bos, must_differ)?;
+        let (found_on, held_out) = self.split(&pairs, global.seed);
 
-        let stage = global.progress().stage("scores", 1);
-        let scores = self.scores(&model, &pairs, metric, global.seed)?;
+        let scores = self.scores(&model, &found_on, metric, global)?;
         check_scores(&scores)?;
-        stage.inc();
-        stage.finish();
         let by = if self.signed { RankBy::Signed } else { RankBy::Absolute };
         let cut = match self.select {
             Select::TopN => EdgeSet::top_n(&scores, wanted, by),
@@ -183,17 +171,10 @@ impl Discover {
                 circuit.count()
             ));
         }
-        let measured = Faithfulness::of(&model, &pairs, metric.metric(), &circuit, &ablation)?;
+        let measured_on = held_out.as_deref().unwrap_or(&found_on);
+        let measured = Faithfulness::of(&model, measured_on, metric.metric(), &circuit, &ablation)?;
         check_metric(&measured)?;
-        let conventions = self.conventions(metric, pairs.len());
-        if let Some(path) = &global.out {
-            let text = match ending("--out", path, &FORMATS)? {
-                "csv" => to_csv(&scores, &circuit),
-                "dot" => to_dot(&scores, &circuit),
-                _ => to_json(&scores, &circuit, model.config(), &conventions),
-            };
-            write_atomically(path, text.as_bytes())?;
-        }
+        let conventions = self.conventions(metric, found_on.len());
         if let Some(path) = &self.mask_out {
             let provenance = json!({
                 "discover": conventions, "edges": circuit.count(), "model_sha256": model.sha256(),
@@ -201,18 +182,83 @@ impl Discover {
             });
             edge_mask(&circuit, model.config()).write(path, &provenance.to_string())?;
         }
+        let file = CircuitFile {
+            scores,
+            circuit,
+            width: Some(model.config().n_embd),
+            conventions: Some(conventions),
+            provenance: Map::new(),
+        };
+        if let (Some(path), Some(layout)) = (&global.out, layout) {
+            let keys: Vec<String> = found_on.iter().map(pair_key).collect();
+            let provenance = [
+                ("pairs", self.source.provenance()?),
+                ("split", json!({ "held_out": held_out.as_ref().map_or(0, Vec::len), "found_on": keys })),
+                ("model_sha256", model.sha256().into()),
+                ("seed", global.seed.into()),
+                ("version", env!("CARGO_PKG_VERSION").into()),
+            ];
+            let provenance = provenance.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+            let text = CircuitFile { provenance, ..file.clone() }.to_text(layout)?;
+            write_atomically(path, text.as_bytes())?;
+        }
+        let found = Found {
+            file: &file,
+            wanted,
+            found_on: found_on.len(),
+            held_out: held_out.map(|pairs| pairs.len()),
+        };
         let stream = Stream::named(global.seed, "faithfulness");
-        print(&scores, &circuit, wanted, &measured, stream, &skipped, global.json)
+        print(&found, &measured, stream, &skipped, global.json)
     }
 
+    /// The pairs that score edges, and those held out; `None` when none is.
+    fn split(&self, pairs: &[Pair], seed: u64) -> (Vec<Pair>, Option<Vec<Pair>>) {
+        if pairs.len() >= FEWEST_TO_SPLIT && self.held_out > 0.0 {
+            let (found_on, held_out) = hold_out(pairs, self.held_out, seed);
+            if !found_on.is_empty() && !held_out.is_empty() {
+                return (found_on, Some(held_out));
+            }
+        }
+        (pairs.to_vec(), None)
+    }
+
+    /// Scores every edge, with progress.
     fn scores<F: Scalar>(
         &self,
         model: &Gpt2<F>,
         pairs: &[Pair],
         metric: StandardMetric,
+        global: &Global,
+    ) -> Result<EdgeScores> {
+        let per_pair = self.measurements_per_pair(model.config());
+        let stage = global.progress().stage("scores", pairs.len() * per_pair);
+        let counted = Counted { metric: metric.metric(), count: &|| stage.inc() };
+        let scores = self.scores_by(model, pairs, &counted, global.seed)?;
+        stage.finish();
+        Ok(scores)
+    }
+
+    /// How often the method asks for the metric or its gradient, for each pair.
+    fn measurements_per_pair(&self, config: &Config) -> usize {
+        let points = self.ig_rule.nodes(self.ig_steps).len();
+        match self.method {
+            MethodName::CleanCorrupted => 2,
+            MethodName::EapIgInputs => points,
+            MethodName::EapIgActivations => points * (1 + 2 * config.n_layer),
+            MethodName::Exact => 1 + Graph::new(config).n_edges(),
+            _ => 1,
+        }
+    }
+
+    fn scores_by<F: Scalar>(
+        &self,
+        model: &Gpt2<F>,
+        pairs: &[Pair],
+        metric: &dyn Metric<F>,
         seed: u64,
     ) -> Result<EdgeScores> {
-        let (metric, ablation, rule) = (metric.metric(), &self.ablation, self.ig_rule);
+        let (ablation, rule) = (&self.ablation, self.ig_rule);
         let attribute = |method| Ok(attribute_edges(model, pairs, metric, method, ablation)?);
         let graph = Graph::new(model.config());
         match self.method {
@@ -229,52 +275,17 @@ impl Discover {
         }
     }
 
-    /// Checks that what will be written can be, and replaces no input.
-    fn check_destinations(&self, global: &Global) -> Result<()> {
-        global.check_out_file(&[&self.task])?;
-        global.out.as_deref().map_or(Ok("json"), |out| ending("--out", out, &FORMATS))?;
-        let Some(mask) = &self.mask_out else { return Ok(()) };
-        global.check_file("--mask-out", mask, &[&self.task])?;
-        if global.out.as_ref().is_some_and(|out| is_same(out, mask)) {
-            return Err(Unusable("--out and --mask-out name one file; expected two".into()).into());
-        }
-        Ok(())
-    }
-
-    /// Tokenises the pairs. Every answer must be one token, and both prompts of a pair must have equally many and, where
-    /// the corrupted run is what edges are compared with, differ.
-    fn tokenise(
-        &self,
-        texts: &[(usize, PromptPair)],
-        tokenizer: &Tokenizer,
-        config: &Config,
-        skipped: &mut SkippedRecords,
-    ) -> Result<Vec<Pair>> {
-        let before = self.bos.then(|| tokenizer.end_of_text()).transpose()?;
-        let tokenised: Vec<Result<Pair>> = texts
-            .par_iter()
-            .map(|(_, text)| {
-                let PromptPair { clean, corrupted, correct, incorrect, .. } = text;
-                let mut pair = Pair::from_text(tokenizer, clean, corrupted, correct, incorrect)?;
-                for prompt in [&mut pair.clean, &mut pair.corrupted] {
-                    prompt.splice(..0, before);
-                }
-                pair.check(config)?;
-                if self.ablation == StandardAblation::Corrupted && pair.clean == pair.corrupted {
-                    let why = "clean and corrupted are one prompt, so no edge differs between their runs";
-                    return Err(Unusable(format!("{why}; expected two")).into());
-                }
-                Ok(pair)
-            })
-            .collect();
-        let mut pairs = Vec::with_capacity(texts.len());
-        for (pair, (record, text)) in tokenised.into_iter().zip(texts) {
-            match pair {
-                Ok(pair) => pairs.push(pair),
-                Err(error) => skipped.add_line(*record, text.line, &error),
+    /// Checks that what will be written can be, and replaces no input; the layout of `--out`.
+    fn check_destinations(&self, global: &Global) -> Result<Option<Layout>> {
+        let inputs: Vec<&Path> = self.source.file().into_iter().collect();
+        global.check_out_file(&inputs)?;
+        if let Some(mask) = &self.mask_out {
+            global.check_file("--mask-out", mask, &inputs)?;
+            if global.out.as_ref().is_some_and(|out| is_same(out, mask)) {
+                return Err(Unusable("--out and --mask-out name one file; expected two".into()).into());
             }
         }
-        Ok(pairs)
+        Ok(global.out.as_ref().map(|out| Layout::of(out)).transpose()?)
     }
 
     fn conventions(&self, metric: StandardMetric, pairs: usize) -> Conventions {
@@ -287,42 +298,55 @@ impl Discover {
             ig_steps: integrated.then_some(self.ig_steps),
             metric: metric.name().into(),
             ablation: self.ablation.name().into(),
-            bos: self.bos,
+            bos: self.source.bos,
             bias_owner: "none".into(),
             input_node: "token-embedding".into(),
             pairs,
         }
     }
 
-    fn answers(&self) -> AnswerColumns {
-        match self.task_kind {
-            TaskKind::Pairs => AnswerColumns::Lists,
-            TaskKind::GreaterThan => AnswerColumns::GreaterThan,
-            TaskKind::Ioi => AnswerColumns::IndirectObject,
-        }
-    }
-
     fn metric(&self) -> StandardMetric {
-        let of_task = match self.task_kind {
-            TaskKind::GreaterThan => StandardMetric::ProbDiff,
-            TaskKind::Pairs | TaskKind::Ioi => StandardMetric::LogitDiff,
-        };
-        self.metric.unwrap_or(of_task)
+        self.metric.unwrap_or(self.source.metric())
     }
 }
 
-/// Fails when a score is not a number, and when none says anything.
+/// A metric that is counted: once for each value or gradient at a run.
+struct Counted<'a, F> {
+    metric: &'a dyn Metric<F>,
+    count: &'a (dyn Fn() + Sync),
+}
+
+impl<F: Scalar> Metric<F> for Counted<'_, F> {
+    fn value(&self, pair: &Pair, logits: &[F], clean: &[F]) -> f64 {
+        self.metric.value(pair, logits, clean)
+    }
+
+    fn gradient(&self, pair: &Pair, logits: &[F], clean: &[F]) -> Vec<f64> {
+        self.metric.gradient(pair, logits, clean)
+    }
+
+    fn higher_is_better(&self) -> bool {
+        self.metric.higher_is_better()
+    }
+
+    /// Asked for before every value and gradient.
+    fn logit_weights(&self, pair: &Pair) -> Option<Vec<(u32, f64)>> {
+        (self.count)();
+        self.metric.logit_weights(pair)
+    }
+}
+
+/// Fails when a score is not a number, or all are 0.
 fn check_scores(scores: &EdgeScores) -> Result<()> {
     let graph = scores.graph();
+    if let Some(edge) = graph.edges().find(|&edge| !scores.get(edge).is_finite()) {
+        bail!("the score of {} is {}; {OVERFLOW}", graph.name(edge), scores.get(edge));
+    }
     if graph.edges().all(|edge| scores.get(edge) == 0.0) {
-        bail!(
-            "every edge has the score 0, which ranks none before another; expected another --metric or --method"
-        );
+        let why = "every edge has the score 0: neither metric nor pairs depend on what an edge carries";
+        return Err(Unusable(format!("{why}; expected other pairs, or another --metric or --method")).into());
     }
-    match graph.edges().find(|&edge| !scores.get(edge).is_finite()) {
-        Some(edge) => bail!("the score of {} is {}; {OVERFLOW}", graph.name(edge), scores.get(edge)),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Fails when a value of the metric is not a number.
@@ -334,25 +358,40 @@ fn check_metric(measured: &Faithfulness) -> Result<()> {
     }
 }
 
-fn print(
-    scores: &EdgeScores,
-    circuit: &EdgeSet,
+/// A circuit, and the numbers of pairs that it was found and measured on.
+struct Found<'a> {
+    file: &'a CircuitFile,
     wanted: usize,
+    found_on: usize,
+    held_out: Option<usize>,
+}
+
+fn print(
+    found: &Found,
     measured: &Faithfulness,
     stream: Stream,
     skipped: &SkippedRecords,
     json: bool,
 ) -> Result<()> {
     const SHOWN: usize = 20;
+    let Found { file: CircuitFile { scores, circuit, .. }, wanted, found_on, held_out } = *found;
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let (clean, empty, kept) = (mean(&measured.clean), mean(&measured.empty), mean(&measured.circuit));
     // The denominator must be told from 0.
-    let faithfulness = measured.normalised().filter(|_| !measured.span(stream).contains(0.0));
+    let faithfulness = measured.interval(stream);
+    let graph = scores.graph();
     let mut out = super::output::stdout();
     if json {
+        let ranked = scores.ranked(RankBy::Absolute).into_iter().filter(|&edge| circuit.contains(edge));
+        let edges: Vec<Value> =
+            ranked.map(|edge| json!({ "edge": graph.name(edge), "score": scores.get(edge) })).collect();
         let line = json!({
-            "edges": circuit.count(), "requested": wanted, "graph": scores.graph().n_edges(),
-            "clean": clean, "empty": empty, "circuit": kept, "faithfulness": faithfulness,
+            "edges": circuit.count(), "requested": wanted, "graph": graph.n_edges(),
+            "pairs": found_on, "held_out": held_out,
+            "clean": clean, "empty": empty, "circuit": kept,
+            "faithfulness": faithfulness.map(|interval| interval.value),
+            "faithfulness_interval": faithfulness.map(|interval| [interval.low, interval.high]),
+            "circuit_edges": edges,
         });
         writeln!(out, "{line}")?;
         if let Some(skipped) = skipped.json() {
@@ -360,20 +399,25 @@ fn print(
         }
         return Ok(());
     }
-    let graph = scores.graph();
     writeln!(out, "{:<24} {:>12}", "edge", "score")?;
     for edge in scores.ranked(RankBy::Absolute).into_iter().take(SHOWN) {
         writeln!(out, "{:<24} {:>+12.5}", graph.name(edge), scores.get(edge))?;
     }
-    let n_edges = graph.n_edges();
     writeln!(
         out,
-        "circuit: {} of {n_edges} edges after pruning dead ends ({wanted} selected)",
-        circuit.count()
+        "circuit: {} of {} edges after pruning dead ends ({wanted} selected)",
+        circuit.count(),
+        graph.n_edges()
     )?;
+    match held_out {
+        Some(held_out) => writeln!(out, "found on {found_on} pairs, measured on {held_out} others")?,
+        None => {
+            writeln!(out, "found and measured on the same pairs ({found_on}), so it looks better than it is")?
+        }
+    }
     let faithfulness = faithfulness.map_or_else(
         || "undefined: the full model's metric cannot be told from that without edges".into(),
-        |f| format!("{f:.3}"),
+        |f| format!("{:.3} [{:.3}, {:.3}]", f.value, f.low, f.high),
     );
     writeln!(
         out,

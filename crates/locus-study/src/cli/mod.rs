@@ -5,8 +5,10 @@
 
 mod benchmark;
 mod benchmark_page;
+mod circuit;
 mod destination;
 mod discover;
+mod edge_count;
 mod edit;
 mod edit_output;
 mod editors;
@@ -15,6 +17,7 @@ mod fetch;
 mod global;
 mod organism;
 mod output;
+mod pair_source;
 mod panics;
 mod patch;
 mod patch_list;
@@ -147,6 +150,11 @@ enum Command {
         command: discover::Discover,
         #[command(flatten)]
         options: AllOptions,
+    },
+    /// Measure circuits on disk, compare them, convert their files
+    Circuit {
+        #[command(subcommand)]
+        command: circuit::CircuitCommand,
     },
     /// Edit facts and compare the model's answers before and after
     Edit {
@@ -299,6 +307,7 @@ impl Command {
                 global.model(model).seed(seed).threads(threads).out(out)
             }
             Command::Status { json, .. } => global.json(json),
+            Command::Circuit { command } => command.global(global),
             Command::Patch { model, threads, out, json, .. }
             | Command::Stats { model, threads, out, json, .. } => {
                 global.model(model).threads(threads).out(out).json(json)
@@ -326,6 +335,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Aggregate { command, .. } => command.run(global),
         Command::Score { command, .. } => command.run(global),
         Command::Discover { command, .. } => command.run(global),
+        Command::Circuit { command } => command.run(global),
         Command::Edit { command, .. } => command.run(global),
         Command::Benchmark { command, .. } => command.run(global),
         Command::Patch { command, .. } => command.run(global),
@@ -398,6 +408,9 @@ mod tests {
         for line in ["stats --text t --layers 0", "patch list p", "patch apply p", "patch merge p"] {
             assert_eq!(accepted(line), [shared[0], shared[1], shared[3], shared[4], shared[5]], "{line}");
         }
+        assert_eq!(accepted("circuit evaluate --circuit c --task t"), shared);
+        assert_eq!(accepted("circuit compare a b"), [shared[0], shared[1], shared[4], shared[5]]);
+        assert_eq!(accepted("circuit convert a b"), [shared[0], shared[1]]);
         assert_eq!(accepted("score --in -"), [shared[0], shared[1], shared[3], shared[5]]);
         for line in ["plan", "run-unit u"] {
             assert_eq!(accepted(line), shared[..5], "{line}");

@@ -1,8 +1,7 @@
 //! `locus discover` and `locus selftest`.
 
-use locus_circuits::edges::export::from_json;
 use locus_circuits::edges::{
-    Attribution, Pair, ProbDiff, QuadratureRule, StandardAblation, attribute_edges, edge_mask,
+    Attribution, CircuitFile, Pair, ProbDiff, QuadratureRule, StandardAblation, attribute_edges, edge_mask,
 };
 use locus_data::StudyData;
 use locus_gpt2::{Checkpoint, ParamMask, Tokenizer};
@@ -43,7 +42,7 @@ fn scores_are_the_librarys_in_the_layout_of_eap_ig() {
             "{DISCOVER} {method} --dtype f64 --edges 12 --json --out new/scores.json --mask-out mask.st"
         ))
         .done();
-    let (scores, circuit) = from_json(&sandbox.read("new/scores.json")).unwrap();
+    let CircuitFile { scores, circuit, .. } = CircuitFile::read(&sandbox.path("new/scores.json")).unwrap();
     let rule = Attribution::IgInputs(QuadratureRule::Left, 3);
     let expected =
         attribute_edges(&checkpoint.model, &pairs, &ProbDiff, rule, &StandardAblation::Corrupted).unwrap();

@@ -4,6 +4,7 @@ mod bad_arguments;
 mod bad_data;
 mod bad_model;
 mod benchmark;
+mod circuit;
 mod discover;
 mod distributed;
 mod edit;

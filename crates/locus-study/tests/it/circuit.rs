@@ -1,0 +1,236 @@
+//! `locus circuit`, and the way from `discover` to it.
+
+use locus_circuits::edges::{CircuitFile, edge_mask};
+use locus_gpt2::{Config, ParamMask};
+use serde_json::Value;
+
+use crate::support::{Sandbox, fixture};
+
+/// Finds a circuit of the organism on half of 40 pairs, `c.json`.
+fn found(options: &str) -> (Sandbox, String, Value) {
+    let sandbox = Sandbox::empty();
+    let organism = format!("--model {} --task hierarchy --limit 40", fixture("organism").display());
+    let out = sandbox.locus(&format!("discover {organism} --method eap-ig-inputs --json {options}")).done();
+    (sandbox, organism, serde_json::from_str(out.lines().next().unwrap()).unwrap())
+}
+
+fn value(measure: &Value) -> f64 {
+    measure["value"].as_f64().unwrap_or_else(|| panic!("{measure}"))
+}
+
+#[test]
+fn what_discover_finds_is_measured_on_other_pairs() {
+    let (sandbox, organism, printed) = found("--out c.json --mask-out m.safetensors");
+    assert_eq!((printed["pairs"].as_u64(), printed["held_out"].as_u64()), (Some(20), Some(20)));
+    let edges = printed["circuit_edges"].as_array().unwrap();
+    assert_eq!(printed["edges"], edges.len());
+    let file = CircuitFile::read(&sandbox.path("c.json")).unwrap();
+    let first = file.scores.graph().parse(edges[0]["edge"].as_str().unwrap()).unwrap();
+    assert!(file.circuit.contains(first) && edges[0]["score"] == file.scores.get(first));
+    assert_eq!(file.provenance["split"]["found_on"].as_array().unwrap().len(), 20);
+
+    let evaluate = format!("circuit evaluate --circuit c.json {organism} --draws 2 --removals 4");
+    let run = |options: &str| -> Value {
+        serde_json::from_str(&sandbox.locus(&format!("{evaluate} --json {options}")).done()).unwrap()
+    };
+    let report = run("--out report.json");
+    let measured = &report["evaluation"];
+    assert_eq!(measured["pairs"], 20);
+    assert!(report["provenance"]["measured_on"].as_str().unwrap().starts_with("held out"), "{report}");
+    assert_eq!(report, serde_json::from_str::<Value>(&sandbox.read("report.json")).unwrap());
+    // Discovery and evaluation agree on the circuit of the file.
+    let circuit = &measured["circuit"];
+    let faithfulness = printed["faithfulness"].as_f64().unwrap();
+    assert!((value(&circuit["faithfulness"]) - faithfulness).abs() < 1e-6, "{circuit}");
+    assert_eq!(circuit["size"], edges.len());
+    assert!(value(&circuit["faithfulness"]) > value(&circuit["random"]) + 0.3, "{circuit}");
+    assert!(value(&circuit["complement"]) < 0.5, "{circuit}");
+    assert_eq!(circuit["removals"].as_array().unwrap().len(), 4);
+    let curve = measured["curve"].as_array().unwrap();
+    assert_eq!((curve.len(), curve[9]["selected"].as_u64()), (10, Some(479)));
+    for order in ["absolute", "signed", "random"] {
+        assert!((value(&curve[9][order]) - 1.0).abs() < 1e-5, "{order}: {}", curve[9]);
+    }
+    let (areas, random) = (&measured["areas"], &measured["random_areas"]);
+    assert!(value(&areas["cpr"]) > value(&random["cpr"]) && value(&areas["cmd"]) < value(&random["cmd"]));
+
+    // Neither the seed nor the number of pairs lets a pair of the discovery slip in.
+    let others = run("--seed 5");
+    assert_eq!(others["evaluation"]["clean"]["value"], measured["clean"]["value"]);
+    assert_eq!(run("--split discovery --draws 0")["evaluation"]["pairs"], 20);
+    assert_eq!(run("--split all --draws 0")["evaluation"]["pairs"], 40);
+    let table = sandbox.locus(&evaluate).done();
+    for line in ["CPR, by score", "CMD, by |score|", "same kinds", "incompleteness", "minimality"] {
+        assert!(table.contains(line), "{table}");
+    }
+
+    // The mask of the circuit, with its weights alone.
+    let masked = sandbox
+        .locus(&format!("circuit evaluate --circuit m.safetensors {organism} --draws 2 --json"))
+        .done();
+    let masked: Value = serde_json::from_str(&masked).unwrap();
+    let circuit = &masked["evaluation"]["circuit"];
+    assert_eq!(masked["provenance"]["ablation"], "zero weights");
+    assert!(circuit["size"].as_u64().unwrap() > 0 && masked["evaluation"]["areas"].is_null());
+    assert!(value(&circuit["faithfulness"]) > value(&circuit["random"]), "{circuit}");
+}
+
+#[test]
+fn threads_do_not_show() {
+    let (sandbox, organism, _) = found("--out c.json");
+    for threads in [1, 2] {
+        let options = format!("--draws 1 --removals 2 --threads {threads} --out {threads}.json");
+        sandbox.locus(&format!("circuit evaluate --circuit c.json {organism} {options}")).done();
+    }
+    assert_eq!(sandbox.read("1.json"), sandbox.read("2.json"));
+}
+
+/// A file of another program says nothing of pairs or conventions.
+#[test]
+fn files_of_other_programs_are_measured_on_one_half() {
+    let (sandbox, organism, _) = found("--out c.json");
+    let mut file: Value = serde_json::from_str(&sandbox.read("c.json")).unwrap();
+    for ours in ["conventions", "provenance"] {
+        file.as_object_mut().unwrap().remove(ours);
+    }
+    sandbox.write("theirs.json", file.to_string());
+    let evaluate =
+        format!("circuit evaluate --circuit theirs.json {organism} --draws 1 --removals 0 --edges 20%");
+    let report: Value = serde_json::from_str(&sandbox.locus(&format!("{evaluate} --json")).done()).unwrap();
+    assert_eq!(report["evaluation"]["pairs"], 20);
+    let how = report["provenance"]["measured_on"].as_str().unwrap();
+    assert!(how.contains("the file does not say on which pairs it was found"), "{how}");
+    assert_eq!(report["provenance"]["metric"], "logit-diff");
+    let size = report["evaluation"]["circuit"]["size"].as_u64().unwrap();
+    assert!((48..=95).contains(&size), "{size}");
+}
+
+#[test]
+fn layouts_convert_into_each_other() {
+    let (sandbox, _, _) = found("--out c.json --mask-out m.safetensors");
+    let model = format!("--model {}", fixture("organism").display());
+    let convert = |from: &str, to: &str| sandbox.locus(&format!("circuit convert {from} {to} {model}"));
+    for (from, to) in [
+        ("c.json", "again.json"),
+        ("c.json", "c.csv"),
+        ("c.csv", "from_csv.json"),
+        ("c.csv", "c.dot"),
+        ("c.dot", "from_dot.csv"),
+        ("c.json", "c.safetensors"),
+        ("m.safetensors", "from_mask.json"),
+    ] {
+        convert(from, to).done();
+    }
+    assert_eq!(sandbox.read("again.json"), sandbox.read("c.json"), "to the byte");
+    let read = |name: &str| CircuitFile::read(&sandbox.path(name)).unwrap();
+    let (file, from_csv) = (read("c.json"), read("from_csv.json"));
+    assert_eq!(
+        (&from_csv.scores, &from_csv.circuit, from_csv.width),
+        (&file.scores, &file.circuit, file.width)
+    );
+    assert_eq!(read("from_dot.csv").circuit, file.circuit);
+    let config = Config::read(&fixture("organism/config.json")).unwrap();
+    let [mask, discovered] =
+        ["c.safetensors", "m.safetensors"].map(|name| ParamMask::read(&sandbox.path(name), &config).unwrap());
+    assert_eq!(mask, discovered);
+    let from_mask = read("from_mask.json");
+    assert_eq!(edge_mask(&from_mask.circuit, &config), mask);
+    assert!(file.circuit.edges().all(|edge| from_mask.circuit.contains(edge)));
+
+    let run = convert("c.json", "c.png");
+    assert!(run.code == Some(2) && run.stderr.contains("c.png: is no file of a circuit"), "{run:?}");
+    let run = convert("c.json", "c.json");
+    assert!(run.code == Some(2) && run.stderr.contains("is an input of this run"), "{run:?}");
+    let run = convert("c.safetensors", "d.safetensors");
+    assert!(run.code == Some(2) && run.stderr.contains("both files are masks"), "{run:?}");
+}
+
+#[test]
+fn overlap_stands_beside_chance() {
+    let (sandbox, organism, _) = found("--out c.json --mask-out c.safetensors");
+    for (name, method) in [("random", "random"), ("eap", "eap")] {
+        let out = format!("--method {method} --out {name}.json --mask-out {name}.safetensors");
+        sandbox.locus(&format!("discover {organism} {out}")).done();
+    }
+    let out = sandbox.locus("circuit compare c.json eap.json random.json --json --out overlap.json").done();
+    let found: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found.len(), 3, "every two of three");
+    let all = |i: usize| &found[i]["overlap"]["all"];
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert!(number(&all(0)["jaccard"]) > 4.0 * number(&all(0)["expected_jaccard"]), "{}", all(0));
+    assert!(number(&all(0)["p_more"]) < 1e-6, "{}", all(0));
+    assert!(number(&all(1)["p_more"]) > 1e-4, "c.json against random.json: {}", all(1));
+    assert!(number(&found[0]["overlap"]["score_correlation"]) > 0.3, "{}", found[0]);
+    assert_eq!(found[0]["overlap"]["layers"].as_array().unwrap().len(), 5);
+    let file: Value = serde_json::from_str(&sandbox.read("overlap.json")).unwrap();
+    assert_eq!(file["comparisons"].as_array().unwrap(), &found);
+
+    let table = sandbox.locus("circuit compare c.json c.json").done();
+    assert!(table.contains("layer 3") && table.contains("logits") && table.contains("1.000"), "{table}");
+    let model = format!("--model {}", fixture("organism").display());
+    let masks =
+        sandbox.locus(&format!("circuit compare c.safetensors eap.safetensors {model} --json")).done();
+    let masks: Value = serde_json::from_str(&masks).unwrap();
+    assert_eq!(masks["overlap"]["unit"], "parameters");
+    let run = sandbox.locus(&format!("circuit compare c.json eap.safetensors {model}"));
+    assert!(run.code == Some(2) && run.stderr.contains("expected two of a kind"), "{run:?}");
+}
+
+#[test]
+fn tasks_by_name() {
+    let sandbox = Sandbox::empty();
+    let model = format!("--model {}", fixture("organism").display());
+    for task in ["agreement", "ioi"] {
+        let line = format!("discover {model} --task {task} --limit 12 --method eap --json");
+        let printed: Value = serde_json::from_str(&sandbox.locus(&line).done()).unwrap();
+        assert_eq!((printed["pairs"].as_u64(), printed["held_out"].as_u64()), (Some(6), Some(6)), "{task}");
+        assert!(task == "ioi" || printed["faithfulness"].as_f64().unwrap() > 0.5, "{printed}");
+    }
+    for (wrong, says) in [
+        ("--task greater-than", "no single tokens for the two-digit numbers"),
+        (
+            "--task sva",
+            "--task sva: cannot read such a file; expected one, or the name of a task: hierarchy,",
+        ),
+        ("--task ioi --limit 0", "--limit is 0"),
+        ("--task ioi --held-out 1", "--held-out is 1"),
+        ("--task ioi --pairs pairs.jsonl", "cannot be used with"),
+        ("--task ioi --edges 200%", "no number of edges"),
+        ("--task ioi --out c.png", "c.png: is no file of a circuit"),
+    ] {
+        let run = sandbox.locus(&format!("discover {model} {wrong} --quiet"));
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{run:?}");
+        assert!(run.stderr.contains(says), "{run:?}");
+    }
+}
+
+#[test]
+fn circuits_that_cannot_be_used_are_refused() {
+    let (sandbox, organism, _) = found("--out c.json --mask-out m.safetensors");
+    sandbox
+        .locus(&format!("circuit convert c.json c.dot {}", organism.split(" --task").next().unwrap()))
+        .done();
+    sandbox.write("half.json", &sandbox.read("c.json")[..2000]);
+    sandbox.write("edge.json", sandbox.read("c.json").replace("\"m0->m1\"", "\"m1->m0\""));
+    sandbox.write(
+        "other.json",
+        r#"{"cfg":{"n_layers":2,"n_heads":2},"nodes":{},"edges":{"input->m0":{"score":1.0,"in_graph":true}}}"#,
+    );
+    sandbox.write("empty.json", r#"{"cfg":{"n_layers":4,"n_heads":4},"nodes":{},"edges":{}}"#);
+    for (wrong, says) in [
+        ("--circuit half.json", "half.json: EOF"),
+        ("--circuit edge.json", "edge.json: edges.m1->m0: this graph has no such edge"),
+        ("--circuit other.json", "other.json: is a circuit of 2 layers of 2 heads; the model has 4 of 4"),
+        ("--circuit empty.json", "empty.json: marks 0 of 479 edges and has no scores that rank them"),
+        ("--circuit gone.json", "gone.json"),
+        ("--circuit c.json --edges 480", "--edges is 480; expected 1 to 479"),
+        ("--circuit c.dot --edges 9", "c.dot: has no scores that rank edges"),
+        ("--circuit m.safetensors --edges 4", "--edges has no effect"),
+        ("--circuit m.safetensors --ablation zero", "--ablation has no effect"),
+        ("--circuit c.json --out c.json", "is an input of this run"),
+    ] {
+        let run = sandbox.locus(&format!("circuit evaluate {organism} {wrong} --quiet"));
+        assert_eq!((run.code, run.stdout.as_str(), run.stderr.lines().count()), (Some(2), "", 1), "{run:?}");
+        assert!(run.stderr.contains(says), "{run:?}");
+    }
+}
