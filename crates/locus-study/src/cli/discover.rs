@@ -27,9 +27,6 @@ use super::pair_source::{ModelPairs, PairSource};
 use super::skipped::SkippedRecords;
 use crate::protocol::{hold_out, pair_key};
 
-/// Formats of edge scores, by the endings of their files.
-const FORMATS: [&str; 3] = ["json", "csv", "dot"];
-
 /// Largest number of steps of the eap-ig methods; the public library uses 5.
 const MOST_STEPS: usize = 10_000;
 /// Fewest pairs of which some are held out.
