@@ -5,6 +5,7 @@
 
 mod destination;
 mod discover;
+mod discover_units;
 mod edit;
 mod editors;
 mod error;
