@@ -13,6 +13,7 @@ use locus_circuits::edges::{
 };
 use locus_data::StudyData;
 use locus_gpt2::Checkpoint;
+use locus_protocol::records::HIERARCHY;
 use locus_protocol::{agreement_pairs, hierarchy_pairs};
 
 const PAIRS: usize = 32;
@@ -38,10 +39,11 @@ fn main() -> Result<()> {
         ("into q, k", &|edge| graph.name(*edge).ends_with("<q>") || graph.name(*edge).ends_with("<k>")),
         ("all", &|_| true),
     ];
-    for name in ["hierarchy", "blimp_dna1", "blimp_dnai1"] {
-        let pairs: Vec<Pair> = match data.tasks.iter().find(|task| task.name == name) {
-            Some(task) => agreement_pairs(tokenizer, &task.rows, PAIRS)?,
-            None => hierarchy_pairs(tokenizer, &data.requests, PAIRS)?,
+    for name in [HIERARCHY, "blimp_dna1", "blimp_dnai1"] {
+        let rows = |task: &str| data.tasks.iter().find(|of| of.name == task).map(|of| of.rows.as_slice());
+        let pairs: Vec<Pair> = match name {
+            HIERARCHY => hierarchy_pairs(tokenizer, &data.requests, PAIRS)?,
+            agreement => agreement_pairs(tokenizer, rows(agreement).unwrap_or_default(), PAIRS)?,
         };
         let exact = patch_edges(model, &pairs, &LogitDiff, &StandardAblation::Corrupted, &edges)?;
         println!("\n{name}, {} pairs; correlation with exact patching of edges", pairs.len());

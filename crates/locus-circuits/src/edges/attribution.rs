@@ -175,7 +175,7 @@ fn each_pair<F: Scalar>(
                 let pairs = &pairs[piece.clone()];
                 let setting = Setting { pairs, ..setting };
                 if matches!(method, Attribution::QkFix | Attribution::AtpStar) {
-                    let mut attention = CleanAttention::default();
+                    let mut attention = CleanAttention::<F>::default();
                     let piece = PairPiece::new(setting, &ablated, method, &mut attention)?;
                     return Ok(piece.with_qk_fix(&attention, method == Attribution::AtpStar));
                 }
@@ -251,7 +251,7 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         let mut of_passes = Vec::with_capacity(dropped.len());
         let mut d_z = Vec::with_capacity(dropped.len());
         for &dropped in &dropped {
-            let (mut scores, mut heads) = (self.no_scores(), HeadGradients::without(dropped));
+            let (mut scores, mut heads) = (self.no_scores(), HeadGradients::<F>::without(dropped));
             self.gradients(&self.clean, 1.0, &mut heads, &mut |first, gradients| {
                 self.contract(first, gradients, 0..graph.n_sources(), &mut scores);
             });

@@ -20,7 +20,7 @@ use locus_gpt2::{BlockParam, Gpt2, Hook, HookPoint, Norm, ParamId, Scalar, axpy,
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
-use super::graph::{Destination, Graph, QkvInput};
+use super::graph::{Destination, QkvInput};
 use super::runs::Packed;
 
 /// What attention reads and writes in a clean run, by layer; a hook of that run. Rows behind those of the clean run,

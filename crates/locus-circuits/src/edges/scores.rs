@@ -89,7 +89,7 @@ impl EdgeScores {
         };
         let mut values = Array2::zeros(self.values.dim());
         for ((edge, own), other) in edges.iter().zip(ranks(self)).zip(ranks(other)) {
-            values[(edge.source, edge.destination)] = (own + other - 1.0) / (2.0 * edges.len() as f64);
+            values[(edge.source, edge.destination)] = (own + other) / (2.0 * edges.len() as f64);
         }
         EdgeScores { graph: self.graph, values }
     }
@@ -141,11 +141,11 @@ mod tests {
         assert_eq!(both.ranked(RankBy::Absolute), scores.ranked(RankBy::Signed));
         let n = graph.n_edges() as f64;
         let best = scores.ranked(RankBy::Signed)[0];
-        assert_eq!(both.get(best), 1.0 - 1.0 / (2.0 * n));
+        assert_eq!(both.get(best), 1.0);
         // Opposite rankings say nothing together.
         let against = EdgeScores::new(graph, scores.matrix().mapv(|x| -x));
         let nothing = scores.hybrid(&against, RankBy::Signed);
-        assert!(graph.edges().all(|edge| nothing.get(edge) == 0.5));
+        assert!(graph.edges().all(|edge| nothing.get(edge) == (n + 1.0) / (2.0 * n)));
     }
 
     #[test]

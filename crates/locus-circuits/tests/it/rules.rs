@@ -228,9 +228,9 @@ fn neurons_add_up_to_their_mlp() {
 #[test]
 fn all_neurons_are_the_model() {
     let model = model(4);
-    let clean = run_clean(&model, &pairs(), &Kl).unwrap();
+    let clean = run_clean(&model, &pairs(), &LogitDiff).unwrap();
     let full = NeuronSet::full(model.config());
-    assert_close("all kept", &run_neurons(&model, &pairs(), &Kl, &full).unwrap(), &clean, IDENTITY);
+    assert_close("all kept", &run_neurons(&model, &pairs(), &LogitDiff, &full).unwrap(), &clean, IDENTITY);
     let none = run_neurons(&model, &pairs(), &Kl, &NeuronSet::empty(model.config())).unwrap();
     assert!(none.iter().all(|&divergence| divergence > 1e-6), "{none:?}");
     let scores = attribute_neurons(&model, &pairs(), &LogitDiff, Attribution::Eap).unwrap();
