@@ -1,10 +1,11 @@
 //! Circuits of edges: which edges between source and destination nodes of the residual stream carry a task?
 //!
-//! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG) and [`patch_edges`] (exact) make
-//! [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
+//! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG, RelP, AtP*) and [`patch_edges`]
+//! (exact) make [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
 //! with all other edges ablated, [`Faithfulness`] measures it, and [`faithfulness_curves`] measures circuits of all
 //! sizes. [`export`] writes files, [`edge_mask`] turns the circuit into a mask of parameters. A [`Metric`] says what is
 //! measured, an [`Ablation`] what an ablated edge carries; both are traits that you can implement.
+//! [`EdgeSet::of_nodes`] is a circuit of nodes, and a [`NeuronSet`] one of MLP neurons.
 
 mod ablation;
 mod attribution;

@@ -41,8 +41,8 @@ impl std::fmt::Display for Neuron {
     }
 }
 
-/// Scores of every neuron: estimated change of the loss when the neuron is ablated, mean over pairs. A neuron that helps
-/// has a positive score.
+/// Scores of every neuron: estimated change of the loss when the neuron is ablated, mean over pairs. A neuron that
+/// helps has a positive score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NeuronScores {
     values: Array2<f64>,

@@ -18,3 +18,4 @@ mod skipped;
 mod statistics;
 mod support;
 mod tables;
+mod units;
