@@ -34,10 +34,12 @@ fn main() -> Result<()> {
     let graph = Graph::new(model.config());
     let edges: Vec<Edge> = graph.edges().collect();
     let groups: [(&str, &dyn Fn(&Edge) -> bool); 4] = [
-        ("from MLPs", &|edge| matches!(graph.source(edge.source), Source::Mlp(_))),
-        ("into MLPs", &|edge| matches!(graph.destination(edge.destination), Destination::Mlp(_))),
-        ("into q, k", &|edge| graph.name(*edge).ends_with("<q>") || graph.name(*edge).ends_with("<k>")),
-        ("all", &|_| true),
+        ("from MLPs", &|edge: &Edge| matches!(graph.source(edge.source), Source::Mlp(_))),
+        ("into MLPs", &|edge: &Edge| matches!(graph.destination(edge.destination), Destination::Mlp(_))),
+        ("into q, k", &|edge: &Edge| {
+            graph.name(*edge).ends_with("<q>") || graph.name(*edge).ends_with("<k>")
+        }),
+        ("all", &|_: &Edge| true),
     ];
     for name in [HIERARCHY, "blimp_dna1", "blimp_dnai1"] {
         let rows = |task: &str| data.tasks.iter().find(|of| of.name == task).map(|of| of.rows.as_slice());

@@ -210,7 +210,7 @@ pub(super) struct PairPiece<'a, F> {
     model: &'a Gpt2<F>,
     pairs: &'a [Pair],
     metric: &'a dyn Metric<F>,
-    pub packed: Packed<F>,
+    packed: Packed<F>,
     /// Ablated minus clean outputs, `[S, n d]`.
     delta: Array2<F>,
     clean: Tape<F>,

@@ -164,7 +164,7 @@ fn neuron_scores<F: Scalar>((setting, method): (Setting<F>, Attribution)) -> Res
             };
             let setting = Setting { pairs: &pairs[piece], ..setting };
             let piece = PairPiece::new(setting, &ablated, method, &mut differences)?;
-            let mut scores = Array2::zeros((model.config().n_layer, model.config().d_mlp()));
+            let mut scores = Array2::<f64>::zeros((model.config().n_layer, model.config().d_mlp()));
             let mut contract = |layer: usize, point: HookPoint, state: ArrayViewMut2<F>| {
                 if point == HookPoint::MlpPost {
                     add_products(scores.row_mut(layer), &delta[layer], state.view());
@@ -174,7 +174,7 @@ fn neuron_scores<F: Scalar>((setting, method): (Setting<F>, Attribution)) -> Res
             Ok(scores)
         })
         .collect::<Result<_>>()?;
-    let mut sum = Array2::zeros((model.config().n_layer, model.config().d_mlp()));
+    let mut sum = Array2::<f64>::zeros((model.config().n_layer, model.config().d_mlp()));
     parts.iter().for_each(|part| sum += part);
     Ok(NeuronScores { values: sum / pairs.len() as f64 })
 }
@@ -215,9 +215,9 @@ fn kept_neurons<F: Scalar>((setting, kept): (Setting<F>, &NeuronSet)) -> Result<
     in_pieces(setting, true, &|pairs, packed| {
         let n = packed.clean.n_rows();
         let (mut corrupted, mut intact) = (Vec::new(), Array2::zeros((0, 0)));
-        let mut keep = |layer: usize, point: HookPoint, state: ArrayViewMut2<F>| match point {
+        let mut keep = |_: usize, point: HookPoint, state: ArrayViewMut2<F>| match point {
             HookPoint::MlpPost => corrupted.push(state.slice(s![n.., ..]).to_owned()),
-            HookPoint::LnFinal if layer == model.config().n_layer => {
+            HookPoint::LnFinal => {
                 intact = packed.last_hidden(state.slice(s![..n, ..]));
             }
             _ => {}

@@ -3,7 +3,7 @@
 //! In both, another head writes a faint copy of a token, far below what counts as an effect, whose edges do have a
 //! gradient. A method that sees nothing of the circuit ranks them first.
 
-use super::{ANSWER_LOGIT, Builder, HeadWeights, Planted};
+use super::{Builder, HeadWeights, Planted};
 use crate::edges::Pair;
 use locus_gpt2::{BlockParam, ParamId};
 
