@@ -212,7 +212,7 @@ impl Discover {
         };
         let wanted = if self.units == Units::Nodes { cut.count() } else { wanted };
         let circuit = cut.pruned();
-        if 2 * circuit.count() < wanted {
+        if self.units == Units::Edges && 2 * circuit.count() < wanted {
             super::output::note(&format!(
                 "only {} of {wanted} edges are left after pruning dead ends; try --select greedy or more --edges",
                 circuit.count()
