@@ -3,7 +3,7 @@
 //! | module | a circuit is | found by |
 //! |---|---|---|
 //! | [`masks`] | a subset of the block parameters | training ([`BinaryConcrete`], [`ScheduledTopK`]), scores of weights |
-//! | [`edges`] | a subset of the edges between heads and MLPs | attribution (EAP, EAP-IG) and exact patching |
+//! | [`edges`] | a subset of the edges between heads and MLPs | attribution (EAP, EAP-IG, RelP, AtP*) and exact patching |
 //! | [`tracing`] | the states that restore a fact | causal tracing |
 //!
 //! [`planted`] has models whose circuit is known. What is measured, ablated, minimised and trained is open: implement

@@ -17,6 +17,10 @@ use rand_chacha::rand_core::SeedableRng;
 
 use crate::edges::{EdgeSet, Graph, Pair};
 
+mod saturated;
+
+pub use saturated::{lookup, neuron_at_rest};
+
 /// A model, pairs on which it shows its behaviour, and the edges that carry it.
 #[derive(Clone, Debug)]
 pub struct Planted {
@@ -397,7 +401,7 @@ mod tests {
 
     #[test]
     fn the_circuits_are_what_patching_every_edge_finds() {
-        for planted in [induction(), exclusive_or()] {
+        for planted in [induction(), exclusive_or(), lookup(), neuron_at_rest()] {
             assert_eq!(names(&effective(&planted)), names(&planted.truth), "{}", planted.name);
             let clean = run_clean(&planted.model, &planted.pairs, &LogitDiff).unwrap();
             assert!(clean.iter().all(|&gap| gap > 0.5 * ANSWER_LOGIT), "{}: {clean:?}", planted.name);
@@ -407,9 +411,45 @@ mod tests {
         assert!(found.edges().all(|edge| linear.truth.contains(edge)));
     }
 
+    /// What plain attribution misses for want of a gradient, and the method made for it finds.
+    #[test]
+    fn saturated_circuits_have_effects_without_gradients() {
+        let methods = [
+            (lookup(), Attribution::QkFix),
+            (lookup(), Attribution::AtpStar),
+            (neuron_at_rest(), Attribution::Relp),
+        ];
+        for (Planted { name, model, pairs, truth }, method) in methods {
+            let scores = |method| {
+                attribute_edges(&model, &pairs, &LogitDiff, method, &StandardAblation::Corrupted).unwrap()
+            };
+            let best = |scores| EdgeSet::top_n(scores, truth.count(), RankBy::Absolute);
+            let found = scores(method);
+            assert_eq!(names(&best(&found)), names(&truth), "{name}, {method:?}");
+            let plain = scores(Attribution::Eap);
+            let chosen = best(&plain);
+            let missed: Vec<Edge> = truth.edges().filter(|&edge| !chosen.contains(edge)).collect();
+            assert!(missed.len() >= 2, "{name}: plain attribution has {:?}", names(&chosen));
+            for edge in missed {
+                assert!(plain.get(edge).abs() < 1e-3 * found.get(edge).abs(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_attributions_recover_the_circuits_too() {
+        for (planted, method) in [(induction(), Attribution::QkFix), (exclusive_or(), Attribution::Relp)] {
+            let Planted { name, model, pairs, truth } = &planted;
+            let ablation = &StandardAblation::Corrupted;
+            let scores = attribute_edges(model, pairs, &LogitDiff, method, ablation).unwrap();
+            let area = auroc(&scores, truth, RankBy::Absolute);
+            assert!(area >= 0.99, "{name}, {method:?}: AUROC {area}");
+        }
+    }
+
     #[test]
     fn integrated_gradients_recover_the_circuits() {
-        for planted in [induction(), exclusive_or()] {
+        for planted in [induction(), exclusive_or(), lookup(), neuron_at_rest()] {
             let Planted { name, model, pairs, truth } = &planted;
             let method = Attribution::IgInputs(QuadratureRule::Midpoint, 20);
             let scores =

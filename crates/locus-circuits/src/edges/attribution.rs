@@ -8,8 +8,9 @@
 //! score(u -> v) = sum over rows and width of delta_u * (sum over alpha of weight_alpha g_v(alpha))
 //! ```
 //!
-//! EAP is one point, `alpha = 1`. Every method below is a list of points with weights, so gradients are summed first
-//! and contracted with `delta` once.
+//! EAP is one point, `alpha = 1`. EAP-IG is a list of points with weights, so gradients are summed first and contracted
+//! with `delta` once. RelP has a coefficient in the gradient's place ([`relevance`](super::relevance)), AtP* another
+//! score for edges into queries and keys ([`qk_fix`](super::qk_fix)).
 //!
 //! Sources: Nanda 2023 and Syed, Rager, Conmy 2023 (arXiv 2310.10348) for EAP, Hanna, Pezzelle, Belinkov 2024 (arXiv
 //! 2403.17806) for EAP-IG. Deviations: losses are summed over pairs and divided by their number once, so a score does
@@ -21,33 +22,27 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use locus_gpt2::{
-    BlockParam, Error, Gpt2, Hook, HookPoint, Norm, ParamId, ParamSet, Result, Scalar, Tape, axpy,
-    chunk_by_tokens, compiled, gemm,
-};
+use locus_gpt2::{Error, Gpt2, Hook, HookPoint, Result, Scalar, Tape, axpy, chunk_by_tokens, compiled, gemm};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
 use super::ablation::{AblatedOutputs, Ablation};
-use super::graph::{Destination, Edge, Graph, QkvInput, Source};
+use super::gradients::{BackwardPass, LAYERS_AT_ONCE};
+use super::graph::{Edge, Graph, Source};
 use super::metric::{LogitDiff, Metric, loss_gradient_at};
 use super::pairs::Pair;
+use super::qk_fix::{CleanAttention, HeadGradients};
 use super::quadrature::QuadratureRule;
+use super::relevance::RelevanceRules;
 use super::runs::Packed;
 use super::scores::EdgeScores;
 use super::setting::Setting;
 
 /// Tokens in one piece of parallel work: enough for fast matrix products, few enough that outputs of sources and
 /// gradients of destinations (up to 1.8 MB per token for GPT-2 small) take little memory.
-const PIECE_TOKENS: usize = 128;
+pub(super) const PIECE_TOKENS: usize = 128;
 /// Pieces whose score matrices are held at the same time.
 const PIECES_AT_ONCE: usize = 4;
-
-/// Layers whose destinations are contracted together. The BLAS packs the sources' outputs again for every product: with
-/// more layers there are fewer products, but also more pairs of source and destination that are no edge.
-const LAYERS_AT_ONCE: usize = 4;
-/// Entries in one piece of a sum of vectors.
-const SUM_ENTRIES: usize = 1 << 13;
 
 /// Attribution method: the points at which gradients are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +56,30 @@ pub enum Attribution {
     /// EAP-IG on activations: for one component after the other (input, each attention layer, each MLP) along the path
     /// of its output, everything before it as in the clean run; with a quadrature rule of this many steps.
     IgActivations(QuadratureRule, usize),
+    /// RelP (Rezaei Jafari et al. 2025, arXiv 2508.21258): propagation coefficients of the clean run in place of
+    /// gradients. LayerNorms divide by a constant, and GELU multiplies by one, the secant `gelu(x) / x`.
+    Relp,
+    /// EAP with the QK fix of AtP* (Kramar et al. 2024, arXiv 2403.00745, section 3.1): the effect of an edge on the
+    /// attention pattern is exact, and the rest is EAP. Costs about as much as a forward pass for every source that a
+    /// layer reads, much less than exact patching.
+    QkFix,
+    /// AtP*: the QK fix and GradDrop (same paper, section 3.2), the mean absolute score over backward passes that leave
+    /// out one layer each, so that effects which cancel are seen. Scores have no sign.
+    AtpStar,
+}
+
+impl Attribution {
+    /// Whether gradients are taken at the clean run alone, where a divergence from that run has none.
+    pub fn is_at_clean_run(self) -> bool {
+        matches!(self, Attribution::Eap | Attribution::Relp | Attribution::QkFix | Attribution::AtpStar)
+    }
 }
 
 /// Scores every edge on `pairs`: the mean over pairs of its estimated effect on the loss.
 ///
 /// # Errors
 /// When a pair does not fit the model, there is none, or the method needs a corrupted run that the ablation does not
-/// have (all but [`Attribution::Eap`] and [`Attribution::IgActivations`]).
+/// have ([`Attribution::CleanCorrupted`] and [`Attribution::IgInputs`]).
 ///
 /// # Panics
 /// When an integrated method has no steps.
@@ -154,23 +166,20 @@ fn each_pair<F: Scalar>(
 ) -> Result<()> {
     let Setting { pairs, .. } = setting;
     let ablated = setting.ablated_outputs()?;
-    let points = match method {
-        Attribution::Eap => vec![(1.0, 1.0)],
-        Attribution::IgActivations(rule, steps) => rule.nodes(steps),
-        _ if !ablated.is_corrupted_run() => {
-            let why = "the method interpolates to the corrupted run, which this ablation does not have";
-            return Err(Error::Input(format!("{why}; expected ablation by corrupted prompts")));
-        }
-        Attribution::CleanCorrupted => vec![(0.0, 0.5), (1.0, 0.5)],
-        Attribution::IgInputs(rule, steps) => rule.nodes(steps),
-    };
+    let points = points_of(method, ablated.is_corrupted_run())?;
     let prompts: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
     for pieces in chunk_by_tokens(&prompts, PIECE_TOKENS).chunks(PIECES_AT_ONCE) {
         let scored: Vec<Vec<Array2<f64>>> = pieces
             .par_iter()
             .map(|piece| {
                 let pairs = &pairs[piece.clone()];
-                let piece = PairPiece::new(Setting { pairs, ..setting }, &ablated)?;
+                let setting = Setting { pairs, ..setting };
+                if matches!(method, Attribution::QkFix | Attribution::AtpStar) {
+                    let mut attention = CleanAttention::<F>::default();
+                    let piece = PairPiece::new(setting, &ablated, method, &mut attention)?;
+                    return Ok(piece.with_qk_fix(&attention, method == Attribution::AtpStar));
+                }
+                let piece = PairPiece::new(setting, &ablated, method, &mut ())?;
                 Ok(match method {
                     Attribution::IgActivations(..) => piece.along_activations(&points),
                     _ => piece.along_inputs(&points),
@@ -182,8 +191,22 @@ fn each_pair<F: Scalar>(
     Ok(())
 }
 
+/// Points of a method with their weights.
+pub(super) fn points_of(method: Attribution, has_corrupted_run: bool) -> Result<Vec<(f64, f64)>> {
+    match method {
+        _ if method.is_at_clean_run() => Ok(vec![(1.0, 1.0)]),
+        Attribution::IgActivations(rule, steps) => Ok(rule.nodes(steps)),
+        _ if !has_corrupted_run => {
+            let why = "the method interpolates to the corrupted run, which this ablation does not have";
+            Err(Error::Input(format!("{why}; expected ablation by corrupted prompts")))
+        }
+        Attribution::IgInputs(rule, steps) => Ok(rule.nodes(steps)),
+        _ => Ok(vec![(0.0, 0.5), (1.0, 0.5)]),
+    }
+}
+
 /// A few pairs with their clean run, from which they are scored.
-struct PairPiece<'a, F> {
+pub(super) struct PairPiece<'a, F> {
     model: &'a Gpt2<F>,
     pairs: &'a [Pair],
     metric: &'a dyn Metric<F>,
@@ -193,15 +216,73 @@ struct PairPiece<'a, F> {
     clean: Tape<F>,
     /// Last hidden states of the clean run, `[pairs, d]`.
     clean_hidden: Array2<F>,
+    /// Rules of the backward pass of RelP.
+    rules: Option<RelevanceRules<F>>,
 }
 
 impl<'a, F: Scalar> PairPiece<'a, F> {
-    fn new(setting: Setting<'a, F>, ablated: &AblatedOutputs<F>) -> Result<Self> {
+    /// Runs the pairs; `watch` sees the states as [`Packed::watched_differences`] says.
+    pub fn new(
+        setting: Setting<'a, F>,
+        ablated: &AblatedOutputs<F>,
+        method: Attribution,
+        watch: &mut dyn Hook<F>,
+    ) -> Result<Self> {
         let Setting { model, pairs, metric, .. } = setting;
         let packed = Packed::new(model, pairs, ablated.is_corrupted_run())?;
-        let (delta, clean) = packed.differences(model, ablated);
+        let mut rules =
+            (method == Attribution::Relp).then(|| RelevanceRules::new(model, packed.clean.n_rows()));
+        let mut see = |layer: usize, point: HookPoint, mut state: ArrayViewMut2<F>| {
+            watch.call(layer, point, state.view_mut());
+            if let Some(rules) = &mut rules {
+                rules.call(layer, point, state);
+            }
+        };
+        let (delta, clean) = packed.watched_differences(model, ablated, &mut see);
         let clean_hidden = packed.last_hidden(clean.hidden.view());
-        Ok(PairPiece { model, pairs, metric, packed, delta, clean, clean_hidden })
+        Ok(PairPiece { model, pairs, metric, packed, delta, clean, clean_hidden, rules })
+    }
+
+    /// Scores with the QK fix, and with GradDrop if wanted.
+    fn with_qk_fix(&self, attention: &CleanAttention<F>, grad_drop: bool) -> Vec<Array2<f64>> {
+        let graph = self.packed.graph;
+        let dropped: Vec<Option<usize>> =
+            if grad_drop { (0..graph.n_layer).map(Some).collect() } else { vec![None] };
+        let mut of_passes = Vec::with_capacity(dropped.len());
+        let mut d_z = Vec::with_capacity(dropped.len());
+        for &dropped in &dropped {
+            let (mut scores, mut heads) = (self.no_scores(), HeadGradients::<F>::without(dropped));
+            self.gradients(&self.clean, 1.0, &mut heads, &mut |first, gradients| {
+                self.contract(first, gradients, 0..graph.n_sources(), &mut scores);
+            });
+            d_z.push(heads.by_layer());
+            of_passes.push(scores);
+        }
+        attention.write_scores(self.model, &self.packed, &self.delta, &d_z, &mut of_passes);
+        if !grad_drop {
+            return of_passes.swap_remove(0);
+        }
+        // A pass without a layer says nothing about what that layer reads, so a mean leaves it out.
+        let mut means = self.no_scores();
+        for (scores, dropped) in of_passes.iter().zip(dropped) {
+            for (mean, scores) in means.iter_mut().zip(scores) {
+                for ((source, destination), mean) in mean.indexed_iter_mut() {
+                    let layer = destination / (3 * graph.n_head + 1);
+                    let passes = if layer == graph.n_layer { layer } else { graph.n_layer - 1 };
+                    if dropped != Some(layer) {
+                        *mean += scores[(source, destination)].abs() / passes as f64;
+                    }
+                }
+            }
+        }
+        means
+    }
+
+    /// Backward passes at all points of the path of the token embeddings, weighted, for their hook alone.
+    pub fn each_pass(&self, points: &[(f64, f64)], tap: &mut dyn Hook<F>) {
+        for &(alpha, weight) in points {
+            self.gradients(&self.interpolated(Source::Input, alpha), weight, tap, &mut |_, _| ());
+        }
     }
 
     /// Scores with gradients along one path for all sources: that of the token embeddings.
@@ -231,7 +312,7 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         scores: &mut [Array2<f64>],
     ) {
         if let [(alpha, weight)] = *points {
-            self.gradients(&self.interpolated(component, alpha), weight, &mut |first, gradients| {
+            self.gradients(&self.interpolated(component, alpha), weight, &mut (), &mut |first, gradients| {
                 self.contract(first, gradients, sources.clone(), scores);
             });
             return;
@@ -239,7 +320,7 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         // Gradients summed over the points, `[D, n d]`, so that each is contracted once.
         let mut sums = Array2::<F>::zeros((self.packed.graph.n_destinations(), self.delta.ncols()));
         for &(alpha, weight) in points {
-            self.gradients(&self.interpolated(component, alpha), weight, &mut |first, gradients| {
+            self.gradients(&self.interpolated(component, alpha), weight, &mut (), &mut |first, gradients| {
                 let mut sums = sums.slice_mut(s![first..first + gradients.nrows(), ..]);
                 let rows = sums.axis_iter_mut(Axis(0)).into_par_iter();
                 rows.zip(gradients.axis_iter(Axis(0)).into_par_iter()).for_each(|(mut sum, gradient)| {
@@ -287,10 +368,15 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         vec![Array2::zeros((graph.n_sources(), graph.n_destinations())); self.pairs.len()]
     }
 
-    /// Computes `weight` times the gradient of the summed loss at every destination's input, and calls `take` with the
-    /// first column and the gradients `[destinations, n d]`: first for the logits, then for a few layers at a time,
-    /// from the last to the first.
-    fn gradients(&self, tape: &Tape<F>, weight: f64, take: &mut dyn FnMut(usize, ArrayView2<F>)) {
+    /// Computes `weight` times the gradient of the summed loss at every destination's input, and hands it to `take` as
+    /// [`BackwardPass::gradients`] does; `tap` is the pass's hook.
+    fn gradients(
+        &self,
+        tape: &Tape<F>,
+        weight: f64,
+        tap: &mut dyn Hook<F>,
+        take: &mut dyn FnMut(usize, ArrayView2<F>),
+    ) {
         let (model, graph, batch) = (self.model, self.packed.graph, &self.packed.clean);
         let mut d_hidden = Array2::<F>::zeros(tape.hidden.dim());
         for (i, (pair, row)) in self.pairs.iter().zip(batch.last_rows()).enumerate() {
@@ -298,11 +384,7 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
             let gradient = loss_gradient_at(self.metric, model, pair, hidden, clean);
             d_hidden.row_mut(row).assign(&gradient.mapv(|g| F::from_f64(weight) * g));
         }
-        let destinations = LAYERS_AT_ONCE.min(graph.n_layer) * (3 * graph.n_head + 1);
-        let layers = Array2::zeros((destinations, self.delta.ncols()));
-        let mut hook = DestinationGradients { model, graph, tape, layers, take };
-        let mut no_weights = ParamSet::zeros(model.config(), []);
-        model.backward(tape, d_hidden.view(), &mut no_weights, &mut hook);
+        BackwardPass { model, graph, tape, rules: self.rules.as_ref(), tap }.gradients(d_hidden, take);
     }
 
     /// `scores[pair][u, v] += sum over the pair's rows of delta_u g_v` for some sources, and the destinations from
@@ -341,79 +423,6 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
                 }
             }
         });
-    }
-}
-
-/// Splits the gradient that a backward pass has at a layer into one for each of its destinations.
-struct DestinationGradients<'a, F> {
-    model: &'a Gpt2<F>,
-    graph: Graph,
-    tape: &'a Tape<F>,
-    /// Gradients of the destinations of a few layers, `[layers (3 H + 1), n d]`.
-    layers: Array2<F>,
-    take: &'a mut dyn FnMut(usize, ArrayView2<F>),
-}
-
-impl<F: Scalar> Hook<F> for DestinationGradients<'_, F> {
-    fn call(&mut self, layer: usize, point: HookPoint, mut state: ArrayViewMut2<F>) {
-        let (model, graph, tape) = (self.model, self.graph, self.tape);
-        let (width, d) = (model.config().d_head(), model.config().n_embd);
-        let n_qkv_inputs = QkvInput::ALL.len() * graph.n_head;
-        let per_layer = n_qkv_inputs + 1;
-        let bottom = layer - layer % LAYERS_AT_ONCE;
-        let first = (layer - bottom) * per_layer;
-        match point {
-            HookPoint::ResidPost if layer + 1 == graph.n_layer => {
-                let flat = ArrayView2::from_shape(
-                    (1, state.len()),
-                    state.as_slice().expect("states are contiguous"),
-                );
-                (self.take)(graph.column(Destination::Logits), flat.expect("one row"));
-            }
-            HookPoint::Ln2 => {
-                let row = self.layers.row_mut(first + n_qkv_inputs);
-                let mut row = row.into_shape_with_order(state.dim()).expect("rows are contiguous");
-                row.assign(&state);
-                model.through_norm(tape, Norm::Mlp(layer), row);
-            }
-            HookPoint::Qkv => {
-                let weights = model.matrix(ParamId::Block(layer, BlockParam::AttnInWeight));
-                let mut qkv_inputs = self.layers.slice_mut(s![first..first + n_qkv_inputs, ..]);
-                qkv_inputs.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, row)| {
-                    // Queries, keys, then values, each of all heads: destinations have the order of the columns.
-                    let columns = s![.., i * width..(i + 1) * width];
-                    let mut row = row.into_shape_with_order((state.nrows(), d)).expect("rows are contiguous");
-                    gemm(
-                        F::one(),
-                        state.slice(columns),
-                        weights.slice(columns).t(),
-                        F::zero(),
-                        row.view_mut(),
-                    );
-                    model.through_norm(tape, Norm::Attention(layer), row);
-                });
-                if layer == bottom {
-                    let n_layers = LAYERS_AT_ONCE.min(graph.n_layer - bottom);
-                    (self.take)(layer * per_layer, self.layers.slice(s![..n_layers * per_layer, ..]));
-                }
-            }
-            // The gradient through attention is the sum over its destinations, already taken through the LayerNorm.
-            HookPoint::ResidPre => {
-                let flat = state.as_slice_mut().expect("states are contiguous");
-                let qkv_inputs = self.layers.slice(s![first..first + n_qkv_inputs, ..]);
-                flat.par_chunks_mut(SUM_ENTRIES).enumerate().for_each(|(i, sum)| {
-                    for qkv_input in qkv_inputs.rows() {
-                        let qkv_input = qkv_input.to_slice().expect("rows are contiguous");
-                        axpy(F::one(), &qkv_input[i * SUM_ENTRIES..][..sum.len()], sum);
-                    }
-                });
-            }
-            _ => {}
-        }
-    }
-
-    fn overwrites(&self, point: HookPoint) -> bool {
-        point == HookPoint::Ln1
     }
 }
 

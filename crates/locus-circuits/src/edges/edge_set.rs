@@ -34,6 +34,21 @@ impl EdgeSet {
         set
     }
 
+    /// The circuit of some nodes, given as rows: the edges between two of them and from one of them to the logits. To
+    /// run it is to ablate the outputs of all other nodes.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn of_nodes(graph: Graph, rows: &[usize]) -> Self {
+        let mut is_in = vec![false; graph.n_sources()];
+        rows.iter().for_each(|&row| is_in[row] = true);
+        let inside = |edge: &Edge| {
+            let reader = graph.node_of(graph.destination(edge.destination));
+            is_in[edge.source] && reader.is_none_or(|node| is_in[graph.row(node)])
+        };
+        EdgeSet::from_edges(graph, graph.edges().filter(inside))
+    }
+
     /// The graph whose edges these are.
     pub fn graph(&self) -> Graph {
         self.graph

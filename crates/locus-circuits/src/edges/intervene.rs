@@ -172,7 +172,7 @@ fn patched_effects<F: Scalar>((setting, edges): (Setting<F>, &[Edge])) -> Result
 }
 
 /// Runs pairs, which must have been checked, in pieces, and concatenates the results in order.
-fn in_pieces<F: Scalar>(
+pub(super) fn in_pieces<F: Scalar>(
     setting: Setting<F>,
     from_difference: bool,
     run: &(dyn Fn(&[Pair], &Packed<F>) -> Vec<f64> + Sync),
@@ -190,7 +190,7 @@ fn in_pieces<F: Scalar>(
 }
 
 /// The metric of each pair, from the last hidden states `[pairs, d]` of a run and of the clean run.
-fn measure<F: Scalar>(
+pub(super) fn measure<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
     metric: &dyn Metric<F>,

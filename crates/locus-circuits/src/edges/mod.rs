@@ -1,11 +1,11 @@
 //! Circuits of edges: which edges between source and destination nodes of the residual stream carry a task?
 //!
-//! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG) and [`patch_edges`] (exact) make
-//! [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
+//! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG, RelP, AtP*) and [`patch_edges`]
+//! (exact) make [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
 //! with all other edges ablated, [`Faithfulness`] measures it, and [`faithfulness_curves`] measures circuits of all
 //! sizes. [`CircuitFile`] is a file of scores and circuit, [`edge_mask`] turns the circuit into a mask of parameters. A
 //! [`Metric`] says what is measured, an [`Ablation`] what an ablated edge carries; both are traits that you can
-//! implement.
+//! implement. [`EdgeSet::of_nodes`] is a circuit of nodes, and a [`NeuronSet`] one of MLP neurons.
 
 mod ablation;
 mod attribution;
@@ -15,13 +15,17 @@ mod edge_mask;
 mod edge_set;
 mod evaluate;
 pub mod export;
+mod gradients;
 mod graph;
 mod intervene;
 mod matched;
 mod metric;
 mod names;
+mod neurons;
 mod pairs;
+mod qk_fix;
 mod quadrature;
+mod relevance;
 mod runs;
 mod scores;
 mod setting;
@@ -40,6 +44,7 @@ pub use intervene::{Formulation, run_circuit_as};
 pub use intervene::{patch_edges, run_circuit, run_clean};
 pub use matched::matched_edges;
 pub use metric::{Kl, LogitDiff, Metric, ProbDiff, StandardMetric};
+pub use neurons::{Neuron, NeuronScores, NeuronSet, attribute_neurons, run_neurons};
 pub use pairs::Pair;
 pub use quadrature::QuadratureRule;
 pub use scores::{EdgeScores, RankBy};

@@ -82,19 +82,41 @@ impl<F: Scalar> Packed<F> {
         record: RecordAs,
         outputs: &mut Array2<F>,
     ) -> Tape<F> {
+        self.watched_run(model, batch, record, outputs, &mut ())
+    }
+
+    fn watched_run(
+        &self,
+        model: &Gpt2<F>,
+        batch: &Batch<F>,
+        record: RecordAs,
+        outputs: &mut Array2<F>,
+        watch: &mut dyn Hook<F>,
+    ) -> Tape<F> {
         let embeddings = token_embeddings(model, batch);
         record.write(outputs.row_mut(0), embeddings.as_slice().expect("fresh arrays are contiguous"));
         let heads = Array2::zeros((self.graph.n_head, embeddings.len()));
-        let mut recorder = OutputRecorder { model, graph: self.graph, record, heads, outputs };
+        let mut recorder = OutputRecorder { model, graph: self.graph, record, heads, outputs, watch };
         model.run(batch).with_hooks(&mut recorder).tape()
     }
 
     /// Ablated outputs minus clean ones, `[S, n d]`, with the tape of the clean run.
     pub fn differences(&self, model: &Gpt2<F>, ablated: &AblatedOutputs<F>) -> (Array2<F>, Tape<F>) {
+        self.watched_differences(model, ablated, &mut ())
+    }
+
+    /// [`Packed::differences`] with a hook that sees the states of the clean run, and behind their rows those of the
+    /// corrupted run where there is one. The hook must not replace them.
+    pub fn watched_differences(
+        &self,
+        model: &Gpt2<F>,
+        ablated: &AblatedOutputs<F>,
+        watch: &mut dyn Hook<F>,
+    ) -> (Array2<F>, Tape<F>) {
         let mut delta = self.room(model);
         let AblatedOutputs::Fill(fill) = ablated else {
             // One pass over both prompts, so that weights are read once.
-            let mut tape = self.run(model, &self.both, RecordAs::Difference, &mut delta);
+            let mut tape = self.watched_run(model, &self.both, RecordAs::Difference, &mut delta, watch);
             tape.truncate(model.config(), &self.clean);
             return (delta, tape);
         };
@@ -107,7 +129,7 @@ impl<F: Scalar> Packed<F> {
                 }
             }
         }
-        let tape = self.run(model, &self.clean, RecordAs::TakenAway, &mut delta);
+        let tape = self.watched_run(model, &self.clean, RecordAs::TakenAway, &mut delta, watch);
         (delta, tape)
     }
 
@@ -125,10 +147,12 @@ struct OutputRecorder<'a, F> {
     /// Outputs of the heads of one layer, `[H, n d]`.
     heads: Array2<F>,
     outputs: &'a mut Array2<F>,
+    watch: &'a mut dyn Hook<F>,
 }
 
 impl<F: Scalar> Hook<F> for OutputRecorder<'_, F> {
     fn call(&mut self, layer: usize, point: HookPoint, mut state: ArrayViewMut2<F>) {
+        self.watch.call(layer, point, state.view_mut());
         let record = self.record;
         match point {
             HookPoint::Z => {

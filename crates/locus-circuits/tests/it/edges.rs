@@ -186,7 +186,7 @@ proptest! {
     fn scores_per_pair_average_to_the_scores(problem in problem()) {
         let model = problem.model();
         for method in [Attribution::Eap, Attribution::CleanCorrupted, Attribution::IgInputs(QuadratureRule::Midpoint, 3),
-                       Attribution::IgActivations(QuadratureRule::Left, 2)] {
+                       Attribution::IgActivations(QuadratureRule::Left, 2), Attribution::Relp, Attribution::AtpStar] {
             let all = attribute_edges(&model, &problem.pairs, &ProbDiff, method, &StandardAblation::Corrupted).unwrap();
             let each =
                 attribute_edges_per_pair(&model, &problem.pairs, &ProbDiff, method, &StandardAblation::Corrupted).unwrap();
@@ -293,6 +293,8 @@ fn linear_planted_model() {
         Attribution::CleanCorrupted,
         Attribution::IgInputs(QuadratureRule::Left, 5),
         Attribution::IgActivations(QuadratureRule::Midpoint, 2),
+        Attribution::Relp,
+        Attribution::QkFix,
     ] {
         let estimate =
             attribute_edges(&model, &pairs, &LogitDiff, method, &StandardAblation::Corrupted).unwrap();

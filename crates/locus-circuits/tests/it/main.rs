@@ -10,6 +10,7 @@ mod interrupted;
 mod open;
 mod panics;
 mod planted;
+mod rules;
 mod scheduled;
 mod support;
 mod tracing;

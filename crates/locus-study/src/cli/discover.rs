@@ -20,6 +20,7 @@ use locus_metrics::Stream;
 use serde_json::{Map, Value, json};
 
 use super::destination::is_same;
+use super::discover_units::{NeuronTask, Units, print_nodes};
 use super::edge_count::EdgeCount;
 use super::error::{OVERFLOW, Unusable, in_range};
 use super::global::{Dtype, Global};
@@ -72,6 +73,12 @@ pub struct Discover {
     /// Rank edges by score instead of its absolute value
     #[arg(long)]
     signed: bool,
+    /// What the circuit is made of
+    #[arg(long, value_enum, default_value_t = Units::Edges)]
+    units: Units,
+    /// Nodes or neurons of the circuit [default: a tenth of the model's]
+    #[arg(long, value_name = "N", conflicts_with = "edges")]
+    top: Option<usize>,
     /// Also write the circuit's parameters as a mask for `edit` (safetensors)
     #[arg(long, value_name = "FILE")]
     mask_out: Option<PathBuf>,
@@ -87,6 +94,12 @@ enum MethodName {
     EapIgInputs,
     /// Gradients integrated along the path of each component's output
     EapIgActivations,
+    /// RelP: propagation coefficients of the clean run in place of gradients
+    Relp,
+    /// Edge attribution patching with the QK fix of AtP*: exact through the softmax
+    AtpQk,
+    /// AtP*: the QK fix and GradDrop; scores have no sign
+    AtpStar,
     /// Exact activation patching, edge by edge
     Exact,
     /// Size of the difference between a source's ablated and clean output: a control
@@ -131,10 +144,22 @@ impl Discover {
             return Err(Unusable(why.into()).into());
         }
         let metric = self.metric();
-        if self.method == MethodName::Eap && metric == StandardMetric::Kl {
-            let why = "--method eap has nothing to go by with --metric kl: the divergence from the clean run has no \
+        if self.attribution().is_some_and(Attribution::is_at_clean_run) && metric == StandardMetric::Kl {
+            let why = "this --method has nothing to go by with --metric kl: the divergence from the clean run has no \
                        gradient at the clean run; expected --method eap-ig-inputs, eap-ig-activations or \
                        clean-corrupted, or another metric";
+            return Err(Unusable(why.into()).into());
+        }
+        if self.units == Units::Edges && self.top.is_some() {
+            let why =
+                "--top is the number of nodes or neurons; expected --edges, or --units nodes or neurons";
+            return Err(Unusable(why.into()).into());
+        }
+        if self.units == Units::Neurons
+            && (self.mask_out.is_some() || ablation != StandardAblation::Corrupted)
+        {
+            let why = "neurons have no --mask-out and are ablated by the corrupted run; expected --units edges or nodes, \
+                       or --ablation corrupted without --mask-out";
             return Err(Unusable(why.into()).into());
         }
         if !(0.0..1.0).contains(&self.held_out) {
@@ -154,21 +179,34 @@ impl Discover {
             self.source.pairs(prompts, &tokenizer, model.config(), self.source.bos, must_differ)?;
         let (found_on, held_out) = self.split(&pairs, global.seed);
 
+        let by = if self.signed { RankBy::Signed } else { RankBy::Absolute };
+        let measured_on = held_out.as_deref().unwrap_or(&found_on);
+        if self.units == Units::Neurons {
+            let (metric, conventions) = (metric.metric(), &self.conventions(metric, found_on.len()));
+            let (method, top, out, json) = (self.attribution(), self.top, global.out.as_deref(), global.json);
+            let stream = Stream::named(global.seed, "faithfulness");
+            let task = NeuronTask { metric, method, by, top, conventions, out, stream, json };
+            return task.run(&model, &found_on, measured_on);
+        }
         let scores = self.scores(&model, &found_on, metric, global)?;
         check_scores(&scores)?;
-        let by = if self.signed { RankBy::Signed } else { RankBy::Absolute };
-        let cut = match self.select {
-            Select::TopN => EdgeSet::top_n(&scores, wanted, by),
-            Select::Greedy => EdgeSet::greedy(&scores, wanted, by),
+        let cut = match (self.units, self.select) {
+            (Units::Nodes, _) => {
+                let rows = scores.top_nodes(Units::Nodes.wanted(self.top, graph.n_sources())?, by);
+                print_nodes(&scores, &rows, global.json)?;
+                EdgeSet::of_nodes(graph, &rows)
+            }
+            (_, Select::TopN) => EdgeSet::top_n(&scores, wanted, by),
+            (_, Select::Greedy) => EdgeSet::greedy(&scores, wanted, by),
         };
+        let wanted = if self.units == Units::Nodes { cut.count() } else { wanted };
         let circuit = cut.pruned();
-        if 2 * circuit.count() < wanted {
+        if self.units == Units::Edges && 2 * circuit.count() < wanted {
             super::output::note(&format!(
                 "only {} of {wanted} edges are left after pruning dead ends; try --select greedy or more --edges",
                 circuit.count()
             ));
         }
-        let measured_on = held_out.as_deref().unwrap_or(&found_on);
         let measured = Faithfulness::of(&model, measured_on, metric.metric(), &circuit, &ablation)?;
         check_metric(&measured)?;
         let conventions = self.conventions(metric, found_on.len());
@@ -243,6 +281,7 @@ impl Discover {
             MethodName::CleanCorrupted => 2,
             MethodName::EapIgInputs => points,
             MethodName::EapIgActivations => points * (1 + 2 * config.n_layer),
+            MethodName::AtpStar => config.n_layer,
             MethodName::Exact => 1 + Graph::new(config).n_edges(),
             _ => 1,
         }
@@ -255,20 +294,30 @@ impl Discover {
         metric: &dyn Metric<F>,
         seed: u64,
     ) -> Result<EdgeScores> {
-        let (ablation, rule) = (&self.ablation, self.ig_rule);
-        let attribute = |method| Ok(attribute_edges(model, pairs, metric, method, ablation)?);
+        let ablation = &self.ablation;
         let graph = Graph::new(model.config());
-        match self.method {
-            MethodName::Eap => attribute(Attribution::Eap),
-            MethodName::CleanCorrupted => attribute(Attribution::CleanCorrupted),
-            MethodName::EapIgInputs => attribute(Attribution::IgInputs(rule, self.ig_steps)),
-            MethodName::EapIgActivations => attribute(Attribution::IgActivations(rule, self.ig_steps)),
-            MethodName::Exact => {
+        match (self.attribution(), self.method) {
+            (Some(method), _) => Ok(attribute_edges(model, pairs, metric, method, ablation)?),
+            (None, MethodName::Exact) => {
                 let edges: Vec<Edge> = graph.edges().collect();
                 Ok(patch_edges(model, pairs, metric, ablation, &edges)?)
             }
-            MethodName::ActivationMagnitude => Ok(activation_magnitude(model, pairs, ablation)?),
-            MethodName::Random => Ok(EdgeScores::random(graph, &mut stream(seed, "random edges", 0))),
+            (None, MethodName::ActivationMagnitude) => Ok(activation_magnitude(model, pairs, ablation)?),
+            (None, _) => Ok(EdgeScores::random(graph, &mut stream(seed, "random edges", 0))),
+        }
+    }
+
+    /// The method of the library; `None` for exact patching and the controls.
+    fn attribution(&self) -> Option<Attribution> {
+        match self.method {
+            MethodName::Eap => Some(Attribution::Eap),
+            MethodName::CleanCorrupted => Some(Attribution::CleanCorrupted),
+            MethodName::EapIgInputs => Some(Attribution::IgInputs(self.ig_rule, self.ig_steps)),
+            MethodName::EapIgActivations => Some(Attribution::IgActivations(self.ig_rule, self.ig_steps)),
+            MethodName::Relp => Some(Attribution::Relp),
+            MethodName::AtpQk => Some(Attribution::QkFix),
+            MethodName::AtpStar => Some(Attribution::AtpStar),
+            MethodName::Exact | MethodName::ActivationMagnitude | MethodName::Random => None,
         }
     }
 

@@ -22,3 +22,4 @@ mod skipped;
 mod statistics;
 mod support;
 mod tables;
+mod units;
