@@ -3,33 +3,44 @@
 //! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG) and [`patch_edges`] (exact) make
 //! [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
 //! with all other edges ablated, [`Faithfulness`] measures it, and [`faithfulness_curves`] measures circuits of all
-//! sizes. [`export`] writes files, [`edge_mask`] turns the circuit into a mask of parameters. A [`Metric`] says what is
+//! sizes. [`acdc`] and [`EdgePruning`] search for a circuit itself, [`hypothesis`] tests one. [`export`] writes files,
+//! [`edge_mask`] turns the circuit into a mask of parameters. A [`Metric`] says what is
 //! measured, an [`Ablation`] what an ablated edge carries; both are traits that you can implement.
 
 mod ablation;
+mod acdc;
 mod attribution;
 mod curve;
 mod edge_mask;
+mod edge_pruning;
 mod edge_set;
 mod evaluate;
 pub mod export;
+mod gated;
 mod graph;
+mod hard_concrete;
+pub mod hypothesis;
 mod intervene;
 mod metric;
 mod names;
 mod pairs;
 mod quadrature;
+mod rivals;
 mod runs;
 mod scores;
 mod setting;
 mod standard_ablation;
 
 pub use ablation::{AblatedOutputs, Ablation, Fill};
+pub use acdc::{AcdcCircuit, acdc};
 pub use attribution::{Attribution, activation_magnitude, attribute_edges, attribute_edges_per_pair};
 pub use curve::{CurveAreas, FaithfulnessCurve, MIB_FRACTIONS, faithfulness_curves};
 pub use edge_mask::edge_mask;
+pub use edge_pruning::{EdgePruning, LearnedEdges};
 pub use edge_set::EdgeSet;
 pub use evaluate::{Faithfulness, auroc, completeness, minimality, random_edges, stability};
+#[doc(hidden)]
+pub use gated::gated_loss;
 pub use graph::{Destination, Edge, Graph, QkvInput, Source};
 #[doc(hidden)]
 pub use intervene::{Formulation, run_circuit_as};
@@ -37,6 +48,7 @@ pub use intervene::{patch_edges, run_circuit, run_clean};
 pub use metric::{Kl, LogitDiff, Metric, ProbDiff, StandardMetric};
 pub use pairs::Pair;
 pub use quadrature::QuadratureRule;
+pub use rivals::{agreement, overlap};
 pub use scores::{EdgeScores, RankBy};
 pub use standard_ablation::StandardAblation;
 

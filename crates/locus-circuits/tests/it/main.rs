@@ -6,6 +6,7 @@ mod edges;
 mod golden;
 mod gradients;
 mod interrupted;
+mod learned;
 mod open;
 mod panics;
 mod planted;
