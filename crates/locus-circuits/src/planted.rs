@@ -141,8 +141,9 @@ pub fn induction() -> Planted {
 }
 
 /// Either of two: two heads fetch one fact, which the prompt says twice, and an MLP of the second layer answers when at
-/// least one of them has it. Ablating one edge before the MLP changes nothing, and the MLP is saturated, so that neither
-/// patching nor the gradient at the clean run shows these edges. `truth` holds both circuits; either does the task.
+/// least one of them has it. Ablating one edge before the MLP changes nothing, and the MLP is saturated, so that
+/// neither patching nor the gradient at the clean run shows these edges. `truth` holds both circuits; either does the
+/// task.
 pub fn either() -> Planted {
     const TOKENS: usize = 8; // 0 begins, 1 is no and 2 is yes, 3 to 5 ask, 6 and 7 answer
     const POSITIONS: usize = 4;

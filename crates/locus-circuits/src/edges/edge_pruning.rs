@@ -10,14 +10,15 @@
 //!     target = (1 - k / N) min(1, step / (5/6 steps))
 //! ```
 //!
-//! by Adam, whose learning rate rises for a fifteenth of the steps and then falls to 0. `used` counts the circuits given
-//! in [`EdgePruning::rivals_of`], `w` is [`EdgePruning::rival_weight`]. The circuit is the `k` edges with the largest
-//! `log_alpha`.
+//! by Adam, whose learning rate rises for a fifteenth of the steps and then falls to 0. `used` counts the circuits
+//! given in [`EdgePruning::rivals_of`], `w` is [`EdgePruning::rival_weight`]. The circuit is the `k` edges with the
+//! largest `log_alpha`.
 //!
 //! Source: Bhaskar, Wettig, Friedman, Chen 2024 (arXiv 2406.16778), section 3 and appendix A, for the gates between
-//! clean and ablated activations, the Lagrangian and the schedules. Deviations: the sparsity is its expectation (Louizos
-//! et al. 2018, equation 12), not that of the sample; gates begin at `log_alpha` 4 instead of 10, where the gradient of
-//! that expectation is not yet lost in rounding; edges alone have gates, nodes have none; the term of `used` is ours.
+//! clean and ablated activations, the Lagrangian and the schedules. Deviations: the sparsity is its expectation
+//! (Louizos et al. 2018, equation 12), not that of the sample; gates begin at `log_alpha` 4 instead of 10, where the
+//! gradient of that expectation is not yet lost in rounding; edges alone have gates, nodes have none; the term of
+//! `used` is ours.
 
 use locus_gpt2::internal::{box_muller, shuffle};
 use locus_gpt2::{AdamW, Error, Gpt2, Moments, Result, Scalar, compiled};

@@ -6,9 +6,9 @@
 //! x_v = (what belongs to no source) + sum over u of r_u + sum over u of z(u -> v) (o_u - r_u)
 //! ```
 //!
-//! where `z` is the gate of an edge, `o_u` the output of source `u` in this same run and `r_u` its ablated output. Gates
-//! of 1 and 0 are kept and dropped edges; in between, an edge carries a mixture. With `g_v` the gradient of the loss at
-//! the input of `v`,
+//! where `z` is the gate of an edge, `o_u` the output of source `u` in this same run and `r_u` its ablated output.
+//! Gates of 1 and 0 are kept and dropped edges; in between, an edge carries a mixture. With `g_v` the gradient of the
+//! loss at the input of `v`,
 //!
 //! ```text
 //! d loss / d z(u -> v) = sum over rows and width of (o_u - r_u) g_v

@@ -3,8 +3,8 @@
 //!
 //! | test | null hypothesis | a small p-value says |
 //! |---|---|---|
-//! | [`equivalence`] | circuit and model outperform each other equally often, up to a tolerance | the circuit is not the model |
-//! | [`independence`] | scores of the complement are independent of those of the model | the complement knows the task |
+//! | [`equivalence`] | each outperforms the other equally often, up to a tolerance | the circuit is not the model |
+//! | [`independence`] | complement and model score independently | the complement knows the task |
 //! | [`minimality_test`] | an edge matters more than a superfluous one | the edge is superfluous |
 //!
 //! ```text

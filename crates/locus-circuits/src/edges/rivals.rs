@@ -1,8 +1,8 @@
 //! Rival circuits: several circuits of one size that all do the task and share as few edges as they can.
 //!
 //! Each is learned by [`EdgePruning`] with a penalty on the edges of those before it. Where two circuits that share
-//! little do the task equally well, "the" circuit of the task does not exist, and a comparison of circuits between tasks
-//! or seeds has this overlap as its floor.
+//! little do the task equally well, "the" circuit of the task does not exist, and a comparison of circuits between
+//! tasks or seeds has this overlap as its floor.
 //!
 //! Source: "All Circuits Lead to Rome" (arXiv 2605.12671) for the question; the search is ours.
 
@@ -41,7 +41,7 @@ impl EdgePruning {
         for i in 0..n as u64 {
             let seed = seed.wrapping_add(i);
             let rival = recipe.find(model, pairs, metric, ablation, n_edges, seed, done)?;
-            recipe.rivals_of.push(rival.circuit.clone());
+            recipe.rivals_of.push(rival.circuit.pruned());
             found.push(rival);
         }
         Ok(found)

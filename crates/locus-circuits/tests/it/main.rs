@@ -1,5 +1,6 @@
 //! Integration tests of the circuit crate, in one binary so that it links once.
 
+mod avoiding;
 mod binary_concrete;
 mod cut;
 mod edges;

@@ -23,6 +23,7 @@ use serde_json::json;
 use super::destination::is_same;
 use super::error::{OVERFLOW, Unusable, in_range};
 use super::global::{Dtype, Global};
+use super::search::{self, Search, Searched};
 use super::skipped::SkippedRecords;
 
 /// Largest number of steps of the eap-ig methods; the public library uses 5.
@@ -77,6 +78,8 @@ pub struct Discover {
     /// Also write the circuit's parameters as a mask for `edit` (safetensors)
     #[arg(long, value_name = "FILE")]
     mask_out: Option<PathBuf>,
+    #[command(flatten)]
+    search: Search,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,6 +108,22 @@ enum MethodName {
     ActivationMagnitude,
     /// Random scores: a control
     Random,
+    /// Edges removed one by one from the logits back, where the loss changes by less than --threshold; without --metric
+    /// the loss is kl
+    Acdc,
+    /// A gate learned for each edge, in --steps steps; without --metric the loss is kl
+    EdgePruning,
+}
+
+impl MethodName {
+    /// The method where it searches for a circuit itself.
+    fn search(self) -> Option<search::Method> {
+        match self {
+            MethodName::Acdc => Some(search::Method::Acdc),
+            MethodName::EdgePruning => Some(search::Method::EdgePruning),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -149,6 +168,7 @@ impl Discover {
                        clean-corrupted, or another metric";
             return Err(Unusable(why.into()).into());
         }
+        self.search.check(self.method.search(), ablation)?;
         self.check_destinations(global)?;
         let texts = pairs::read_records(&self.task, self.answers())?;
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
@@ -163,16 +183,25 @@ impl Discover {
         let pairs = self.tokenise(&texts.usable, &tokenizer, model.config(), &mut skipped)?;
         skipped.report(pairs.len(), self.strict)?;
 
-        let stage = global.progress().stage("scores", 1);
-        let scores = self.scores(&model, &pairs, metric, global.seed)?;
-        check_scores(&scores)?;
-        stage.inc();
-        stage.finish();
-        let by = if self.signed { RankBy::Signed } else { RankBy::Absolute };
-        let cut = match self.select {
-            Select::TopN => EdgeSet::top_n(&scores, wanted, by),
-            Select::Greedy => EdgeSet::greedy(&scores, wanted, by),
+        let objective = self.metric.unwrap_or(StandardMetric::Kl);
+        let searched = Searched { model: &model, pairs: &pairs, objective, ablation: &ablation, wanted };
+        let scores = if let Some(method) = self.method.search() {
+            self.search.scores(method, searched, global)?
+        } else {
+            let stage = global.progress().stage("scores", 1);
+            let scores = self.scores(&model, &pairs, metric, global.seed)?;
+            stage.inc();
+            stage.finish();
+            scores
         };
+        check_scores(&scores)?;
+        let by = if self.signed { RankBy::Signed } else { RankBy::Absolute };
+        let cut = match (self.method.search(), self.select) {
+            (Some(method), _) => self.search.circuit(method, &scores, wanted),
+            (None, Select::TopN) => EdgeSet::top_n(&scores, wanted, by),
+            (None, Select::Greedy) => EdgeSet::greedy(&scores, wanted, by),
+        };
+        let wanted = if self.method == MethodName::Acdc { cut.count() } else { wanted };
         let circuit = cut.pruned();
         if 2 * circuit.count() < wanted {
             super::output::note(&format!(
@@ -199,7 +228,8 @@ impl Discover {
             edge_mask(&circuit, model.config()).write(path, &provenance.to_string())?;
         }
         let stream = Stream::named(global.seed, "faithfulness");
-        print(&scores, &circuit, wanted, &measured, stream, &skipped, global.json)
+        print(&scores, &circuit, wanted, &measured, stream, &skipped, global.json)?;
+        self.search.report_rivals(searched, &circuit, metric, &pairs, global)
     }
 
     fn scores<F: Scalar>(
@@ -223,6 +253,9 @@ impl Discover {
             }
             MethodName::ActivationMagnitude => Ok(activation_magnitude(model, pairs, ablation)?),
             MethodName::Random => Ok(EdgeScores::random(graph, &mut stream(seed, "random edges", 0))),
+            MethodName::Acdc | MethodName::EdgePruning => {
+                unreachable!("a search, which has scores of its own")
+            }
         }
     }
 
@@ -277,7 +310,12 @@ impl Discover {
         let integrated = matches!(self.method, MethodName::EapIgInputs | MethodName::EapIgActivations);
         let method = self.method.to_possible_value();
         Conventions {
-            sign: "delta_loss_when_corrupted".into(),
+            sign: if self.method == MethodName::EdgePruning {
+                "log_alpha"
+            } else {
+                "delta_loss_when_corrupted"
+            }
+            .into(),
             method: method.map_or_else(String::new, |method| method.get_name().to_owned()),
             ig_rule: integrated.then(|| self.ig_rule.name().to_owned()),
             ig_steps: integrated.then_some(self.ig_steps),

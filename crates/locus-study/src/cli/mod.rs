@@ -18,6 +18,7 @@ mod report;
 mod reproduce;
 mod restart;
 mod score;
+mod search;
 mod selftest;
 mod signals;
 mod skipped;
