@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! minimise over log_alpha, maximise over lambda_1 and lambda_2:
-//!     mean loss(gates) + lambda_1 gap + lambda_2 gap^2 + w sum over edges of used(edge) P(z > 0) / k
-//!     gap    = (1 - mean over edges of P(z > 0)) - target
-//!     target = (1 - k / N) min(1, step / (5/6 steps))
+//!     mean loss(gates) + lambda_1 excess + lambda_2 excess^2 + w sum over edges of used(edge) P(z > 0) / k
+//!     excess = sum over edges of P(z > 0) / target - 1
+//!     target = N (k / N)^min(1, step / (5/6 steps))
 //! ```
 //!
 //! by Adam, whose learning rate rises for a fifteenth of the steps and then falls to 0. `used` counts the circuits
@@ -15,10 +15,11 @@
 //! largest `log_alpha`.
 //!
 //! Source: Bhaskar, Wettig, Friedman, Chen 2024 (arXiv 2406.16778), section 3 and appendix A, for the gates between
-//! clean and ablated activations, the Lagrangian and the schedules. Deviations: the sparsity is its expectation
-//! (Louizos et al. 2018, equation 12), not that of the sample; gates begin at `log_alpha` 4 instead of 10, where the
-//! gradient of that expectation is not yet lost in rounding; edges alone have gates, nodes have none; the term of
-//! `used` is ours.
+//! clean and ablated activations, the Lagrangian and the schedules. Deviations: the Lagrangian is about the expected
+//! number of open gates (Louizos et al. 2018, equation 12) over its target, where theirs is about the sparsity of the
+//! sample, which is near 1 whether a small circuit has its size or twice that; the target falls by equal ratios; gates
+//! begin at `log_alpha` 4 instead of 10, where that expectation has a slope; edges alone have gates, nodes have none;
+//! the term of `used` is ours.
 
 use locus_gpt2::internal::{box_muller, shuffle};
 use locus_gpt2::{AdamW, Error, Gpt2, Moments, Result, Scalar, compiled};
@@ -37,7 +38,7 @@ use super::scores::{EdgeScores, RankBy};
 use super::setting::Setting;
 use crate::noise::Noise;
 
-/// Share of the steps over which the target rises.
+/// Share of the steps over which the target falls.
 const TARGET_WARM_UP: f64 = 5.0 / 6.0;
 /// Share of the steps over which the learning rate rises.
 const RATE_WARM_UP: f64 = 1.0 / 15.0;
@@ -105,7 +106,6 @@ impl EdgePruning {
     ///
     /// # Panics
     /// When scores or circuits to avoid belong to a model of another shape, or there are no steps or pairs per batch.
-    #[expect(clippy::too_many_arguments, reason = "those of every search for edges, and three of its own")]
     pub fn find<F: Scalar>(
         &self,
         model: &Gpt2<F>,
@@ -137,8 +137,7 @@ impl EdgePruning {
         let mut multipliers = [0.0; 2];
         let (mut moments, mut own_moments) = (Moments::<f64>::zeros(edges.len()), Moments::<f64>::zeros(2));
         let mut gates = Array2::<F>::zeros((graph.n_sources(), graph.n_destinations()));
-        let last_target = 1.0 - n_edges as f64 / edges.len() as f64;
-        let share = 1.0 / edges.len() as f64;
+        let all = edges.len() as f64;
         for t in 1..=recipe.steps {
             let noise = Noise::new(seed, STREAM, t as u64);
             let mut slopes = vec![0.0; edges.len()];
@@ -156,21 +155,21 @@ impl EdgePruning {
             };
             let opens: Vec<(f64, f64)> = log_alphas.iter().map(|&log_alpha| open(log_alpha)).collect();
             let progress = t as f64 / recipe.steps as f64;
-            let target = last_target * (progress / TARGET_WARM_UP).min(1.0);
-            let gap = 1.0 - share * opens.iter().map(|(p, _)| p).sum::<f64>() - target;
-            let pressure = share * (multipliers[0] + 2.0 * multipliers[1] * gap);
+            let target = all * (n_edges as f64 / all).powf((progress / TARGET_WARM_UP).min(1.0));
+            let excess = opens.iter().map(|(p, _)| p).sum::<f64>() / target - 1.0;
+            let pressure = (multipliers[0] + 2.0 * multipliers[1] * excess) / target;
             let gradients: Vec<f64> = (0..edges.len())
                 .map(|i| {
                     let through_gate = gradient[(edges[i].source, edges[i].destination)] * slopes[i];
                     let avoided = recipe.rival_weight * used[i] / n_edges as f64;
-                    through_gate + (avoided - pressure) * opens[i].1
+                    through_gate + (avoided + pressure) * opens[i].1
                 })
                 .collect();
             let rate = (progress / RATE_WARM_UP).min((1.0 - progress) / (1.0 - RATE_WARM_UP));
             let adam = AdamW { weight_decay: 0.0, epsilon: 1e-12, ..AdamW::new(recipe.lr * rate) };
             adam.step(t, &mut log_alphas, &gradients, &mut moments);
             // The multipliers ascend.
-            adam.step(t, &mut multipliers, &[-gap, -gap * gap], &mut own_moments);
+            adam.step(t, &mut multipliers, &[-excess, -excess * excess], &mut own_moments);
             done();
         }
         let mut values = Array2::zeros((graph.n_sources(), graph.n_destinations()));

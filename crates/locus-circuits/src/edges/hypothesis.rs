@@ -126,7 +126,6 @@ pub struct EdgeTest {
 /// # Panics
 /// When the circuit has no edge or every edge, or belongs to a model of another shape; when there are no inflations or
 /// the quantile is outside (0, 1).
-#[expect(clippy::too_many_arguments, reason = "those of every run of a circuit, and three of its own")]
 pub fn minimality_test<F: Scalar>(
     model: &Gpt2<F>,
     pairs: &[Pair],
@@ -267,7 +266,7 @@ mod tests {
         (0..n).map(|_| box_muller(uniform(), uniform())).collect()
     }
 
-    // SciPy's binom: sf, cdf and pmf give the same numbers as `fixtures/golden/learned_edges.py`.
+    /// Sums of binomial coefficients.
     #[test]
     fn binomial_tails_by_hand() {
         let logs = log_binomials(4, 0.25);

@@ -25,7 +25,6 @@ impl EdgePruning {
     ///
     /// # Panics
     /// As [`EdgePruning::find`].
-    #[expect(clippy::too_many_arguments, reason = "those of `find`, and the number of circuits")]
     pub fn find_rivals<F: Scalar>(
         &self,
         model: &Gpt2<F>,
