@@ -103,19 +103,19 @@ impl Counts {
         let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
         let tail = weights.iter().sum::<f64>() * (1.0 - crate::bootstrap::COVERAGE) / 2.0;
-        // The first at which more than the tail has been passed, from either side.
-        let passed = |weights: &mut dyn Iterator<Item = &f64>| {
-            let mut sum = 0.0;
-            weights
-                .take_while(|&&weight| {
-                    sum += weight;
-                    sum <= tail
-                })
-                .count()
-        };
-        let (low, high) = (least + passed(&mut weights.iter()), most - passed(&mut weights.iter().rev()));
+        let low = least + within_tail(weights.iter(), tail);
+        let high = most - within_tail(weights.iter().rev(), tail);
         Some((self.jaccard_of(low as f64)?, self.jaccard_of(high as f64)?))
     }
+}
+
+/// Number of weights, from the first on, whose sum does not exceed a tail.
+fn within_tail<'a>(weights: impl Iterator<Item = &'a f64>, tail: f64) -> usize {
+    let sums = weights.scan(0.0, |sum, weight| {
+        *sum += weight;
+        Some(*sum)
+    });
+    sums.take_while(|&sum| sum <= tail).count()
 }
 
 /// Quotient; `None` instead of a division by zero or by the NaN of an empty population.
