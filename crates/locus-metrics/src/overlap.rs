@@ -111,7 +111,7 @@ impl Counts {
 
 /// Number of weights, from the first on, whose sum does not exceed a tail.
 fn within_tail<'a>(weights: impl Iterator<Item = &'a f64>, tail: f64) -> usize {
-    let sums = weights.scan(0.0, |sum, weight| {
+    let sums = weights.scan(0.0f64, |sum, weight| {
         *sum += weight;
         Some(*sum)
     });
