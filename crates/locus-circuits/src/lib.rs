@@ -39,7 +39,7 @@ pub use tracing::{KnownFact, Tracing, trace_fact};
 /// Parts that the crates of this workspace share, without a promise to others.
 #[doc(hidden)]
 pub mod internal {
-    pub use crate::edges::{Formulation, run_circuit_as};
+    pub use crate::edges::{Formulation, gated_loss, run_circuit_as};
     pub use crate::masks::MANY_PARAMETERS;
     pub use crate::noise::Noise;
 }

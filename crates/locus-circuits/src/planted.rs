@@ -144,6 +144,53 @@ pub fn induction() -> Planted {
     build.planted("induction", pairs, &truth)
 }
 
+/// Either of two: two heads fetch one fact, which the prompt says twice, and an MLP of the second layer answers when at
+/// least one of them has it. Ablating one edge before the MLP changes nothing, and the MLP is saturated, so that
+/// neither patching nor the gradient at the clean run shows these edges. `truth` holds both circuits; either does the
+/// task.
+pub fn either() -> Planted {
+    const TOKENS: usize = 8; // 0 begins, 1 is no and 2 is yes, 3 to 5 ask, 6 and 7 answer
+    const POSITIONS: usize = 4;
+    let mut build = Builder::new(2, 4, 12, POSITIONS, TOKENS);
+    let token = build.block(TOKENS);
+    let answer = build.block(TOKENS);
+    let facts = build.block(2);
+    let position = build.block(POSITIONS);
+    build.embed(|t| vec![(token + t, 1.0), (answer + t, 1.0)], |p| vec![(position + p, 1.0)]);
+    build.read_answers(answer..answer + TOKENS);
+    for fact in 0..2 {
+        let mut fetch = HeadWeights::new();
+        fetch.key.push((position + 1 + fact, 0, 1.0));
+        fetch.query_bias.push((0, 45.0));
+        fetch.value.extend([(token + 1, 0, -1.0), (token + 2, 0, 1.0)]);
+        fetch.output.push((0, facts + fact, 1.0));
+        build.head(0, fact, &fetch);
+    }
+    // With s the sum of the facts, gelu(8 (s + 3/2)) - gelu(8 (s + 1/2)) is 0 for s = -2 and 8 for s = 0 and s = 2.
+    const SLOPE: f64 = 8.0;
+    for (unit, sign) in [(0, 1.0), (1, -1.0)] {
+        build.unit(
+            1,
+            unit,
+            &[(facts, SLOPE), (facts + 1, SLOPE)],
+            SLOPE * (1.0 + 0.5 * sign),
+            &[(answer + 6, sign / SLOPE), (answer + 7, -sign / SLOPE)],
+        );
+    }
+    let bias = build.model.get_mut(ParamId::Block(1, BlockParam::MlpOutBias));
+    (bias[answer + 6], bias[answer + 7]) = (-0.5, 0.5);
+    build.distract(&[(0, 2), (1, 0), (1, 1)], &[0], token..token + TOKENS);
+    build.watch_first_token(&[(0, 3), (1, 3)], (position, token, facts));
+    let pairs = (3..6).map(|ask| Pair {
+        clean: vec![0, 2, 2, ask],
+        corrupted: vec![0, 1, 1, ask],
+        correct: vec![6],
+        incorrect: vec![7],
+    });
+    let truth = ["input->a0.h0<v>", "input->a0.h1<v>", "a0.h0->m1", "a0.h1->m1", "m1->logits"];
+    build.planted("either of two", pairs.collect(), &truth)
+}
+
 /// Exclusive or: two heads fetch one bit each, an MLP of the second layer combines them. No edge alone tells the
 /// answer.
 pub fn exclusive_or() -> Planted {

@@ -81,6 +81,41 @@ impl Counts {
         let by_chance = (a * b + (n - a) * (n - b)) / (n * n);
         ratio(observed - by_chance, 1.0 - by_chance)
     }
+
+    /// The central 95 % of the Jaccard index of independent subsets of these sizes: the smallest and largest value with
+    /// at most 2.5 % of the hypergeometric distribution beyond it. `None` when both subsets are empty.
+    ///
+    /// ```
+    /// let counts = locus_metrics::overlap::Counts::new(10, 20, 20, 1000).unwrap();
+    /// let (low, high) = counts.chance_interval().unwrap();
+    /// assert!(low == 0.0 && high < 0.06 && counts.jaccard() > Some(high));
+    /// ```
+    pub fn chance_interval(self) -> Option<(f64, f64)> {
+        let Self { a, b, population, .. } = self;
+        let (least, most) = ((a + b).saturating_sub(population), a.min(b));
+        // Logarithms of the probabilities, up to a constant, by their ratios.
+        let mut logs = vec![0.0f64];
+        for i in least..most {
+            let ratio =
+                ((a - i) as f64 * (b - i) as f64) / ((i + 1) as f64 * (population + i + 1 - a - b) as f64);
+            logs.push(logs[i - least] + ratio.ln());
+        }
+        let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
+        let tail = weights.iter().sum::<f64>() * (1.0 - crate::bootstrap::COVERAGE) / 2.0;
+        let low = least + within_tail(weights.iter(), tail);
+        let high = most - within_tail(weights.iter().rev(), tail);
+        Some((self.jaccard_of(low as f64)?, self.jaccard_of(high as f64)?))
+    }
+}
+
+/// Number of weights, from the first on, whose sum does not exceed a tail.
+fn within_tail<'a>(weights: impl Iterator<Item = &'a f64>, tail: f64) -> usize {
+    let sums = weights.scan(0.0f64, |sum, weight| {
+        *sum += weight;
+        Some(*sum)
+    });
+    sums.take_while(|&sum| sum <= tail).count()
 }
 
 /// Quotient; `None` instead of a division by zero or by the NaN of an empty population.
@@ -110,6 +145,18 @@ mod tests {
         close(counts.kappa(), 0.14634146341463425, 1e-13);
         // Two independent masks of 5 %: d^2 / (2 d - d^2)
         close(Counts::new(0, 50, 50, 1000).unwrap().expected_jaccard(), 0.0025 / 0.0975, 1e-15);
+    }
+
+    /// From sums of binomial coefficients in Python: 3 to 13 shared elements; all of a subset that must be shared.
+    #[test]
+    fn chance_intervals() {
+        let counts = Counts::new(20, 100, 80, 1000).unwrap();
+        let (low, high) = counts.chance_interval().unwrap();
+        close(Some(low), 3.0 / 177.0, 1e-15);
+        close(Some(high), 13.0 / 167.0, 1e-15);
+        let forced = Counts::new(10, 10, 10, 10).unwrap();
+        assert_eq!(forced.chance_interval(), Some((1.0, 1.0)));
+        assert_eq!(Counts::new(0, 0, 0, 10).unwrap().chance_interval(), None);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! still do; for [`TaskObjective`] that is to choose as the full model does. A [`MaskTrainer`] searches for it:
 //! [`BinaryConcrete`] is the published recipe, [`ScheduledTopK`] ours; both return one [`Circuit`] per density target
 //! from a single trajectory. [`score_weights`] with [`top_k`] or [`top_k_per_tensor`] needs no search: one or a few
-//! backward passes. [`WeightStrata`] makes the control masks that every finding should be held against.
+//! backward passes. [`Avoiding`] charges for the parameters of other circuits. [`WeightStrata`] makes the control masks
+//! that every finding should be held against.
 
+mod avoiding;
 mod binary_concrete;
 mod matched;
 mod objective;
@@ -15,6 +17,7 @@ mod top_k;
 mod trainer;
 mod weights;
 
+pub use avoiding::Avoiding;
 pub use binary_concrete::BinaryConcrete;
 pub use matched::WeightStrata;
 pub use objective::Objective;

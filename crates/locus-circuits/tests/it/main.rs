@@ -1,5 +1,6 @@
 //! Integration tests of the circuit crate, in one binary so that it links once.
 
+mod avoiding;
 mod binary_concrete;
 mod cpr;
 mod cut;
@@ -7,6 +8,7 @@ mod edges;
 mod golden;
 mod gradients;
 mod interrupted;
+mod learned;
 mod open;
 mod panics;
 mod planted;

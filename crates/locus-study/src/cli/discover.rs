@@ -25,6 +25,7 @@ use super::edge_count::EdgeCount;
 use super::error::{OVERFLOW, Unusable, in_range};
 use super::global::{Dtype, Global};
 use super::pair_source::{ModelPairs, PairSource};
+use super::search::{self, Search, Searched};
 use super::skipped::SkippedRecords;
 use crate::protocol::{hold_out, pair_key};
 
@@ -82,6 +83,8 @@ pub struct Discover {
     /// Also write the circuit's parameters as a mask for `edit` (safetensors)
     #[arg(long, value_name = "FILE")]
     mask_out: Option<PathBuf>,
+    #[command(flatten)]
+    search: Search,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -106,6 +109,22 @@ enum MethodName {
     ActivationMagnitude,
     /// Random scores: a control
     Random,
+    /// Edges removed one by one from the logits back, where the loss changes by less than --threshold; without --metric
+    /// the loss is kl
+    Acdc,
+    /// A gate learned for each edge, in --steps steps; without --metric the loss is kl
+    EdgePruning,
+}
+
+impl MethodName {
+    /// The method where it searches for a circuit itself.
+    fn search(self) -> Option<search::Method> {
+        match self {
+            MethodName::Acdc => Some(search::Method::Acdc),
+            MethodName::EdgePruning => Some(search::Method::EdgePruning),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -150,6 +169,7 @@ impl Discover {
                        clean-corrupted, or another metric";
             return Err(Unusable(why.into()).into());
         }
+        self.search.check(self.method.search(), ablation)?;
         if self.units == Units::Edges && self.top.is_some() {
             let why =
                 "--top is the number of nodes or neurons; expected --edges, or --units nodes or neurons";
@@ -188,18 +208,25 @@ impl Discover {
             let task = NeuronTask { metric, method, by, top, conventions, out, stream, json };
             return task.run(&model, &found_on, measured_on);
         }
-        let scores = self.scores(&model, &found_on, metric, global)?;
+        let objective = self.metric.unwrap_or(StandardMetric::Kl);
+        let searched = Searched { model: &model, pairs: &found_on, objective, ablation: &ablation, wanted };
+        let scores = match self.method.search() {
+            Some(method) => self.search.scores(method, searched, global)?,
+            None => self.scores(&model, &found_on, metric, global)?,
+        };
         check_scores(&scores)?;
-        let cut = match (self.units, self.select) {
-            (Units::Nodes, _) => {
+        let cut = match (self.units, self.method.search(), self.select) {
+            (Units::Nodes, ..) => {
                 let rows = scores.top_nodes(Units::Nodes.wanted(self.top, graph.n_sources())?, by);
                 print_nodes(&scores, &rows, global.json)?;
                 EdgeSet::of_nodes(graph, &rows)
             }
-            (_, Select::TopN) => EdgeSet::top_n(&scores, wanted, by),
-            (_, Select::Greedy) => EdgeSet::greedy(&scores, wanted, by),
+            (_, Some(method), _) => self.search.circuit(method, &scores, wanted),
+            (_, None, Select::TopN) => EdgeSet::top_n(&scores, wanted, by),
+            (_, None, Select::Greedy) => EdgeSet::greedy(&scores, wanted, by),
         };
-        let wanted = if self.units == Units::Nodes { cut.count() } else { wanted };
+        let cut_decides = self.units == Units::Nodes || self.method == MethodName::Acdc;
+        let wanted = if cut_decides { cut.count() } else { wanted };
         let circuit = cut.pruned();
         if self.units == Units::Edges && 2 * circuit.count() < wanted {
             super::output::note(&format!(
@@ -241,10 +268,11 @@ impl Discover {
             file: &file,
             wanted,
             found_on: found_on.len(),
-            held_out: held_out.map(|pairs| pairs.len()),
+            held_out: held_out.as_ref().map(Vec::len),
         };
         let stream = Stream::named(global.seed, "faithfulness");
-        print(&found, &measured, stream, &skipped, global.json)
+        print(&found, &measured, stream, &skipped, global.json)?;
+        self.search.report_rivals(searched, &file.circuit, metric, measured_on, global)
     }
 
     /// The pairs that score edges, and those held out; `None` when none is.
@@ -303,7 +331,8 @@ impl Discover {
                 Ok(patch_edges(model, pairs, metric, ablation, &edges)?)
             }
             (None, MethodName::ActivationMagnitude) => Ok(activation_magnitude(model, pairs, ablation)?),
-            (None, _) => Ok(EdgeScores::random(graph, &mut stream(seed, "random edges", 0))),
+            (None, MethodName::Random) => Ok(EdgeScores::random(graph, &mut stream(seed, "random edges", 0))),
+            (None, _) => unreachable!("a search, which has scores of its own"),
         }
     }
 
@@ -338,7 +367,12 @@ impl Discover {
         let integrated = matches!(self.method, MethodName::EapIgInputs | MethodName::EapIgActivations);
         let method = self.method.to_possible_value();
         Conventions {
-            sign: "delta_loss_when_corrupted".into(),
+            sign: if self.method == MethodName::EdgePruning {
+                "log_alpha"
+            } else {
+                "delta_loss_when_corrupted"
+            }
+            .into(),
             method: method.map_or_else(String::new, |method| method.get_name().to_owned()),
             ig_rule: integrated.then(|| self.ig_rule.name().to_owned()),
             ig_steps: integrated.then_some(self.ig_steps),

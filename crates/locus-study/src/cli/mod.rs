@@ -28,6 +28,7 @@ mod reproduce;
 mod restart;
 mod scope;
 mod score;
+mod search;
 mod selftest;
 mod sequential;
 mod signals;

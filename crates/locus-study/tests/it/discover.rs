@@ -76,6 +76,8 @@ fn every_method_runs_and_threads_do_not_show() {
         "exact",
         "activation-magnitude",
         "random",
+        "acdc --threshold 0.001",
+        "edge-pruning --steps 20 --edges 12 --rivals 2",
     ] {
         for extension in ["json", "csv", "dot"] {
             for threads in [1, 2] {
@@ -222,12 +224,39 @@ fn arguments_out_of_range_are_refused() {
         ("--method eap --metric kl", "has no gradient at the clean run"),
         ("--method eap-ig-inputs --ablation zero", "--ablation corrupted"),
         ("--reference zero", "--reference is now called --ablation"),
+        ("--rivals 2", "expected --method edge-pruning"),
+        ("--method acdc --threshold 0", "--threshold is 0; expected a number above 0"),
+        ("--method edge-pruning --steps 0", "--steps is 0"),
+        ("--method edge-pruning --rivals 0", "--rivals is 0"),
+        ("--method edge-pruning --hybrid --ablation zero", "--ablation corrupted"),
     ] {
         let run = sandbox.locus(&format!("{DISCOVER} {wrong} --quiet --out new/scores.json"));
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{wrong}");
         assert!(run.stderr.contains(says), "{run:?}");
         assert!(!sandbox.path("new").exists());
     }
+}
+
+/// Every two rivals are compared, beside chance; the first is the circuit that is written.
+#[test]
+fn rivals_are_listed_with_what_they_share() {
+    let sandbox = Sandbox::new();
+    let method = "--method edge-pruning --hybrid --steps 30 --edges 12 --rivals 3 --out circuit.json";
+    let out = sandbox.locus(&format!("{DISCOVER} {method} --json")).done();
+    let (_, circuit) = from_json(&sandbox.read("circuit.json")).unwrap();
+    let graph = circuit.graph();
+    let listed: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    let rivals = listed["rivals"].as_array().unwrap();
+    let names: Vec<String> = circuit.edges().map(|edge| graph.name(edge)).collect();
+    assert_eq!((rivals.len(), &rivals[0]["edges"]), (3, &Value::from(names)));
+    assert!(rivals.iter().all(|rival| (0.0..=1.0).contains(&rival["agreement"].as_f64().unwrap())));
+    let compared: Vec<&Value> =
+        listed["overlaps"].as_array().unwrap().iter().map(|o| &o["circuits"]).collect();
+    assert_eq!(compared, [&Value::from([1, 2]), &Value::from([1, 3]), &Value::from([2, 3])]);
+    let table = sandbox.locus(&format!("{DISCOVER} {method}")).done();
+    assert!(table.contains("\noverlap ") && table.contains("\n2 and 3 "), "{table}");
+    let file: Value = serde_json::from_str(&sandbox.read("circuit.json")).unwrap();
+    assert_eq!(file["conventions"]["sign"], "log_alpha");
 }
 
 /// Pairs that cannot be used are listed and left out, on stderr and in JSON.
