@@ -346,7 +346,11 @@ impl Discover {
             MethodName::Relp => Some(Attribution::Relp),
             MethodName::AtpQk => Some(Attribution::QkFix),
             MethodName::AtpStar => Some(Attribution::AtpStar),
-            MethodName::Exact | MethodName::ActivationMagnitude | MethodName::Random => None,
+            MethodName::Exact
+            | MethodName::ActivationMagnitude
+            | MethodName::Random
+            | MethodName::Acdc
+            | MethodName::EdgePruning => None,
         }
     }
 
