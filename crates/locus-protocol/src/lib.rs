@@ -12,6 +12,7 @@ mod editor_table;
 mod editors;
 mod edits;
 mod extract;
+mod inspect;
 mod mask_files;
 mod masks;
 mod neutral;
@@ -37,6 +38,9 @@ pub use editor_table::{Constants, EDITORS, NamedEditor};
 pub use editors::{Comparison, WritableScope, prefixes};
 pub use edits::{EditScope, Edits};
 pub use extract::{Extracted, Trajectory};
+pub use inspect::{
+    AttentionPattern, Candidate, ComponentKind, Inspection, LensLayer, Part, Question, inspect,
+};
 pub use masks::compare_masks;
 pub use neutral::NeutralText;
 pub use prepare::Preparation;

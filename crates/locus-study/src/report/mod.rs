@@ -10,6 +10,7 @@ pub(crate) mod fabricated;
 mod files;
 mod frame;
 mod html;
+mod inspection;
 mod json;
 mod markdown;
 mod plot;
@@ -18,4 +19,6 @@ mod table;
 mod tests;
 
 pub use files::{ReportPaths, draw, write};
+pub(crate) use inspection::component_name;
+pub use inspection::{InspectedPrompt, InspectedToken, ModelProvenance, inspection_page};
 pub(crate) use table::escape as escape_markdown;
