@@ -43,17 +43,17 @@ use self::global::{Global, JsonOption, ModelOptions, OutOption, SeedOption, Thre
 /// Variables that the program reads, for the help.
 const ENVIRONMENT: &str = "\
 Environment:
-  LOCUS_CACHE           Folder of fetched models and data, and of the unpacked organism [default: ~/.cache/locus]
+  LOCUS_CACHE           Fetched files and the unpacked organism [default: ~/.cache/locus]
   RAYON_NUM_THREADS     Threads, where --threads is not given [default: all cores]
-  OPENBLAS_CORETYPE     Kernels of OpenBLAS [default: by the processor's instructions; see --version]
+  OPENBLAS_CORETYPE     Kernels of OpenBLAS [default: by the processor; see --version]
   OPENBLAS_NUM_THREADS  Always set to 1: more would make results depend on the number of threads
   MIMALLOC_PURGE_DELAY  Milliseconds until freed memory goes back to the system [default: -1, never]
   NO_COLOR              No colours in help and errors
   RUST_BACKTRACE        Where a fault of the program happened
   Proxies and certificates: see `locus fetch --help`
 
-`--model organism` is fixtures/organism in the current folder or one above it, otherwise in a folder above the program,
-otherwise the copy that is part of the program, which is unpacked to LOCUS_CACHE.";
+`--model organism` is fixtures/organism in the current folder or one above it, otherwise above the
+program, otherwise the copy that is part of the program, which is unpacked to LOCUS_CACHE.";
 
 /// Where in GPT-2 does knowledge sit, and what happens when you edit it there?
 #[derive(Debug, Parser)]
