@@ -32,7 +32,7 @@ impl Fetch {
     pub fn run(&self, global: &Global) -> Result<()> {
         let manifest =
             Manifest::parse("fixtures/MANIFEST.toml", include_str!("../../../../fixtures/MANIFEST.toml"))?;
-        let Some(name) = &self.name else {
+        let Some(name) = self.name.as_ref().filter(|_| !self.list) else {
             global.refuse_out("without a name, nothing is fetched")?;
             let mut out = super::output::stdout();
             let cache = cache_folder().ok();

@@ -10,7 +10,7 @@ use crate::support::{Sandbox, assert_near, locus};
 const PROMPT: &str = "A rose is a kind of";
 
 fn run(sandbox: &Sandbox, options: &[&str]) -> String {
-    locus(&sandbox.path(""), &[&["inspect", PROMPT, "--model", "model"], options].concat(), "").done()
+    locus(&sandbox.path(""), &[&["inspect", PROMPT, "--model", "model"][..], options].concat(), "").done()
 }
 
 fn json(text: &str) -> Value {
@@ -23,7 +23,7 @@ fn json_holds_the_whole_inspection() {
     let sandbox = Sandbox::new();
     let options =
         ["--dtype", "f64", "--target", " flower", "--against", " tree", "--heads", "1.0,0.1", "--top", "3"];
-    let printed = run(&sandbox, &[&options[..], &["--json", "--out", "x.json"]].concat());
+    let printed = run(&sandbox, &[&options[..], &["--json", "--out", "x.json"][..]].concat());
     assert_eq!(printed, sandbox.read("x.json"));
     let (found, checkpoint) =
         (json(&printed), Checkpoint::<f64>::from_pretrained(sandbox.path("model")).unwrap());
