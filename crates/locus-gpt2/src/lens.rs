@@ -90,8 +90,8 @@ pub fn direct_logit_attribution<F: Scalar>(
 /// What each component adds to the logit of a token above the mean logit of the vocabulary, at a row, in the order of
 /// the forward pass. The parts sum to it.
 ///
-/// A logit alone has no meaning, since adding one number to all of them changes no probability; with the mean taken off,
-/// parts are those that TransformerLens gives after centring the unembedding.
+/// A logit alone has no meaning, since adding one number to all of them changes no probability. With the mean taken
+/// off, parts are those that TransformerLens gives after centring the unembedding.
 ///
 /// # Panics
 /// As [`direct_logit_attribution`].

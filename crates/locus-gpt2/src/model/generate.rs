@@ -1,8 +1,8 @@
 //! Generation: the likeliest token at each step, or one drawn from the likeliest.
 //!
 //! A draw takes three steps, in the order of Hugging Face transformers: logits are divided by the temperature, the `k`
-//! likeliest tokens stay (Fan et al. 2018), and of these, in proportion to their probabilities among the `k`, the fewest
-//! that together reach the mass `p` (nucleus sampling, Holtzman et al. 2020, section 3.1).
+//! likeliest tokens stay (Fan et al. 2018), and of these the fewest whose probabilities among the `k` together reach
+//! `p` (nucleus sampling, Holtzman et al. 2020, section 3.1).
 
 use ndarray::ArrayViewMut2;
 use rand::RngExt;
