@@ -139,7 +139,8 @@ pub fn sample_prefixes<F: Scalar>(
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut prefixes = Vec::with_capacity(lengths.len());
     for &length in lengths {
-        let drawn = model.generate(&[start], length, Sampling::TopK { k: 5, rng: &mut rng })?;
+        let sampling = Sampling::Draw { temperature: 1.0, top_k: 5, top_p: 1.0, rng: &mut rng };
+        let drawn = model.generate(&[start], length, sampling)?;
         let drawn: Vec<u32> = drawn.into_iter().filter(|&token| token != start).collect();
         let text = tokenizer.decode(&drawn)?;
         let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || "{}".contains(c)).collect();

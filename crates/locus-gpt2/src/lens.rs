@@ -28,8 +28,8 @@ compiled!(
 );
 compiled!(
     AttributionJob<'a>: <F>
-        (&'a Gpt2<F>, &'a ActivationCache<F>, usize, [u32; 2]) => Vec<(Component, f64)>,
-    |(model, cache, row, answers)| attribution(model, cache, row, answers)
+        (&'a Gpt2<F>, &'a ActivationCache<F>, usize, u32, Option<u32>) => Vec<(Component, f64)>,
+    |(model, cache, row, correct, other)| attribution(model, cache, row, correct, other)
 );
 
 /// Logits `[L, rows, V]` that the residual stream leaving each layer gives when it goes through the final LayerNorm and
@@ -83,18 +83,42 @@ pub fn direct_logit_attribution<F: Scalar>(
     row: usize,
     answers: [u32; 2],
 ) -> Vec<(Component, f64)> {
-    F::run::<AttributionJob>((model, cache, row, answers))
+    let [correct, incorrect] = answers;
+    F::run::<AttributionJob>((model, cache, row, correct, Some(incorrect)))
 }
 
+/// What each component adds to the logit of a token above the mean logit of the vocabulary, at a row, in the order of
+/// the forward pass. The parts sum to it.
+///
+/// A logit alone has no meaning, since adding one number to all of them changes no probability. With the mean taken
+/// off, parts are those that TransformerLens gives after centring the unembedding.
+///
+/// # Panics
+/// As [`direct_logit_attribution`].
+pub fn centred_logit_attribution<F: Scalar>(
+    model: &Gpt2<F>,
+    cache: &ActivationCache<F>,
+    row: usize,
+    token: u32,
+) -> Vec<(Component, f64)> {
+    F::run::<AttributionJob>((model, cache, row, token, None))
+}
+
+/// Parts of the logit difference to another token, or to the mean logit.
 fn attribution<F: Scalar>(
     model: &Gpt2<F>,
     cache: &ActivationCache<F>,
     row: usize,
-    [correct, incorrect]: [u32; 2],
+    correct: u32,
+    other: Option<u32>,
 ) -> Vec<(Component, f64)> {
     let config = model.config();
     let wte = model.matrix(ParamId::TokenEmbedding);
-    let direction = &wte.row(correct as usize) - &wte.row(incorrect as usize);
+    let other = match other {
+        Some(token) => wte.row(token as usize).to_owned(),
+        None => wte.sum_axis(Axis(0)) / F::from_f64(wte.nrows() as f64),
+    };
+    let direction = &wte.row(correct as usize) - &other;
     let gain = ArrayView1::from(model.get(ParamId::FinalNormWeight));
     let scaled = &direction * &gain;
     let last = state(cache, config.n_layer - 1, HookPoint::ResidPost);

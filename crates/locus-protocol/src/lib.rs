@@ -18,6 +18,7 @@ mod editors;
 mod edits;
 mod extract;
 mod held_out;
+mod inspect;
 mod mask_files;
 mod masks;
 mod neutral;
@@ -52,6 +53,9 @@ pub use editors::{COMPARED, Comparison, WritableScope, prefixes};
 pub use edits::{EditScope, Edits};
 pub use extract::{Extracted, Trajectory};
 pub use held_out::{hold_out, pair_key};
+pub use inspect::{
+    AttentionPattern, Candidate, ComponentKind, Inspection, LensLayer, Part, Question, inspect,
+};
 pub use masks::compare_masks;
 pub use neutral::NeutralText;
 pub use plan::{PlannedUnit, TrajectoryId, Work, plan};

@@ -196,7 +196,8 @@ proptest! {
         let prompt = &problem.sequences[0];
         let tokens = model.generate(prompt, 5, Sampling::Greedy).unwrap();
         prop_assert_eq!(tokens.len(), 5.min(problem.config.n_positions - prompt.len()));
-        let top1 = Sampling::TopK { k: 1, rng: &mut ChaCha8Rng::seed_from_u64(1) };
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let top1 = Sampling::Draw { temperature: 0.7, top_k: 1, top_p: 1.0, rng: &mut rng };
         prop_assert_eq!(&tokens, &model.generate(prompt, 5, top1).unwrap());
         let mut so_far = prompt.clone();
         for token in tokens {

@@ -1,6 +1,8 @@
 //! The lens against the model: the last layer's logits are the model's, and attributions sum to the logit difference.
 
-use locus_gpt2::lens::{ATTRIBUTION_POINTS, Component, direct_logit_attribution, logit_lens};
+use locus_gpt2::lens::{
+    ATTRIBUTION_POINTS, Component, centred_logit_attribution, direct_logit_attribution, logit_lens,
+};
 use locus_gpt2::{Batch, HookPoint, Norm};
 use ndarray::Axis;
 use proptest::prelude::*;
@@ -53,6 +55,10 @@ proptest! {
                 let [correct, incorrect] = tokens.map(|token| logits[[row, token as usize]]);
                 let sum: f64 = parts.iter().map(|(_, part)| part).sum();
                 prop_assert!((sum - (correct - incorrect)).abs() < 1e-10, "{sum} and {}", correct - incorrect);
+                let centred = centred_logit_attribution(&model, &cache, row, tokens[0]);
+                let sum: f64 = centred.iter().map(|(_, part)| part).sum();
+                let expected = correct - logits.row(row).mean().unwrap();
+                prop_assert!((sum - expected).abs() < 1e-10, "{sum} and {expected}");
             }
         }
     }

@@ -8,13 +8,21 @@ use clap::Args;
 use locus_data::{DataError, Entry, FetchOptions, Manifest, Verified, fetch};
 
 use super::destination::check_folder;
-use super::global::{Global, cache_folder};
+use super::global::Global;
+use super::models::cache_folder;
 
 #[derive(Debug, Args)]
 #[group(skip)]
+#[command(after_help = "Environment:\n  \
+    LOCUS_CACHE   Folder of fetched files [default: ~/.cache/locus]\n  \
+    HTTPS_PROXY, ALL_PROXY, HTTP_PROXY, NO_PROXY   Proxy (HTTP or SOCKS), and hosts that are reached without it\n  \
+    SSL_CERT_FILE   PEM file with certificate authorities [default: the system's]")]
 pub struct Fetch {
     /// Entry of fixtures/MANIFEST.toml, for example gpt2 or study; none lists them with their sizes
     name: Option<String>,
+    /// List what there is, with sizes (`~`: about) and what is fetched already
+    #[arg(long, conflicts_with = "name")]
+    list: bool,
     /// Take the files from this base address instead of the manifest's
     #[arg(long, value_name = "URL", requires = "name")]
     base: Option<String>,
@@ -24,11 +32,24 @@ impl Fetch {
     pub fn run(&self, global: &Global) -> Result<()> {
         let manifest =
             Manifest::parse("fixtures/MANIFEST.toml", include_str!("../../../../fixtures/MANIFEST.toml"))?;
-        let Some(name) = &self.name else {
+        let Some(name) = self.name.as_ref().filter(|_| !self.list) else {
             global.refuse_out("without a name, nothing is fetched")?;
             let mut out = super::output::stdout();
+            let cache = cache_folder().ok();
             for entry in &manifest.entries {
-                writeln!(out, "{:16} {:>8}  {} ({})", entry.name, size(entry), entry.origin, entry.licence)?;
+                let is_there = |cache: &PathBuf| {
+                    let folder = cache.join(&entry.name);
+                    entry.files.iter().all(|file| folder.join(&file.path).is_file())
+                };
+                let fetched = if cache.as_ref().is_some_and(is_there) { "fetched" } else { "" };
+                writeln!(
+                    out,
+                    "{:16} {:>8}  {fetched:7}  {} ({})",
+                    entry.name,
+                    size(entry),
+                    entry.origin,
+                    entry.licence
+                )?;
             }
             return Ok(out.flush()?);
         };

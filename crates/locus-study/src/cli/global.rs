@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use locus_gpt2::{Checkpoint, Scalar};
 
@@ -10,11 +10,12 @@ use super::destination;
 use super::error::Unusable;
 use crate::protocol::progress::ProgressDisplay;
 
-/// Models that `locus fetch` knows by name.
-pub const HUB_MODELS: [&str; 4] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"];
+/// Heading of the options that commands share, in their help.
+pub const HEADING: &str = "Global options";
 
 /// Options of a command that reads a model.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = HEADING)]
 pub struct ModelOptions {
     /// A model's folder, `organism`, or a fetched model: gpt2, gpt2-medium, gpt2-large, gpt2-xl
     #[arg(long, global = true, default_value = "organism", value_name = "DIR|NAME")]
@@ -26,6 +27,7 @@ pub struct ModelOptions {
 
 /// Option of a command that draws random numbers.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = HEADING)]
 pub struct SeedOption {
     /// Seed of all random numbers
     #[arg(long, global = true, default_value_t = 1)]
@@ -34,6 +36,7 @@ pub struct SeedOption {
 
 /// Option of a command that computes.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = HEADING)]
 pub struct ThreadsOption {
     /// Threads; results do not depend on it [default: all cores]
     #[arg(long, global = true)]
@@ -42,6 +45,7 @@ pub struct ThreadsOption {
 
 /// Option of a command that writes files.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = HEADING)]
 pub struct OutOption {
     /// File or folder for the results
     #[arg(long, global = true, value_name = "PATH")]
@@ -50,6 +54,7 @@ pub struct OutOption {
 
 /// Option of a command whose output on stdout has two forms.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = HEADING)]
 pub struct JsonOption {
     /// Machine-readable output on stdout
     #[arg(long, global = true)]
@@ -137,58 +142,11 @@ impl Global {
 
     /// The folder of `--model`.
     pub fn model_folder(&self) -> Result<PathBuf> {
-        let name = self.model.as_str();
-        if name == "organism" {
-            return organism_folder();
-        }
-        if !HUB_MODELS.contains(&name) {
-            let folder = PathBuf::from(name);
-            if !folder.exists() {
-                let names = HUB_MODELS.join(", ");
-                let why = format!(
-                    "--model {name}: {}: No such file or directory; expected a model's folder, or one of organism, {names}",
-                    folder.join("config.json").display()
-                );
-                return Err(Unusable(why).into());
-            }
-            return Ok(folder);
-        }
-        let folder = cache_folder()?.join(name);
-        if !folder.join("config.json").exists() {
-            let why = format!("model {name} is not fetched yet; run: locus fetch {name}");
-            return Err(Unusable(why).into());
-        }
-        Ok(folder)
+        super::models::model_folder(&self.model)
     }
 
     /// Reads `--model`.
     pub fn checkpoint<F: Scalar>(&self) -> Result<Checkpoint<F>> {
         Ok(Checkpoint::from_pretrained(&self.model_folder()?)?)
     }
-}
-
-/// Finds `fixtures/organism` in the current folder or one above it, otherwise in a folder above the program.
-pub fn organism_folder() -> Result<PathBuf> {
-    let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
-    starts
-        .iter()
-        .flatten()
-        .flat_map(|start| start.ancestors())
-        .map(|folder| folder.join("fixtures/organism"))
-        .find(|folder| folder.join("config.json").exists())
-        .ok_or_else(|| {
-            Unusable("The bundled model was not found; run inside the repository or give --model DIR".into())
-                .into()
-        })
-}
-
-/// Folder for fetched files: `$LOCUS_CACHE`, otherwise `~/.cache/locus`.
-pub fn cache_folder() -> Result<PathBuf> {
-    if let Some(folder) = std::env::var_os("LOCUS_CACHE").filter(|folder| !folder.is_empty()) {
-        return Ok(PathBuf::from(folder));
-    }
-    let home = std::env::var_os("HOME")
-        .filter(|home| !home.is_empty())
-        .context("neither LOCUS_CACHE nor HOME is set")?;
-    Ok(Path::new(&home).join(".cache/locus"))
 }

@@ -13,9 +13,14 @@ mod edge_count;
 mod edit;
 mod edit_output;
 mod editors;
+mod embedded;
 mod error;
 mod fetch;
+mod generate;
 mod global;
+mod inspect;
+mod manual;
+mod models;
 mod organism;
 mod output;
 mod pair_source;
@@ -23,6 +28,7 @@ mod panics;
 mod patch;
 mod patch_list;
 mod plan;
+mod prompt;
 mod report;
 mod reproduce;
 mod restart;
@@ -36,23 +42,39 @@ mod skipped;
 mod stats;
 mod study_options;
 mod trace;
+mod version;
 mod workflow;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::error::{Unusable, exit_code, is_broken_pipe};
 use self::global::{Global, JsonOption, ModelOptions, OutOption, SeedOption, ThreadsOption};
 
+/// Variables that the program reads, for the help.
+const ENVIRONMENT: &str = "\
+Environment:
+  LOCUS_CACHE           Fetched files and the unpacked organism [default: ~/.cache/locus]
+  RAYON_NUM_THREADS     Threads, where --threads is not given [default: all cores]
+  OPENBLAS_CORETYPE     Kernels of OpenBLAS [default: by the processor; see --version]
+  OPENBLAS_NUM_THREADS  Always set to 1: more would make results depend on the number of threads
+  MIMALLOC_PURGE_DELAY  Milliseconds until freed memory goes back to the system [default: -1, never]
+  NO_COLOR              No colours in help and errors
+  RUST_BACKTRACE        Where a fault of the program happened
+  Proxies and certificates: see `locus fetch --help`
+
+`--model organism` is fixtures/organism in the current folder or one above it, otherwise above the
+program, otherwise the copy that is part of the program, which is unpacked to LOCUS_CACHE.";
+
 /// Where in GPT-2 does knowledge sit, and what happens when you edit it there?
 #[derive(Debug, Parser)]
-#[command(name = "locus", version, max_term_width = 110)]
+#[command(name = "locus", version, long_version = version::long(), max_term_width = 110, after_help = ENVIRONMENT)]
 struct Args {
     /// Show no progress
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = global::HEADING)]
     quiet: bool,
     #[command(subcommand)]
     command: Command,
@@ -146,6 +168,32 @@ enum Command {
         #[command(flatten)]
         json: JsonOption,
     },
+    /// Look at a model on a prompt: continuations, logit lens, logit attribution, attention; before and after a patch
+    Inspect {
+        #[command(flatten)]
+        command: inspect::Inspect,
+        #[command(flatten)]
+        model: ModelOptions,
+        #[command(flatten)]
+        threads: ThreadsOption,
+        #[command(flatten)]
+        out: OutOption,
+        #[command(flatten)]
+        json: JsonOption,
+    },
+    /// Continue a prompt
+    Generate {
+        #[command(flatten)]
+        command: generate::Generate,
+        #[command(flatten)]
+        model: ModelOptions,
+        #[command(flatten)]
+        seed: SeedOption,
+        #[command(flatten)]
+        threads: ThreadsOption,
+        #[command(flatten)]
+        json: JsonOption,
+    },
     /// Find a circuit of edges: attribution patching, exact patching, controls
     Discover {
         #[command(flatten)]
@@ -227,6 +275,16 @@ enum Command {
         command: fetch::Fetch,
         #[command(flatten)]
         out: OutOption,
+    },
+    /// Print the completions of a shell
+    Completions {
+        #[command(flatten)]
+        command: manual::Completions,
+    },
+    /// Write the manual pages
+    Man {
+        #[command(flatten)]
+        command: manual::ManPages,
     },
 }
 
@@ -311,8 +369,12 @@ impl Command {
             Command::Status { json, .. } => global.json(json),
             Command::Circuit { command } => command.global(global),
             Command::Patch { model, threads, out, json, .. }
-            | Command::Stats { model, threads, out, json, .. } => {
+            | Command::Stats { model, threads, out, json, .. }
+            | Command::Inspect { model, threads, out, json, .. } => {
                 global.model(model).threads(threads).out(out).json(json)
+            }
+            Command::Generate { model, seed, threads, json, .. } => {
+                global.model(model).seed(seed).threads(threads).json(json)
             }
             Command::Score { model, threads, json, .. } => global.model(model).threads(threads).json(json),
             Command::Organism { threads, out, .. } => global.threads(threads).out(out),
@@ -321,6 +383,7 @@ impl Command {
                 global.out(out).json(json)
             }
             Command::Fetch { out, .. } => global.out(out),
+            Command::Completions { .. } | Command::Man { .. } => global,
         }
     }
 }
@@ -346,6 +409,10 @@ fn run(args: &Args) -> Result<()> {
         Command::Organism { command, .. } => command.run(global),
         Command::Selftest { command, .. } => command.run(global),
         Command::Fetch { command, .. } => command.run(global),
+        Command::Inspect { command, .. } => command.run(global),
+        Command::Generate { command, .. } => command.run(global),
+        Command::Completions { command } => command.run(Args::command()),
+        Command::Man { command } => command.run(Args::command()),
     }
 }
 
@@ -418,6 +485,11 @@ mod tests {
             assert_eq!(accepted(line), shared[..5], "{line}");
         }
         assert_eq!(accepted("status r"), [shared[5]]);
+        assert_eq!(accepted("inspect p"), [shared[0], shared[1], shared[3], shared[4], shared[5]]);
+        assert_eq!(accepted("generate p"), [shared[0], shared[1], shared[2], shared[3], shared[5]]);
+        for line in ["completions bash", "man d"] {
+            assert_eq!(accepted(line), [""; 0], "{line}");
+        }
         assert_eq!(accepted("report r"), [shared[4], shared[5]]);
         assert_eq!(accepted("aggregate r"), [shared[4], shared[5]]);
         assert_eq!(accepted("organism"), [shared[3], shared[4]]);

@@ -10,7 +10,8 @@ use locus_gpt2::internal::write_atomically;
 use locus_gpt2::{Checkpoint, write_checkpoint};
 
 use super::destination::{check_folder, lock_folder};
-use super::global::{Global, organism_folder};
+use super::global::Global;
+use super::models::{organism_folder, organism_of_checkout};
 use crate::organism::{Card, HPARAMS, Recipe, train, train_tokenizer};
 use crate::protocol::progress::ProgressDisplay;
 
@@ -35,7 +36,7 @@ impl Organism {
             global.refuse_out("--check writes nothing")?;
         } else {
             // Before the first build there is no folder to find.
-            let found = || organism_folder().unwrap_or_else(|_| PathBuf::from("fixtures/organism"));
+            let found = || organism_of_checkout().unwrap_or_else(|| PathBuf::from("fixtures/organism"));
             let folder = global.out.clone().unwrap_or_else(found);
             check_folder("--out", &folder, &FILES, &["data"])?;
             let _lock = lock_folder(&folder)?;

@@ -9,6 +9,7 @@ mod check;
 pub(crate) mod fabricated;
 mod files;
 mod frame;
+mod inspection;
 mod json;
 mod markdown;
 mod page;
@@ -18,4 +19,6 @@ mod table;
 mod tests;
 
 pub use files::{ReportPaths, draw, write};
+pub(crate) use inspection::component_name;
+pub use inspection::{InspectedPrompt, InspectedToken, ModelProvenance, inspection_page};
 pub(crate) use table::escape as escape_markdown;

@@ -53,8 +53,11 @@ fn lists_what_there_is_with_sizes() {
     let list = locus(&Sandbox::empty().path(""), &["fetch"], "").done();
     for (name, size) in [("study", "1.2 MB"), ("gpt2 ", "549.5 MB"), ("gpt2-xl", "~6.4 GB")] {
         let line = list.lines().find(|line| line.starts_with(name)).unwrap();
-        assert!(line.contains(size), "{line}");
+        assert!(line.contains(size) && !line.contains("fetched"), "{line}");
     }
+    assert_eq!(locus(&Sandbox::empty().path(""), &["fetch", "--list"], "").done(), list);
+    let both = locus(&Sandbox::empty().path(""), &["fetch", "study", "--list"], "");
+    assert_eq!(both.code, Some(2), "{both:?}");
 }
 
 #[test]
