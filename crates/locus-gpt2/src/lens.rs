@@ -116,7 +116,10 @@ fn attribution<F: Scalar>(
     let wte = model.matrix(ParamId::TokenEmbedding);
     let other = match other {
         Some(token) => wte.row(token as usize).to_owned(),
-        None => wte.sum_axis(Axis(0)) / F::from_f64(wte.nrows() as f64),
+        None => {
+            let n_tokens = F::from_f64(wte.nrows() as f64);
+            wte.sum_axis(Axis(0)).mapv_into(|sum| sum / n_tokens)
+        }
     };
     let direction = &wte.row(correct as usize) - &other;
     let gain = ArrayView1::from(model.get(ParamId::FinalNormWeight));

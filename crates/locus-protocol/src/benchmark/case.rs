@@ -222,7 +222,11 @@ fn observe<F: Scalar>((case, model, generation): ObserveIn<F>) -> Result<Observa
         let mut rng = stream(seed, "generated text", case.case_id);
         for prompt in &case.generation_prompts {
             let n = tokens.saturating_sub(prompt.len());
-            let made = model.generate(prompt, n, Sampling::TopK { k: top_k, rng: &mut rng })?;
+            let made = model.generate(
+                prompt,
+                n,
+                Sampling::Draw { temperature: 1.0, top_k, top_p: 1.0, rng: &mut rng },
+            )?;
             texts.push(tokenizer.decode(&[prompt.as_slice(), &made].concat())?);
         }
     }
