@@ -81,7 +81,7 @@ impl Inspect {
         let before = inspect(model, &question)?;
         // Both sides answer one question.
         let chosen: Vec<(usize, usize)> = before.attention.iter().map(|one| (one.layer, one.head)).collect();
-        (question.target, question.heads) = (Some(before.target.id), Some(&chosen));
+        (question.target, question.heads) = (Some(before.target.id), Some(chosen.as_slice()));
         let after = patched.as_ref().map(|model| inspect(model, &question)).transpose()?;
         let inspected = InspectedPrompt {
             provenance: self.prompt.provenance(global, model)?,

@@ -243,7 +243,7 @@ fn rivals_are_listed_with_what_they_share() {
     let sandbox = Sandbox::new();
     let method = "--method edge-pruning --hybrid --steps 30 --edges 12 --rivals 3 --out circuit.json";
     let out = sandbox.locus(&format!("{DISCOVER} {method} --json")).done();
-    let (_, circuit) = from_json(&sandbox.read("circuit.json")).unwrap();
+    let circuit = CircuitFile::from_json(&sandbox.read("circuit.json")).unwrap().circuit;
     let graph = circuit.graph();
     let listed: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     let rivals = listed["rivals"].as_array().unwrap();
