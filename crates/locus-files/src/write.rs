@@ -137,7 +137,7 @@ pub fn put_in_place(files: impl IntoIterator<Item = NewFile>) -> io::Result<()> 
             }
         }
     }
-    // Those that were renamed are found missing under their temporary names, which is no error.
+    // Files that were renamed are found missing under their temporary names, which is no error.
     drop(files);
     match failed {
         None => Ok(()),

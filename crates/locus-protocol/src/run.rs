@@ -65,9 +65,8 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     let random_weights = on_random_weights(checkpoint, settings);
     let mut study = Study::new(checkpoint, &random_weights, data, settings, store)?;
     let units = plan(settings, checkpoint.model.config(), study.requests.len());
-    store.write_plan(&units)?;
-
     let mut skipped = prepare_tasks(&mut study, &units, progress)?;
+    store.write_plan(&units)?;
     let (extracted, control_records) = circuits(&study, &units, progress)?;
     let calibration = if settings.edits { Some(study.calibration()?) } else { None };
     let factor = calibration.map_or(1.0, |calibration| calibration.factor);

@@ -52,7 +52,7 @@ pub struct WrittenPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// Its result is there, whole.
+    /// The result is there, whole.
     Done,
     /// A process is at work on it.
     Running,

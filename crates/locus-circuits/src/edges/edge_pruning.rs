@@ -80,7 +80,7 @@ impl Default for EdgePruning {
             init_std: 0.01,
             start: None,
             rivals_of: Vec::new(),
-            rival_weight: 4.0,
+            rival_weight: 1.0,
         }
     }
 }

@@ -111,7 +111,7 @@ pub struct EdgeTest {
     pub edge: Edge,
     /// Mean over inputs of the absolute change of the score when it is removed.
     pub change: f64,
-    /// Its test against superfluous edges: a small p-value says that the edge is one.
+    /// Test against superfluous edges: a small p-value says that the edge is one.
     pub test: HypothesisTest,
     /// The p-value adjusted for the number of edges (Holm 1979).
     pub adjusted: f64,

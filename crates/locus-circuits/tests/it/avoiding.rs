@@ -49,10 +49,10 @@ fn rivals_share_less_and_do_the_task() {
     };
     let first = train(&objective, 1);
     let again = train(&objective, 2);
-    let rival = train(&Avoiding::new(&objective, &[&first], 4.0), 2);
+    let rival = train(&Avoiding::new(&objective, &[&first], 2.0), 2);
     let shared =
         |other: &locus_gpt2::ParamMask| first.intersection(other).count() as f64 / first.count() as f64;
-    assert!(shared(&rival) < 0.7 * shared(&again), "{} against {}", shared(&rival), shared(&again));
+    assert!(shared(&rival) < 0.8 * shared(&again), "{} against {}", shared(&rival), shared(&again));
     let agreements = [case.agreement(&first), case.agreement(&rival)];
     assert!(agreements.iter().all(|&agreement| agreement >= 0.9), "{agreements:?}");
 }

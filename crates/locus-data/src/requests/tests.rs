@@ -153,7 +153,7 @@ fn further_questions_are_counted() {
         "Subject_Aliasing": [{"test_queries": [{"prompt": "?", "answers": [{"value": "x"}]}], "test_condition": "OR"}],
     });
     assert_eq!(unread(&ripple), 1);
-    // Those of a record that cannot be used are no one's loss.
+    // Questions of a record that cannot be used are no one's loss.
     assert_eq!(
         with(json!({"prompt": "b", "subject": "A", "target_new": "c"}), json!({"locality": [question]})),
         0

@@ -17,7 +17,7 @@ use super::global::{Dtype, Global};
 use super::output::stdout;
 use super::reproduce::{check_inputs, check_out, out_folder};
 use super::study_options::{StudyInputs, StudyOptions};
-use super::workflow::{slurm, snakemake};
+use super::workflow::{PrintedUnit, slurm, snakemake};
 use crate::protocol::{PlannedUnit, Sizes, Status, Store, WrittenPlan, plan, run_unit};
 
 /// Sequences and tokens of the batch on which the model is timed.
@@ -39,18 +39,6 @@ pub enum Format {
     Json,
     Snakemake,
     Slurm,
-}
-
-/// A unit as printed.
-#[derive(Debug, Serialize)]
-pub struct PrintedUnit {
-    pub name: String,
-    /// Units that must be done before.
-    pub needs: Vec<String>,
-    /// Estimated floating-point operations.
-    pub flops: f64,
-    /// Estimated time on this machine, in seconds.
-    pub seconds: f64,
 }
 
 #[derive(Debug, Serialize)]

@@ -60,7 +60,8 @@ impl PromptOptions {
     pub fn provenance<F: Scalar>(&self, global: &Global, model: &Gpt2<F>) -> Result<ModelProvenance> {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
         let patch = |path: &PathBuf| {
-            let bytes = locus_files::read(path).with_context(|| path.display().to_string())?;
+            let bytes = locus_files::read(path);
+            let bytes = bytes.map_err(|error| Unusable(format!("{}: {error}", path.display())))?;
             Ok((name(path).unwrap_or_default(), sha256(&bytes)))
         };
         Ok(ModelProvenance {

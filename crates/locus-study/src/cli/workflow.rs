@@ -5,8 +5,19 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
+use serde::Serialize;
 
-use super::plan::PrintedUnit;
+/// A unit as printed.
+#[derive(Debug, Serialize)]
+pub struct PrintedUnit {
+    pub name: String,
+    /// Units that must be done before.
+    pub needs: Vec<String>,
+    /// Estimated floating-point operations.
+    pub flops: f64,
+    /// Estimated time on this machine, in seconds.
+    pub seconds: f64,
+}
 
 /// A Snakemake workflow (version 8 and later): a job for each unit, then the report.
 pub fn snakemake(units: &[PrintedUnit], options: &[String], out: &Path) -> Result<String> {

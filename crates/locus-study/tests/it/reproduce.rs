@@ -61,6 +61,7 @@ pub fn written(out: &Path) -> Vec<(PathBuf, SystemTime)> {
     ["work", "masks"]
         .iter()
         .flat_map(|folder| files_below(&out.join(folder)))
+        .filter(|(path, _)| !path.ends_with("plan.json"))
         .map(|(path, _)| (path.clone(), path.metadata().unwrap().modified().unwrap()))
         .collect()
 }
