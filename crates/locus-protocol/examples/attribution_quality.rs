@@ -61,7 +61,7 @@ fn main() -> Result<()> {
                 let chosen: Vec<Edge> = edges.iter().copied().filter(|edge| is_in(edge)).collect();
                 print!(" {:>10.3}", pearson(&scores, &exact, &chosen));
             }
-            let shortest = (0..5).map(|_| timed(&attribute)).min().expect("five runs");
+            let shortest = (0..5).map(|_| timed(attribute)).min().expect("five runs");
             println!(" {:>10.1}", 1e3 * shortest.as_secs_f64());
         }
     }
