@@ -46,7 +46,7 @@ fn tally(claims: &[Claim]) -> String {
     };
     let parts: Vec<String> = [
         part(of(&[Verdict::Supported]), "one holds", "hold"),
-        part(of(&[Verdict::NotSupported]), "one does not", "do not"),
+        part(of(&[Verdict::NotSupported]), "one does not hold", "do not hold"),
         part(of(&[Verdict::Mixed]), "one holds in part", "hold in part"),
         part(of(&[Verdict::Undecided]), "one stays open", "stay open"),
         part(of(&[Verdict::NotMeasured]), "one was not measured", "were not measured"),
