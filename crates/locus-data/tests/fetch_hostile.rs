@@ -143,7 +143,10 @@ fn odd_answers_are_refused() {
         (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n".into(), "expected an address"),
         (b"HTTP/1.1 302 Found\r\nLocation: http://u:secret@[::\r\n\r\n".into(), "expected an address"),
         (b"HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\n\r\n".into(), "does not say where to"),
-        (b"HTTP/1.1 302 Found\r\nLocation: again\r\nContent-Length: 0\r\n\r\n".into(), "more than 10 times"),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: again\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
+            "more than 10 times",
+        ),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde".into(), "\"gzip\""),
         (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nabcde".into(), ""),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\nabcde".into(), "expected"),

@@ -1,5 +1,7 @@
 //! The whole protocol: tasks, circuits, edits, overlaps. Data in, records out.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
 use locus_data::StudyData;
 use locus_gpt2::{Checkpoint, Config, Scalar, compiled};
@@ -21,6 +23,9 @@ use crate::settings::{MAIN_DENSITIES, Settings, is_large};
 use crate::store::Store;
 use crate::study::Study;
 
+/// Time between two looks at a unit that another process is at work on.
+const WAIT: Duration = Duration::from_millis(500);
+
 /// Runs the protocol. The [`Store`] keeps finished units of work (a trajectory, a scope's edits) and the masks; when it
 /// resumes, those of an identical earlier run are read instead of computed.
 ///
@@ -36,7 +41,8 @@ pub fn run<F: Scalar>(
     F::run::<StudyJob>((checkpoint, data, settings, store, progress))
 }
 
-/// Does one unit of the [`plan`]; what it needs must have been done. A finished unit is not done again.
+/// Does one unit of the [`plan`]; what it needs must have been done. A finished unit is not done
+/// again, and one that another process is at work on is waited for.
 ///
 /// # Errors
 /// When there is no unit of this name, one that it needs is missing, a task, a request or the model is unusable, or the
@@ -106,7 +112,13 @@ fn run_one<F: Scalar>((checkpoint, data, settings, store, progress, name): UnitI
         bail!("{name:?} is no unit of this run, whose {} units `locus plan` lists", units.len());
     };
     store.write_plan(&units)?;
-    let Some(_lock) = store.lock(name)? else { bail!("another process is at work on {name}") };
+    // Another process may be at work on it; then it is done when that process ends, or left to this one.
+    let _lock = loop {
+        match store.lock(name)? {
+            Some(lock) => break lock,
+            None => std::thread::sleep(WAIT),
+        }
+    };
     let stage = |name: &str, n: usize| progress.stage(name, n);
     let missing = |needed: &str| anyhow::anyhow!("{name} needs {needed}, which is not finished");
     let circuits =
@@ -386,7 +398,6 @@ fn each<T: Send, R: Send>(
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
 

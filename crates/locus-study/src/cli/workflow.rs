@@ -38,20 +38,21 @@ NEEDS = {needs}
 MINUTES = {minutes}
 
 
-def result(unit):
-    return OUT + "/work/" + unit + ".jsonl"
+# A mark for each unit that this workflow has seen done; results are kept by locus in OUT, which others may fill, too.
+def done(unit):
+    return OUT + ".units/" + unit
 
 
 rule report:
-    input: [result(unit) for unit in NEEDS]
+    input: [done(unit) for unit in NEEDS]
     output: OUT + "/report.html"
     params: options=OPTIONS, out=OUT
     shell: "locus reproduce --resume {{params.options}} --threads {{threads}} --out {{params.out:q}}"
 
 
 rule unit:
-    input: lambda wildcards: [result(unit) for unit in NEEDS[wildcards.unit]]
-    output: OUT + "/work/{{unit}}.jsonl"
+    input: lambda wildcards: [done(unit) for unit in NEEDS[wildcards.unit]]
+    output: touch(OUT + ".units/{{unit}}")
     wildcard_constraints: unit="[^/]+"
     resources: runtime=lambda wildcards: MINUTES[wildcards.unit]
     params: options=OPTIONS, out=OUT
