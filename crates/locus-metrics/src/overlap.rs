@@ -22,6 +22,8 @@
 //! assert_eq!(halves.lift(), Some(1.2));
 //! ```
 
+use crate::hypergeometric::Hypergeometric;
+
 /// Sizes of two subsets, of what they share, and of the population they are taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
@@ -92,30 +94,9 @@ impl Counts {
     /// ```
     pub fn chance_interval(self) -> Option<(f64, f64)> {
         let Self { a, b, population, .. } = self;
-        let (least, most) = ((a + b).saturating_sub(population), a.min(b));
-        // Logarithms of the probabilities, up to a constant, by their ratios.
-        let mut logs = vec![0.0f64];
-        for i in least..most {
-            let ratio =
-                ((a - i) as f64 * (b - i) as f64) / ((i + 1) as f64 * (population + i + 1 - a - b) as f64);
-            logs.push(logs[i - least] + ratio.ln());
-        }
-        let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
-        let tail = weights.iter().sum::<f64>() * (1.0 - crate::bootstrap::COVERAGE) / 2.0;
-        let low = least + within_tail(weights.iter(), tail);
-        let high = most - within_tail(weights.iter().rev(), tail);
+        let (low, high) = Hypergeometric::new(a, b, population)?.interval();
         Some((self.jaccard_of(low as f64)?, self.jaccard_of(high as f64)?))
     }
-}
-
-/// Number of weights, from the first on, whose sum does not exceed a tail.
-fn within_tail<'a>(weights: impl Iterator<Item = &'a f64>, tail: f64) -> usize {
-    let sums = weights.scan(0.0f64, |sum, weight| {
-        *sum += weight;
-        Some(*sum)
-    });
-    sums.take_while(|&sum| sum <= tail).count()
 }
 
 /// Quotient; `None` instead of a division by zero or by the NaN of an empty population.

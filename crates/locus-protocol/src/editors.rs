@@ -95,6 +95,18 @@ pub struct WritableScope {
     pub mask: Option<ParamMask>,
 }
 
+/// Neutral text on which the drift of edits is measured: the first lines of `text`.
+///
+/// # Errors
+/// When a line cannot be tokenised or none has two tokens.
+pub fn drift_text<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str) -> Result<PromptTargets<F>> {
+    let lines = token_lines(checkpoint, text, DRIFT_TOKENS)?;
+    // The first token of a line is the prompt, all others are targets.
+    let lines: Vec<_> = lines.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
+    anyhow::ensure!(!lines.is_empty(), "the neutral text has no line of two tokens or more");
+    Ok(PromptTargets::prefix_sharing(checkpoint.model.config(), &lines)?)
+}
+
 /// Names of the editors of the comparison, in the order of the table.
 pub const COMPARED: [&str; 5] = ["study-ft", "ft-m", "r-rome", "memit", "memit, all at once"];
 
@@ -129,12 +141,7 @@ impl<'a, F: Scalar> Comparison<'a, F> {
             .iter()
             .map(|request| Prepared::new(tokenizer, request, &prefixes))
             .collect::<Result<Vec<_>>>()?;
-        let neutral = token_lines(checkpoint, neutral, DRIFT_TOKENS)?;
-        // The first token of a line is the prompt, all others are targets.
-        let neutral: Vec<_> =
-            neutral.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
-        anyhow::ensure!(!neutral.is_empty(), "the neutral text has no line of two tokens or more");
-        let neutral = PromptTargets::prefix_sharing(model.config(), &neutral)?;
+        let neutral = drift_text(checkpoint, neutral)?;
         let mut ridges = BTreeMap::new();
         for name in COMPARED {
             let (layers, ridge) = constants(name, hparams)?.0.statistics();

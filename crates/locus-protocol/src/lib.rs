@@ -49,7 +49,7 @@ pub use controls::{Controls, random_weights};
 pub use cost::Sizes;
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use editor_table::{Constants, EDITORS, NamedEditor};
-pub use editors::{COMPARED, Comparison, WritableScope, prefixes};
+pub use editors::{COMPARED, Comparison, WritableScope, drift_text, prefixes};
 pub use edits::{EditScope, Edits};
 pub use extract::{Extracted, Trajectory};
 pub use held_out::{hold_out, pair_key};
@@ -65,7 +65,7 @@ pub use published::{PublishedRun, published_runs};
 pub use requests::{PreparedRequest, StudyRequest, components};
 pub use run::{run, run_unit};
 pub use score::{Scored, score};
-pub use sequence::{GrowthPoint, Sequence, drift_text, write_sequence};
+pub use sequence::{GrowthPoint, Sequence, write_sequence};
 pub use settings::{
     FAMILY_TASKS, MAIN_DENSITIES, Preset, PublishedTrajectory, SWEEP, SWEEP_TASK, Settings, is_large,
 };

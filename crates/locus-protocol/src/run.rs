@@ -355,7 +355,7 @@ fn compare_editors<F: Scalar>(
             return Ok(Vec::new());
         }
     };
-    if study.edit_requests().iter().all(|request| request.neighborhood_prompts.is_empty()) {
+    if study.settings.requests(study.data).iter().all(|request| request.neighborhood_prompts.is_empty()) {
         let why = "neighbourhood, NM and score: no request has prompts about other subjects";
         skipped.push(Skipped::new("X2", "", why));
     }

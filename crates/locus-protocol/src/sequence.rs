@@ -1,13 +1,13 @@
 //! Requests written one after the other into one model, and how success and damage grow (`locus edit --sequential`).
 
 use anyhow::{Context, Result};
-use locus_editors::{Delta, Edit, EditHistory, EditMemory, Editor, Error, Patch, Report, token_lines};
-use locus_gpt2::{Checkpoint, Gpt2, ParamMask, PromptTargets, Scalar, compiled};
+use locus_editors::{Delta, Edit, EditHistory, EditMemory, Editor, Error, Patch, Report};
+use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar, compiled};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::benchmark::{Case, Observation};
-use crate::editors::{DRIFT_TOKENS, mean_nll};
+use crate::editors::mean_nll;
 use crate::write::{Group, Written};
 
 /// Numbers of edits after which a sequence is measured; from there on 100, 500, 1000 and so on.
@@ -39,18 +39,6 @@ pub struct Sequence<F> {
     pub written: Vec<Written>,
     /// Success of all edits so far and damage, after more and more edits.
     pub growth: Vec<GrowthPoint>,
-}
-
-/// Neutral text on which the damage of a sequence is measured: the first lines of `text`.
-///
-/// # Errors
-/// When a line cannot be tokenised or none has two tokens.
-pub fn drift_text<F: Scalar>(checkpoint: &Checkpoint<F>, text: &str) -> Result<PromptTargets<F>> {
-    let lines = token_lines(checkpoint, text, DRIFT_TOKENS)?;
-    // The first token of a line is the prompt, all others are targets.
-    let lines: Vec<_> = lines.iter().filter(|line| line.len() > 1).map(|line| line.split_at(1)).collect();
-    anyhow::ensure!(!lines.is_empty(), "the neutral text has no line of two tokens or more");
-    Ok(PromptTargets::prefix_sharing(checkpoint.model.config(), &lines)?)
 }
 
 /// Called after each group, with why the editor refused it if it did.

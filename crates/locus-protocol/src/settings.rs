@@ -8,6 +8,7 @@ use crate::published::for_task;
 use crate::records::{HIERARCHY, PUBLISHED, SCHEDULED_TOP_K, renamed_preset};
 use locus_circuits::internal::MANY_PARAMETERS;
 use locus_circuits::{BinaryConcrete, ScheduledTopK};
+use locus_data::{EditRequest, StudyData};
 use locus_gpt2::{Config, HeadTraining, ParamMask};
 use locus_tasks::SplitBy;
 use serde::Serialize;
@@ -194,6 +195,11 @@ impl Settings {
     /// Whether circuits of the sweep's task are also found on a split by rows, to see what the split does to them.
     pub fn splits_by_rows(&self) -> bool {
         self.split == SplitBy::Groups && self.has_all_controls(SWEEP_TASK)
+    }
+
+    /// The requests of the data that the run is about.
+    pub fn requests<'a>(&self, data: &'a StudyData) -> &'a [EditRequest] {
+        &data.requests[..data.requests.len().min(self.max_requests)]
     }
 
     /// Number of matched masks per circuit of a task.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use locus_circuits::{Pair, Tracing};
 use locus_data::groups::groups;
 use locus_data::seed::stream;
-use locus_data::{EditRequest, Labelled, StudyData, sample_groups};
+use locus_data::{Labelled, StudyData, sample_groups};
 use locus_editors::Hparams;
 use locus_files::sha256;
 use locus_gpt2::{Checkpoint, ParamMask, PromptTargets, Scalar};
@@ -85,7 +85,7 @@ impl<'a, F: Scalar> Study<'a, F> {
         store: &'a Store,
     ) -> Result<Self> {
         let model = &checkpoint.model;
-        let requests = StudyRequest::prepare(&checkpoint.tokenizer, requests(data, settings));
+        let requests = StudyRequest::prepare(&checkpoint.tokenizer, settings.requests(data));
         let requests = requests.context("hierarchy_data.json")?;
         // Reported now and not after minutes of mask training.
         for study in &requests {
@@ -383,11 +383,6 @@ impl<'a, F: Scalar> Study<'a, F> {
         self.store.unit(name, "nothing to do").store(&())
     }
 
-    /// The requests of the data that the run is about.
-    pub(crate) fn edit_requests(&self) -> &'a [EditRequest] {
-        requests(self.data, self.settings)
-    }
-
     /// Texts and constants of the comparison of editors, or why it cannot be made.
     pub(crate) fn editor_inputs(&self) -> Result<EditorInputs<'a>, Skipped> {
         let (neutral, text) = (self.data.neutral.as_deref(), self.settings.text.as_deref());
@@ -408,7 +403,7 @@ impl<'a, F: Scalar> Study<'a, F> {
     fn comparison(&self, inputs: &EditorInputs) -> Result<&Comparison<'a, F>> {
         if self.comparison.get().is_none() {
             let EditorInputs { text, neutral, hparams, .. } = inputs;
-            let requests = self.edit_requests();
+            let requests = self.settings.requests(self.data);
             let made = Comparison::new(self.checkpoint, requests, text, neutral, hparams, self.settings.seed);
             // If another thread was first, its comparison is the same.
             let _ = self.comparison.set(made.context("X2")?);
@@ -475,7 +470,7 @@ impl<'a, F: Scalar> Study<'a, F> {
     /// # Errors
     /// When a fact does not fit the model, or the file cannot be written.
     pub(crate) fn tracing(&self, stage: &dyn Fn(usize) -> Stage) -> Result<(usize, Option<TracingRecord>)> {
-        let requests = self.edit_requests();
+        let requests = self.settings.requests(self.data);
         let facts = facts_of_requests(&self.checkpoint.tokenizer, requests).context("X3")?;
         let stage = stage(facts.len());
         let model = &self.checkpoint.model;
@@ -493,11 +488,6 @@ pub(crate) struct EditorInputs<'a> {
     neutral: &'a str,
     hparams: Hparams,
     depends: [String; 3],
-}
-
-/// The requests of the data that the run is about.
-fn requests<'a>(data: &'a StudyData, settings: &Settings) -> &'a [EditRequest] {
-    &data.requests[..data.requests.len().min(settings.max_requests)]
 }
 
 /// At most `max_rows` rows of a task, drawn in whole groups with the label shares of all rows, in the order of the file.

@@ -106,7 +106,7 @@ fn options(arguments: impl Iterator<Item = String>) -> Vec<String> {
 /// The units of a run with their estimated cost.
 fn printed<F: Scalar>(inputs: &StudyInputs<F>) -> Result<Vec<PrintedUnit>> {
     let StudyInputs { checkpoint, data, settings, .. } = inputs;
-    let requests = &data.requests[..data.requests.len().min(settings.max_requests)];
+    let requests = settings.requests(data);
     let count = |text: &str| Ok::<_, anyhow::Error>(checkpoint.tokenizer.encode(text)?.len());
     let mut rows = BTreeMap::new();
     for name in &settings.tasks {
@@ -177,7 +177,7 @@ impl RunUnit {
         check_out(&out)?;
         let StudyInputs { checkpoint, data, settings, common, read, .. } = self.study.inputs::<F>(global)?;
         check_inputs(&out, &read)?;
-        let n_requests = data.requests.len().min(settings.max_requests);
+        let n_requests = settings.requests(&data).len();
         let units = plan(&settings, checkpoint.model.config(), n_requests);
         if !units.iter().any(|unit| unit.name == self.unit) {
             let why =
