@@ -15,7 +15,8 @@ macro_rules! files {
     };
 }
 
-const FILES: &[(&str, &[u8])] = files![
+// A static, not a constant: every use of a constant may put a copy into the program.
+static FILES: &[(&str, &[u8])] = files![
     "CARD.md"
     "config.json"
     "data/blimp_dna1.csv"
