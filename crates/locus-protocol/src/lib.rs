@@ -24,6 +24,7 @@ mod masks;
 mod neutral;
 pub mod organism;
 mod overlaps;
+mod pace;
 mod plan;
 mod prepare;
 pub mod progress;
@@ -46,7 +47,7 @@ pub use circuit_evaluation::{Bench, EvaluationSettings, evaluate_edges, evaluate
 pub use circuit_overlap::{CircuitComparison, Overlap, compare_edges, compare_masks_of_parameters};
 pub use circuit_records::{Areas, CircuitEvaluation, CircuitMeasures, Removal, SizeMeasures};
 pub use controls::{Controls, random_weights};
-pub use cost::Sizes;
+pub use cost::{Cost, Estimate, Sizes};
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use editor_table::{Constants, EDITORS, NamedEditor};
 pub use editors::{COMPARED, Comparison, WritableScope, drift_text, prefixes};
@@ -58,6 +59,7 @@ pub use inspect::{
 };
 pub use masks::compare_masks;
 pub use neutral::NeutralText;
+pub use pace::{Pace, StepPace};
 pub use plan::{PlannedUnit, TrajectoryId, Work, plan};
 pub use prepare::Preparation;
 pub use prompt_tasks::PromptTask;

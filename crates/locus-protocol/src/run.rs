@@ -13,7 +13,7 @@ use crate::editors::COMPARED;
 use crate::edits::EditScope;
 use crate::extract::Extracted;
 use crate::overlaps::overlaps;
-use crate::plan::{PlannedUnit, TrajectoryId, Work, editors_trajectory, plan};
+use crate::plan::{PlannedUnit, TrajectoryId, Work, edges_unit, editor_unit, editors_trajectory, plan};
 use crate::progress::ProgressDisplay;
 use crate::records::{
     Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, Records, Scope, Skipped,
@@ -247,7 +247,9 @@ fn circuits<F: Scalar>(
         let name = id.name();
         let found =
             study.circuits(id, &mut |density| stage.message(&format!("{name} {:.1} %", 100.0 * density)))?;
+        stage.finished(&id.unit());
         let controls = if id.has_controls() { study.control_records(id, &found)? } else { Vec::new() };
+        stage.finished(&id.controls_unit());
         stage.inc();
         Ok(((id.clone(), found), controls))
     })?;
@@ -279,6 +281,7 @@ fn edits<F: Scalar>(
     let stage = progress.stage("edits", parts.len());
     let outcomes = each(study.checkpoint.model.config(), parts, |(name, scope, part)| {
         let outcomes = study.edit_outcomes(name, &scope, part, factor)?;
+        stage.finished(name);
         stage.inc();
         Ok(outcomes)
     })?;
@@ -329,6 +332,7 @@ fn edges<F: Scalar>(
             }
             Err(why) => skipped.push(why),
         }
+        stage.finished(&edges_unit(task));
         stage.inc();
     }
     stage.message("parameters");
@@ -374,6 +378,7 @@ fn compare_editors<F: Scalar>(
         let mut ready = None;
         for scope in &scopes {
             all.extend(study.editor_outcomes(&inputs, editor, &mut ready, scope)?);
+            stage.finished(&editor_unit(editor, scope.scope, scope.target_density));
             stage.inc();
         }
     }

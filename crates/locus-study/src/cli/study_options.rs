@@ -1,6 +1,7 @@
 //! What a run of the study is made of, by its options: `locus reproduce`, `locus plan` and `locus run-unit` take the same.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -61,6 +62,8 @@ pub struct StudyInputs<F> {
     pub common: String,
     /// Files and folders that were read.
     pub read: Vec<PathBuf>,
+    /// Time that reading has taken.
+    pub reading: Duration,
 }
 
 impl StudyOptions {
@@ -72,6 +75,7 @@ impl StudyOptions {
 
     /// Reads the model and the data.
     pub fn inputs<F: Scalar>(&self, global: &Global) -> Result<StudyInputs<F>> {
+        let begun = Instant::now();
         let wanted = wanted(&self.tables)?;
         let mut settings = self.settings(global.seed)?;
         settings.edits = wanted.iter().any(|table| ["T2", "T3", "T4", "T7", "X4"].contains(table));
@@ -139,7 +143,8 @@ impl StudyOptions {
         let common = format!("{version}\n{model}\n{data_sha256:?}\n{:?}", global.dtype);
         let common = [common, settings.of_every_unit()].join("\n");
         let read = vec![text, data_folder];
-        Ok(StudyInputs { checkpoint, data, settings, wanted, provenance, common, read })
+        let reading = begun.elapsed();
+        Ok(StudyInputs { checkpoint, data, settings, wanted, provenance, common, read, reading })
     }
 
     fn settings(&self, seed: u64) -> Result<Settings> {
