@@ -28,7 +28,7 @@ use crate::pace::Pace;
 use crate::plan::{PlannedUnit, TrajectoryId, Work, kinds};
 use crate::published::for_task;
 use crate::records::{EditKind, Schedule, Scope};
-use crate::settings::{MAIN_DENSITIES, Preset, PublishedTrajectory, Settings};
+use crate::settings::{MAIN_DENSITIES, Preset, PublishedTrajectory, Settings, is_large};
 
 /// Steps of the published recipe against those that its penalty alone would take.
 const RESISTANCE: f64 = 2.0;
@@ -72,32 +72,6 @@ impl Cost {
         let mut new =
             |(name, seconds): &'_ (String, f64)| if seen.insert(name.clone()) { *seconds } else { 0.0 };
         costs.iter().map(|cost| cost.own + cost.shared.iter().map(&mut new).sum::<f64>()).collect()
-    }
-}
-
-/// The estimate of a run, corrected by what its finished units have taken.
-#[derive(Clone, Debug)]
-pub struct Estimate {
-    /// Seconds of each unit.
-    units: BTreeMap<String, f64>,
-}
-
-impl Estimate {
-    /// Share of the estimated work after which the time that was taken says more than the estimate.
-    const TRUSTED: f64 = 0.05;
-
-    /// Of units that are still to be done, with the estimated seconds of each.
-    pub fn new(units: impl IntoIterator<Item = (String, f64)>) -> Self {
-        Estimate { units: units.into_iter().collect() }
-    }
-
-    /// Seconds left when the units of which `is_done` says so have taken `elapsed` seconds in all.
-    pub fn left(&self, is_done: impl Fn(&str) -> bool, elapsed: f64) -> f64 {
-        let all: f64 = self.units.values().sum();
-        let done = self.units.iter().filter(|(name, _)| is_done(name));
-        let done: f64 = done.map(|(_, seconds)| seconds).sum();
-        let correction = if done > Self::TRUSTED * all { elapsed / done } else { 1.0 };
-        (correction * (all - done)).max(0.0)
     }
 }
 
@@ -245,20 +219,23 @@ impl Sizes {
         let (bytes, params) = (self.bytes as f64, self.params as f64);
         let d = self.config.n_embd as f64;
         let embeddings = (self.config.vocab_size + self.config.n_positions) as f64 * d;
-        // The model, one of random weights, all magnitudes and their classes.
-        let always = 2.0 * bytes * (params + embeddings) + bytes * params + params;
+        // The model, one of random weights, and the classes of its parameters by magnitude.
+        let always = 2.0 * bytes * (params + embeddings) + params;
+        let magnitudes = bytes * params;
         let pass = 40.0 * bytes * d * 512.0 * self.config.n_layer as f64 / 12.0;
         let top_k = |rows: f64, tokens: f64| {
-            // Scores, two moments, gradients, the masked model and the choice of the largest; before, gradients of all
-            // pieces of 64 rows.
-            let pieces =
-                (rows.min(64.0) * tokens / settings.scheduled_top_k.piece_tokens as f64).ceil().max(1.0);
-            bytes * params * (7.0f64).max(2.0 + pieces) + 2.0 * params
+            // Scores, two moments, gradients, the masked model and two masks; before, gradients of one piece of 64 rows
+            // after the other, or of all of them for a small model.
+            let pieces = (rows.min(64.0) * tokens / settings.scheduled_top_k.piece_tokens as f64).ceil();
+            let at_once = if is_large(&self.config) { 1.0 } else { pieces };
+            bytes * params * (5.0f64).max(2.0 + at_once) + 2.0 * params
         };
         let added = match &unit.work {
             Work::Task(_) | Work::Tracing | Work::Unedited => pass,
             // A mask takes a byte for each parameter, and the published recipe draws four of each density.
-            Work::Controls(id) => (2.0 * bytes + 3.0 * id.densities(settings).len() as f64) * params,
+            Work::Controls(id) => {
+                magnitudes + (2.0 * bytes + 3.0 * id.densities(settings).len() as f64) * params
+            }
             Work::Circuits(id) if id.preset == Preset::Published => {
                 // Logits, two moments, masked weights and gates that are not flat.
                 (5.0 * bytes + 4.0 * settings.densities.len() as f64) * params
@@ -269,7 +246,7 @@ impl Sizes {
                 top_k(rows, tokens) + settings.densities.len() as f64 * params
             }
             // A model that is edited in place, what moves in it, and the factors of its steps.
-            Work::Calibration | Work::Edits { .. } => 2.0 * bytes * params + 3.0 * params + 3e8,
+            Work::Calibration | Work::Edits { .. } => magnitudes + (2.0 * bytes + 3.0) * params + 3e8,
             Work::Edges(_) => {
                 let graph = Graph::new(&self.config);
                 let nodes = (graph.n_sources() + graph.n_destinations()) as f64;
@@ -498,16 +475,6 @@ mod tests {
         let costs = [Cost { own: 1.0, shared: head() }, Cost { own: 2.0, shared: head() }];
         assert_eq!(costs.iter().map(Cost::alone).sum::<f64>(), 9.0);
         assert_eq!(Cost::in_turn(&costs), [4.0, 2.0]);
-    }
-
-    /// Units that took twice their estimate make the rest count twice; before any is done, the estimate stands.
-    #[test]
-    fn finished_units_correct_the_estimate() {
-        let units = [("a", 10.0), ("b", 20.0), ("c", 30.0)];
-        let estimate = Estimate::new(units.map(|(name, seconds)| (name.to_owned(), seconds)));
-        assert_eq!(estimate.left(|_| false, 7.0), 60.0);
-        assert_eq!(estimate.left(|unit| unit == "b", 40.0), 80.0);
-        assert_eq!(estimate.left(|_| true, 99.0), 0.0);
     }
 
     /// 400 steps of 2 + 80 x 12 / 100 s, after 5 s and a pass over 960 tokens.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use crate::cost::Estimate;
+use crate::estimate::Estimate;
 
 /// Time between the lines of a stage where there is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
