@@ -70,7 +70,7 @@ impl Cost {
     pub fn in_turn(costs: &[Cost]) -> Vec<f64> {
         let mut seen = BTreeSet::new();
         let mut new =
-            |(name, seconds): &'_ (String, f64)| if seen.insert(name.clone()) { *seconds } else { 0.0 };
+            |(name, seconds): &(String, f64)| if seen.insert(name.clone()) { *seconds } else { 0.0 };
         costs.iter().map(|cost| cost.own + cost.shared.iter().map(&mut new).sum::<f64>()).collect()
     }
 }

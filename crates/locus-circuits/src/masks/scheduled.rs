@@ -165,7 +165,8 @@ fn ablate_in_place<F: Scalar>(mask: &ParamMask, model: &Gpt2<F>, masked: &mut Gp
 /// Replaces every score by the logistic quantile of its rank over all tensors, so that the spread is the same for
 /// every task and the learning rate means the same thing.
 fn logistic_ranks<F: Scalar>(mut scores: ParamSet<F>) -> ParamSet<F> {
-    let mut all: Vec<F> = scores.blocks_mut().flat_map(|(_, scores)| scores.iter().copied()).collect();
+    let config = scores.config();
+    let mut all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
     let mut order: Vec<u32> = (0..all.len() as u32).collect();
     // Stable, so that equal scores keep the order of the parameters.
     order.par_sort_by(|&a, &b| all[a as usize].partial_cmp(&all[b as usize]).expect("scores are not NaN"));

@@ -27,7 +27,7 @@ fn largest<F: Scalar>((scores, count): (&ParamSet<F>, usize)) -> ParamMask {
     let population = ParamMask::n_maskable(config);
     assert!(count >= 1 && count <= population, "{count} of {population} parameters");
     let tensors: Vec<&[F]> = ParamId::maskable(config).map(|id| scores.get(id)).collect();
-    let cut = if population > MANY_PARAMETERS { cut_by_counts } else { cut_of_copy };
+    let cut = if population > MANY_PARAMETERS { cut_by_counts::<F> } else { cut_of_copy::<F> };
     let (threshold, mut ties) = cut(&tensors, count);
     let equal: Vec<usize> =
         tensors.par_iter().map(|scores| scores.iter().filter(|&&score| score == threshold).count()).collect();
@@ -85,7 +85,7 @@ fn cut_by_counts<F: Scalar>(tensors: &[&[F]], count: usize) -> (F, usize) {
     }
     let of_bin = |piece: &&[F]| piece.iter().copied().filter(|&score| bin(score) == at).collect::<Vec<F>>();
     let of_bin: Vec<Vec<F>> = pieces.par_iter().map(of_bin).collect();
-    cut_of_copy(&[&of_bin.concat()], count - above)
+    cut_of_copy(&[of_bin.concat().as_slice()], count - above)
 }
 
 /// Number of bins, which are the first bits of a score in double precision: sign, exponent and four bits more.
@@ -150,11 +150,11 @@ mod tests {
     fn counting_cuts_where_sorting_does() {
         let close = |i: usize| f32::from_bits(1.5f32.to_bits() + i as u32 % 7);
         let kinds: [&dyn Fn(usize) -> f32; 5] = [
-            &|i| (i % 5) as f32 - 2.0,
-            &|i| if i % 2 == 0 { 0.0 } else { -0.0 },
+            &|i: usize| (i % 5) as f32 - 2.0,
+            &|i: usize| if i % 2 == 0 { 0.0 } else { -0.0 },
             &close,
-            &|i| [f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, -1e-40, 3e38][i % 5],
-            &|i| ((i * 7919 % 1000) as f32 - 500.0) * 1e-3,
+            &|i: usize| [f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, -1e-40, 3e38][i % 5],
+            &|i: usize| ((i * 7919 % 1000) as f32 - 500.0) * 1e-3,
         ];
         for kind in kinds {
             let scores: Vec<f32> = (0..997).map(kind).collect();

@@ -49,27 +49,30 @@ impl Reproduce {
         check_inputs(&out, &inputs.read)?;
         let mut store = Store::new(&out, self.resume, inputs.common.clone());
         let mut progress = global.progress();
-        // Nothing needs an estimate that nobody sees.
-        if self.jobs > 1 || !global.quiet {
+        if self.jobs > 1 {
             let estimated = Estimated::new(&inputs)?;
             if let Some(jobs) = self.processes(&estimated)? {
-                {
+                if !self.resume {
                     let _lock = lock_folder(&out)?;
-                    if !self.resume {
-                        store.forget(&estimated.units)?;
-                    }
+                    store.forget(&estimated.units)?;
                 }
-                // Results are those of the processes from here on.
+                // Results in the folder are those of the processes from here on.
                 store = Store::new(&out, true, inputs.common.clone());
                 let left = estimated.left(&store);
+                if !global.quiet {
+                    let seconds = estimated.in_processes(&left).left(|_| false, 0.0) / jobs.0 as f64;
+                    note(&estimated.in_words(left.len(), seconds));
+                }
                 let options = shared_options(std::env::args().skip(1), "reproduce");
                 run_units(&estimated, left, jobs, &options, &out, global)?;
-            } else {
-                let left = estimated.left(&store);
-                let estimate = estimated.in_one_process(&left);
-                note(&estimated.in_words(left.len(), estimate.left(|_| false, 0.0)));
-                progress = progress.estimating(estimate);
             }
+        } else if !global.quiet
+            && let Ok(estimated) = Estimated::new(&inputs)
+        {
+            let left = estimated.left(&store);
+            let estimate = estimated.in_one_process(&left);
+            note(&estimated.in_words(left.len(), estimate.left(|_| false, 0.0)));
+            progress = progress.estimating(estimate);
         }
         let StudyInputs { checkpoint, data, settings, wanted, provenance, .. } = inputs;
         let progress = progress.of_steps(steps(&settings));
