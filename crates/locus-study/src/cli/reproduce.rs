@@ -49,34 +49,43 @@ impl Reproduce {
         check_inputs(&out, &inputs.read)?;
         let mut store = Store::new(&out, self.resume, inputs.common.clone());
         let mut progress = global.progress();
-        if self.jobs > 1 {
-            let estimated = Estimated::new(&inputs)?;
-            if let Some(jobs) = self.processes(&estimated)? {
+        let mut lock = lock_folder(&out)?;
+        // Nothing needs an estimate that nobody sees; one that cannot be made does not stop a run.
+        let estimated = match self.jobs {
+            1 if global.quiet => None,
+            1 => Estimated::new(&inputs).ok(),
+            _ => Some(Estimated::new(&inputs)?),
+        };
+        if let Some(estimated) = estimated {
+            let jobs = self.processes(&estimated)?;
+            if jobs.is_some() {
                 if !self.resume {
-                    let _lock = lock_folder(&out)?;
                     store.forget(&estimated.units)?;
                 }
                 // Results in the folder are those of the processes from here on.
                 store = Store::new(&out, true, inputs.common.clone());
-                let left = estimated.left(&store);
-                if !global.quiet {
-                    let seconds = estimated.in_processes(&left).left(|_| false, 0.0) / jobs.0 as f64;
-                    note(&estimated.in_words(left.len(), seconds));
-                }
+            }
+            let left = estimated.left(&store);
+            let estimate = match jobs {
+                Some(_) => estimated.in_processes(&left),
+                None => estimated.in_one_process(&left),
+            };
+            if !global.quiet {
+                let seconds = estimate.left(|_| false, 0.0) / jobs.map_or(1, |(n, _)| n) as f64;
+                note(&estimated.in_words(left.len(), seconds));
+            }
+            if let Some(jobs) = jobs {
+                drop(lock);
                 let options = shared_options(std::env::args().skip(1), "reproduce");
                 run_units(&estimated, left, jobs, &options, &out, global)?;
+                lock = lock_folder(&out)?;
+            } else {
+                progress = progress.estimating(estimate);
             }
-        } else if !global.quiet
-            && let Ok(estimated) = Estimated::new(&inputs)
-        {
-            let left = estimated.left(&store);
-            let estimate = estimated.in_one_process(&left);
-            note(&estimated.in_words(left.len(), estimate.left(|_| false, 0.0)));
-            progress = progress.estimating(estimate);
         }
+        let _lock = lock;
         let StudyInputs { checkpoint, data, settings, wanted, provenance, .. } = inputs;
         let progress = progress.of_steps(steps(&settings));
-        let _lock = lock_folder(&out)?;
         let records = run(&checkpoint, &data, &settings, &store, &progress)?;
         let stage = progress.stage("tables", 2);
         let results = conclude(provenance, records, &wanted);
