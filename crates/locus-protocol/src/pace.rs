@@ -444,4 +444,25 @@ mod tests {
         }
         assert_eq!(StepPace::of_ends(&ends[..2], [20.0, 10.0]), None);
     }
+
+    /// Every kind of work of the bundled model's study can be timed.
+    #[test]
+    fn all_kinds_of_work_are_timed() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/organism");
+        let checkpoint = Checkpoint::<f32>::from_pretrained(&folder).unwrap();
+        let data = StudyData::read(&folder.join("data")).unwrap();
+        let config = checkpoint.model.config();
+        let mut settings = Settings::quick(1, Preset::ScheduledTopK);
+        settings.hparams = Some(Hparams::for_model(config, Some(&folder)).unwrap());
+        let units = crate::plan::plan(&settings, config, settings.requests(&data).len());
+        let pace = Pace::measure(&checkpoint, &data, &settings, &units);
+        let Pace {
+            forward, language, head, tuning, comparison, attribution, patching, circuit, fact, ..
+        } = pace;
+        let steps = [pace.top_k, pace.published].map(|pace| pace.steps(1.0, 100.0));
+        let writes = pace.editors.map(|[_, write]| write);
+        let one = [forward, language, head, comparison, attribution, patching, circuit, fact];
+        let mut all = one.iter().chain(&tuning).chain(&steps).chain(&writes);
+        assert!(all.all(|&seconds| seconds > 0.0 && seconds < 100.0), "{pace:?}");
+    }
 }
