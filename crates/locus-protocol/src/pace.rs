@@ -300,7 +300,8 @@ impl<F: Scalar> Sample<'_, F> {
 
     fn tuning(&self) -> Result<[f64; 2]> {
         let Checkpoint { model, tokenizer } = self.checkpoint;
-        let n = if self.large { 1 } else { 8 };
+        // Requests that are written together read the shared weights once.
+        let n = if self.large { 4 } else { 16 };
         let requests = self.settings.requests(self.data).iter().take(n);
         let requests: Vec<PreparedRequest> =
             requests.map(|request| PreparedRequest::new(tokenizer, request)).collect::<Result<_>>()?;

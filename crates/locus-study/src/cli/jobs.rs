@@ -124,23 +124,6 @@ pub fn fitting(
     Ok((n, threads / n, why))
 }
 
-/// Bytes of memory that new processes can have without swapping; `None` where the system does not tell.
-pub fn available_memory() -> Option<u64> {
-    let of_line = |text: &str, name: &str| -> Option<u64> {
-        text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
-    };
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let system = 1024 * of_line(&text, "MemAvailable:")?;
-    // A container may have less than the machine; what it holds of files can be dropped.
-    let group = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
-    let number = |file: &str| group(file)?.trim().parse::<u64>().ok();
-    let in_group = || {
-        let files = of_line(&group("memory.stat")?, "inactive_file ").unwrap_or_default();
-        Some(number("memory.max")?.saturating_sub(number("memory.current")?.saturating_sub(files)))
-    };
-    Some(in_group().map_or(system, |group| group.min(system)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

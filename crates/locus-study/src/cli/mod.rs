@@ -22,6 +22,7 @@ mod global;
 mod inspect;
 mod jobs;
 mod manual;
+mod memory;
 mod models;
 mod organism;
 mod output;

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -13,7 +14,8 @@ use super::destination::share_folder;
 use super::error::Unusable;
 use super::estimate::Estimated;
 use super::global::{Dtype, Global};
-use super::output::stdout;
+use super::memory::peak_memory;
+use super::output::{note, stdout};
 use super::reproduce::{check_inputs, check_out, out_folder};
 use super::study_options::{StudyInputs, StudyOptions};
 use super::workflow::{PrintedUnit, slurm, snakemake};
@@ -146,7 +148,13 @@ impl RunUnit {
         }
         let store = Store::new(&out, true, common);
         let _lock = share_folder(&out)?;
-        run_unit(&checkpoint, &data, &settings, &store, &global.progress(), &self.unit)
+        let begun = Instant::now();
+        run_unit(&checkpoint, &data, &settings, &store, &global.progress(), &self.unit)?;
+        if let (false, Some(bytes)) = (global.quiet, peak_memory()) {
+            let (seconds, gigabytes) = (begun.elapsed().as_secs_f64(), bytes as f64 / 1e9);
+            note(&format!("{}: {seconds:.1} s, {gigabytes:.2} GB of memory at the peak", self.unit));
+        }
+        Ok(())
     }
 }
 
