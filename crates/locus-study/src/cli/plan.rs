@@ -17,7 +17,7 @@ use super::global::{Dtype, Global};
 use super::memory::peak_memory;
 use super::output::{note, stdout};
 use super::reproduce::{check_inputs, check_out, out_folder};
-use super::study_options::{StudyInputs, StudyOptions};
+use super::study_options::{StudyInputs, StudyOptions, shared_options};
 use super::workflow::{PrintedUnit, slurm, snakemake};
 use crate::protocol::{PlannedUnit, Status, Store, WrittenPlan, plan, run_unit};
 
@@ -92,27 +92,6 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// The options of this call that the calls of other commands share: all but the command's name, and those that say what
-/// this one is to do with the run.
-pub fn shared_options(arguments: impl Iterator<Item = String>, command: &str) -> Vec<String> {
-    const FLAGS: [&str; 3] = ["--quiet", "--resume", "--json"];
-    let with_value: &[&str] = match command {
-        "plan" => &["--format", "--out"],
-        _ => &["--jobs", "--threads", "--out"],
-    };
-    let mut options = Vec::new();
-    let mut arguments =
-        arguments.filter(|argument| argument != command && !FLAGS.contains(&argument.as_str()));
-    while let Some(argument) = arguments.next() {
-        if with_value.contains(&argument.as_str()) {
-            arguments.next();
-        } else if !with_value.iter().any(|name| argument.starts_with(&format!("{name}="))) {
-            options.push(argument);
-        }
-    }
-    options
 }
 
 #[derive(Debug, Args)]
@@ -211,20 +190,4 @@ fn status(run: &Path) -> Result<PrintedStatus> {
         left: names(Status::Left),
         report: run.join("report.html").exists(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shared_options_are_passed_on() {
-        let line = "plan --model m --format snakemake --quick --out o --tables T1 --format=slurm --out=p";
-        let options = shared_options(line.split(' ').map(str::to_owned), "plan");
-        assert_eq!(options.join(" "), "--model m --quick --tables T1");
-        let line =
-            "reproduce --jobs 2 --model m --quick --threads=4 --resume --out o --tables T1 --json --jobs=3";
-        let options = shared_options(line.split(' ').map(str::to_owned), "reproduce");
-        assert_eq!(options.join(" "), "--model m --quick --tables T1");
-    }
 }
