@@ -493,8 +493,8 @@ mod tests {
         assert!((seconds / expected - 1.0).abs() < 1e-12, "{seconds} for {expected}");
     }
 
-    /// The penalty alone closes half of the gates in 2.7 / 0.1 steps, which is doubled and rounded up to whole epochs of
-    /// two batches.
+    /// The penalty alone closes half of the gates in 2.7 / 0.1 steps, which is doubled and rounded up to whole epochs
+    /// of two batches.
     #[test]
     fn the_published_recipe_is_expected_to_stop() {
         let settings = Settings::full(1, Preset::ScheduledTopK);

@@ -244,7 +244,7 @@ impl<F: Scalar> Sample<'_, F> {
         let recipe = self.settings.scheduled_top_k;
         let rows = self.two_batches(recipe.batch_sequences);
         let recipe = ScheduledTopK { batch_sequences: rows[0], steps_per_target: 2, hold: 2, ..recipe };
-        // Sparse masks are faster, so that each density counts; the first one twice, because the first step is left out.
+        // Sparse masks are faster, so that each density counts; the first one twice, as its first step is left out.
         let densities = &self.settings.densities;
         let targets: Vec<f64> = densities.iter().take(1).chain(densities).copied().collect();
         self.training(&recipe, &targets, rows)

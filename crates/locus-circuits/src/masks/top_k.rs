@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// Counting and copying give one cut: with ties, both zeros, infinities and scores that share all bits but the last.
+    /// Counting and copying give one cut: with ties, both zeros, infinities and scores that differ in their last bits.
     #[test]
     fn counting_cuts_where_sorting_does() {
         let close = |i: usize| f32::from_bits(1.5f32.to_bits() + i as u32 % 7);

@@ -54,7 +54,8 @@ fn a_run_in_parts_is_the_run() {
     assert!(status.contains(&format!("{n} of {n} units done, 0 running, 0 left")), "{status}");
 }
 
-/// Two processes on one machine give the bytes of one; a run that is resumed computes nothing again, and says so before.
+/// Two processes on one machine give the bytes of one; a run that is resumed computes nothing again, and says so
+/// before.
 #[test]
 fn jobs_give_the_run_of_one_process() {
     let sandbox = Sandbox::new();
