@@ -166,7 +166,11 @@ impl Sizes {
     /// Estimated seconds of a unit.
     pub fn cost(&self, unit: &PlannedUnit, settings: &Settings, pace: &Pace) -> Cost {
         let n = self.requests as f64;
-        let drift = |tokens: f64| tokens * pace.language;
+        // Readings of neutral text: before the edits of each kind, and after those of one pair in so many.
+        let drift = |n: f64| {
+            let readings = 1.0 + 2.0 * (n / 2.0 / DRIFT_EVERY as f64).ceil();
+            readings * NEUTRAL_TOKENS * pace.language
+        };
         match &unit.work {
             Work::Task(task) => Cost { own: FILES, shared: vec![self.head(task, "", pace, settings)] },
             Work::Circuits(id) => {
@@ -184,19 +188,16 @@ impl Sizes {
             Work::Calibration => {
                 let (tried, most) = CALIBRATION;
                 let requests = self.requests.min(most) as f64;
-                let edit = pace.tuning[1] + self.judged(pace, 1) + drift(NEUTRAL_TOKENS) / DRIFT_EVERY as f64;
-                Cost { own: FILES + tried * requests * edit, shared: Vec::new() }
+                let edits = requests * (pace.tuning[1] + self.judged(pace, 1)) + drift(requests);
+                Cost { own: FILES + tried * edits, shared: Vec::new() }
             }
             Work::Edits { scope, part: (number, size), .. } => {
                 let n = self.requests.saturating_sub(number * size).min(*size) as f64;
                 let tens = steps(scope, settings) / 10.0;
                 let tuning = pace.tuning[usize::from(written(scope) > DENSE)];
                 let kinds = kinds(scope, settings).len();
-                let drift = drift(NEUTRAL_TOKENS) * kinds as f64 / DRIFT_EVERY as f64;
-                Cost {
-                    own: FILES + n * (tens * tuning + self.judged(pace, kinds) + drift),
-                    shared: Vec::new(),
-                }
+                let edits = n * (tens * tuning + self.judged(pace, kinds)) + kinds as f64 * drift(n);
+                Cost { own: FILES + edits, shared: Vec::new() }
             }
             Work::Edges(_) => Cost { own: FILES + self.edges(settings, pace), shared: Vec::new() },
             Work::EdgeMasks => Cost { own: FILES + self.edge_masks(settings, pace), shared: Vec::new() },
@@ -208,7 +209,7 @@ impl Sizes {
                 let at = COMPARED.iter().position(|name| name == editor).unwrap_or_default();
                 let [search, write] = pace.editors[at];
                 let drifts = if editor.ends_with("at once") { 1.0 } else { n };
-                let own = FILES + n * write + drifts * drift(DRIFT_TOKENS as f64);
+                let own = FILES + n * write + drifts * DRIFT_TOKENS as f64 * pace.language;
                 Cost { own, shared: vec![self.comparison(pace), (format!("values of {editor}"), n * search)] }
             }
             Work::Tracing => Cost { own: FILES + n * pace.fact, shared: Vec::new() },
