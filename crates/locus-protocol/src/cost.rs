@@ -432,8 +432,6 @@ fn steps(scope: &EditScope, settings: &Settings) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use locus_gpt2::Config;
-
     use super::*;
     use crate::plan::plan;
 

@@ -369,7 +369,8 @@ impl<F: Scalar> Sample<'_, F> {
     fn edges(&self) -> Result<[f64; 3]> {
         let Checkpoint { model, tokenizer } = self.checkpoint;
         let task = self.settings.pair_tasks.first().context("no task")?;
-        let n = if self.large { 4 } else { 8 };
+        // About as many as make one piece of work.
+        let n = 8;
         let pairs: Vec<Pair> = if task == SWEEP_TASK {
             hierarchy_pairs(tokenizer, &self.data.requests, n)?
         } else {
