@@ -66,6 +66,13 @@ impl ProgressDisplay {
         ProgressDisplay { whole: Some(Arc::new(whole)), ..self }
     }
 
+    /// Counts a unit of the run's plan as done in what is left of the run.
+    pub fn finished(&self, unit: &str) {
+        if let Some(whole) = &self.whole {
+            whole.done.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
+        }
+    }
+
     /// Begins a stage of `n` units.
     pub fn stage(&self, name: &str, n: usize) -> Stage {
         let name = match &self.steps {
@@ -126,13 +133,6 @@ impl Stage {
         self.state.done.fetch_add(1, Ordering::Relaxed);
         if let Shown::Bar(bar) = &self.shown {
             bar.inc(1);
-        }
-    }
-
-    /// Counts a unit of the run's plan as done in what is left of the run.
-    pub fn finished(&self, unit: &str) {
-        if let Some(whole) = &self.state.whole {
-            whole.done.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
         }
     }
 
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(time(Duration::from_secs(7325)), "2 h 2 min");
     }
 
-    /// Two units of equal cost, of which one was just finished: hardly anything was taken, so that hardly anything is left.
+    /// Two units of equal cost, of which one was finished at once: hardly anything is left.
     #[test]
     fn a_line_tells_what_is_left_of_the_run() {
         let units = ["a", "b"].map(|name| (name.to_owned(), 3600.0));
@@ -285,7 +285,7 @@ mod tests {
         let stage = display.stage("edits", 2);
         let line = || stage.state.line(Duration::from_secs(1));
         assert_eq!(line(), "edits: 0 of 2, 1 s; about 2 h 0 min of the run left");
-        stage.finished("a");
+        display.finished("a");
         assert!(!line().contains(" h "), "{}", line());
     }
 
