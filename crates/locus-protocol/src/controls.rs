@@ -1,5 +1,7 @@
 //! Control masks: what a circuit must be held against.
 
+use std::sync::OnceLock;
+
 use locus_circuits::masks::{WeightStrata, count_at_density, top_k};
 use locus_data::seed::stream;
 use locus_gpt2::{Config, Gpt2, ParamId, ParamMask, ParamSet, Scalar};
@@ -9,19 +11,15 @@ pub struct Controls<'a, F> {
     model: &'a Gpt2<F>,
     /// Tensors and classes of |w| that a matched mask keeps.
     pub strata: WeightStrata,
-    magnitudes: ParamSet<F>,
+    /// Absolute values of all parameters, once they are needed: they take as much memory as the parameters.
+    magnitudes: OnceLock<ParamSet<F>>,
     seed: u64,
 }
 
 impl<'a, F: Scalar> Controls<'a, F> {
     /// Prepares controls for circuits of a model.
     pub fn new(model: &'a Gpt2<F>, seed: u64) -> Self {
-        let config = model.config();
-        let mut magnitudes = ParamSet::zeros(config, []);
-        for id in ParamId::maskable(config) {
-            magnitudes.insert(id, model.get(id).iter().map(|w| w.abs()).collect());
-        }
-        Controls { model, strata: WeightStrata::new(model), magnitudes, seed }
+        Controls { model, strata: WeightStrata::new(model), magnitudes: OnceLock::new(), seed }
     }
 
     /// The model's shape.
@@ -42,7 +40,14 @@ impl<'a, F: Scalar> Controls<'a, F> {
 
     /// The `count` largest weights by magnitude.
     pub fn magnitude(&self, count: usize) -> ParamMask {
-        top_k(&self.magnitudes, count)
+        let magnitudes = || {
+            let mut magnitudes = ParamSet::zeros(self.config(), []);
+            for id in ParamId::maskable(self.config()) {
+                magnitudes.insert(id, self.model.get(id).iter().map(|w| w.abs()).collect());
+            }
+            magnitudes
+        };
+        top_k(self.magnitudes.get_or_init(magnitudes), count)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::records::{Calibration, EditKind, EditOutcome, Scope};
 use crate::requests::{PreparedRequest, StudyRequest};
 
 /// Numbers of steps after which is looked whether the new target wins.
-const WATCHED: [usize; 6] = [1, 2, 5, 10, 20, 50];
+pub(crate) const WATCHED: [usize; 6] = [1, 2, 5, 10, 20, 50];
 /// The edit of 50 steps is made for every other pair of a hyponym and its hypernym: it costs as much as all others.
 const LONG_EVERY: u64 = 2;
 /// Drift is measured on every eighth pair of a hyponym and its hypernym: a pass over neutral text costs more than the

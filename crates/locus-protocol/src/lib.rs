@@ -16,6 +16,7 @@ mod discovery;
 mod editor_table;
 mod editors;
 mod edits;
+mod estimate;
 mod extract;
 mod held_out;
 mod inspect;
@@ -24,6 +25,7 @@ mod masks;
 mod neutral;
 pub mod organism;
 mod overlaps;
+mod pace;
 mod plan;
 mod prepare;
 pub mod progress;
@@ -46,11 +48,12 @@ pub use circuit_evaluation::{Bench, EvaluationSettings, evaluate_edges, evaluate
 pub use circuit_overlap::{CircuitComparison, Overlap, compare_edges, compare_masks_of_parameters};
 pub use circuit_records::{Areas, CircuitEvaluation, CircuitMeasures, Removal, SizeMeasures};
 pub use controls::{Controls, random_weights};
-pub use cost::Sizes;
+pub use cost::{Cost, Sizes};
 pub use discovery::{PAIR_TASKS, agreement_pairs, discover, hierarchy_pairs};
 pub use editor_table::{Constants, EDITORS, NamedEditor};
 pub use editors::{COMPARED, Comparison, WritableScope, drift_text, prefixes};
 pub use edits::{EditScope, Edits};
+pub use estimate::Estimate;
 pub use extract::{Extracted, Trajectory};
 pub use held_out::{hold_out, pair_key};
 pub use inspect::{
@@ -58,6 +61,7 @@ pub use inspect::{
 };
 pub use masks::compare_masks;
 pub use neutral::NeutralText;
+pub use pace::{Pace, StepPace};
 pub use plan::{PlannedUnit, TrajectoryId, Work, plan};
 pub use prepare::Preparation;
 pub use prompt_tasks::PromptTask;

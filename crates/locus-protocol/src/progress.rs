@@ -2,6 +2,7 @@
 //!
 //! A line that cannot be written is dropped: the work it is about goes on.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
+use crate::estimate::Estimate;
+
 /// Time between the lines of a stage where there is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
 
@@ -19,6 +22,24 @@ const BETWEEN_LINES: Duration = Duration::from_secs(30);
 pub struct ProgressDisplay {
     quiet: bool,
     steps: Option<Arc<Steps>>,
+    whole: Option<Arc<Whole>>,
+}
+
+/// The run that stages belong to.
+#[derive(Debug)]
+struct Whole {
+    estimate: Estimate,
+    begun: Instant,
+    /// Units that were finished since.
+    done: Mutex<BTreeSet<String>>,
+}
+
+impl Whole {
+    fn left(&self) -> Duration {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = self.estimate.left(|unit| done.contains(unit), self.begun.elapsed().as_secs_f64());
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
+    }
 }
 
 /// Stages of a run whose number is known.
@@ -31,12 +52,25 @@ struct Steps {
 impl ProgressDisplay {
     /// A display on stderr, or one that shows nothing.
     pub fn new(quiet: bool) -> Self {
-        ProgressDisplay { quiet, steps: None }
+        ProgressDisplay { quiet, steps: None, whole: None }
     }
 
     /// Numbers the stages from here on, of which there will be `n`, or fewer where one has nothing to do.
     pub fn of_steps(self, n: usize) -> Self {
         ProgressDisplay { steps: Some(Arc::new(Steps { begun: AtomicUsize::new(0), all: n })), ..self }
+    }
+
+    /// Shows from here on how much of a run is left, by an estimate that finished units correct.
+    pub fn estimating(self, estimate: Estimate) -> Self {
+        let whole = Whole { estimate, begun: Instant::now(), done: Mutex::default() };
+        ProgressDisplay { whole: Some(Arc::new(whole)), ..self }
+    }
+
+    /// Counts a unit of the run's plan as done in what is left of the run.
+    pub fn finished(&self, unit: &str) {
+        if let Some(whole) = &self.whole {
+            whole.done.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
+        }
     }
 
     /// Begins a stage of `n` units.
@@ -53,6 +87,7 @@ impl ProgressDisplay {
             begun: Instant::now(),
             done: AtomicUsize::new(0),
             doing: Mutex::new(String::new()),
+            whole: self.whole.clone(),
         });
         let shown = match (self.quiet, std::io::stderr().is_terminal()) {
             (true, _) => Shown::Nothing,
@@ -89,6 +124,7 @@ struct State {
     done: AtomicUsize,
     /// What is being worked on.
     doing: Mutex<String>,
+    whole: Option<Arc<Whole>>,
 }
 
 impl Stage {
@@ -104,7 +140,10 @@ impl Stage {
     pub fn message(&self, text: &str) {
         match &self.shown {
             Shown::Nothing => {}
-            Shown::Bar(bar) => bar.set_message(text.to_owned()),
+            Shown::Bar(bar) => bar.set_message(match &self.state.whole {
+                Some(whole) => format!("{text} (run: {} left)", time(whole.left())),
+                None => text.to_owned(),
+            }),
             Shown::Lines { .. } => text.clone_into(&mut self.state.doing()),
         }
     }
@@ -147,6 +186,10 @@ impl State {
         let doing = self.doing();
         if !doing.is_empty() {
             let _ = write!(line, "; {doing}");
+        }
+        drop(doing);
+        if let Some(whole) = &self.whole {
+            let _ = write!(line, "; about {} of the run left", time(whole.left()));
         }
         line
     }
@@ -194,7 +237,7 @@ fn left(done: usize, n: usize, elapsed: Duration) -> Option<Duration> {
 }
 
 /// A length of time in its two largest units.
-fn time(length: Duration) -> String {
+pub fn time(length: Duration) -> String {
     let seconds = length.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds} s"),
@@ -214,6 +257,7 @@ mod tests {
             begun: Instant::now(),
             done: AtomicUsize::new(done),
             doing: Mutex::new(doing.into()),
+            whole: None,
         })
     }
 
@@ -231,6 +275,18 @@ mod tests {
         assert_eq!(state(4, 4, "").line(elapsed), "2/7 circuits: 4 of 4, 1 min 30 s");
         assert_eq!(state(0, 0, "").line(Duration::ZERO), "2/7 circuits: 0 of 0, 0 s");
         assert_eq!(time(Duration::from_secs(7325)), "2 h 2 min");
+    }
+
+    /// Two units of equal cost, of which one was finished at once: hardly anything is left.
+    #[test]
+    fn a_line_tells_what_is_left_of_the_run() {
+        let units = ["a", "b"].map(|name| (name.to_owned(), 3600.0));
+        let display = ProgressDisplay::new(true).estimating(Estimate::new(units));
+        let stage = display.stage("edits", 2);
+        let line = || stage.state.line(Duration::from_secs(1));
+        assert_eq!(line(), "edits: 0 of 2, 1 s; about 2 h 0 min of the run left");
+        display.finished("a");
+        assert!(!line().contains(" h "), "{}", line());
     }
 
     #[test]

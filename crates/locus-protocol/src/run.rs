@@ -13,7 +13,7 @@ use crate::editors::COMPARED;
 use crate::edits::EditScope;
 use crate::extract::Extracted;
 use crate::overlaps::overlaps;
-use crate::plan::{PlannedUnit, TrajectoryId, Work, editors_trajectory, plan};
+use crate::plan::{PlannedUnit, TrajectoryId, Work, edges_unit, editor_unit, editors_trajectory, plan};
 use crate::progress::ProgressDisplay;
 use crate::records::{
     Discovery, EditOutcome, EditorOutcome, Extraction, MaskComparison, Records, Scope, Skipped,
@@ -75,6 +75,7 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
     store.write_plan(&units)?;
     let (extracted, control_records) = circuits(&study, &units, progress)?;
     let calibration = if settings.edits { Some(study.calibration()?) } else { None };
+    progress.finished("calibration");
     let factor = calibration.map_or(1.0, |calibration| calibration.factor);
     let edits = edits(&study, &units, &extracted, factor, progress)?;
     let (discoveries, mask_comparisons) = edges(&study, progress, &mut skipped)?;
@@ -221,6 +222,7 @@ fn prepare_tasks<F: Scalar>(
             study.store_task(task)?;
             skipped.extend(study.left_out(task));
         }
+        progress.finished(&format!("task-{task}"));
     }
     Ok(skipped)
 }
@@ -247,7 +249,9 @@ fn circuits<F: Scalar>(
         let name = id.name();
         let found =
             study.circuits(id, &mut |density| stage.message(&format!("{name} {:.1} %", 100.0 * density)))?;
+        progress.finished(&id.unit());
         let controls = if id.has_controls() { study.control_records(id, &found)? } else { Vec::new() };
+        progress.finished(&id.controls_unit());
         stage.inc();
         Ok(((id.clone(), found), controls))
     })?;
@@ -279,6 +283,7 @@ fn edits<F: Scalar>(
     let stage = progress.stage("edits", parts.len());
     let outcomes = each(study.checkpoint.model.config(), parts, |(name, scope, part)| {
         let outcomes = study.edit_outcomes(name, &scope, part, factor)?;
+        progress.finished(name);
         stage.inc();
         Ok(outcomes)
     })?;
@@ -329,10 +334,12 @@ fn edges<F: Scalar>(
             }
             Err(why) => skipped.push(why),
         }
+        progress.finished(&edges_unit(task));
         stage.inc();
     }
     stage.message("parameters");
     let masks = study.edge_masks(&tasks)?;
+    progress.finished("edges-masks");
     stage.inc();
     stage.finish();
     Ok((all, masks))
@@ -369,11 +376,13 @@ fn compare_editors<F: Scalar>(
     }
     let stage = progress.stage("editors", COMPARED.len() * scopes.len());
     let mut all = study.unedited(&inputs)?;
+    progress.finished("editor-unedited");
     for editor in COMPARED {
         stage.message(editor);
         let mut ready = None;
         for scope in &scopes {
             all.extend(study.editor_outcomes(&inputs, editor, &mut ready, scope)?);
+            progress.finished(&editor_unit(editor, scope.scope, scope.target_density));
             stage.inc();
         }
     }

@@ -115,6 +115,28 @@ impl Store {
         Ok(write_atomically(path, text.as_bytes())?)
     }
 
+    /// Whether a resumed run finds a whole result of a unit; whether it is of this run is seen when it is read.
+    pub fn has_result(&self, name: &str) -> bool {
+        self.resume && intact(&self.folder.join("work").join(format!("{name}.jsonl"))).is_some()
+    }
+
+    /// Forgets the results of units, so that no process takes those of an earlier run for finished.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn forget(&self, units: &[PlannedUnit]) -> Result<()> {
+        for unit in units {
+            let path = self.folder.join("work").join(format!("{}.jsonl", unit.name));
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| path.display().to_string());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Exclusive use of a unit's file; `None` while another process is at work on the unit.
     ///
     /// # Errors

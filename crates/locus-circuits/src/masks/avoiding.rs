@@ -98,4 +98,14 @@ impl<F: Scalar> Objective<F> for Avoiding<'_, F> {
     ) -> Result<Vec<(f64, ParamSet<F>)>> {
         self.objective.gradient_parts(masked, rows, max_tokens)
     }
+
+    fn each_gradient_part(
+        &self,
+        masked: &Gpt2<F>,
+        rows: &[usize],
+        max_tokens: usize,
+        take: &mut dyn FnMut(f64, ParamSet<F>),
+    ) -> Result<()> {
+        self.objective.each_gradient_part(masked, rows, max_tokens, take)
+    }
 }

@@ -62,4 +62,20 @@ pub trait Objective<F: Scalar>: Sync {
         };
         rows.par_iter().map(part).collect()
     }
+
+    /// Hands over the summands of [`Objective::gradient_parts`] in their order. An objective of a large model computes
+    /// one after the other, because each takes as much memory as the model's blocks.
+    ///
+    /// # Errors
+    /// As [`Objective::gradient`].
+    fn each_gradient_part(
+        &self,
+        masked: &Gpt2<F>,
+        rows: &[usize],
+        max_tokens: usize,
+        take: &mut dyn FnMut(f64, ParamSet<F>),
+    ) -> Result<()> {
+        self.gradient_parts(masked, rows, max_tokens)?.into_iter().for_each(|(loss, part)| take(loss, part));
+        Ok(())
+    }
 }

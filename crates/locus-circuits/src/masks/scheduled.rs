@@ -88,9 +88,10 @@ impl ScheduledTopK {
                 (circuits, t) = (state.circuits, state.steps);
                 (0..t).for_each(|_| drop(batches.next(&mut rng)));
             }
-            None => scores = logistic_ranks(&weight_attribution(objective, recipe.piece_tokens)?),
+            None => scores = logistic_ranks(weight_attribution(objective, recipe.piece_tokens)?),
         }
         let (mut from, taken) = (1.0f64, t);
+        let mut masked = model.clone();
         for (number, &target) in targets.iter().enumerate() {
             let moving = recipe.steps_per_target.saturating_sub(recipe.hold);
             let first = number * recipe.steps_per_target;
@@ -101,9 +102,10 @@ impl ScheduledTopK {
                 monitor.progress(MaskProgress { density, next_target: target });
                 let mask = top_k(&scores, count_at_density(config, density));
                 let rows = batches.next(&mut rng);
-                let (_, grads) = objective.gradient(&mask.ablate_complement(model), &rows)?;
+                ablate_in_place(&mask, model, &mut masked);
+                let (_, grads) = objective.gradient(&masked, &rows)?;
                 t += 1;
-                recipe.step(t, &ids, model, &grads, &mut scores, &mut moments);
+                recipe.step(t, &ids, model, grads, &mut scores, &mut moments);
                 let moments = moments.iter().flat_map(|moments| <[_; 2]>::from(moments.parts()));
                 let arrays = ids.iter().map(|&id| scores.get(id)).chain(moments).collect();
                 monitor.offer(TrainingStateView { steps: t, arrays, circuits: &circuits })?;
@@ -130,42 +132,55 @@ impl ScheduledTopK {
         t: usize,
         ids: &[ParamId],
         model: &Gpt2<F>,
-        grads: &ParamSet<F>,
+        mut grads: ParamSet<F>,
         scores: &mut ParamSet<F>,
         moments: &mut [Moments<F>],
     ) {
-        let d_scores: Vec<Vec<F>> = ids
-            .par_iter()
-            .map(|&id| model.get(id).iter().zip(grads.get(id)).map(|(&w, &g)| w * g).collect())
-            .collect();
-        let squares: f64 =
-            d_scores.iter().map(|d| d.iter().map(|d| d.as_f64() * d.as_f64()).sum::<f64>()).sum();
+        // From here on gradients of the scores, and the squares of each tensor's.
+        let tensors: Vec<(ParamId, &mut [F])> = grads.blocks_mut().collect();
+        let squares = tensors.into_par_iter().map(|(id, grads)| {
+            grads.iter_mut().zip(model.get(id)).for_each(|(g, &w)| *g = w * *g);
+            grads.iter().map(|d| d.as_f64() * d.as_f64()).sum::<f64>()
+        });
+        let squares: f64 = squares.collect::<Vec<f64>>().into_iter().sum();
         let rms = (squares / ParamMask::n_maskable(model.config()) as f64).sqrt();
         let adam = AdamW { weight_decay: 0.0, epsilon: self.epsilon * rms + 1e-30, ..AdamW::new(self.lr) };
-        for ((&id, d_scores), moments) in ids.iter().zip(&d_scores).zip(moments) {
-            adam.step(t, scores.get_mut(id), d_scores, moments);
+        for (&id, moments) in ids.iter().zip(moments) {
+            adam.step(t, scores.get_mut(id), grads.get(id), moments);
         }
     }
 }
 
+/// Writes what [`ParamMask::ablate_complement`] gives to a model that has its other parameters already.
+fn ablate_in_place<F: Scalar>(mask: &ParamMask, model: &Gpt2<F>, masked: &mut Gpt2<F>) {
+    let tensors: Vec<_> = masked.blocks_mut().zip(mask.tensors()).collect();
+    tensors.into_par_iter().for_each(|((id, masked), (of, kept))| {
+        assert_eq!(id, of, "masks have the order of the parameters");
+        for ((masked, &weight), &kept) in masked.iter_mut().zip(model.get(id)).zip(kept) {
+            *masked = if kept == 1 { weight } else { F::zero() };
+        }
+    });
+}
+
 /// Replaces every score by the logistic quantile of its rank over all tensors, so that the spread is the same for
 /// every task and the learning rate means the same thing.
-fn logistic_ranks<F: Scalar>(scores: &ParamSet<F>) -> ParamSet<F> {
+fn logistic_ranks<F: Scalar>(mut scores: ParamSet<F>) -> ParamSet<F> {
     let config = scores.config();
-    let all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
+    let mut all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
     let mut order: Vec<u32> = (0..all.len() as u32).collect();
-    order.sort_by(|&a, &b| all[a as usize].partial_cmp(&all[b as usize]).expect("scores are not NaN"));
-    let mut ranked = vec![F::zero(); all.len()];
+    // Stable, so that equal scores keep the order of the parameters.
+    order.par_sort_by(|&a, &b| all[a as usize].partial_cmp(&all[b as usize]).expect("scores are not NaN"));
     for (rank, &i) in order.iter().enumerate() {
-        let p = (rank as f64 + 0.5) / all.len() as f64;
-        ranked[i as usize] = F::from_f64((p / (1.0 - p)).ln());
+        let p = (rank as f64 + 0.5) / order.len() as f64;
+        all[i as usize] = F::from_f64((p / (1.0 - p)).ln());
     }
-    let mut ranked = ranked.into_iter();
-    let mut out = ParamSet::zeros(config, []);
-    for id in ParamId::maskable(config) {
-        out.insert(id, ranked.by_ref().take(id.len(config)).collect());
+    let mut ranked = all.as_slice();
+    for (_, scores) in scores.blocks_mut() {
+        let (of_tensor, rest) = ranked.split_at(scores.len());
+        scores.copy_from_slice(of_tensor);
+        ranked = rest;
     }
-    out
+    scores
 }
 
 /// Mini-batches over shuffled rows, epoch after epoch.
@@ -191,5 +206,38 @@ impl Batches {
         let rows = self.order[self.at..end].to_vec();
         self.at = end;
         rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use locus_gpt2::Config;
+
+    use super::*;
+
+    /// One mask after the other in one model, against a model made for each.
+    #[test]
+    fn masks_follow_each_other_in_place() {
+        let config = Config::new(2, 2, 6, 8, 11);
+        let model = Gpt2::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(3));
+        let mut masked = model.clone();
+        for n in [2, 3, 1, 7] {
+            let mask = ParamMask::from_fn(&config, |_, i| i % n == 0);
+            ablate_in_place(&mask, &model, &mut masked);
+            let expected = mask.ablate_complement(&model);
+            assert_eq!(masked.sha256(), expected.sha256());
+        }
+    }
+
+    /// Ranks of equal scores follow the order of the parameters.
+    #[test]
+    fn ranks_are_logistic_and_stable() {
+        let config = Config::new(1, 1, 3, 4, 5);
+        let zeros = ParamSet::<f64>::zeros(&config, ParamId::maskable(&config));
+        let ranked = logistic_ranks(zeros);
+        let all: Vec<f64> =
+            ParamId::maskable(&config).flat_map(|id| ranked.get(id).iter().copied()).collect();
+        assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!((all[0] + all[all.len() - 1]).abs() < 1e-9, "not symmetric");
     }
 }

@@ -73,6 +73,17 @@ impl<F: Scalar> Objective<F> for TaskObjective<'_, F> {
         self.check(masked);
         F::run::<PartsJob>((*self, masked, rows, max_tokens))
     }
+
+    fn each_gradient_part(
+        &self,
+        masked: &Gpt2<F>,
+        rows: &[usize],
+        max_tokens: usize,
+        take: &mut dyn FnMut(f64, ParamSet<F>),
+    ) -> Result<()> {
+        self.check(masked);
+        F::run::<EachPartJob>((*self, masked, rows, max_tokens, take))
+    }
 }
 
 compiled!(
@@ -82,6 +93,10 @@ compiled!(
     EntriesJob<'a>: <F> (TaskObjective<'a, F>, &'a Gpt2<F>, &'a [usize], &'a [ParamEntries]) => Result<(f64, Vec<Vec<F>>)>,
     gradient_at
 );
+type EachPartIn<'a, F> =
+    (TaskObjective<'a, F>, &'a Gpt2<F>, &'a [usize], usize, &'a mut dyn FnMut(f64, ParamSet<F>));
+
+compiled!(EachPartJob<'a>: <F> EachPartIn<'a, F> => Result<()>, each_gradient_part);
 compiled!(
     PartsJob<'a>: <F> (TaskObjective<'a, F>, &'a Gpt2<F>, &'a [usize], usize) => Result<Vec<(f64, ParamSet<F>)>>,
     gradient_parts
@@ -113,13 +128,21 @@ fn gradient_at<F: Scalar>(
 fn gradient_parts<F: Scalar>(
     (objective, masked, rows, max_tokens): (TaskObjective<F>, &Gpt2<F>, &[usize], usize),
 ) -> Result<Vec<(f64, ParamSet<F>)>> {
-    let gradient = |rows_of_piece: &[usize]| {
-        let piece = objective.piece(masked, rows_of_piece, rows.len())?;
-        let mut grads = ParamSet::zeros(masked.config(), ParamId::maskable(masked.config()));
-        masked.backward(&piece.tape, piece.d_hidden.view(), &mut grads, &mut ());
-        Ok((piece.loss, grads))
-    };
+    let gradient = |rows_of_piece: &[usize]| objective.part(masked, rows_of_piece, rows.len());
     objective.chunks(rows, max_tokens).into_par_iter().map(gradient).collect()
+}
+
+fn each_gradient_part<F: Scalar>((objective, masked, rows, max_tokens, take): EachPartIn<F>) -> Result<()> {
+    if ParamMask::n_maskable(masked.config()) > MANY_PARAMETERS {
+        for rows_of_piece in objective.chunks(rows, max_tokens) {
+            let (loss, part) = objective.part(masked, rows_of_piece, rows.len())?;
+            take(loss, part);
+        }
+        return Ok(());
+    }
+    let parts = gradient_parts((objective, masked, rows, max_tokens))?;
+    parts.into_iter().for_each(|(loss, part)| take(loss, part));
+    Ok(())
 }
 
 impl<F: Scalar> TaskObjective<'_, F> {
@@ -177,6 +200,14 @@ impl<F: Scalar> TaskObjective<'_, F> {
     fn chunks<'r>(&self, rows: &'r [usize], max_tokens: usize) -> Vec<&'r [usize]> {
         let sequences: Vec<&[u32]> = rows.iter().map(|&row| self.sequences[row].as_slice()).collect();
         chunk_by_tokens(&sequences, max_tokens).into_iter().map(|piece| &rows[piece]).collect()
+    }
+
+    /// Share of some of `n` rows in loss and gradient.
+    fn part(&self, masked: &Gpt2<F>, rows: &[usize], n: usize) -> Result<(f64, ParamSet<F>)> {
+        let piece = self.piece(masked, rows, n)?;
+        let mut grads = ParamSet::zeros(masked.config(), ParamId::maskable(masked.config()));
+        masked.backward(&piece.tape, piece.d_hidden.view(), &mut grads, &mut ());
+        Ok((piece.loss, grads))
     }
 
     /// Forward pass of some of `n` rows in all; loss and gradient are divided by `n`.

@@ -1,6 +1,9 @@
 //! Masks of an exact size, cut from scores.
 
 use locus_gpt2::{Config, ParamId, ParamMask, ParamSet, Scalar, compiled};
+use rayon::prelude::*;
+
+use super::task_objective::MANY_PARAMETERS;
 
 /// Number of parameters in a circuit of a density in (0, 1]: the nearest whole number, at least one.
 pub fn count_at_density(config: &Config, density: f64) -> usize {
@@ -21,19 +24,80 @@ compiled!(TopKJob<'a>: <F> (&'a ParamSet<F>, usize) => ParamMask, largest);
 
 fn largest<F: Scalar>((scores, count): (&ParamSet<F>, usize)) -> ParamMask {
     let config = scores.config();
-    let mut all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
-    assert!(count >= 1 && count <= all.len(), "{count} of {} parameters", all.len());
+    let population = ParamMask::n_maskable(config);
+    assert!(count >= 1 && count <= population, "{count} of {population} parameters");
+    let tensors: Vec<&[F]> = ParamId::maskable(config).map(|id| scores.get(id)).collect();
+    let cut = if population > MANY_PARAMETERS { cut_by_counts::<F> } else { cut_of_copy::<F> };
+    let (threshold, mut ties) = cut(&tensors, count);
+    let equal: Vec<usize> =
+        tensors.par_iter().map(|scores| scores.iter().filter(|&&score| score == threshold).count()).collect();
+    let of_tensor = |equal: usize| {
+        let taken = equal.min(ties);
+        ties -= taken;
+        taken
+    };
+    let ties: Vec<usize> = equal.into_iter().map(of_tensor).collect();
+    let inside = tensors.par_iter().zip(ties).map(|(scores, mut ties)| {
+        let inside = |&score: &F| {
+            let tie = score == threshold && ties > 0;
+            ties -= usize::from(tie);
+            score > threshold || tie
+        };
+        scores.iter().map(inside).collect()
+    });
+    let inside: Vec<Vec<bool>> = inside.collect();
+    let mut inside = inside.into_iter();
+    ParamMask::from_tensors(config, |_| inside.next().expect("one list for each tensor"))
+}
+
+/// The `count`-th largest score, and the number of scores equal to it among the `count` largest: from a copy of all
+/// scores.
+fn cut_of_copy<F: Scalar>(tensors: &[&[F]], count: usize) -> (F, usize) {
+    let mut all = tensors.concat();
     let at = all.len() - count;
     let (_, &mut threshold, above) =
         all.select_nth_unstable_by(at, |a, b| a.partial_cmp(b).expect("scores are not NaN"));
     let strictly_above = above.iter().filter(|&&score| score > threshold).count();
-    let mut ties = count - strictly_above;
-    let mut inside = |score: F| {
-        let tie = score == threshold && ties > 0;
-        ties -= usize::from(tie);
-        score > threshold || tie
-    };
-    ParamMask::from_tensors(config, |id| scores.get(id).iter().map(|&score| inside(score)).collect())
+    (threshold, count - strictly_above)
+}
+
+/// Scores that are counted at a time.
+const COUNTED: usize = 1 << 21;
+
+/// As [`cut_of_copy`], from the number of scores in each [`bin`], and a copy of the scores in one bin alone.
+fn cut_by_counts<F: Scalar>(tensors: &[&[F]], count: usize) -> (F, usize) {
+    let pieces: Vec<&[F]> = tensors.iter().flat_map(|scores| scores.chunks(COUNTED)).collect();
+    let none = || vec![0usize; BINS];
+    let counts = pieces
+        .par_iter()
+        .fold(none, |mut counts, piece| {
+            piece.iter().for_each(|&score| counts[bin(score)] += 1);
+            counts
+        })
+        .reduce(none, |mut counts, others| {
+            counts.iter_mut().zip(others).for_each(|(count, other)| *count += other);
+            counts
+        });
+    let (mut at, mut above) = (BINS - 1, 0);
+    while above + counts[at] < count {
+        above += counts[at];
+        at -= 1;
+    }
+    let of_bin = |piece: &&[F]| piece.iter().copied().filter(|&score| bin(score) == at).collect::<Vec<F>>();
+    let of_bin: Vec<Vec<F>> = pieces.par_iter().map(of_bin).collect();
+    cut_of_copy(&[of_bin.concat().as_slice()], count - above)
+}
+
+/// Number of bins, which are the first bits of a score in double precision: sign, exponent and four bits more.
+const BINS: usize = 1 << 16;
+
+/// Number of a score's bin. A larger score is in the same bin or one of a larger number; both zeros are in one.
+fn bin<F: Scalar>(score: F) -> usize {
+    let score = score.as_f64() + 0.0;
+    assert!(!score.is_nan(), "scores are not NaN");
+    let bits = score.to_bits();
+    let ordered = if score.is_sign_negative() { !bits } else { bits | 1 << 63 };
+    (ordered >> 48) as usize
 }
 
 /// The share `density` of each tensor with the largest scores, so that all tensors are equally dense: the nearest whole
@@ -79,6 +143,50 @@ mod tests {
             let highest_out = worst(&scores, &mask.complement(), f32::NEG_INFINITY, f32::max);
             assert!(highest_out <= lowest_in);
         }
+    }
+
+    /// Counting and copying give one cut: with ties, both zeros, infinities and scores that differ in their last bits.
+    #[test]
+    fn counting_cuts_where_sorting_does() {
+        let close = |i: usize| f32::from_bits(1.5f32.to_bits() + i as u32 % 7);
+        let kinds: [&dyn Fn(usize) -> f32; 5] = [
+            &|i: usize| (i % 5) as f32 - 2.0,
+            &|i: usize| if i % 2 == 0 { 0.0 } else { -0.0 },
+            &close,
+            &|i: usize| [f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, -1e-40, 3e38][i % 5],
+            &|i: usize| ((i * 7919 % 1000) as f32 - 500.0) * 1e-3,
+        ];
+        for kind in kinds {
+            let scores: Vec<f32> = (0..997).map(kind).collect();
+            let tensors = [&scores[..100], &scores[100..101], &scores[101..]];
+            for count in [1, 2, 99, 498, 499, 500, 996, 997] {
+                let (copied, counted) = (cut_of_copy(&tensors, count), cut_by_counts(&tensors, count));
+                assert!(copied == counted, "{count}: {copied:?} and {counted:?}");
+            }
+        }
+    }
+
+    /// A larger score is never in a bin of a smaller number.
+    #[test]
+    fn bins_are_in_the_order_of_the_scores() {
+        let scores = [
+            f64::NEG_INFINITY,
+            -1e300,
+            -2.0,
+            -1.0,
+            -1e-310,
+            -0.0,
+            0.0,
+            1e-310,
+            1.0,
+            1.03,
+            1.07,
+            7e5,
+            f64::INFINITY,
+        ];
+        assert!(scores.windows(2).all(|pair| bin(pair[0]) <= bin(pair[1])));
+        assert_eq!(bin(-0.0), bin(0.0));
+        assert!(bin(1.0) < bin(1.07) && bin(-1.07) < bin(-1.0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Letters: `w_j` a parameter, `g_ij` the gradient of example `i`'s loss with respect to it.
 
 use locus_gpt2::{Gpt2, ParamId, ParamSet, Result, Scalar, compiled};
+use rayon::prelude::*;
 
 use super::objective::Objective;
 
@@ -93,7 +94,7 @@ fn sizes_of_parts<F: Scalar>((objective, piece_tokens): (&dyn Objective<F>, usiz
 fn sum_over_parts<F: Scalar>(
     objective: &dyn Objective<F>,
     piece_tokens: usize,
-    term: impl Fn(F, F) -> F,
+    term: impl Fn(F, F) -> F + Sync,
 ) -> Result<ParamSet<F>> {
     let (model, n) = (objective.model(), objective.n_rows());
     let mut scores = ParamSet::zeros(model.config(), ParamId::maskable(model.config()));
@@ -101,12 +102,13 @@ fn sum_over_parts<F: Scalar>(
     for rows in rows.chunks(ROWS_AT_A_TIME) {
         // The objective divides by the rows of the chunk.
         let share = F::from_f64(rows.len() as f64 / n as f64);
-        for (_, grads) in objective.gradient_parts(model, rows, piece_tokens)? {
-            for id in ParamId::maskable(model.config()) {
+        objective.each_gradient_part(model, rows, piece_tokens, &mut |_, grads| {
+            let tensors: Vec<(ParamId, &mut [F])> = scores.blocks_mut().collect();
+            tensors.into_par_iter().for_each(|(id, scores)| {
                 let terms = model.get(id).iter().zip(grads.get(id)).map(|(&w, &g)| term(w, share * g));
-                scores.get_mut(id).iter_mut().zip(terms).for_each(|(score, term)| *score += term);
-            }
-        }
+                scores.iter_mut().zip(terms).for_each(|(score, term)| *score += term);
+            });
+        })?;
     }
     Ok(scores)
 }

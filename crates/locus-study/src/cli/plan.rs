@@ -1,27 +1,25 @@
 //! A run in parts that any number of processes can do: `locus plan` lists them, `locus run-unit` does one, `locus status`
 //! says how far a folder has come. `locus reproduce --resume` then writes the report from what is there.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use locus_gpt2::{Batch, ParamMask, Scalar};
+use locus_gpt2::Scalar;
 use serde::Serialize;
 
 use super::destination::share_folder;
 use super::error::Unusable;
+use super::estimate::Estimated;
 use super::global::{Dtype, Global};
-use super::output::stdout;
+use super::memory::peak_memory;
+use super::output::{note, stdout};
 use super::reproduce::{check_inputs, check_out, out_folder};
-use super::study_options::{StudyInputs, StudyOptions};
+use super::study_options::{StudyInputs, StudyOptions, shared_options};
 use super::workflow::{PrintedUnit, slurm, snakemake};
-use crate::protocol::{PlannedUnit, Sizes, Status, Store, WrittenPlan, plan, run_unit};
-
-/// Sequences and tokens of the batch on which the model is timed.
-const TIMED: (usize, usize) = (8, 32);
+use crate::protocol::{PlannedUnit, Status, Store, WrittenPlan, plan, run_unit};
 
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -48,7 +46,7 @@ struct PrintedPlan {
     seed: u64,
     /// Options that `locus run-unit` and `locus reproduce --resume` are to be called with.
     options: Vec<String>,
-    /// Estimated time of all units on this machine, in hours.
+    /// Estimated time of all units in one process on this machine, in hours.
     hours: f64,
     units: Vec<PrintedUnit>,
 }
@@ -64,13 +62,21 @@ impl Plan {
     fn run_as<F: Scalar>(&self, global: &Global) -> Result<()> {
         self.study.check()?;
         let inputs = self.study.inputs::<F>(global)?;
-        let options = options(std::env::args().skip(1));
+        let options = shared_options(std::env::args().skip(1), "plan");
         let out = out_folder(global);
-        let units = printed(&inputs)?;
+        let estimated = Estimated::new(&inputs)?;
+        let all: Vec<usize> = (0..estimated.units.len()).collect();
+        let hours = estimated.in_one_process(&all).left(|_| false, 0.0) / 3600.0;
+        let print = |unit: usize| {
+            let PlannedUnit { name, needs, .. } = estimated.units[unit].clone();
+            let flops = estimated.sizes.flops(&estimated.units[unit], &inputs.settings);
+            let (seconds, memory_bytes) = (estimated.alone(unit), estimated.memory[unit]);
+            PrintedUnit { name, needs, flops, seconds, memory_bytes }
+        };
+        let units: Vec<PrintedUnit> = all.iter().map(|&unit| print(unit)).collect();
         let mut stdout = stdout();
         match self.format {
             Format::Json => {
-                let hours = units.iter().map(|unit| unit.seconds).sum::<f64>() / 3600.0;
                 let plan = PrintedPlan {
                     version: env!("CARGO_PKG_VERSION"),
                     model_sha256: inputs.provenance.model_sha256,
@@ -86,71 +92,6 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// The options of this call that the calls of other commands share: all but the command's name, the format and the
-/// folder.
-fn options(arguments: impl Iterator<Item = String>) -> Vec<String> {
-    let mut options = Vec::new();
-    let mut arguments = arguments.filter(|argument| argument != "plan" && argument != "--quiet");
-    while let Some(argument) = arguments.next() {
-        if ["--format", "--out"].contains(&argument.as_str()) {
-            arguments.next();
-        } else if !argument.starts_with("--format=") && !argument.starts_with("--out=") {
-            options.push(argument);
-        }
-    }
-    options
-}
-
-/// The units of a run with their estimated cost.
-fn printed<F: Scalar>(inputs: &StudyInputs<F>) -> Result<Vec<PrintedUnit>> {
-    let StudyInputs { checkpoint, data, settings, .. } = inputs;
-    let requests = settings.requests(data);
-    let count = |text: &str| Ok::<_, anyhow::Error>(checkpoint.tokenizer.encode(text)?.len());
-    let mut rows = BTreeMap::new();
-    for name in &settings.tasks {
-        let Some(task) = data.task(name) else { continue };
-        let mut tokens = 0;
-        for row in &task.rows {
-            tokens += count(&row.text)?;
-        }
-        rows.insert(name.clone(), (task.rows.len(), tokens as f64 / task.rows.len().max(1) as f64));
-    }
-    let mut tokens = 0;
-    for request in requests {
-        tokens += count(&request.full_prompt())? + count(&request.target_new)?;
-    }
-    let sizes = Sizes {
-        params: ParamMask::n_maskable(checkpoint.model.config()),
-        rows,
-        request_tokens: tokens as f64 / requests.len().max(1) as f64,
-        requests: requests.len(),
-    };
-    let flops_per_second = flops_per_second(inputs, sizes.params)?;
-    let print = |unit: PlannedUnit| {
-        let flops = sizes.flops(&unit, settings);
-        PrintedUnit { name: unit.name, needs: unit.needs, flops, seconds: flops / flops_per_second }
-    };
-    Ok(plan(settings, checkpoint.model.config(), requests.len()).into_iter().map(print).collect())
-}
-
-/// Pace of the blocks of the model on this machine, measured on a small batch.
-fn flops_per_second<F: Scalar>(inputs: &StudyInputs<F>, params: usize) -> Result<f64> {
-    let model = &inputs.checkpoint.model;
-    let (n_sequences, n_tokens) = TIMED;
-    let n_tokens = n_tokens.min(model.config().n_positions);
-    let token = |i: usize| (i % model.config().vocab_size) as u32;
-    let sequences: Vec<Vec<u32>> =
-        (0..n_sequences).map(|s| (0..n_tokens).map(|t| token(s * n_tokens + t)).collect()).collect();
-    let batch = Batch::new(model.config(), &sequences)?;
-    let mut best = f64::INFINITY;
-    for _ in 0..3 {
-        let begun = Instant::now();
-        drop(model.run(&batch).hidden());
-        best = best.min(begun.elapsed().as_secs_f64());
-    }
-    Ok(2.0 * (n_sequences * n_tokens * params) as f64 / best.max(1e-9))
 }
 
 #[derive(Debug, Args)]
@@ -186,7 +127,13 @@ impl RunUnit {
         }
         let store = Store::new(&out, true, common);
         let _lock = share_folder(&out)?;
-        run_unit(&checkpoint, &data, &settings, &store, &global.progress(), &self.unit)
+        let begun = Instant::now();
+        run_unit(&checkpoint, &data, &settings, &store, &global.progress(), &self.unit)?;
+        if let (false, Some(bytes)) = (global.quiet, peak_memory()) {
+            let (seconds, gigabytes) = (begun.elapsed().as_secs_f64(), bytes as f64 / 1e9);
+            note(&format!("{}: {seconds:.1} s, {gigabytes:.2} GB of memory at the peak", self.unit));
+        }
+        Ok(())
     }
 }
 
@@ -243,16 +190,4 @@ fn status(run: &Path) -> Result<PrintedStatus> {
         left: names(Status::Left),
         report: run.join("report.html").exists(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shared_options_are_passed_on() {
-        let line = "plan --model m --format snakemake --quick --out o --tables T1 --format=slurm --out=p";
-        let options = options(line.split(' ').map(str::to_owned));
-        assert_eq!(options.join(" "), "--model m --quick --tables T1");
-    }
 }

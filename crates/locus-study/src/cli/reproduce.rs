@@ -9,8 +9,12 @@ use locus_gpt2::Scalar;
 
 use super::destination::{check_folder, lock_folder};
 use super::error::Unusable;
+use super::estimate::Estimated;
 use super::global::{Dtype, Global};
-use super::study_options::{StudyInputs, StudyOptions};
+use super::jobs::{fitting, run_units};
+use super::memory::available_memory;
+use super::output::note;
+use super::study_options::{StudyInputs, StudyOptions, shared_options};
 use crate::conclusions::conclude;
 use crate::protocol::{Preset, Settings, Store, run};
 use crate::report;
@@ -24,6 +28,9 @@ pub struct Reproduce {
     /// Reuse the finished parts of an identical earlier run in the same --out
     #[arg(long)]
     resume: bool,
+    /// Processes that share the work, or fewer if memory or threads are short; the report does not depend on it
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    jobs: u8,
 }
 
 impl Reproduce {
@@ -38,12 +45,47 @@ impl Reproduce {
         self.study.check()?;
         let out = out_folder(global);
         check_out(&out)?;
-        let StudyInputs { checkpoint, data, settings, wanted, provenance, common, read } =
-            self.study.inputs::<F>(global)?;
-        check_inputs(&out, &read)?;
-        let store = Store::new(&out, self.resume, common);
-        let progress = global.progress().of_steps(steps(&settings));
-        let _lock = lock_folder(&out)?;
+        let inputs = self.study.inputs::<F>(global)?;
+        check_inputs(&out, &inputs.read)?;
+        let mut store = Store::new(&out, self.resume, inputs.common.clone());
+        let mut progress = global.progress();
+        let mut lock = lock_folder(&out)?;
+        // Nothing needs an estimate that nobody sees; one that cannot be made does not stop a run.
+        let estimated = match self.jobs {
+            1 if global.quiet => None,
+            1 => Estimated::new(&inputs).ok(),
+            _ => Some(Estimated::new(&inputs)?),
+        };
+        if let Some(estimated) = estimated {
+            let jobs = self.processes(&estimated)?;
+            if jobs.is_some() {
+                if !self.resume {
+                    store.forget(&estimated.units)?;
+                }
+                // Results in the folder are those of the processes from here on.
+                store = Store::new(&out, true, inputs.common.clone());
+            }
+            let left = estimated.left(&store);
+            let estimate = match jobs {
+                Some(_) => estimated.in_processes(&left),
+                None => estimated.in_one_process(&left),
+            };
+            if !global.quiet {
+                let seconds = estimate.left(|_| false, 0.0) / jobs.map_or(1, |(n, _)| n) as f64;
+                note(&estimated.in_words(left.len(), seconds));
+            }
+            if let Some(jobs) = jobs {
+                drop(lock);
+                let options = shared_options(std::env::args().skip(1), "reproduce");
+                run_units(&estimated, left, jobs, &options, &out, global)?;
+                lock = lock_folder(&out)?;
+            } else {
+                progress = progress.estimating(estimate);
+            }
+        }
+        let _lock = lock;
+        let StudyInputs { checkpoint, data, settings, wanted, provenance, .. } = inputs;
+        let progress = progress.of_steps(steps(&settings));
         let records = run(&checkpoint, &data, &settings, &store, &progress)?;
         let stage = progress.stage("tables", 2);
         let results = conclude(provenance, records, &wanted);
@@ -52,6 +94,22 @@ impl Reproduce {
         stage.inc();
         stage.finish();
         print_claims(&results, &paths, global.json)
+    }
+}
+
+impl Reproduce {
+    /// Number of processes and the threads of each; `None` where one process does all.
+    fn processes(&self, estimated: &Estimated) -> Result<Option<(usize, usize)>> {
+        if self.jobs == 1 {
+            return Ok(None);
+        }
+        let needed = estimated.most_memory();
+        let threads = rayon::current_num_threads();
+        let (n, threads, why) = fitting(self.jobs.into(), threads, needed, available_memory())?;
+        if let Some(why) = why {
+            note(&why);
+        }
+        Ok((n > 1).then_some((n, threads)))
     }
 }
 

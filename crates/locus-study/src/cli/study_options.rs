@@ -1,6 +1,7 @@
 //! What a run of the study is made of, by its options: `locus reproduce`, `locus plan` and `locus run-unit` take the same.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -61,6 +62,8 @@ pub struct StudyInputs<F> {
     pub common: String,
     /// Files and folders that were read.
     pub read: Vec<PathBuf>,
+    /// Time that reading has taken.
+    pub reading: Duration,
 }
 
 impl StudyOptions {
@@ -72,6 +75,7 @@ impl StudyOptions {
 
     /// Reads the model and the data.
     pub fn inputs<F: Scalar>(&self, global: &Global) -> Result<StudyInputs<F>> {
+        let begun = Instant::now();
         let wanted = wanted(&self.tables)?;
         let mut settings = self.settings(global.seed)?;
         settings.edits = wanted.iter().any(|table| ["T2", "T3", "T4", "T7", "X4"].contains(table));
@@ -139,7 +143,8 @@ impl StudyOptions {
         let common = format!("{version}\n{model}\n{data_sha256:?}\n{:?}", global.dtype);
         let common = [common, settings.of_every_unit()].join("\n");
         let read = vec![text, data_folder];
-        Ok(StudyInputs { checkpoint, data, settings, wanted, provenance, common, read })
+        let reading = begun.elapsed();
+        Ok(StudyInputs { checkpoint, data, settings, wanted, provenance, common, read, reading })
     }
 
     fn settings(&self, seed: u64) -> Result<Settings> {
@@ -181,6 +186,27 @@ impl StudyOptions {
         }
         Ok(settings)
     }
+}
+
+/// The options of this call that the calls of other commands share: all but the command's name, and those that say what
+/// this one is to do with the run.
+pub fn shared_options(arguments: impl Iterator<Item = String>, command: &str) -> Vec<String> {
+    const FLAGS: [&str; 3] = ["--quiet", "--resume", "--json"];
+    let with_value: &[&str] = match command {
+        "plan" => &["--format", "--out"],
+        _ => &["--jobs", "--threads", "--out"],
+    };
+    let mut options = Vec::new();
+    let mut arguments =
+        arguments.filter(|argument| argument != command && !FLAGS.contains(&argument.as_str()));
+    while let Some(argument) = arguments.next() {
+        if with_value.contains(&argument.as_str()) {
+            arguments.next();
+        } else if !with_value.iter().any(|name| argument.starts_with(&format!("{name}="))) {
+            options.push(argument);
+        }
+    }
+    options
 }
 
 /// The tables that `--tables` names; all of them when it names none.
@@ -261,4 +287,20 @@ fn conventions(settings: &Settings, neutral: bool) -> Vec<String> {
         ));
     }
     conventions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_options_are_passed_on() {
+        let line = "plan --model m --format snakemake --quick --out o --tables T1 --format=slurm --out=p";
+        let options = shared_options(line.split(' ').map(str::to_owned), "plan");
+        assert_eq!(options.join(" "), "--model m --quick --tables T1");
+        let line =
+            "reproduce --jobs 2 --model m --quick --threads=4 --resume --out o --tables T1 --json --jobs=3";
+        let options = shared_options(line.split(' ').map(str::to_owned), "reproduce");
+        assert_eq!(options.join(" "), "--model m --quick --tables T1");
+    }
 }

@@ -15,8 +15,10 @@ pub struct PrintedUnit {
     pub needs: Vec<String>,
     /// Estimated floating-point operations.
     pub flops: f64,
-    /// Estimated time on this machine, in seconds.
+    /// Estimated time on this machine in a process of its own, in seconds.
     pub seconds: f64,
+    /// Estimated memory at the peak of such a process.
+    pub memory_bytes: u64,
 }
 
 /// A Snakemake workflow (version 8 and later): a job for each unit, then the report.
@@ -153,6 +155,7 @@ mod tests {
             needs: needs.iter().map(|&name| name.into()).collect(),
             flops: 1.0,
             seconds: 90.0,
+            memory_bytes: 1,
         };
         let units = [unit("a", &[]), unit("b", &["a"]), unit("c", &[]), unit("d", &["b", "c"])];
         let script = slurm(&units, &["--quick".into()], Path::new("out dir")).unwrap();

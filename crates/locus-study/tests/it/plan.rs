@@ -18,6 +18,7 @@ fn units(sandbox: &Sandbox, study: &str) -> Vec<(String, Vec<String>)> {
     assert_eq!(plan["options"], serde_json::to_value(words).unwrap());
     let units = plan["units"].as_array().unwrap().iter().map(|unit| {
         assert!(unit["flops"].as_f64().unwrap() > 0.0 && unit["seconds"].as_f64().unwrap() > 0.0);
+        assert!(unit["memory_bytes"].as_u64().unwrap() > 0);
         let needs = unit["needs"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned());
         (unit["name"].as_str().unwrap().to_owned(), needs.collect())
     });
@@ -51,6 +52,30 @@ fn a_run_in_parts_is_the_run() {
     assert_eq!(written(&sandbox.path("parts")), before, "something was computed again");
     let status = sandbox.locus("status parts").done();
     assert!(status.contains(&format!("{n} of {n} units done, 0 running, 0 left")), "{status}");
+}
+
+/// Two processes on one machine give the bytes of one; a run that is resumed computes nothing again, and says so
+/// before.
+#[test]
+fn jobs_give_the_run_of_one_process() {
+    let sandbox = Sandbox::new();
+    let study = format!("{STUDY} --tables T1,T7");
+    sandbox.locus(&format!("reproduce {study} --quiet --out whole")).done();
+    let jobs = |options: &str| {
+        sandbox.locus(&format!("reproduce --jobs 2 --threads 2 {study} --quiet --out parts {options}")).done()
+    };
+    jobs("");
+    assert_eq!(differences(&sandbox.path("whole"), &sandbox.path("parts")), Vec::<std::path::PathBuf>::new());
+    let before = written(&sandbox.path("parts"));
+    jobs("--resume");
+    assert_eq!(written(&sandbox.path("parts")), before, "something was computed again");
+    let run = sandbox.locus(&format!("reproduce {study} --resume --out parts"));
+    assert!(run.stderr.contains("locus: 0 of ") && run.stderr.contains(" units left, about 0 s"), "{run:?}");
+    // Without --resume, what an earlier run has left is not taken.
+    sandbox.write("parts/work/calibration.jsonl", "of another run");
+    jobs("");
+    assert_eq!(differences(&sandbox.path("whole"), &sandbox.path("parts")), Vec::<std::path::PathBuf>::new());
+    assert_ne!(written(&sandbox.path("parts")), before);
 }
 
 #[test]
