@@ -1,4 +1,5 @@
-//! README and the book: every command that they show, in the order of each page, in a folder with the organism.
+//! README and the book: their links, and every command that they show, in the order of each page, in a folder with the
+//! organism.
 //!
 //! A block marked `sh` runs as it stands and must not fail; later blocks of a page find what earlier ones wrote.
 //! A block marked `sh,long` (minutes, the network, or programs that are not part of this project) does not run, but its
@@ -173,6 +174,24 @@ fn commands_of_readme_and_book_run() {
     // Not `eprintln`, which the test harness swallows when a test passes.
     let _ = writeln!(std::io::stderr(), "{list}commands of README and book: {ran} run, {parsed} only parsed");
     assert!(ran >= 20 && parsed >= 5, "{list}");
+}
+
+#[test]
+fn links_lead_to_files() {
+    for (page, text) in pages() {
+        let folder = if page == "README.md" { root() } else { root().join("docs/src") };
+        let path = folder.join(&page);
+        let mut code = false;
+        let prose = text.lines().filter(|line| {
+            code ^= line.trim_start().starts_with("```");
+            !code
+        });
+        for link in prose.flat_map(|line| line.split("](").skip(1)) {
+            let target = link.split([')', '#']).next().unwrap();
+            let elsewhere = target.is_empty() || target.starts_with("https://");
+            assert!(elsewhere || path.with_file_name(target).exists(), "{page}: a link to {target}");
+        }
+    }
 }
 
 /// A command line that the program refuses fails the test of the pages, in either kind of block.
