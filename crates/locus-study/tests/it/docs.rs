@@ -154,6 +154,9 @@ fn commands_of_readme_and_book_run() {
     let mut list = String::new();
     for (page, text) in pages() {
         let blocks = blocks(&page, &text);
+        if blocks.is_empty() {
+            continue;
+        }
         let sandbox = Sandbox::empty();
         if blocks.iter().any(|block| !block.long) {
             let organism = root().join("fixtures/organism");
