@@ -310,6 +310,15 @@ pub fn main() -> ExitCode {
     ended(outcome)
 }
 
+/// Whether a command line, the program's name first, is one that [`main`] accepts; nothing is run and no file is read.
+///
+/// # Errors
+///
+/// What [`main`] would print before it ends with exit code 2, or the help that is asked for.
+pub fn check(words: &[&str]) -> Result<(), String> {
+    Args::try_parse_from(words).map(drop).map_err(|refused| refused.to_string())
+}
+
 /// The exit code of an outcome, which is reported.
 fn ended(outcome: Result<()>) -> ExitCode {
     match outcome {

@@ -7,6 +7,8 @@ mod benchmark;
 mod circuit;
 mod discover;
 mod distributed;
+#[cfg(unix)]
+mod docs;
 mod edit;
 mod editors;
 mod fetch;

@@ -333,3 +333,22 @@ fn tables(results: &Results, uses: impl Fn(&Table) -> bool) -> String {
         false => format!(" <span class=\"used\">{}</span>", links.join(" ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The book's glossary has these words and no others: this file is where they are changed.
+    #[test]
+    fn the_book_has_this_glossary() {
+        let entry = |name: &str, text: &str| format!("- **{name}**: {}\n", text.replace(". ", ".\n  "));
+        let terms: String = TERMS.iter().map(|Term(_, name, text, _)| entry(name, text)).collect();
+        let tasks: String = TASKS.iter().map(|(name, text)| entry(&format!("`{name}`"), text)).collect();
+        let expected = format!(
+            "# Glossary\n\nThe words of the report, as it explains them itself.\n\n## Terms\n\n{terms}\n## Tasks\n\n{tasks}"
+        );
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/src/glossary.md");
+        let found = std::fs::read_to_string(page).unwrap();
+        assert!(found == expected, "docs/src/glossary.md should hold:\n{expected}");
+    }
+}
