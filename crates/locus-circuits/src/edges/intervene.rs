@@ -95,7 +95,9 @@ pub fn run_positions<F: Scalar>(
     check_all(pairs, model.config())?;
     let (length, expected) = (one_length(pairs)?, circuit.n_positions());
     if length != expected {
-        return Err(Error::Input(format!("prompts have {length} tokens; expected {expected}, the circuit's positions")));
+        return Err(Error::Input(format!(
+            "prompts have {length} tokens; expected {expected}, the circuit's positions"
+        )));
     }
     F::run::<CircuitJob>((setting, Kept::ByPosition(circuit.at_positions()), Formulation::Shorter))
 }

@@ -214,9 +214,7 @@ impl PositionSet {
             let dead = |&EdgeAt { position, edge }: &EdgeAt| {
                 let is_read = match graph.node_of(graph.destination(edge.destination)) {
                     None => position + 1 == length,
-                    Some(node) => {
-                        self.reach(edge, position).any(|position| read[position][graph.row(node)])
-                    }
+                    Some(node) => self.reach(edge, position).any(|position| read[position][graph.row(node)]),
                 };
                 !fed[position][edge.source] || !is_read
             };
