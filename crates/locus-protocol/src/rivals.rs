@@ -242,8 +242,7 @@ fn overlap(circuits: [usize; 2], a: &ParamMask, b: &ParamMask, strata: &WeightSt
 
 #[cfg(test)]
 mod tests {
-    use locus_gpt2::Config;
-    use locus_gpt2::Gpt2;
+    use locus_gpt2::{Config, Gpt2};
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::SeedableRng;
 

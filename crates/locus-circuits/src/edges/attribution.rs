@@ -137,7 +137,8 @@ pub fn attribute_positions<F: Scalar>(
 ) -> Result<PositionScores> {
     check_all(pairs, model.config())?;
     let graph = Graph::new(model.config());
-    let mut sums = vec![Array2::zeros((graph.n_sources(), graph.n_destinations())); one_length(pairs)?];
+    let mut sums =
+        vec![Array2::<f64>::zeros((graph.n_sources(), graph.n_destinations())); one_length(pairs)?];
     let mut add = |position: usize, scores: Array2<f64>| sums[position] += &scores;
     F::run::<EachPieceJob>((
         Setting { model, pairs, metric, ablation },

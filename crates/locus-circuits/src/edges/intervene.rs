@@ -264,8 +264,9 @@ pub(super) fn measure<F: Scalar>(
 }
 
 /// Forward pass node by node, in which each destination has an input of its own: at each of `spans`, ranges of rows, by
-/// the circuit that belongs to it. Returns the input of the logits, `[n, d]`. `ablated [S, n d]` holds the ablated outputs. `delta [S, n d]` must hold ablated minus clean outputs, of
-/// which the pass reads that of the embeddings; it is overwritten with ablated minus current outputs.
+/// the circuit that belongs to it. Returns the input of the logits, `[n, d]`. `ablated [S, n d]` holds the ablated
+/// outputs. `delta [S, n d]` must hold ablated minus clean outputs, of which the pass reads that of the embeddings; it is
+/// overwritten with ablated minus current outputs.
 fn forward<F: Scalar>(
     model: &Gpt2<F>,
     packed: &Packed<F>,

@@ -32,7 +32,7 @@ impl Report {
     /// run's is.
     pub fn run(&self, global: &Global) -> Result<()> {
         let out = match &global.out {
-            Some(out) => out,
+            Some(out) => out.as_path(),
             None => self.folder()?,
         };
         check_folder("--out", out, &["results.json", "report.html", "report.md"], &["tables", "figures"])?;
