@@ -1,8 +1,8 @@
-//! How good are the circuits that each ranking of edges gives? CPR of integrated gradients, learned edges and hybrids on
-//! three tasks of the organism, on pairs that found no edge; and the time of RelP beside that of EAP.
+//! How good are the circuits that each ranking of edges gives? CPR of integrated gradients, learned edges and hybrids
+//! on three tasks of the organism, on pairs that found no edge; and the time of RelP beside that of EAP.
 //!
-//! `cargo run --release -p locus-protocol --example circuit_quality -- 600`: the number is that of the training steps of
-//! learned edges.
+//! `cargo run --release -p locus-protocol --example circuit_quality -- 600`: the number is that of the training steps
+//! of learned edges.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -119,8 +119,8 @@ pub fn attribute_edges_per_pair<F: Scalar>(
     Ok(all)
 }
 
-/// Scores every edge at every token position: the summand of [`attribute_edges`] at that position, so that the scores of
-/// an edge add up to the one there (up to rounding).
+/// Scores every edge at every token position: the summand of [`attribute_edges`] at that position, so that the scores
+/// of an edge add up to the one there (up to rounding).
 ///
 /// # Errors
 /// As [`attribute_edges`], when the prompts are not of one length, and when the method patches an edge at all positions

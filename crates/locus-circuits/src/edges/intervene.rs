@@ -75,7 +75,8 @@ pub fn run_circuit_as<F: Scalar>(
     F::run::<CircuitJob>((Setting { model, pairs, metric, ablation }, kept, formulation))
 }
 
-/// Runs every pair with all edges outside `circuit` ablated, each at its token position, and returns the metric on each.
+/// Runs every pair with all edges outside `circuit` ablated, each at its token position, and returns the metric on
+/// each.
 ///
 /// # Errors
 /// When a pair does not fit the model, its prompts do not have one token for each position of the circuit, or there is
@@ -265,8 +266,8 @@ pub(super) fn measure<F: Scalar>(
 
 /// Forward pass node by node, in which each destination has an input of its own: at each of `spans`, ranges of rows, by
 /// the circuit that belongs to it. Returns the input of the logits, `[n, d]`. `ablated [S, n d]` holds the ablated
-/// outputs. `delta [S, n d]` must hold ablated minus clean outputs, of which the pass reads that of the embeddings; it is
-/// overwritten with ablated minus current outputs.
+/// outputs. `delta [S, n d]` must hold ablated minus clean outputs, of which the pass reads that of the embeddings; it
+/// is overwritten with ablated minus current outputs.
 fn forward<F: Scalar>(
     model: &Gpt2<F>,
     packed: &Packed<F>,

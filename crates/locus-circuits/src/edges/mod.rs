@@ -6,7 +6,8 @@
 //! sizes. [`acdc`] and [`EdgePruning`] search for a circuit itself, [`hypothesis`] tests one. [`CircuitFile`] is a file
 //! of scores and circuit, [`edge_mask`] turns the circuit into a mask of parameters. A [`Metric`] says what is measured,
 //! an [`Ablation`] what an ablated edge carries; both are traits that you can implement. [`EdgeSet::of_nodes`] is a
-//! circuit of nodes, a [`NeuronSet`] one of MLP neurons, and a [`PositionSet`] one of edges at token positions.
+//! circuit of nodes, a [`NeuronSet`] one of MLP neurons, and a [`PositionSet`] one of edges at token
+//! positions.
 
 mod ablation;
 mod acdc;
