@@ -3,8 +3,8 @@
 //!
 //! The first is trained as the study trains its circuits; each further one also pays for what those before it have
 //! ([`Avoiding`]). What two rivals share beside chance is the floor of a comparison of circuits, as two trainings of
-//! one circuit with different seeds are its ceiling (T5, C4): with `J` the Jaccard index and `J_m` that of masks that are
-//! independent within every tensor and class of |w|, both are measured by `(J - J_m) / (1 - J_m)`.
+//! one circuit with different seeds are its ceiling (T5, C4): with `J` the Jaccard index and `J_m` that of masks that
+//! are independent within every tensor and class of |w|, both are measured by `(J - J_m) / (1 - J_m)`.
 //!
 //! Source: arXiv 2605.12671 for the question; the search is ours.
 

@@ -1,13 +1,13 @@
 //! Circuits of edges: which edges between source and destination nodes of the residual stream carry a task?
 //!
 //! [`Graph`] names sources, destinations and edges. [`attribute_edges`] (EAP, EAP-IG, RelP, AtP*) and [`patch_edges`]
-//! (exact) make [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`] runs the model
-//! with all other edges ablated, [`Faithfulness`] measures it, and [`faithfulness_curves`] measures circuits of all
-//! sizes. [`acdc`] and [`EdgePruning`] search for a circuit itself, [`hypothesis`] tests one. [`CircuitFile`] is a file
-//! of scores and circuit, [`edge_mask`] turns the circuit into a mask of parameters. A [`Metric`] says what is measured,
-//! an [`Ablation`] what an ablated edge carries; both are traits that you can implement. [`EdgeSet::of_nodes`] is a
-//! circuit of nodes, a [`NeuronSet`] one of MLP neurons, and a [`PositionSet`] one of edges at token
-//! positions.
+//! (exact) make [`EdgeScores`] from [`Pair`]s; [`EdgeScores::top_n`] cuts an [`EdgeSet`] out of them, [`run_circuit`]
+//! runs the model with all other edges ablated, [`Faithfulness`] measures it, and [`faithfulness_curves`] measures
+//! circuits of all sizes. [`acdc`] and [`EdgePruning`] search for a circuit itself, [`hypothesis`] tests one.
+//! [`CircuitFile`] is a file of scores and circuit, [`edge_mask`] turns the circuit into a mask of parameters. A
+//! [`Metric`] says what is measured, an [`Ablation`] what an ablated edge carries; both are traits that you can
+//! implement. [`EdgeSet::of_nodes`] is a circuit of nodes, a [`NeuronSet`] one of MLP neurons, and a [`PositionSet`]
+//! one of edges at token positions.
 
 mod ablation;
 mod acdc;
