@@ -30,7 +30,8 @@ use super::ablation::{AblatedOutputs, Ablation};
 use super::gradients::{BackwardPass, LAYERS_AT_ONCE};
 use super::graph::{Edge, Graph, Source};
 use super::metric::{LogitDiff, Metric, loss_gradient_at};
-use super::pairs::Pair;
+use super::pairs::{Pair, check_all, one_length};
+use super::positions::PositionScores;
 use super::qk_fix::{CleanAttention, HeadGradients};
 use super::quadrature::QuadratureRule;
 use super::relevance::RelevanceRules;
@@ -91,8 +92,8 @@ pub fn attribute_edges<F: Scalar>(
     ablation: &dyn Ablation<F>,
 ) -> Result<EdgeScores> {
     let mut sum = Array2::<f64>::zeros((0, 0));
-    let mut add = |scores| if sum.is_empty() { sum = scores } else { sum += &scores };
-    F::run::<EachPairJob>((Setting { model, pairs, metric, ablation }, method, &mut add))?;
+    let mut add = |_: usize, scores: Array2<f64>| if sum.is_empty() { sum = scores } else { sum += &scores };
+    F::run::<EachPieceJob>((Setting { model, pairs, metric, ablation }, method, Grouping::Pairs, &mut add))?;
     sum /= pairs.len() as f64;
     Ok(EdgeScores::new(Graph::new(model.config()), sum))
 }
@@ -113,9 +114,40 @@ pub fn attribute_edges_per_pair<F: Scalar>(
 ) -> Result<Vec<EdgeScores>> {
     let graph = Graph::new(model.config());
     let mut all = Vec::with_capacity(pairs.len());
-    let mut push = |scores| all.push(EdgeScores::new(graph, scores));
-    F::run::<EachPairJob>((Setting { model, pairs, metric, ablation }, method, &mut push))?;
+    let mut push = |_: usize, scores: Array2<f64>| all.push(EdgeScores::new(graph, scores));
+    F::run::<EachPieceJob>((Setting { model, pairs, metric, ablation }, method, Grouping::Pairs, &mut push))?;
     Ok(all)
+}
+
+/// Scores every edge at every token position: the summand of [`attribute_edges`] at that position, so that the scores
+/// of an edge add up to the one there (up to rounding).
+///
+/// # Errors
+/// As [`attribute_edges`], when the prompts are not of one length, and when the method patches an edge at all positions
+/// at once ([`Attribution::QkFix`] and [`Attribution::AtpStar`]).
+///
+/// # Panics
+/// As [`attribute_edges`].
+pub fn attribute_positions<F: Scalar>(
+    model: &Gpt2<F>,
+    pairs: &[Pair],
+    metric: &dyn Metric<F>,
+    method: Attribution,
+    ablation: &dyn Ablation<F>,
+) -> Result<PositionScores> {
+    check_all(pairs, model.config())?;
+    let graph = Graph::new(model.config());
+    let mut sums =
+        vec![Array2::<f64>::zeros((graph.n_sources(), graph.n_destinations())); one_length(pairs)?];
+    let mut add = |position: usize, scores: Array2<f64>| sums[position] += &scores;
+    F::run::<EachPieceJob>((
+        Setting { model, pairs, metric, ablation },
+        method,
+        Grouping::Positions,
+        &mut add,
+    ))?;
+    let mean = |sum: Array2<f64>| EdgeScores::new(graph, sum / pairs.len() as f64);
+    Ok(PositionScores::new(sums.into_iter().map(mean).collect()))
 }
 
 /// A control that knows nothing of the task: an edge's score is how much its source's output differs, the Euclidean
@@ -156,15 +188,37 @@ fn magnitude<F: Scalar>(setting: Setting<F>) -> Result<EdgeScores> {
     Ok(EdgeScores::new(graph, values))
 }
 
+/// What a score matrix is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grouping {
+    /// One pair.
+    Pairs,
+    /// One token position, over the pairs of a piece, which must have prompts of one length.
+    Positions,
+}
+
 compiled!(
-    EachPairJob<'a>: <F> (Setting<'a, F>, Attribution, &'a mut dyn FnMut(Array2<f64>)) => Result<()>, each_pair
+    EachPieceJob<'a>: <F> (Setting<'a, F>, Attribution, Grouping, &'a mut dyn FnMut(usize, Array2<f64>)) => Result<()>,
+    each_piece
 );
 
-/// Calls `take` with the score matrix `[S, D]` of every pair, in order.
-fn each_pair<F: Scalar>(
-    (setting, method, take): (Setting<F>, Attribution, &mut dyn FnMut(Array2<f64>)),
+/// Calls `take` with the score matrices `[S, D]` of each piece of the pairs, in order, and with the place of each in
+/// its piece: by position that is the position.
+fn each_piece<F: Scalar>(
+    (setting, method, grouping, take): (
+        Setting<F>,
+        Attribution,
+        Grouping,
+        &mut dyn FnMut(usize, Array2<f64>),
+    ),
 ) -> Result<()> {
     let Setting { pairs, .. } = setting;
+    let has_qk_fix = matches!(method, Attribution::QkFix | Attribution::AtpStar);
+    if has_qk_fix && grouping == Grouping::Positions {
+        let why = "the method patches an edge at all positions at once; expected eap, clean-corrupted, eap-ig-inputs, \
+                   eap-ig-activations or relp for scores by position";
+        return Err(Error::Input(why.into()));
+    }
     let ablated = setting.ablated_outputs()?;
     let points = points_of(method, ablated.is_corrupted_run())?;
     let prompts: Vec<&[u32]> = pairs.iter().map(|pair| pair.clean.as_slice()).collect();
@@ -174,19 +228,22 @@ fn each_pair<F: Scalar>(
             .map(|piece| {
                 let pairs = &pairs[piece.clone()];
                 let setting = Setting { pairs, ..setting };
-                if matches!(method, Attribution::QkFix | Attribution::AtpStar) {
+                if has_qk_fix {
                     let mut attention = CleanAttention::<F>::default();
                     let piece = PairPiece::new(setting, &ablated, method, &mut attention)?;
                     return Ok(piece.with_qk_fix(&attention, method == Attribution::AtpStar));
                 }
-                let piece = PairPiece::new(setting, &ablated, method, &mut ())?;
+                let mut piece = PairPiece::new(setting, &ablated, method, &mut ())?;
+                if grouping == Grouping::Positions {
+                    piece.group_by_position();
+                }
                 Ok(match method {
                     Attribution::IgActivations(..) => piece.along_activations(&points),
                     _ => piece.along_inputs(&points),
                 })
             })
             .collect::<Result<_>>()?;
-        scored.into_iter().flatten().for_each(&mut *take);
+        scored.into_iter().flat_map(|piece| piece.into_iter().enumerate()).for_each(|(i, one)| take(i, one));
     }
     Ok(())
 }
@@ -218,6 +275,8 @@ pub(super) struct PairPiece<'a, F> {
     clean_hidden: Array2<F>,
     /// Rules of the backward pass of RelP.
     rules: Option<RelevanceRules<F>>,
+    /// Rows that each score matrix sums over.
+    groups: Vec<Vec<Range<usize>>>,
 }
 
 impl<'a, F: Scalar> PairPiece<'a, F> {
@@ -240,7 +299,22 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         };
         let (delta, clean) = packed.watched_differences(model, ablated, &mut see);
         let clean_hidden = packed.last_hidden(clean.hidden.view());
-        Ok(PairPiece { model, pairs, metric, packed, delta, clean, clean_hidden, rules })
+        let groups = packed.clean.sequences().map(|rows| vec![rows]).collect();
+        Ok(PairPiece { model, pairs, metric, packed, delta, clean, clean_hidden, rules, groups })
+    }
+
+    /// Lets a score matrix be that of a token position, for all pairs, in place of that of a pair. Positions before a
+    /// pair's first row are those that its prompts share.
+    fn group_by_position(&mut self) {
+        let length = self.pairs[0].clean.len();
+        let at = |position: usize| {
+            let row = |rows: Range<usize>| {
+                let place = (position + rows.len()).checked_sub(length)?;
+                Some(rows.start + place..rows.start + place + 1)
+            };
+            self.packed.clean.sequences().filter_map(row).collect()
+        };
+        self.groups = (0..length).map(at).collect();
     }
 
     /// Scores with the QK fix, and with GradDrop if wanted.
@@ -362,10 +436,10 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         Cow::Owned(self.model.run(clean).from_layer(0, resid).with_hooks(&mut hook).tape())
     }
 
-    /// Zeros, `[S, D]` for each pair.
+    /// Zeros, `[S, D]` for each pair or position.
     fn no_scores(&self) -> Vec<Array2<f64>> {
         let graph = self.packed.graph;
-        vec![Array2::zeros((graph.n_sources(), graph.n_destinations())); self.pairs.len()]
+        vec![Array2::zeros((graph.n_sources(), graph.n_destinations())); self.groups.len()]
     }
 
     /// Computes `weight` times the gradient of the summed loss at every destination's input, and hands it to `take` as
@@ -387,9 +461,9 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         BackwardPass { model, graph, tape, rules: self.rules.as_ref(), tap }.gradients(d_hidden, take);
     }
 
-    /// `scores[pair][u, v] += sum over the pair's rows of delta_u g_v` for some sources, and the destinations from
-    /// column `first` on, of which `gradients [destinations, n d]` are given: one matrix product per pair, added up in
-    /// f64.
+    /// `scores[group][u, v] += sum over the group's rows of delta_u g_v` for some sources, and the destinations from
+    /// column `first` on, of which `gradients [destinations, n d]` are given: one matrix product per range of rows,
+    /// added up in f64.
     fn contract(
         &self,
         first: usize,
@@ -405,21 +479,22 @@ impl<'a, F: Scalar> PairPiece<'a, F> {
         if sources.is_empty() {
             return;
         }
-        let rows: Vec<Range<usize>> = self.packed.clean.sequences().collect();
-        scores.par_iter_mut().zip(rows).for_each(|(scores, rows)| {
-            let columns = rows.start * d..rows.end * d;
+        scores.par_iter_mut().zip(&self.groups).for_each(|(scores, group)| {
             let mut product = Array2::<F>::zeros((sources.len(), gradients.nrows()));
-            gemm(
-                F::one(),
-                self.delta.slice(s![sources.clone(), columns.clone()]),
-                gradients.slice(s![.., columns]).t(),
-                F::zero(),
-                product.view_mut(),
-            );
-            for ((i, j), &x) in product.indexed_iter() {
-                let edge = Edge { source: sources.start + i, destination: first + j };
-                if graph.has(edge) {
-                    scores[(edge.source, edge.destination)] += x.as_f64();
+            for rows in group {
+                let columns = rows.start * d..rows.end * d;
+                gemm(
+                    F::one(),
+                    self.delta.slice(s![sources.clone(), columns.clone()]),
+                    gradients.slice(s![.., columns]).t(),
+                    F::zero(),
+                    product.view_mut(),
+                );
+                for ((i, j), &x) in product.indexed_iter() {
+                    let edge = Edge { source: sources.start + i, destination: first + j };
+                    if graph.has(edge) {
+                        scores[(edge.source, edge.destination)] += x.as_f64();
+                    }
                 }
             }
         });

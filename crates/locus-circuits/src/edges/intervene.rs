@@ -11,6 +11,8 @@
 //!
 //! Letters: `n` rows of the packed batch, `d` width, `S` sources.
 
+use std::ops::Range;
+
 use locus_gpt2::{
     BlockParam, Error, Gpt2, HookPoint, Norm, ParamId, Result, Scalar, axpy, chunk_by_tokens, compiled, gemm,
 };
@@ -21,7 +23,8 @@ use super::ablation::Ablation;
 use super::edge_set::EdgeSet;
 use super::graph::{Destination, Edge, Graph, QkvInput, Source};
 use super::metric::{Metric, loss_sign, value_at};
-use super::pairs::{Pair, check_all};
+use super::pairs::{Pair, check_all, one_length};
+use super::positions::PositionSet;
 use super::runs::{Packed, RecordAs, head_outputs};
 use super::scores::EdgeScores;
 use super::setting::Setting;
@@ -68,13 +71,68 @@ pub fn run_circuit_as<F: Scalar>(
     formulation: Formulation,
 ) -> Result<Vec<f64>> {
     assert_eq!(circuit.graph(), Graph::new(model.config()), "a circuit of another model");
-    F::run::<CircuitJob>((Setting { model, pairs, metric, ablation }, circuit, formulation))
+    let kept = Kept::Everywhere(circuit);
+    F::run::<CircuitJob>((Setting { model, pairs, metric, ablation }, kept, formulation))
 }
 
-compiled!(CircuitJob<'a>: <F> (Setting<'a, F>, &'a EdgeSet, Formulation) => Result<Vec<f64>>, circuit_values);
+/// Runs every pair with all edges outside `circuit` ablated, each at its token position, and returns the metric on
+/// each.
+///
+/// # Errors
+/// When a pair does not fit the model, its prompts do not have one token for each position of the circuit, or there is
+/// none.
+///
+/// # Panics
+/// When the circuit belongs to a model of another shape.
+pub fn run_positions<F: Scalar>(
+    model: &Gpt2<F>,
+    pairs: &[Pair],
+    metric: &dyn Metric<F>,
+    circuit: &PositionSet,
+    ablation: &dyn Ablation<F>,
+) -> Result<Vec<f64>> {
+    assert_eq!(circuit.graph(), Graph::new(model.config()), "a circuit of another model");
+    let setting = Setting { model, pairs, metric, ablation };
+    check_all(pairs, model.config())?;
+    let (length, expected) = (one_length(pairs)?, circuit.n_positions());
+    if length != expected {
+        return Err(Error::Input(format!(
+            "prompts have {length} tokens; expected {expected}, the circuit's positions"
+        )));
+    }
+    F::run::<CircuitJob>((setting, Kept::ByPosition(circuit.at_positions()), Formulation::Shorter))
+}
+
+/// The edges that a run keeps.
+#[derive(Clone, Copy)]
+enum Kept<'a> {
+    /// These, at every token.
+    Everywhere(&'a EdgeSet),
+    /// Those of each token position, of prompts with as many tokens.
+    ByPosition(&'a [EdgeSet]),
+}
+
+impl<'a> Kept<'a> {
+    /// Ranges of a batch's rows, with the edges kept there.
+    fn spans<F: Scalar>(self, packed: &Packed<F>) -> Vec<(Range<usize>, &'a EdgeSet)> {
+        match self {
+            Kept::Everywhere(circuit) => vec![(0..packed.clean.n_rows(), circuit)],
+            Kept::ByPosition(circuits) => {
+                // Rows are the last tokens of a prompt: those that its two versions share are left out.
+                let of_sequence = |rows: Range<usize>| {
+                    let circuits = &circuits[circuits.len() - rows.len()..];
+                    rows.zip(circuits).map(|(row, circuit)| (row..row + 1, circuit))
+                };
+                packed.clean.sequences().flat_map(of_sequence).collect()
+            }
+        }
+    }
+}
+
+compiled!(CircuitJob<'a>: <F> (Setting<'a, F>, Kept<'a>, Formulation) => Result<Vec<f64>>, circuit_values);
 
 fn circuit_values<F: Scalar>(
-    (setting, circuit, formulation): (Setting<F>, &EdgeSet, Formulation),
+    (setting, kept, formulation): (Setting<F>, Kept, Formulation),
 ) -> Result<Vec<f64>> {
     let Setting { model, metric, .. } = setting;
     let ablated = setting.ablated_outputs()?;
@@ -85,7 +143,8 @@ fn circuit_values<F: Scalar>(
         let mut ablated_outputs = packed.room(model);
         packed.run(model, &packed.clean, RecordAs::Stored, &mut ablated_outputs);
         ablated_outputs += &delta;
-        let resid = forward(model, packed, circuit, formulation, &ablated_outputs, &mut delta);
+        let spans = kept.spans(packed);
+        let resid = forward(model, packed, &spans, formulation, &ablated_outputs, &mut delta);
         let hidden = model.layer_norm(Norm::Final, packed.last_hidden(resid.view()).view());
         measure(model, pairs, metric, hidden.view(), clean_hidden.view())
     })
@@ -205,13 +264,14 @@ pub(super) fn measure<F: Scalar>(
         .collect()
 }
 
-/// Forward pass node by node, in which each destination has an input of its own. Returns the input of the logits,
-/// `[n, d]`. `ablated [S, n d]` holds the ablated outputs. `delta [S, n d]` must hold ablated minus clean outputs, of
-/// which the pass reads that of the embeddings; it is overwritten with ablated minus current outputs.
+/// Forward pass node by node, in which each destination has an input of its own: at each of `spans`, ranges of rows, by
+/// the circuit that belongs to it. Returns the input of the logits, `[n, d]`. `ablated [S, n d]` holds the ablated
+/// outputs. `delta [S, n d]` must hold ablated minus clean outputs, of which the pass reads that of the embeddings; it
+/// is overwritten with ablated minus current outputs.
 fn forward<F: Scalar>(
     model: &Gpt2<F>,
     packed: &Packed<F>,
-    circuit: &EdgeSet,
+    spans: &[(Range<usize>, &EdgeSet)],
     formulation: Formulation,
     ablated: &Array2<F>,
     delta: &mut Array2<F>,
@@ -226,27 +286,34 @@ fn forward<F: Scalar>(
     let input =
         |destination: Destination, current: &Array2<F>, all_ablated: &Array2<F>, delta: &Array2<F>| {
             let column = graph.column(destination);
-            let (kept, dropped): (Vec<usize>, Vec<usize>) = (0..graph.n_before(destination))
-                .partition(|&source| circuit.contains(Edge { source, destination: column }));
-            let use_kept = match formulation {
-                Formulation::Dropped => false,
-                Formulation::Kept => true,
-                Formulation::Shorter => kept.len() < dropped.len(),
-            };
-            if !use_kept && dropped.is_empty() {
-                return None;
+            let mut changed: Option<Array2<F>> = None;
+            for (rows, circuit) in spans {
+                let (kept, dropped): (Vec<usize>, Vec<usize>) = (0..graph.n_before(destination))
+                    .partition(|&source| circuit.contains(Edge { source, destination: column }));
+                let use_kept = match formulation {
+                    Formulation::Dropped => false,
+                    Formulation::Kept => true,
+                    Formulation::Shorter => kept.len() < dropped.len(),
+                };
+                if !use_kept && dropped.is_empty() {
+                    continue;
+                }
+                let entries = rows.start * d..rows.end * d;
+                let x = changed.get_or_insert_with(|| current.clone());
+                let x = &mut x.as_slice_mut().expect("fresh arrays are contiguous")[entries.clone()];
+                let (sources, sign) = if use_kept {
+                    let ablated = all_ablated.as_slice().expect("states are contiguous");
+                    x.copy_from_slice(&ablated[entries.clone()]);
+                    (kept, -F::one())
+                } else {
+                    (dropped, F::one())
+                };
+                for source in sources {
+                    let delta = delta.row(source).to_slice().expect("rows are contiguous");
+                    axpy(sign, &delta[entries.clone()], x);
+                }
             }
-            let (mut x, sources, sign) = if use_kept {
-                (all_ablated.clone(), kept, -F::one())
-            } else {
-                (current.clone(), dropped, F::one())
-            };
-            for source in sources {
-                let delta = delta.row(source);
-                let x = x.as_slice_mut().expect("fresh arrays are contiguous");
-                axpy(sign, delta.to_slice().expect("rows are contiguous"), x);
-            }
-            Some(x)
+            changed
         };
     // Adds a source's output to the current stream and its ablated output to the ablated one, and keeps the difference.
     let settle = |row: usize,

@@ -99,3 +99,17 @@ pub(super) fn check_all(pairs: &[Pair], config: &Config) -> Result<()> {
     }
     Ok(())
 }
+
+/// The number of tokens of all prompts of pairs, of which there is at least one.
+pub(super) fn one_length(pairs: &[Pair]) -> Result<usize> {
+    let length = pairs[0].clean.len();
+    match pairs.iter().position(|pair| pair.clean.len() != length) {
+        None => Ok(length),
+        Some(other) => Err(Error::Input(format!(
+            "pair 1 has {length} tokens and pair {} has {}; expected prompts of one length, whose positions can be \
+             compared",
+            other + 1,
+            pairs[other].clean.len()
+        ))),
+    }
+}

@@ -12,6 +12,7 @@ mod learned;
 mod open;
 mod panics;
 mod planted;
+mod positions;
 mod rules;
 mod scheduled;
 mod support;

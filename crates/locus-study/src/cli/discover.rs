@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 use locus_circuits::edges::export::Conventions;
 use locus_circuits::edges::{
     Attribution, CircuitFile, Edge, EdgeScores, EdgeSet, Faithfulness, Graph, Layout, Metric, Pair,
-    QuadratureRule, RankBy, StandardAblation, StandardMetric, activation_magnitude, attribute_edges,
-    edge_mask, patch_edges,
+    PositionSet, QuadratureRule, RankBy, StandardAblation, StandardMetric, activation_magnitude,
+    attribute_edges, attribute_positions, edge_mask, patch_edges,
 };
 use locus_data::seed::stream;
 use locus_gpt2::internal::write_atomically;
@@ -20,6 +20,7 @@ use locus_metrics::Stream;
 use serde_json::{Map, Value, json};
 
 use super::destination::is_same;
+use super::discover_positions::{FoundAtPositions, check_layout};
 use super::discover_units::{NeuronTask, Units, print_nodes};
 use super::edge_count::EdgeCount;
 use super::error::{OVERFLOW, Unusable, in_range};
@@ -77,6 +78,9 @@ pub struct Discover {
     /// What the circuit is made of
     #[arg(long, value_enum, default_value_t = Units::Edges)]
     units: Units,
+    /// Score and keep edges at each token position, for prompts of one length; --edges counts an edge at each of them
+    #[arg(long)]
+    positions: bool,
     /// Nodes or neurons of the circuit [default: a tenth of the model's]
     #[arg(long, value_name = "N", conflicts_with = "edges")]
     top: Option<usize>,
@@ -182,18 +186,20 @@ impl Discover {
                        or --ablation corrupted without --mask-out";
             return Err(Unusable(why.into()).into());
         }
+        if self.positions {
+            self.check_positions()?;
+        }
         if !(0.0..1.0).contains(&self.held_out) {
             let why = format!("--held-out is {}; expected a share from 0 to below 1", self.held_out);
             return Err(Unusable(why).into());
         }
         let layout = self.check_destinations(global)?;
+        if self.positions {
+            check_layout(global.out.as_deref(), layout)?;
+        }
         let prompts = self.source.read()?;
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
         let graph = Graph::new(model.config());
-        let wanted = match self.edges {
-            Some(count) => count.of(graph.n_edges())?,
-            None => graph.n_edges().div_ceil(10),
-        };
         let must_differ = ablation == StandardAblation::Corrupted;
         let ModelPairs { pairs, skipped } =
             self.source.pairs(prompts, &tokenizer, model.config(), self.source.bos, must_differ)?;
@@ -201,6 +207,35 @@ impl Discover {
 
         let by = if self.signed { RankBy::Signed } else { RankBy::Absolute };
         let measured_on = held_out.as_deref().unwrap_or(&found_on);
+        if let (true, Some(method)) = (self.positions, self.attribution()) {
+            let scores = self.with_progress(model.config(), found_on.len(), metric, global, |metric| {
+                Ok(attribute_positions(&model, &found_on, metric, method, &ablation)?)
+            })?;
+            let at = |position: usize| scores.at(position);
+            check_scores(&(0..scores.n_positions()).map(at).collect::<Vec<_>>())?;
+            let wanted = self.wanted(graph.n_edges() * scores.n_positions())?;
+            let circuit = PositionSet::top_n(&scores, wanted, by).pruned();
+            let measured =
+                Faithfulness::of_positions(&model, measured_on, metric.metric(), &circuit, &ablation)?;
+            check_metric(&measured)?;
+            let found = FoundAtPositions {
+                scores: &scores,
+                circuit: &circuit,
+                wanted,
+                found_on: found_on.len(),
+                held_out: held_out.as_ref().map(Vec::len),
+                measured: &measured,
+                stream: Stream::named(global.seed, "faithfulness"),
+            };
+            if let (Some(path), Some(layout)) = (&global.out, layout) {
+                let provenance = self.provenance(&model, &found_on, held_out.as_deref(), global.seed)?;
+                let conventions = self.conventions(metric, found_on.len());
+                let text = found.to_text(layout, model.config(), &conventions, &provenance)?;
+                write_atomically(path, text.as_bytes())?;
+            }
+            return found.print(&found_on[0].clean, &tokenizer, &skipped, global.json);
+        }
+        let wanted = self.wanted(graph.n_edges())?;
         if self.units == Units::Neurons {
             let (metric, conventions) = (metric.metric(), &self.conventions(metric, found_on.len()));
             let (method, top, out, json) = (self.attribution(), self.top, global.out.as_deref(), global.json);
@@ -214,7 +249,7 @@ impl Discover {
             Some(method) => self.search.scores(method, searched, global)?,
             None => self.scores(&model, &found_on, metric, global)?,
         };
-        check_scores(&scores)?;
+        check_scores(&[&scores])?;
         let cut = match (self.units, self.method.search(), self.select) {
             (Units::Nodes, ..) => {
                 let rows = scores.top_nodes(Units::Nodes.wanted(self.top, graph.n_sources())?, by);
@@ -252,15 +287,7 @@ impl Discover {
             provenance: Map::new(),
         };
         if let (Some(path), Some(layout)) = (&global.out, layout) {
-            let keys: Vec<String> = found_on.iter().map(pair_key).collect();
-            let provenance = [
-                ("pairs", self.source.provenance()?),
-                ("split", json!({ "held_out": held_out.as_ref().map_or(0, Vec::len), "found_on": keys })),
-                ("model_sha256", model.sha256().into()),
-                ("seed", global.seed.into()),
-                ("version", env!("CARGO_PKG_VERSION").into()),
-            ];
-            let provenance = provenance.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+            let provenance = self.provenance(&model, &found_on, held_out.as_deref(), global.seed)?;
             let text = CircuitFile { provenance, ..file.clone() }.to_text(layout)?;
             write_atomically(path, text.as_bytes())?;
         }
@@ -273,6 +300,48 @@ impl Discover {
         let stream = Stream::named(global.seed, "faithfulness");
         print(&found, &measured, stream, &skipped, global.json)?;
         self.search.report_rivals(searched, &file.circuit, metric, measured_on, global)
+    }
+
+    /// The number of edges of the circuit, of a graph of `all`.
+    fn wanted(&self, all: usize) -> Result<usize> {
+        Ok(match self.edges {
+            Some(count) => count.of(all)?,
+            None => all.div_ceil(10),
+        })
+    }
+
+    /// Refuses what has no positions.
+    fn check_positions(&self) -> Result<()> {
+        let wrong = |why: &str| Err(Unusable(format!("--positions {why}")).into());
+        match self.attribution() {
+            None | Some(Attribution::QkFix | Attribution::AtpStar) => wrong(
+                "takes scores that are sums over tokens; expected --method eap, clean-corrupted, eap-ig-inputs, \
+                 eap-ig-activations or relp",
+            ),
+            _ if self.units != Units::Edges => wrong("keeps edges; expected --units edges"),
+            _ if self.select != Select::TopN => wrong("keeps the best edges; expected --select top-n"),
+            _ if self.mask_out.is_some() => wrong("has no --mask-out: parameters are at all positions"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a circuit comes from, for its file.
+    fn provenance<F: Scalar>(
+        &self,
+        model: &Gpt2<F>,
+        found_on: &[Pair],
+        held_out: Option<&[Pair]>,
+        seed: u64,
+    ) -> Result<Map<String, Value>> {
+        let keys: Vec<String> = found_on.iter().map(pair_key).collect();
+        let provenance = [
+            ("pairs", self.source.provenance()?),
+            ("split", json!({ "held_out": held_out.map_or(0, <[_]>::len), "found_on": keys })),
+            ("model_sha256", model.sha256().into()),
+            ("seed", seed.into()),
+            ("version", env!("CARGO_PKG_VERSION").into()),
+        ];
+        Ok(provenance.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
     }
 
     /// The pairs that score edges, and those held out; `None` when none is.
@@ -294,12 +363,24 @@ impl Discover {
         metric: StandardMetric,
         global: &Global,
     ) -> Result<EdgeScores> {
-        let per_pair = self.measurements_per_pair(model.config());
-        let stage = global.progress().stage("scores", pairs.len() * per_pair);
-        let counted = Counted { metric: metric.metric(), count: &|| stage.inc() };
-        let scores = self.scores_by(model, pairs, &counted, global.seed)?;
+        self.with_progress(model.config(), pairs.len(), metric, global, |metric| {
+            self.scores_by(model, pairs, metric, global.seed)
+        })
+    }
+
+    /// Does the work that scores pairs by a metric, with progress.
+    fn with_progress<F: Scalar, T>(
+        &self,
+        config: &Config,
+        pairs: usize,
+        metric: StandardMetric,
+        global: &Global,
+        work: impl FnOnce(&dyn Metric<F>) -> Result<T>,
+    ) -> Result<T> {
+        let stage = global.progress().stage("scores", pairs * self.measurements_per_pair(config));
+        let found = work(&Counted { metric: metric.metric(), count: &|| stage.inc() })?;
         stage.finish();
-        Ok(scores)
+        Ok(found)
     }
 
     /// How often the method asks for the metric or its gradient, for each pair.
@@ -421,12 +502,14 @@ impl<F: Scalar> Metric<F> for Counted<'_, F> {
 }
 
 /// Fails when a score is not a number, or all are 0.
-fn check_scores(scores: &EdgeScores) -> Result<()> {
-    let graph = scores.graph();
-    if let Some(edge) = graph.edges().find(|&edge| !scores.get(edge).is_finite()) {
-        bail!("the score of {} is {}; {OVERFLOW}", graph.name(edge), scores.get(edge));
+fn check_scores(scores: &[&EdgeScores]) -> Result<()> {
+    for scores in scores {
+        let graph = scores.graph();
+        if let Some(edge) = graph.edges().find(|&edge| !scores.get(edge).is_finite()) {
+            bail!("the score of {} is {}; {OVERFLOW}", graph.name(edge), scores.get(edge));
+        }
     }
-    if graph.edges().all(|edge| scores.get(edge) == 0.0) {
+    if scores.iter().all(|scores| scores.matrix().iter().all(|&score| score == 0.0)) {
         let why = "every edge has the score 0: neither metric nor pairs depend on what an edge carries";
         return Err(Unusable(format!("{why}; expected other pairs, or another --metric or --method")).into());
     }

@@ -19,7 +19,7 @@ use crate::results::Results;
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct Report {
-    /// Folder of a finished run
+    /// Folder of a finished run, or its results.json
     #[arg(value_name = "DIR")]
     run: PathBuf,
     /// Tables to write, for example T1,T5 [default: those of the run]
@@ -31,7 +31,10 @@ impl Report {
     /// Computes tables, figures and claims from the records of the run; the report goes to `--out`, or to where the
     /// run's is.
     pub fn run(&self, global: &Global) -> Result<()> {
-        let out = global.out.as_deref().unwrap_or(&self.run);
+        let out = match &global.out {
+            Some(out) => out.as_path(),
+            None => self.folder()?,
+        };
         check_folder("--out", out, &["results.json", "report.html", "report.md"], &["tables", "figures"])?;
         let Results { provenance, records, tables, .. } = read(&self.run)?;
         let wanted = if self.tables.is_empty() {
@@ -44,6 +47,21 @@ impl Report {
         let results = conclude(provenance, records, &wanted);
         let paths = report::write(out, &results)?;
         print_claims(&results, &paths, global.json)
+    }
+
+    /// The folder of the run, which may be named by the file of its results.
+    fn folder(&self) -> Result<&Path> {
+        if !self.run.is_file() {
+            return Ok(&self.run);
+        }
+        if self.run.file_name().is_none_or(|name| name != "results.json") {
+            let run = self.run.display();
+            let why =
+                format!("{run}: expected the folder of a run or its results.json, or --out for the report");
+            return Err(Unusable(why).into());
+        }
+        let folder = self.run.parent().unwrap_or(Path::new(""));
+        Ok(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
     }
 }
 

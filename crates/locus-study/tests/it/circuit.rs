@@ -234,3 +234,72 @@ fn circuits_that_cannot_be_used_are_refused() {
         assert!(run.stderr.contains(says), "{run:?}");
     }
 }
+
+/// Rivals are masks on disk that are what the report says; a penalty makes them share less, and what is there is not
+/// trained again.
+#[test]
+fn rivals_of_parameters() {
+    let sandbox = Sandbox::new();
+    sandbox.copy(&fixture("organism/data/blimp_dna1.csv"), "mine.csv");
+    let command = "circuit rivals --model model --task mine.csv --rivals 3 --density 0.3 --steps 6";
+    let run = |options: &str| -> Value {
+        serde_json::from_str(&sandbox.locus(&format!("{command} --json --quiet {options}")).done()).unwrap()
+    };
+    let report = run("--penalty 30 --out apart");
+    let config = Config::read(&sandbox.path("model/config.json")).unwrap();
+    let masks: Vec<ParamMask> = (1..=3)
+        .map(|number| {
+            ParamMask::read(&sandbox.path(&format!("apart/rival-{number}.safetensors")), &config).unwrap()
+        })
+        .collect();
+    assert_eq!(report["rivals"].as_array().unwrap().len(), 3);
+    for (mask, rival) in masks.iter().zip(report["rivals"].as_array().unwrap()) {
+        assert_eq!(
+            (rival["parameters"].as_u64(), &rival["mask_sha256"]),
+            (Some(mask.count() as u64), &mask.sha256().into())
+        );
+        assert!((mask.density() - 0.3).abs() < 1e-3, "{}", mask.density());
+        let agreement = value(&rival["agreement"]);
+        assert!((0.0..=1.0).contains(&agreement), "{agreement}");
+    }
+    let overlaps = report["overlaps"].as_array().unwrap();
+    let mut beyond = 0.0;
+    for (overlap, (a, b)) in overlaps.iter().zip([(0, 1), (0, 2), (1, 2)]) {
+        assert_eq!(overlap["circuits"], Value::from([a + 1, b + 1]));
+        assert_eq!(overlap["shared"], masks[a].intersection(&masks[b]).count());
+        beyond += overlap["beyond_matched"].as_f64().unwrap() / 3.0;
+    }
+    assert!(overlaps.len() == 3 && (report["floor"].as_f64().unwrap() - beyond).abs() < 1e-12, "{report}");
+    // Without a penalty they are trained alike.
+    let free = run("--penalty 0");
+    let shared = |report: &Value| report["overlaps"][0]["shared"].as_u64().unwrap();
+    assert!(shared(&report) < shared(&free), "{} and {}", shared(&report), shared(&free));
+
+    let written = sandbox.read("apart/rivals.json");
+    let modified = || sandbox.path("apart/rival-1.safetensors").metadata().unwrap().modified().unwrap();
+    let before = modified();
+    assert_eq!(run("--penalty 30 --out apart --threads 1"), report);
+    assert_eq!((sandbox.read("apart/rivals.json"), modified()), (written.clone(), before));
+    run("--penalty 30 --out again --threads 1");
+    assert_eq!(sandbox.read("again/rivals.json"), written, "whatever the number of threads");
+    let table = sandbox.locus(&format!("{command} --out apart --penalty 30")).done();
+    assert!(table.contains("\n2 and 3 ") && table.contains("beyond matched masks"), "{table}");
+}
+
+#[test]
+fn rivals_that_cannot_be_sought_are_refused() {
+    let sandbox = Sandbox::new();
+    for (wrong, says) in [
+        ("--task gone.csv", "no such file; expected a CSV file, or one of"),
+        ("--task hierarchy", "name the study's data with --data DIR"),
+        ("--task hierarchy --data data --density 0", "--density is 0; expected a share above 0"),
+        ("--task hierarchy --data data --rivals 0", "--rivals is 0"),
+        ("--task hierarchy --data data --penalty=-1", "--penalty is -1; expected a number from 0"),
+        ("--task hierarchy --data data --steps 0", "--steps is 0"),
+        ("--task hierarchy --data data --out pairs.jsonl", "--out pairs.jsonl: is a file"),
+    ] {
+        let run = sandbox.locus(&format!("circuit rivals --model model {wrong} --quiet"));
+        assert_eq!((run.code, run.stdout.as_str(), run.stderr.lines().count()), (Some(2), "", 1), "{run:?}");
+        assert!(run.stderr.contains(says), "{run:?}");
+    }
+}

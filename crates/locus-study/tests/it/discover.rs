@@ -229,6 +229,15 @@ fn arguments_out_of_range_are_refused() {
         ("--method edge-pruning --steps 0", "--steps is 0"),
         ("--method edge-pruning --rivals 0", "--rivals is 0"),
         ("--method edge-pruning --hybrid --ablation zero", "--ablation corrupted"),
+        (
+            "--positions --method exact",
+            "--positions takes scores that are sums over tokens; expected --method eap",
+        ),
+        ("--positions --method atp-qk", "expected --method eap"),
+        ("--positions --units nodes", "--positions keeps edges"),
+        ("--positions --select greedy", "expected --select top-n"),
+        ("--positions --mask-out m.safetensors", "--positions has no --mask-out"),
+        ("--positions", "pair 1 has "),
     ] {
         let run = sandbox.locus(&format!("{DISCOVER} {wrong} --quiet --out new/scores.json"));
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{wrong}");
@@ -286,6 +295,56 @@ fn unusable_pairs_are_left_out() {
     assert!(run.stderr.contains("none of its 2 records can be used"), "{run:?}");
     // Where the corrupted run is not looked at, it may be the clean one.
     sandbox.locus(&format!("{DISCOVER} --method eap --ablation zero --quiet")).done();
+}
+
+/// Scores at positions add up to those of the edges; the files hold what is printed.
+#[test]
+fn edges_at_positions() {
+    let sandbox = Sandbox::new();
+    let lines: Vec<&str> = PAIRS.lines().collect();
+    sandbox.write("pairs.jsonl", lines[0]);
+    sandbox.locus(&format!("{DISCOVER} --method eap --out plain.csv")).done();
+    let command = format!("{DISCOVER} --method eap --positions --edges 20");
+    let printed: Value =
+        serde_json::from_str(&sandbox.locus(&format!("{command} --json --out at.csv")).done()).unwrap();
+    let circuit = printed["circuit_edges"].as_array().unwrap();
+    assert_eq!(printed["edges"].as_u64(), Some(circuit.len() as u64));
+    assert_eq!((printed["requested"].as_u64(), printed["pairs"].as_u64()), (Some(20), Some(1)));
+    let length = printed["positions"].as_u64().unwrap() as usize;
+    let (mut sums, mut marked) = (std::collections::BTreeMap::<String, f64>::new(), 0);
+    let text = sandbox.read("at.csv");
+    let mut rows = text.lines();
+    assert_eq!(rows.next(), Some("edge,position,score,in_graph"));
+    for row in rows {
+        let cells: Vec<&str> = row.split(',').collect();
+        assert!(cells[1].parse::<usize>().unwrap() < length, "{row}");
+        *sums.entry(cells[0].into()).or_default() += cells[2].parse::<f64>().unwrap();
+        marked += usize::from(cells[3] == "true");
+    }
+    assert_eq!(marked, circuit.len());
+    let mut largest = 0f64;
+    for row in sandbox.read("plain.csv").lines().skip(1) {
+        let cells: Vec<&str> = row.split(',').collect();
+        let (name, score): (String, f64) = (format!("{}->{}", cells[0], cells[1]), cells[2].parse().unwrap());
+        largest = largest.max(score.abs());
+        let sum = sums.get(&name).copied().unwrap_or_default();
+        assert!((sum - score).abs() < 1e-5, "{name}: {sum} against {score}");
+    }
+    assert!(largest > 1e-3, "{largest}");
+    sandbox.locus(&format!("{command} --out at.json")).done();
+    let file: Value = serde_json::from_str(&sandbox.read("at.json")).unwrap();
+    assert_eq!(file["positions"].as_u64(), Some(length as u64));
+    let inside = |edge: &&Value| edge["in_graph"] == true;
+    let edges = file["edges_at_positions"].as_array().unwrap();
+    assert_eq!(edges.iter().filter(inside).count(), circuit.len());
+    assert!(file["provenance"]["model_sha256"].is_string());
+    let table = sandbox.locus(&command).done();
+    assert!(
+        table.contains("token of the first pair") && table.contains(&format!("{length} positions")),
+        "{table}"
+    );
+    let run = sandbox.locus(&format!("{command} --out at.dot"));
+    assert!(run.code == Some(2) && run.stderr.contains("expected a name in .json or .csv"), "{run:?}");
 }
 
 /// Without a preference there is nothing to be faithful to.

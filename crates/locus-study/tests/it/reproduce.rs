@@ -235,6 +235,11 @@ fn equal_runs_give_equal_bytes_and_other_seeds_others() {
     let printed = study.sandbox.locus("report two").done();
     assert_eq!(printed, stdout);
     assert_eq!(differences(&first, &second), Vec::<PathBuf>::new(), "rendered anew");
+    // The file of the results names the run, too; another name does not say where the report belongs.
+    assert_eq!(study.sandbox.locus("report two/results.json").done(), stdout);
+    assert_eq!(differences(&first, &second), Vec::<PathBuf>::new(), "named by its results");
+    let run = study.sandbox.locus("report two/report.md");
+    assert!(run.code == Some(2) && run.stderr.contains("the folder of a run or its results.json"), "{run:?}");
     study.sandbox.locus("report two --tables t2 --out view").done();
     assert_eq!(ids(&study.out("view")), ["T2"]);
     let run = study.sandbox.locus("report nothing");

@@ -1,9 +1,10 @@
-//! `locus circuit`: measure circuits that are on disk, compare them, and turn one layout into another.
+//! `locus circuit`: measure circuits that are on disk, compare them, find rivals, and turn one layout into another.
 
 mod compare;
 mod convert;
 mod evaluate;
 mod input;
+mod rivals;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -33,6 +34,13 @@ pub(super) enum CircuitCommand {
         #[command(flatten)]
         json: JsonOption,
     },
+    /// Find circuits of parameters that all do one task and share as little as they can
+    Rivals {
+        #[command(flatten)]
+        command: rivals::Rivals,
+        #[command(flatten)]
+        options: AllOptions,
+    },
     /// Write a circuit in the layout of another extension: .json (EAP-IG, MIB), .csv, .dot, .safetensors (a mask)
     Convert {
         #[command(flatten)]
@@ -46,7 +54,7 @@ impl CircuitCommand {
     /// The shared options that the verb takes.
     pub fn global(&self, global: Global) -> Global {
         match self {
-            CircuitCommand::Evaluate { options, .. } => {
+            CircuitCommand::Evaluate { options, .. } | CircuitCommand::Rivals { options, .. } => {
                 let AllOptions { model, seed, threads, out, json } = options;
                 global.model(model).seed(seed).threads(threads).out(out).json(json)
             }
@@ -59,6 +67,7 @@ impl CircuitCommand {
         match self {
             CircuitCommand::Evaluate { command, .. } => command.run(global),
             CircuitCommand::Compare { command, .. } => command.run(global),
+            CircuitCommand::Rivals { command, .. } => command.run(global),
             CircuitCommand::Convert { command, .. } => command.run(global),
         }
     }
