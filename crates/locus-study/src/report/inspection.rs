@@ -189,7 +189,7 @@ fn continuations(side: &Inspection) -> String {
         )
     };
     let rows: String = side.next.iter().enumerate().map(row).collect();
-    table("<th></th><th>token</th><th>id</th><th>logit</th><th>probability</th><th></th>", &rows)
+    table("<th>rank</th><th>token</th><th>id</th><th>logit</th><th>probability</th><td></td>", &rows)
 }
 
 fn lens(tokens: &[InspectedToken], side: &Inspection) -> String {
