@@ -35,7 +35,9 @@ pub fn report(results: &Results) -> String {
     let figures: String = others.iter().map(|one| tables::figure_block(one)).collect();
     let figures = match figures.is_empty() {
         true => figures,
-        false => format!("<section id=\"figures\">\n<h2>Figures</h2>\n{figures}</section>\n"),
+        false => format!(
+            "<section id=\"figures\">\n<h2>Figures</h2>\n<div class=\"figures\">\n{figures}</div>\n</section>\n"
+        ),
     };
     [
         head(&labels),
