@@ -85,12 +85,12 @@ pub fn circuit_page(page: &CircuitPage) -> String {
         format!("<main>\n<header>\n<p class=\"brand\">locus · circuit</p>\n<h1>{}</h1>\n", escape(&title)),
         format!("<p class=\"lead\">{}</p>\n{}</header>\n", lead(page, edges.len()), facts(page)),
         "<section>\n<h2>Heads, MLPs and edges</h2>\n".to_owned(),
-        format!("<p class=\"lead\">{}</p>\n", page::words(&how_to_read(file))),
         controls(file.scores.graph().n_layer),
         "<div class=\"circuit\">\n<figure id=\"drawing\">\n<div class=\"drawing\" tabindex=\"0\" role=\"region\" \
          aria-label=\"Drawing\">\n"
             .to_owned(),
-        format!("{drawn}</div>\n</figure>\n{}</div>\n</section>\n", list(file, &edges)),
+        format!("{drawn}</div>\n<figcaption>{}</figcaption>\n</figure>\n", page::words(&how_to_read(file))),
+        format!("{}</div>\n</section>\n", list(file, &edges)),
         evaluated,
         origin(page),
         format!("</main>\n<script type=\"application/json\" id=\"data\">{}</script>\n", data::json(page, &edges)),

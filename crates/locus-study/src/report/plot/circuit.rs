@@ -24,9 +24,9 @@ const RAISED: f64 = 36.0;
 const LEFT: f64 = 70.0;
 const MARGIN: f64 = 24.0;
 /// Width that the columns share, and what a column may have of it.
-const COLUMNS: f64 = 620.0;
+const COLUMNS: f64 = 660.0;
 const NARROWEST: f64 = 44.0;
-const WIDEST: f64 = 84.0;
+const WIDEST: f64 = 104.0;
 
 /// What positive and negative scores are said to mean below the drawing.
 pub struct Signs {
