@@ -28,6 +28,7 @@ use super::pair_source::{ModelPairs, PairSource};
 use super::search::{self, Search, Searched};
 use super::skipped::SkippedRecords;
 use crate::protocol::{hold_out, pair_key};
+use crate::report::{CircuitPage, MeasuredCircuit, circuit_page};
 
 /// Largest number of steps of the eap-ig methods; the public library uses 5.
 const MOST_STEPS: usize = 10_000;
@@ -135,6 +136,31 @@ enum Select {
     Greedy,
 }
 
+/// What `--out` becomes, by the ending of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A file that is read again.
+    File(Layout),
+    /// A page to look at.
+    Page,
+}
+
+impl Form {
+    fn of(out: &Path) -> Result<Self> {
+        if out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html")) {
+            return Ok(Form::Page);
+        }
+        Layout::of(out).map(Form::File).map_err(|_| {
+            let why = "is no file of a circuit; expected a name that ends in .json, .csv, .dot or .html";
+            Unusable(format!("--out {}: {why}", out.display())).into()
+        })
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
 /// Parser of a value that the library knows by name.
 pub fn named<T, const N: usize>(all: [T; N], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
 where
@@ -186,7 +212,7 @@ impl Discover {
             let why = format!("--held-out is {}; expected a share from 0 to below 1", self.held_out);
             return Err(Unusable(why).into());
         }
-        let layout = self.check_destinations(global)?;
+        let form = self.check_destinations(global)?;
         let prompts = self.source.read()?;
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
         let graph = Graph::new(model.config());
@@ -251,7 +277,8 @@ impl Discover {
             conventions: Some(conventions),
             provenance: Map::new(),
         };
-        if let (Some(path), Some(layout)) = (&global.out, layout) {
+        let stream = Stream::named(global.seed, "faithfulness");
+        if let (Some(path), Some(form)) = (&global.out, form) {
             let keys: Vec<String> = found_on.iter().map(pair_key).collect();
             let provenance = [
                 ("pairs", self.source.provenance()?),
@@ -261,7 +288,27 @@ impl Discover {
                 ("version", env!("CARGO_PKG_VERSION").into()),
             ];
             let provenance = provenance.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
-            let text = CircuitFile { provenance, ..file.clone() }.to_text(layout)?;
+            let file = CircuitFile { provenance, ..file.clone() };
+            let text = match form {
+                Form::File(layout) => file.to_text(layout)?,
+                Form::Page => {
+                    let pairs = match &held_out {
+                        Some(held_out) => format!("{} held-out pairs", held_out.len()),
+                        None => format!("the {} pairs that it was found on", found_on.len()),
+                    };
+                    let measured = MeasuredCircuit {
+                        pairs: &pairs,
+                        metric: metric.name(),
+                        ablation: ablation.name(),
+                        clean: mean(&measured.clean),
+                        empty: mean(&measured.empty),
+                        circuit: mean(&measured.circuit),
+                        faithfulness: measured.interval(stream),
+                    };
+                    let (model, task) = (&global.model_name(), &self.source.title());
+                    circuit_page(&CircuitPage { model, task, file: &file, measured, evaluation: None })
+                }
+            };
             write_atomically(path, text.as_bytes())?;
         }
         let found = Found {
@@ -270,7 +317,6 @@ impl Discover {
             found_on: found_on.len(),
             held_out: held_out.as_ref().map(Vec::len),
         };
-        let stream = Stream::named(global.seed, "faithfulness");
         print(&found, &measured, stream, &skipped, global.json)?;
         self.search.report_rivals(searched, &file.circuit, metric, measured_on, global)
     }
@@ -354,8 +400,8 @@ impl Discover {
         }
     }
 
-    /// Checks that what will be written can be, and replaces no input; the layout of `--out`.
-    fn check_destinations(&self, global: &Global) -> Result<Option<Layout>> {
+    /// Checks that what will be written can be, and replaces no input; the form of `--out`.
+    fn check_destinations(&self, global: &Global) -> Result<Option<Form>> {
         let inputs: Vec<&Path> = self.source.file().into_iter().collect();
         global.check_out_file(&inputs)?;
         if let Some(mask) = &self.mask_out {
@@ -364,7 +410,16 @@ impl Discover {
                 return Err(Unusable("--out and --mask-out name one file; expected two".into()).into());
             }
         }
-        Ok(global.out.as_ref().map(|out| Layout::of(out)).transpose()?)
+        let Some(out) = &global.out else { return Ok(None) };
+        let form = Form::of(out)?;
+        if form == Form::Page && self.units == Units::Neurons {
+            let why = format!(
+                "--out {}: neurons have no edges to draw; expected .json or .csv with --units neurons",
+                out.display()
+            );
+            return Err(Unusable(why).into());
+        }
+        Ok(Some(form))
     }
 
     fn conventions(&self, metric: StandardMetric, pairs: usize) -> Conventions {
@@ -459,7 +514,6 @@ fn print(
 ) -> Result<()> {
     const SHOWN: usize = 20;
     let Found { file: CircuitFile { scores, circuit, .. }, wanted, found_on, held_out } = *found;
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let (clean, empty, kept) = (mean(&measured.clean), mean(&measured.empty), mean(&measured.circuit));
     // The denominator must be told from 0.
     let faithfulness = measured.interval(stream);

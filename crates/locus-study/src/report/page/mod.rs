@@ -17,11 +17,12 @@ mod glossary;
 mod layout;
 mod tables;
 
-use super::frame::{TITLE, home, provenance_rows};
+use super::frame::{TITLE, home, html_head, provenance_rows};
 use super::plot::svg::{self, escape};
 use crate::results::{Provenance, Results, Verdict};
 
-const STYLE: &str = include_str!("page.css");
+/// Style of pages.
+pub(super) const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// The whole report.
@@ -56,17 +57,8 @@ pub fn report(results: &Results) -> String {
 }
 
 fn head(labels: &str) -> String {
-    let title = escape(TITLE);
-    // The policy is a promise that the browser keeps: nothing is fetched, whatever a name or a note holds.
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src &#39;none&#39;; style-src &#39;unsafe-inline&#39;; \
-         script-src &#39;unsafe-inline&#39;\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
-         <style>\n{STYLE}{}@media (max-width: 600px) {{\n{labels}}}\n</style>\n</head>\n<body>\n",
-        svg::STYLE
-    )
+    let style = format!("<style>\n{STYLE}{}@media (max-width: 600px) {{\n{labels}}}\n</style>\n", svg::STYLE);
+    html_head(TITLE, &style)
 }
 
 fn contents(results: &Results, example: bool, figures: bool) -> String {
