@@ -9,12 +9,12 @@ RUN is the folder of a finished run, of which report.html is opened; the pages o
 - in print: nothing wider than the paper;
 - without scripts: every table and drawing is there.
 
-Sorting by every column and filtering by every task must do what they say, question, answer and verdicts must fit on the
-first screen, and no page may be larger than LARGEST says. Prints a line per view and exits with 1 when something was
-found. Needs Python's standard library, Chromium and, once, axe-core from the npm registry, which is kept in the target
-folder.
+Sorting by every column, filtering by every task and the filters of a circuit must do what they say, question, answer
+and verdicts must fit on the first screen, and no page may be larger than LARGEST says. Prints a line per view and exits
+with 1 when something was found. Needs Python's standard library, Chromium and, once, axe-core from the npm registry,
+which is kept in the target folder.
 """
-import argparse, base64, hashlib, io, itertools, json, os, pathlib, shutil, subprocess, sys, tarfile, tempfile, time
+import argparse, base64, fcntl, hashlib, itertools, json, os, pathlib, shutil, subprocess, sys, tarfile, tempfile, time
 import urllib.request
 
 AXE = "https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz"
@@ -111,6 +111,45 @@ FILTER = r"""() => {
   return found;
 }"""
 
+# Table and drawing of a circuit show the same edges; threshold, kind of input, layers and a pinned node narrow them.
+CIRCUIT = r"""() => {
+  const found = [];
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const rows = () => all("#edges tbody tr").filter((row) => !row.hidden);
+  const ends = (row) => [row.cells[0].textContent, row.cells[1].textContent.replace(/<.>$/, "")];
+  const whole = rows().length;
+  const expect = (what, holds, fewer = true) => {
+    if (rows().length !== all("#drawing path.edge:not(.off)").length) found.push(`${what}: table and drawing differ`);
+    if (!rows().every(holds)) found.push(`${what}: edges that do not belong here`);
+    if (fewer !== rows().length < whole) found.push(`${what}: ${rows().length} of ${whole} edges`);
+  };
+  const put = (id, value) => {
+    const control = document.getElementById(id);
+    control.value = value;
+    control.dispatchEvent(new Event("input"));
+  };
+  const reset = () => document.getElementById("reset").click();
+  const { edges } = JSON.parse(document.getElementById("data").textContent);
+  expect("whole circuit", (row) => `${row.cells[0].textContent}->${row.cells[1].textContent}` in edges, false);
+  put("least", document.getElementById("least").max);
+  expect("largest score", (row) => row === rows()[0]);
+  reset();
+  all("input[name=reads]")[0].click();
+  expect("without queries", (row) => !row.cells[1].textContent.endsWith("<q>"));
+  reset();
+  const last = document.getElementById("from").options.length - 1;
+  put("from", String(last));
+  expect("last layer", (row) => ends(row).every((name) => !/^[am]\d/.test(name) || name.startsWith(`a${last}.`) || name === `m${last}`));
+  reset();
+  const pinned = ends(rows()[0])[0];
+  const node = all("#drawing .node").find((one) => one.dataset.name === pinned);
+  node.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  expect(`pinned ${pinned}`, (row) => ends(row).includes(pinned));
+  reset();
+  expect("all again", () => true, false);
+  return found;
+}"""
+
 # What a reader sees before scrolling.
 FIRST_SCREEN = r"""() => ["h1", ".answer", "table.verdicts"].flatMap((one) => {
   const bottom = document.querySelector(one).getBoundingClientRect().bottom;
@@ -147,14 +186,13 @@ class Browser:
     def __init__(self, program, profile):
         to_browser, self.out = os.pipe()
         self.into, from_browser = os.pipe()
-        # Both ends are moved out of the way first: 3 and 4 may be among them.
-        to_browser, from_browser = (fd + 0 if fd > 4 else os.dup(os.dup(fd)) for fd in (to_browser, from_browser))
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",
                  "--no-first-run", "--disable-background-networking", f"--user-data-dir={profile}",
                  "--remote-debugging-pipe", "about:blank"]
 
         def wire():
-            a, b = os.dup(to_browser), os.dup(from_browser)
+            # Copies first: 3 and 4 may be ends of these very pipes.
+            a, b = fcntl.fcntl(to_browser, fcntl.F_DUPFD, 10), fcntl.fcntl(from_browser, fcntl.F_DUPFD, 10)
             os.dup2(a, 3)
             os.dup2(b, 4)
 
@@ -209,7 +247,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         width, height = size
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Page.navigate", url=page.resolve().as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self.message())
@@ -255,6 +293,8 @@ def check(browser, name, page, axe, shots):
             found = browser.run(FIRST_SCREEN) if is_report and width < 1900 else []
             if is_report and not dark:
                 found += browser.run(FILTER)
+            if name in ("discover", "evaluate") and not dark:
+                found += browser.run(CIRCUIT)
             browser.run(OPEN)
             found += browser.run(LAYOUT, width >= 1280)
             if is_report and not dark:

@@ -31,6 +31,7 @@ pub fn report(results: &Results) -> String {
     let others: Vec<_> = figures.iter().filter(|one| home(one, tables).is_none()).collect();
     let example = example::section(results);
     let shown: Vec<tables::Shown> = tables.iter().map(|table| tables::Shown::new(table, results)).collect();
+    let columns: String = shown.iter().map(|one| one.columns.as_str()).collect();
     let labels: String = shown.iter().map(|one| one.labels.as_str()).collect();
     let sections: String = shown.iter().map(|one| one.html.as_str()).collect();
     let figures: String = others.iter().map(|one| tables::figure_block(one)).collect();
@@ -41,7 +42,7 @@ pub fn report(results: &Results) -> String {
         ),
     };
     [
-        head(&labels),
+        head(&columns, &labels),
         "<main>\n".to_owned(),
         first::section(results),
         contents(results, !example.is_empty(), !others.is_empty()),
@@ -56,8 +57,11 @@ pub fn report(results: &Results) -> String {
     .concat()
 }
 
-fn head(labels: &str) -> String {
-    let style = format!("<style>\n{STYLE}{}@media (max-width: 600px) {{\n{labels}}}\n</style>\n", svg::STYLE);
+fn head(columns: &str, labels: &str) -> String {
+    let style = format!(
+        "<style>\n{STYLE}{}{columns}@media (max-width: 600px) {{\n{labels}}}\n</style>\n",
+        svg::STYLE
+    );
     html_head(TITLE, &style)
 }
 

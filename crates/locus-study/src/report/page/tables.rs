@@ -16,6 +16,8 @@ const MANY: usize = 12;
 /// A table as HTML.
 pub(super) struct Shown {
     pub(super) html: String,
+    /// Style of the columns that are no numbers: a rule for a column is shorter than a class in every cell.
+    pub(super) columns: String,
     /// Style that names the columns beside their values where the page is narrow.
     pub(super) labels: String,
 }
@@ -111,7 +113,7 @@ impl Shown {
              </section>\n",
             decides(id, results),
         );
-        Self { html, labels: labels(table, &parts) }
+        Self { html, columns: columns(table, &parts), labels: labels(table, &parts) }
     }
 }
 
@@ -126,6 +128,18 @@ fn decides(id: &str, results: &Results) -> String {
     match claims.is_empty() {
         true => String::new(),
         false => format!("<p class=\"quiet\">Bears on {}.</p>\n", claims.join(", ")),
+    }
+}
+
+/// Style that sets what is no number to the left.
+fn columns(table: &Table, parts: &Parts) -> String {
+    let rule = |place: usize| format!("#table-{} td:nth-child({})", table.id, place + 1);
+    let is_text = |&(_, &column): &(usize, &usize)| !cell::is_numeric(&table.rows, column);
+    let texts: Vec<String> =
+        parts.columns.iter().enumerate().skip(1).filter(is_text).map(|(place, _)| rule(place)).collect();
+    match texts.is_empty() || table.rows.is_empty() {
+        true => String::new(),
+        false => format!("{} {{ text-align: left }}\n", texts.join(", ")),
     }
 }
 
@@ -186,11 +200,9 @@ fn body(table: &Table, parts: &Parts) -> String {
         let class = if is_lost(table, row) { " class=\"lost\"" } else { "" };
         text += &format!("<tr{class}{of_task}>");
         for (place, &column) in parts.columns.iter().enumerate() {
-            text += &match (place, numeric[column]) {
-                (0, _) => format!("<th scope=\"row\">{}</th>", shown(&cells[column], many)),
-                // Most cells are numbers: the others have a class, which saves a tenth of a large page.
-                (_, true) => format!("<td>{}</td>", shown(&cells[column], many)),
-                (_, false) => format!("<td class=\"t\">{}</td>", shown(&cells[column], many)),
+            text += &match place {
+                0 => format!("<th scope=\"row\">{}</th>", shown(&cells[column], many)),
+                _ => format!("<td>{}</td>", shown(&cells[column], many)),
             };
         }
         text += "</tr>\n";

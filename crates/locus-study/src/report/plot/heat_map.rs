@@ -105,7 +105,7 @@ fn label(value: f64, max: f64) -> String {
     if text.trim_start_matches('-').chars().all(|digit| matches!(digit, '0' | '.')) {
         text.trim_start_matches('-').to_owned()
     } else {
-        text
+        text.replace('-', "−")
     }
 }
 
