@@ -239,9 +239,9 @@ fn attribution(side: &Inspection) -> String {
     let heads = in_layer(0).filter(|part| part.kind == ComponentKind::Head).count();
     let mut head = String::from("<th>layer</th>");
     (0..heads).for_each(|i| {
-        let _ = write!(head, "<th>head {i}</th>");
+        let _ = write!(head, "<th class=\"n\">head {i}</th>");
     });
-    head += "<th>bias</th><th>MLP</th><th>sum</th>";
+    head += "<th class=\"n\">bias</th><th class=\"n\">MLP</th><th class=\"n\">sum</th>";
     let mut rows = String::new();
     for layer in (0..side.lens.len()).rev() {
         let sum: f64 = in_layer(layer).map(|part| part.value).sum();

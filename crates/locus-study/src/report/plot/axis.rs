@@ -54,7 +54,9 @@ impl Axis {
         if values.iter().all(|value| value.fract() == 0.0) {
             axis.ticks.retain(|(value, _)| value.fract() == 0.0);
             for (_, label) in &mut axis.ticks {
-                label.truncate(label.find('.').unwrap_or(label.len()));
+                if let Some(whole) = label.strip_suffix(".0") {
+                    *label = whole.to_owned();
+                }
             }
         }
         axis
