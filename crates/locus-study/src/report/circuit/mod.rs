@@ -185,7 +185,7 @@ fn how_to_read(file: &CircuitFile) -> String {
 /// What the script needs; without it nothing of this shows.
 fn controls(layers: usize) -> String {
     let options = |chosen: usize| -> String {
-        let option = |layer| {
+        let option = |layer: usize| {
             let selected = if layer == chosen { " selected" } else { "" };
             format!("<option{selected}>{layer}</option>")
         };
