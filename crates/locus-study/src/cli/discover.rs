@@ -1,6 +1,5 @@
 //! `locus discover`: circuits of edges.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -20,15 +19,16 @@ use locus_metrics::Stream;
 use serde_json::{Map, Value, json};
 
 use super::destination::is_same;
-use super::discover_positions::{FoundAtPositions, check_layout};
+use super::discover_output::{Measured, print};
+use super::discover_positions::{self, FoundAtPositions};
 use super::discover_units::{NeuronTask, Units, print_nodes};
 use super::edge_count::EdgeCount;
 use super::error::{OVERFLOW, Unusable, in_range};
 use super::global::{Dtype, Global};
 use super::pair_source::{ModelPairs, PairSource};
 use super::search::{self, Search, Searched};
-use super::skipped::SkippedRecords;
 use crate::protocol::{hold_out, pair_key};
+use crate::report::{CircuitPage, MeasuredCircuit, circuit_page};
 
 /// Largest number of steps of the eap-ig methods; the public library uses 5.
 const MOST_STEPS: usize = 10_000;
@@ -139,6 +139,27 @@ enum Select {
     Greedy,
 }
 
+/// What `--out` becomes, by the ending of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A file that is read again.
+    File(Layout),
+    /// A page to look at.
+    Page,
+}
+
+impl Form {
+    fn of(out: &Path) -> Result<Self> {
+        if out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html")) {
+            return Ok(Form::Page);
+        }
+        Layout::of(out).map(Form::File).map_err(|_| {
+            let why = "is no file of a circuit; expected a name that ends in .json, .csv, .dot or .html";
+            Unusable(format!("--out {}: {why}", out.display())).into()
+        })
+    }
+}
+
 /// Parser of a value that the library knows by name.
 pub fn named<T, const N: usize>(all: [T; N], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
 where
@@ -193,9 +214,9 @@ impl Discover {
             let why = format!("--held-out is {}; expected a share from 0 to below 1", self.held_out);
             return Err(Unusable(why).into());
         }
-        let layout = self.check_destinations(global)?;
+        let form = self.check_destinations(global)?;
         if self.positions {
-            check_layout(global.out.as_deref(), layout)?;
+            discover_positions::layout(global.out.as_deref())?;
         }
         let prompts = self.source.read()?;
         let Checkpoint { model, tokenizer } = global.checkpoint::<F>()?;
@@ -207,6 +228,7 @@ impl Discover {
 
         let by = if self.signed { RankBy::Signed } else { RankBy::Absolute };
         let measured_on = held_out.as_deref().unwrap_or(&found_on);
+        let stream = Stream::named(global.seed, "faithfulness");
         if let (true, Some(method)) = (self.positions, self.attribution()) {
             let scores = self.with_progress(model.config(), found_on.len(), metric, global, |metric| {
                 Ok(attribute_positions(&model, &found_on, metric, method, &ablation)?)
@@ -215,19 +237,19 @@ impl Discover {
             check_scores(&(0..scores.n_positions()).map(at).collect::<Vec<_>>())?;
             let wanted = self.wanted(graph.n_edges() * scores.n_positions())?;
             let circuit = PositionSet::top_n(&scores, wanted, by).pruned();
-            let measured =
+            let faithfulness =
                 Faithfulness::of_positions(&model, measured_on, metric.metric(), &circuit, &ablation)?;
-            check_metric(&measured)?;
-            let found = FoundAtPositions {
-                scores: &scores,
-                circuit: &circuit,
-                wanted,
+            check_metric(&faithfulness)?;
+            let measured = Measured {
                 found_on: found_on.len(),
                 held_out: held_out.as_ref().map(Vec::len),
-                measured: &measured,
-                stream: Stream::named(global.seed, "faithfulness"),
+                faithfulness: &faithfulness,
+                stream,
             };
-            if let (Some(path), Some(layout)) = (&global.out, layout) {
+            let found = FoundAtPositions { scores: &scores, circuit: &circuit, wanted, measured };
+            if let (Some(path), Some(layout)) =
+                (&global.out, discover_positions::layout(global.out.as_deref())?)
+            {
                 let provenance = self.provenance(&model, &found_on, held_out.as_deref(), global.seed)?;
                 let conventions = self.conventions(metric, found_on.len());
                 let text = found.to_text(layout, model.config(), &conventions, &provenance)?;
@@ -239,7 +261,6 @@ impl Discover {
         if self.units == Units::Neurons {
             let (metric, conventions) = (metric.metric(), &self.conventions(metric, found_on.len()));
             let (method, top, out, json) = (self.attribution(), self.top, global.out.as_deref(), global.json);
-            let stream = Stream::named(global.seed, "faithfulness");
             let task = NeuronTask { metric, method, by, top, conventions, out, stream, json };
             return task.run(&model, &found_on, measured_on);
         }
@@ -269,8 +290,14 @@ impl Discover {
                 circuit.count()
             ));
         }
-        let measured = Faithfulness::of(&model, measured_on, metric.metric(), &circuit, &ablation)?;
-        check_metric(&measured)?;
+        let faithfulness = Faithfulness::of(&model, measured_on, metric.metric(), &circuit, &ablation)?;
+        check_metric(&faithfulness)?;
+        let measured = Measured {
+            found_on: found_on.len(),
+            held_out: held_out.as_ref().map(Vec::len),
+            faithfulness: &faithfulness,
+            stream,
+        };
         let conventions = self.conventions(metric, found_on.len());
         if let Some(path) = &self.mask_out {
             let provenance = json!({
@@ -286,19 +313,33 @@ impl Discover {
             conventions: Some(conventions),
             provenance: Map::new(),
         };
-        if let (Some(path), Some(layout)) = (&global.out, layout) {
+        if let (Some(path), Some(form)) = (&global.out, form) {
             let provenance = self.provenance(&model, &found_on, held_out.as_deref(), global.seed)?;
-            let text = CircuitFile { provenance, ..file.clone() }.to_text(layout)?;
+            let file = CircuitFile { provenance, ..file.clone() };
+            let text = match form {
+                Form::File(layout) => file.to_text(layout)?,
+                Form::Page => {
+                    let pairs = match &held_out {
+                        Some(held_out) => format!("{} held-out pairs", held_out.len()),
+                        None => format!("the {} pairs that it was found on", found_on.len()),
+                    };
+                    let [clean, empty, circuit] = measured.means();
+                    let measured = MeasuredCircuit {
+                        pairs: &pairs,
+                        metric: metric.name(),
+                        ablation: ablation.name(),
+                        clean,
+                        empty,
+                        circuit,
+                        faithfulness: measured.interval(),
+                    };
+                    let (model, task) = (&global.model_name(), &self.source.title());
+                    circuit_page(&CircuitPage { model, task, file: &file, measured, evaluation: None })
+                }
+            };
             write_atomically(path, text.as_bytes())?;
         }
-        let found = Found {
-            file: &file,
-            wanted,
-            found_on: found_on.len(),
-            held_out: held_out.as_ref().map(Vec::len),
-        };
-        let stream = Stream::named(global.seed, "faithfulness");
-        print(&found, &measured, stream, &skipped, global.json)?;
+        print(&file, wanted, &measured, &skipped, global.json)?;
         self.search.report_rivals(searched, &file.circuit, metric, measured_on, global)
     }
 
@@ -435,8 +476,8 @@ impl Discover {
         }
     }
 
-    /// Checks that what will be written can be, and replaces no input; the layout of `--out`.
-    fn check_destinations(&self, global: &Global) -> Result<Option<Layout>> {
+    /// Checks that what will be written can be, and replaces no input; the form of `--out`.
+    fn check_destinations(&self, global: &Global) -> Result<Option<Form>> {
         let inputs: Vec<&Path> = self.source.file().into_iter().collect();
         global.check_out_file(&inputs)?;
         if let Some(mask) = &self.mask_out {
@@ -445,7 +486,16 @@ impl Discover {
                 return Err(Unusable("--out and --mask-out name one file; expected two".into()).into());
             }
         }
-        Ok(global.out.as_ref().map(|out| Layout::of(out)).transpose()?)
+        let Some(out) = &global.out else { return Ok(None) };
+        let form = Form::of(out)?;
+        if form == Form::Page && self.units == Units::Neurons {
+            let why = format!(
+                "--out {}: neurons have no edges to draw; expected .json or .csv with --units neurons",
+                out.display()
+            );
+            return Err(Unusable(why).into());
+        }
+        Ok(Some(form))
     }
 
     fn conventions(&self, metric: StandardMetric, pairs: usize) -> Conventions {
@@ -523,72 +573,4 @@ fn check_metric(measured: &Faithfulness) -> Result<()> {
         Some(value) => bail!("the metric is {value}; {OVERFLOW}"),
         None => Ok(()),
     }
-}
-
-/// A circuit, and the numbers of pairs that it was found and measured on.
-struct Found<'a> {
-    file: &'a CircuitFile,
-    wanted: usize,
-    found_on: usize,
-    held_out: Option<usize>,
-}
-
-fn print(
-    found: &Found,
-    measured: &Faithfulness,
-    stream: Stream,
-    skipped: &SkippedRecords,
-    json: bool,
-) -> Result<()> {
-    const SHOWN: usize = 20;
-    let Found { file: CircuitFile { scores, circuit, .. }, wanted, found_on, held_out } = *found;
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let (clean, empty, kept) = (mean(&measured.clean), mean(&measured.empty), mean(&measured.circuit));
-    // The denominator must be told from 0.
-    let faithfulness = measured.interval(stream);
-    let graph = scores.graph();
-    let mut out = super::output::stdout();
-    if json {
-        let ranked = scores.ranked(RankBy::Absolute).into_iter().filter(|&edge| circuit.contains(edge));
-        let edges: Vec<Value> =
-            ranked.map(|edge| json!({ "edge": graph.name(edge), "score": scores.get(edge) })).collect();
-        let line = json!({
-            "edges": circuit.count(), "requested": wanted, "graph": graph.n_edges(),
-            "pairs": found_on, "held_out": held_out,
-            "clean": clean, "empty": empty, "circuit": kept,
-            "faithfulness": faithfulness.map(|interval| interval.value),
-            "faithfulness_interval": faithfulness.map(|interval| [interval.low, interval.high]),
-            "circuit_edges": edges,
-        });
-        writeln!(out, "{line}")?;
-        if let Some(skipped) = skipped.json() {
-            writeln!(out, "{}", json!({ "skipped": skipped }))?;
-        }
-        return Ok(());
-    }
-    writeln!(out, "{:<24} {:>12}", "edge", "score")?;
-    for edge in scores.ranked(RankBy::Absolute).into_iter().take(SHOWN) {
-        writeln!(out, "{:<24} {:>+12.5}", graph.name(edge), scores.get(edge))?;
-    }
-    writeln!(
-        out,
-        "circuit: {} of {} edges after pruning dead ends ({wanted} selected)",
-        circuit.count(),
-        graph.n_edges()
-    )?;
-    match held_out {
-        Some(held_out) => writeln!(out, "found on {found_on} pairs, measured on {held_out} others")?,
-        None => {
-            writeln!(out, "found and measured on the same pairs ({found_on}), so it looks better than it is")?
-        }
-    }
-    let faithfulness = faithfulness.map_or_else(
-        || "undefined: the full model's metric cannot be told from that without edges".into(),
-        |f| format!("{:.3} [{:.3}, {:.3}]", f.value, f.low, f.high),
-    );
-    writeln!(
-        out,
-        "metric: full model {clean:.4}, no edges {empty:.4}, circuit {kept:.4}; faithfulness {faithfulness}"
-    )?;
-    Ok(())
 }

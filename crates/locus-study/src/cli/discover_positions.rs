@@ -6,17 +6,14 @@ use std::path::Path;
 
 use anyhow::Result;
 use locus_circuits::edges::export::Conventions;
-use locus_circuits::edges::{EdgeAt, Faithfulness, Layout, PositionScores, PositionSet, RankBy};
+use locus_circuits::edges::{EdgeAt, Layout, PositionScores, PositionSet, RankBy};
 use locus_gpt2::{Config, Tokenizer};
-use locus_metrics::Stream;
 use serde_json::{Map, Value, json};
 
+use super::discover_output::{Measured, SHOWN};
 use super::error::Unusable;
 use super::output::{one_line, stdout};
 use super::skipped::SkippedRecords;
-
-/// Edges shown on the terminal.
-const SHOWN: usize = 20;
 
 /// A circuit of edges at positions, and what it was found and measured on.
 pub struct FoundAtPositions<'a> {
@@ -24,21 +21,18 @@ pub struct FoundAtPositions<'a> {
     pub circuit: &'a PositionSet,
     /// Edges asked for, at all positions.
     pub wanted: usize,
-    pub found_on: usize,
-    pub held_out: Option<usize>,
-    pub measured: &'a Faithfulness,
-    /// Resamples of the interval of faithfulness.
-    pub stream: Stream,
+    pub measured: Measured<'a>,
 }
 
 /// The layout of `--out`, which must be one that has positions.
-pub fn check_layout(out: Option<&Path>, layout: Option<Layout>) -> Result<()> {
-    match (out, layout) {
-        (Some(out), Some(Layout::Dot)) => {
+pub fn layout(out: Option<&Path>) -> Result<Option<Layout>> {
+    let Some(out) = out else { return Ok(None) };
+    match Layout::of(out) {
+        Ok(layout) if layout != Layout::Dot => Ok(Some(layout)),
+        _ => {
             let why = format!("--out {}: has no positions; expected a name in .json or .csv", out.display());
             Err(Unusable(why).into())
         }
-        _ => Ok(()),
     }
 }
 
@@ -81,7 +75,8 @@ impl FoundAtPositions<'_> {
         Ok(serde_json::to_string_pretty(&file)? + "\n")
     }
 
-    /// Prints the best edges with their positions and what stands there in `prompt`, and the measures of the circuit.
+    /// Prints the best edges with their positions and what stands there in `prompt`, and what was measured; or all as
+    /// JSON.
     pub fn print(
         &self,
         prompt: &[u32],
@@ -89,62 +84,32 @@ impl FoundAtPositions<'_> {
         skipped: &SkippedRecords,
         json: bool,
     ) -> Result<()> {
-        let FoundAtPositions { scores, circuit, wanted, found_on, held_out, measured, stream } = *self;
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let [clean, empty, kept] = [&measured.clean, &measured.empty, &measured.circuit].map(|v| mean(v));
-        let faithfulness = measured.interval(stream);
+        let FoundAtPositions { scores, circuit, wanted, measured } = self;
         let (graph, positions) = (scores.graph(), scores.n_positions());
-        let mut out = stdout();
+        let ranked = scores.ranked(RankBy::Absolute).into_iter();
         if json {
-            let ranked = scores.ranked(RankBy::Absolute).into_iter().filter(|&at| circuit.contains(at));
             let edge = |at: EdgeAt| json!({ "edge": graph.name(at.edge), "position": at.position, "score": scores.get(at) });
+            let edges: Vec<Value> = ranked.filter(|&at| circuit.contains(at)).map(edge).collect();
             let line = json!({
-                "edges": circuit.count(), "requested": wanted, "graph": graph.n_edges(),
-                "positions": positions, "pairs": found_on, "held_out": held_out,
-                "clean": clean, "empty": empty, "circuit": kept,
-                "faithfulness": faithfulness.map(|interval| interval.value),
-                "faithfulness_interval": faithfulness.map(|interval| [interval.low, interval.high]),
-                "circuit_edges": ranked.map(edge).collect::<Vec<Value>>(),
+                "edges": circuit.count(), "requested": wanted, "graph": graph.n_edges(), "positions": positions,
+                "circuit_edges": edges,
             });
-            writeln!(out, "{line}")?;
-            if let Some(skipped) = skipped.json() {
-                writeln!(out, "{}", json!({ "skipped": skipped }))?;
-            }
-            return Ok(());
+            return measured.print_json(line, skipped);
         }
+        let mut out = stdout();
         writeln!(out, "{:<24} {:>8} {:>12}  token of the first pair", "edge", "position", "score")?;
-        for at in scores.ranked(RankBy::Absolute).into_iter().take(SHOWN) {
+        for at in ranked.take(SHOWN) {
             let token = prompt[at.position];
             let text = tokenizer.decode(&[token]).unwrap_or_else(|_| format!("<{token}>"));
             let (name, score) = (graph.name(at.edge), scores.get(at));
-            writeln!(
-                out,
-                "{name:<24} {:>8} {score:>+12.5}  {}",
-                at.position,
-                one_line(&format!("{text:?}"))
-            )?;
+            let text = one_line(&format!("{text:?}"));
+            writeln!(out, "{name:<24} {:>8} {score:>+12.5}  {text}", at.position)?;
         }
-        let all = graph.n_edges() * positions;
-        let left = circuit.count();
+        let (left, all) = (circuit.count(), graph.n_edges() * positions);
         writeln!(
             out,
             "circuit: {left} of {all} edges at {positions} positions after pruning dead ends ({wanted} selected)"
         )?;
-        match held_out {
-            Some(held_out) => writeln!(out, "found on {found_on} pairs, measured on {held_out} others")?,
-            None => writeln!(
-                out,
-                "found and measured on the same pairs ({found_on}), so it looks better than it is"
-            )?,
-        }
-        let faithfulness = faithfulness.map_or_else(
-            || "undefined: the full model's metric cannot be told from that without edges".into(),
-            |f| format!("{:.3} [{:.3}, {:.3}]", f.value, f.low, f.high),
-        );
-        writeln!(
-            out,
-            "metric: full model {clean:.4}, no edges {empty:.4}, circuit {kept:.4}; faithfulness {faithfulness}"
-        )?;
-        Ok(())
+        measured.write(&mut out)
     }
 }

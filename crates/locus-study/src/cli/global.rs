@@ -145,6 +145,12 @@ impl Global {
         super::models::model_folder(&self.model)
     }
 
+    /// Name of the model for people: that of `--model` without the folders above.
+    pub fn model_name(&self) -> String {
+        let name = Path::new(&self.model).file_name();
+        name.map_or_else(|| self.model.clone(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// Reads `--model`.
     pub fn checkpoint<F: Scalar>(&self) -> Result<Checkpoint<F>> {
         Ok(Checkpoint::from_pretrained(&self.model_folder()?)?)

@@ -8,6 +8,7 @@ mod benchmark_page;
 mod circuit;
 mod destination;
 mod discover;
+mod discover_output;
 mod discover_positions;
 mod discover_units;
 mod edge_count;

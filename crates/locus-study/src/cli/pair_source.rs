@@ -182,6 +182,16 @@ impl PairSource {
         }
     }
 
+    /// What the pairs are, for titles: a file without its folder.
+    pub fn title(&self) -> String {
+        match self.named() {
+            Some(task) => format!("task {}", task.name()),
+            None => {
+                self.place().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+            }
+        }
+    }
+
     /// What the pairs are, for files.
     pub fn provenance(&self) -> Result<Value> {
         Ok(match self.named() {

@@ -89,8 +89,8 @@ pub fn inspection_page(inspected: &InspectedPrompt) -> String {
             "Logit lens",
             &format!(
                 "What the residual stream leaving each layer gives when it goes through the final LayerNorm and the \
-                 unembedding at once: the likeliest token at each position, darker the likelier, and, after the last \
-                 token, probability and rank of {} and the difference: {compared}.",
+                 unembedding at once: the likeliest token at each position, in a tint that grows with its probability, \
+                 and, after the last token, probability and rank of {} and the difference: {compared}.",
                 code(&before.target.text)
             ),
             &|side| lens(tokens, side),
@@ -189,7 +189,8 @@ fn continuations(side: &Inspection) -> String {
         )
     };
     let rows: String = side.next.iter().enumerate().map(row).collect();
-    table("<th></th><th>token</th><th>id</th><th>logit</th><th>probability</th><th></th>", &rows)
+    let numbers = "<th class=\"n\">id</th><th class=\"n\">logit</th><th class=\"n\">probability</th>";
+    table(&format!("<th class=\"n\">rank</th><th>token</th>{numbers}<td class=\"bar\"></td>"), &rows)
 }
 
 fn lens(tokens: &[InspectedToken], side: &Inspection) -> String {
@@ -197,7 +198,7 @@ fn lens(tokens: &[InspectedToken], side: &Inspection) -> String {
     for token in tokens {
         let _ = write!(head, "<th>{}</th>", shown(&token.text));
     }
-    head += "<th>P(target)</th><th>rank</th><th>difference</th>";
+    head += "<th class=\"n\">P(target)</th><th class=\"n\">rank</th><th class=\"n\">difference</th>";
     // The last layer, which is the model's answer, stands on top.
     let row = |lens: &crate::protocol::LensLayer| {
         let cell = |candidate: &Candidate| {
@@ -238,9 +239,9 @@ fn attribution(side: &Inspection) -> String {
     let heads = in_layer(0).filter(|part| part.kind == ComponentKind::Head).count();
     let mut head = String::from("<th>layer</th>");
     (0..heads).for_each(|i| {
-        let _ = write!(head, "<th>head {i}</th>");
+        let _ = write!(head, "<th class=\"n\">head {i}</th>");
     });
-    head += "<th>bias</th><th>MLP</th><th>sum</th>";
+    head += "<th class=\"n\">bias</th><th class=\"n\">MLP</th><th class=\"n\">sum</th>";
     let mut rows = String::new();
     for layer in (0..side.lens.len()).rev() {
         let sum: f64 = in_layer(layer).map(|part| part.value).sum();

@@ -5,6 +5,7 @@
 
 mod cell;
 mod check;
+mod circuit;
 #[cfg(test)]
 pub(crate) mod fabricated;
 mod files;
@@ -18,6 +19,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use circuit::{CircuitPage, MeasuredCircuit, circuit_page};
 pub use files::{ReportPaths, draw, write};
 pub(crate) use inspection::component_name;
 pub use inspection::{InspectedPrompt, InspectedToken, ModelProvenance, inspection_page};

@@ -145,6 +145,94 @@ fn layouts_convert_into_each_other() {
     assert!(run.code == Some(2) && run.stderr.contains("both files are masks"), "{run:?}");
 }
 
+/// The circuit inside a page: its JSON, read as a file of a circuit.
+fn inside(page: &str) -> CircuitFile {
+    let (_, rest) = page.split_once("<script type=\"application/json\" id=\"data\">").unwrap();
+    CircuitFile::from_json(rest.split_once("</script>").unwrap().0).unwrap()
+}
+
+#[test]
+fn pages_show_what_the_files_say() {
+    let (sandbox, organism, printed) = found("--out c.json");
+    let file = CircuitFile::read(&sandbox.path("c.json")).unwrap();
+    let discover = format!("discover {organism} --method eap-ig-inputs --out x.html --threads");
+    sandbox.locus(&format!("{discover} 1")).done();
+    let page = sandbox.read("x.html");
+    let shown = inside(&page);
+    assert_eq!((&shown.circuit, &shown.conventions), (&file.circuit, &file.conventions));
+    assert_eq!(shown.provenance, file.provenance);
+    assert!(file.circuit.edges().all(|edge| shown.scores.get(edge) == file.scores.get(edge)));
+    for text in [
+        "<h1>Circuit of organism for task hierarchy</h1>".to_owned(),
+        format!("{} of 479 edges", file.circuit.count()),
+        format!("its faithfulness is {:.3} [", printed["faithfulness"].as_f64().unwrap()),
+        "Measured on 20 held-out pairs.".to_owned(),
+    ] {
+        assert!(page.contains(&text), "{text}");
+    }
+    // Neither threads nor what was there before show.
+    sandbox.locus(&format!("{discover} 2")).done();
+    assert_eq!(sandbox.read("x.html"), page);
+
+    let evaluate = format!("circuit evaluate --circuit c.json {organism} --draws 2 --removals 2");
+    sandbox.locus(&format!("{evaluate} --edges 30 --out e.json --html e.html")).done();
+    let (page, report) = (sandbox.read("e.html"), sandbox.read("e.json"));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let shown = inside(&page);
+    assert_eq!(shown.circuit.count(), report["evaluation"]["circuit"]["size"].as_u64().unwrap() as usize);
+    for measure in ["faithfulness", "complement", "random", "matched", "incompleteness"] {
+        let number = format!("{:.3}", value(&report["evaluation"]["circuit"][measure]));
+        let number = number.replace("-0.000", "0.000").replace('-', "−");
+        let cell = format!("<td data-label=\"faithfulness\">{number} ");
+        assert!(page.contains(&cell), "{measure}: {cell}");
+    }
+    assert_eq!(page.matches("<title>by absolute score: ").count(), 10, "sizes of the curve");
+    let (_, rest) = page.split_once("id=\"data\">").unwrap();
+    let data: Value = serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap();
+    assert_eq!(data["evaluation"], report);
+    // What the page saves is a circuit like any other.
+    sandbox.write("saved.json", data.to_string());
+    sandbox.locus(&format!("circuit evaluate --circuit saved.json {organism} --draws 0 --removals 0")).done();
+
+    for (wrong, says) in [
+        ("--html e.png", "the ending .png is no format"),
+        ("--html c.json", "the ending .json is no format"),
+        ("--out both.html --html both.html", "name one file"),
+    ] {
+        let run = sandbox.locus(&format!("{evaluate} {wrong} --quiet"));
+        assert!(run.code == Some(2) && run.stderr.contains(says), "{run:?}");
+    }
+    let run = sandbox.locus(&format!("discover {organism} --units neurons --out n.html --quiet"));
+    assert!(run.code == Some(2) && run.stderr.contains("neurons have no edges to draw"), "{run:?}");
+}
+
+#[test]
+fn attribution_graphs_name_model_task_and_scores() {
+    let (sandbox, _, _) = found("--out c.json --mask-out m.safetensors");
+    let model = format!("--model {}", fixture("organism").display());
+    let convert = |line: &str| sandbox.locus(&format!("circuit convert {line} --to neuronpedia {model}"));
+    convert("c.json graph.json").done();
+    let graph: Value = serde_json::from_str(&sandbox.read("graph.json")).unwrap();
+    let file = CircuitFile::read(&sandbox.path("c.json")).unwrap();
+    let metadata = &graph["metadata"];
+    assert_eq!((&metadata["slug"], &metadata["scan"]), (&"graph".into(), &"organism".into()));
+    assert_eq!(metadata["prompt"], "task hierarchy");
+    assert_eq!(metadata["generation_settings"]["method"], "eap-ig-inputs");
+    let links = graph["links"].as_array().unwrap();
+    let total: f64 = links.iter().map(|link| link["weight"].as_f64().unwrap()).sum();
+    let scores: f64 = file.circuit.edges().map(|edge| file.scores.get(edge)).sum();
+    assert!((total - scores).abs() < 1e-9 * scores.abs(), "{total} against {scores}");
+
+    for (wrong, says) in [
+        ("c.json graph.csv", "the ending .csv is no format"),
+        ("m.safetensors n.json", "a mask has no scores"),
+        ("c.json c.json", "is an input of this run"),
+    ] {
+        let run = convert(wrong);
+        assert!(run.code == Some(2) && run.stderr.contains(says), "{run:?}");
+    }
+}
+
 #[test]
 fn overlap_stands_beside_chance() {
     let (sandbox, organism, _) = found("--out c.json --mask-out c.safetensors");

@@ -1,7 +1,7 @@
 //! `locus circuit evaluate`: a circuit on disk, measured on pairs that it was not found on.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -13,6 +13,7 @@ use locus_gpt2::{Checkpoint, ParamMask, Scalar};
 use locus_metrics::Interval;
 use serde_json::json;
 
+use super::super::destination::{ending, is_same};
 use super::super::discover::named;
 use super::super::edge_count::EdgeCount;
 use super::super::error::{OVERFLOW, Unusable, in_range};
@@ -24,6 +25,7 @@ use crate::protocol::{
     Areas, Bench, CircuitEvaluation, CircuitMeasures, EvaluationSettings, evaluate_edges, evaluate_mask,
     hold_out, pair_key,
 };
+use crate::report::{CircuitPage, MeasuredCircuit, circuit_page};
 
 /// Largest number of draws and of removed edges.
 const MOST: usize = 1_000_000;
@@ -57,6 +59,9 @@ pub struct Evaluate {
     /// Edges of the circuit that are removed one by one
     #[arg(long, default_value_t = 20, value_name = "N")]
     removals: usize,
+    /// Also draw the circuit, with the curve and the controls, on one page
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -92,6 +97,7 @@ impl Evaluate {
         }
         let inputs: Vec<_> = std::iter::once(self.circuit.as_path()).chain(self.source.file()).collect();
         global.check_out_file(&inputs)?;
+        self.check_page(global, &inputs)?;
         let prompts = self.source.read()?;
         // Before the weights: a file that cannot be read is known at once.
         let input = read(&self.circuit, global)?;
@@ -118,10 +124,10 @@ impl Evaluate {
                 stage.inc();
             }
         };
-        let found = match &input {
+        let (found, drawn) = match &input {
             Input::Mask(mask) => {
                 check_mask(self, mask, &model)?;
-                evaluate_mask(bench, mask, settings, &mut progress)?
+                (evaluate_mask(bench, mask, settings, &mut progress)?, None)
             }
             Input::Edges(file) => {
                 if let Some(stated) = file.provenance.get("model_sha256").and_then(|stated| stated.as_str())
@@ -131,7 +137,8 @@ impl Evaluate {
                 }
                 let ranking = file.ranks().then_some(&file.scores);
                 let circuit = self.examined(file, ranking)?;
-                evaluate_edges(bench, ranking, Some(&circuit), settings, &mut progress)?
+                let found = evaluate_edges(bench, ranking, Some(&circuit), settings, &mut progress)?;
+                (found, Some(CircuitFile { circuit, ..CircuitFile::clone(file) }))
             }
         };
         if let Some(stage) = stage {
@@ -150,6 +157,22 @@ impl Evaluate {
         if let Some(out) = &global.out {
             write_atomically(out, (serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
         }
+        if let (Some(path), Some(file), Some(circuit)) = (&self.html, &drawn, &found.circuit) {
+            let pairs = format!("{} pairs: {how}", found.pairs);
+            let measured = MeasuredCircuit {
+                pairs: &pairs,
+                metric: metric.name(),
+                ablation: ablation.name(),
+                clean: found.clean.value,
+                empty: found.empty.value,
+                circuit: circuit.metric,
+                faithfulness: circuit.faithfulness,
+            };
+            let (model, task) = (&global.model_name(), &self.source.title());
+            let evaluation = Some((&found, &report["provenance"]));
+            let page = circuit_page(&CircuitPage { model, task, file, measured, evaluation });
+            write_atomically(path, page.as_bytes())?;
+        }
         let mut out = stdout();
         if global.json {
             writeln!(out, "{report}")?;
@@ -166,6 +189,22 @@ impl Evaluate {
             self.source.described()
         )?;
         print(&mut out, &found, metric.name())
+    }
+
+    /// Checks that the page can be written, and that there are edges to draw.
+    fn check_page(&self, global: &Global, inputs: &[&Path]) -> Result<()> {
+        let Some(page) = &self.html else { return Ok(()) };
+        ending("--html", page, &["html"])?;
+        global.check_file("--html", page, inputs)?;
+        if global.out.as_ref().is_some_and(|out| is_same(out, page)) {
+            return Err(Unusable("--out and --html name one file; expected two".into()).into());
+        }
+        if is_mask(&self.circuit) {
+            let why = "--html has no effect: a mask has no edges to draw; expected a circuit of edges, which `circuit \
+                       convert` makes of it";
+            return Err(Unusable(why.into()).into());
+        }
+        Ok(())
     }
 
     /// Metric, ablation and whether the end-of-text token stands first: as asked for, or as the circuit was found.

@@ -41,7 +41,8 @@ pub(super) enum CircuitCommand {
         #[command(flatten)]
         options: AllOptions,
     },
-    /// Write a circuit in the layout of another extension: .json (EAP-IG, MIB), .csv, .dot, .safetensors (a mask)
+    /// Write a circuit in the layout of another extension: .json (EAP-IG, MIB), .csv, .dot, .safetensors (a mask), or as
+    /// Neuronpedia's attribution graph
     Convert {
         #[command(flatten)]
         command: convert::Convert,

@@ -172,7 +172,7 @@ fn marks<'a>(rows: &[&'a ClaimRow], key: impl Fn(&'a ClaimRow) -> &'a str) -> St
                     .then(|| format!("<span class=\"mark {class}\" title=\"{n} {title}\">{sign}{n}</span>"))
             })
             .collect();
-        format!("<span class=\"key\">{} {counts}</span>", words(name))
+        format!("<span class=\"key\">{} <span class=\"marks\">{counts}</span></span>", words(name))
     };
     keys.iter().map(of_key).collect::<Vec<_>>().join(" ")
 }

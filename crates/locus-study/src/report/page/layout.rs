@@ -17,7 +17,6 @@ pub(super) struct Layout {
 
 const EXTRACTION: &[&str] = &[
     "mask",
-    "preset",
     "agreement",
     "balanced agreement",
     "agreement, complement",
@@ -32,7 +31,7 @@ const ALL_ROWS: Layout = Layout { groups: &[], facts: &[], columns: &[], folded:
 pub(super) fn layout(id: &str) -> Layout {
     match id {
         "T1" => Layout {
-            groups: &["task", "target density"],
+            groups: &["task", "target density", "preset"],
             facts: &["held-out rows", "accuracy, full", "accuracy, random weights"],
             columns: EXTRACTION,
             ..ALL_ROWS

@@ -17,11 +17,12 @@ mod glossary;
 mod layout;
 mod tables;
 
-use super::frame::{TITLE, home, provenance_rows};
+use super::frame::{TITLE, home, html_head, provenance_rows};
 use super::plot::svg::{self, escape};
 use crate::results::{Provenance, Results, Verdict};
 
-const STYLE: &str = include_str!("page.css");
+/// Style of pages.
+pub(super) const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// The whole report.
@@ -30,15 +31,18 @@ pub fn report(results: &Results) -> String {
     let others: Vec<_> = figures.iter().filter(|one| home(one, tables).is_none()).collect();
     let example = example::section(results);
     let shown: Vec<tables::Shown> = tables.iter().map(|table| tables::Shown::new(table, results)).collect();
+    let columns: String = shown.iter().map(|one| one.columns.as_str()).collect();
     let labels: String = shown.iter().map(|one| one.labels.as_str()).collect();
     let sections: String = shown.iter().map(|one| one.html.as_str()).collect();
     let figures: String = others.iter().map(|one| tables::figure_block(one)).collect();
     let figures = match figures.is_empty() {
         true => figures,
-        false => format!("<section id=\"figures\">\n<h2>Figures</h2>\n{figures}</section>\n"),
+        false => format!(
+            "<section id=\"figures\">\n<h2>Figures</h2>\n<div class=\"figures\">\n{figures}</div>\n</section>\n"
+        ),
     };
     [
-        head(&labels),
+        head(&columns, &labels),
         "<main>\n".to_owned(),
         first::section(results),
         contents(results, !example.is_empty(), !others.is_empty()),
@@ -53,18 +57,12 @@ pub fn report(results: &Results) -> String {
     .concat()
 }
 
-fn head(labels: &str) -> String {
-    let title = escape(TITLE);
-    // The policy is a promise that the browser keeps: nothing is fetched, whatever a name or a note holds.
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src &#39;none&#39;; style-src &#39;unsafe-inline&#39;; \
-         script-src &#39;unsafe-inline&#39;\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
-         <style>\n{STYLE}{}@media (max-width: 600px) {{\n{labels}}}\n</style>\n</head>\n<body>\n",
+fn head(columns: &str, labels: &str) -> String {
+    let style = format!(
+        "<style>\n{STYLE}{}{columns}@media (max-width: 600px) {{\n{labels}}}\n</style>\n",
         svg::STYLE
-    )
+    );
+    html_head(TITLE, &style)
 }
 
 fn contents(results: &Results, example: bool, figures: bool) -> String {

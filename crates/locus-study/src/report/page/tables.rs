@@ -16,6 +16,8 @@ const MANY: usize = 12;
 /// A table as HTML.
 pub(super) struct Shown {
     pub(super) html: String,
+    /// Style of the columns that are no numbers: a rule for a column is shorter than a class in every cell.
+    pub(super) columns: String,
     /// Style that names the columns beside their values where the page is narrow.
     pub(super) labels: String,
 }
@@ -82,6 +84,10 @@ impl Shown {
             .filter(|one| home(one, &results.tables) == Some(&table.id))
             .map(figure_block)
             .collect();
+        let figures = match figures.is_empty() {
+            true => figures,
+            false => format!("<div class=\"figures\">\n{figures}</div>\n"),
+        };
         let (id, title) = (&table.id, words(&table.title));
         let parts = Parts::new(table, layout);
         let body = body(table, &parts);
@@ -107,7 +113,7 @@ impl Shown {
              </section>\n",
             decides(id, results),
         );
-        Self { html, labels: labels(table, &parts) }
+        Self { html, columns: columns(table, &parts), labels: labels(table, &parts) }
     }
 }
 
@@ -122,6 +128,18 @@ fn decides(id: &str, results: &Results) -> String {
     match claims.is_empty() {
         true => String::new(),
         false => format!("<p class=\"quiet\">Bears on {}.</p>\n", claims.join(", ")),
+    }
+}
+
+/// Style that sets what is no number to the left.
+fn columns(table: &Table, parts: &Parts) -> String {
+    let rule = |place: usize| format!("#table-{} td:nth-child({})", table.id, place + 1);
+    let is_text = |&(_, &column): &(usize, &usize)| !cell::is_numeric(&table.rows, column);
+    let texts: Vec<String> =
+        parts.columns.iter().enumerate().skip(1).filter(is_text).map(|(place, _)| rule(place)).collect();
+    match texts.is_empty() || table.rows.is_empty() {
+        true => String::new(),
+        false => format!("{} {{ text-align: left }}\n", texts.join(", ")),
     }
 }
 
@@ -182,10 +200,9 @@ fn body(table: &Table, parts: &Parts) -> String {
         let class = if is_lost(table, row) { " class=\"lost\"" } else { "" };
         text += &format!("<tr{class}{of_task}>");
         for (place, &column) in parts.columns.iter().enumerate() {
-            text += &match (place, numeric[column]) {
-                (0, _) => format!("<th scope=\"row\">{}</th>", shown(&cells[column], many)),
-                (_, true) => format!("<td class=\"n\">{}</td>", shown(&cells[column], many)),
-                (_, false) => format!("<td>{}</td>", shown(&cells[column], many)),
+            text += &match place {
+                0 => format!("<th scope=\"row\">{}</th>", shown(&cells[column], many)),
+                _ => format!("<td>{}</td>", shown(&cells[column], many)),
             };
         }
         text += "</tr>\n";
@@ -193,7 +210,7 @@ fn body(table: &Table, parts: &Parts) -> String {
     let label = escape(&format!("{} {}", table.id, table.title));
     // The frame takes the keyboard's focus, so that it can be scrolled without a mouse where it has to be.
     format!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{label}\">\n<table class=\"data{}\">\n<caption>{}</caption>\n\
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{label}\">\n<table class=\"data numbers{}\">\n<caption>{}</caption>\n\
          <thead><tr>{head}</tr></thead>\n{text}</tbody>\n</table>\n</div>\n",
         if many { " many" } else { "" },
         caption(table, parts, many),
@@ -292,7 +309,7 @@ fn shown(cell: &Cell, without_interval: bool) -> String {
     match (cell::parts(cell), cell) {
         (_, Cell::Empty(())) => "<span class=\"none\" title=\"not measured\">–</span>".to_owned(),
         ((main, Some(range)), Cell::Estimate { low, high, .. }) if !without_interval && low < high => {
-            format!("{} <span class=\"range\">{}</span>", words(&main), words(&range))
+            format!("{} <small>{}</small>", words(&main), words(&range))
         }
         ((main, _), _) => words(&main),
     }

@@ -46,6 +46,22 @@ impl Axis {
         Self { low, high, log: false, ticks }
     }
 
+    /// A linear scale around `values`, with ticks at whole numbers alone where all of them are whole: nothing lies between
+    /// two layers.
+    pub fn whole_or_linear(values: impl Iterator<Item = f64>) -> Self {
+        let values: Vec<f64> = values.collect();
+        let mut axis = Self::linear(values.iter().copied(), false);
+        if values.iter().all(|value| value.fract() == 0.0) {
+            axis.ticks.retain(|(value, _)| value.fract() == 0.0);
+            for (_, label) in &mut axis.ticks {
+                if let Some(whole) = label.strip_suffix(".0") {
+                    *label = whole.to_owned();
+                }
+            }
+        }
+        axis
+    }
+
     /// A logarithmic scale around the positive `values`, with a margin of 8 % at both ends.
     pub fn logarithmic(values: impl Iterator<Item = f64>) -> Self {
         let (low, high) = range(values.filter(|&value| value > 0.0)).unwrap_or((0.1, 1.0));
@@ -265,6 +281,11 @@ mod tests {
         assert_eq!(
             labels(Axis::linear([0.05, 0.97].into_iter(), false)),
             ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+        );
+        assert_eq!(labels(Axis::whole_or_linear([0.0, 1.0, 2.0, 3.0].into_iter())), ["0", "1", "2", "3"]);
+        assert_eq!(
+            labels(Axis::whole_or_linear([0.0, 1.5].into_iter())),
+            labels(Axis::linear([0.0, 1.5].into_iter(), false))
         );
         assert_eq!(labels(Axis::logarithmic([0.05, 0.5].into_iter())), ["0.05", "0.1", "0.2", "0.5"]);
         assert_eq!(labels(Axis::linear(std::iter::empty(), true)), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);

@@ -9,7 +9,8 @@ const CELL_HEIGHT: f64 = 28.0;
 const WIDTH: f64 = 780.0;
 const SLANT: f64 = 45.0;
 
-/// Draws the matrix. A value of `max` has the full colour, `unit` says what a value is; `None` cells stay empty.
+/// Draws the matrix. A value of `max` has the full colour, `unit` says what a value is; `None` cells stay empty. Of a
+/// symmetric matrix, which says everything twice, the half below the diagonal is drawn.
 pub fn draw(rows: &[String], columns: &[String], values: &[Vec<Option<f64>>], max: f64, unit: &str) -> Svg {
     let widest =
         |labels: &[String]| labels.iter().map(|label| text_width(&short(label), SIZE)).fold(0.0, f64::max);
@@ -22,20 +23,24 @@ pub fn draw(rows: &[String], columns: &[String], values: &[Vec<Option<f64>>], ma
     let right = if slanted { (reach - cell / 2.0).max(0.0) + 16.0 } else { 16.0 };
     let (width, height) = (cell * columns.len() as f64, CELL_HEIGHT * rows.len() as f64);
     let key_width = 200.0 + text_width(unit, SIZE) + 60.0;
+    let half = is_symmetric(rows, columns, values);
     let mut svg = Svg::new((left + width + right).max(left + key_width), top + height + 52.0);
 
     for (index, label) in columns.iter().enumerate() {
         let x = left + (index as f64 + 0.5) * cell;
+        // The names of half a matrix stand along its diagonal.
+        let y = if half { top + index as f64 * CELL_HEIGHT - 8.0 } else { top - 8.0 };
         if slanted {
-            svg.turned_text((x + 3.0, top - 8.0), -SLANT, Anchor::Start, "tick", &short(label));
+            svg.turned_text((x + 3.0, y), -SLANT, Anchor::Start, "tick", &short(label));
         } else {
-            svg.text((x, top - 8.0), Anchor::Middle, "tick", &short(label));
+            svg.text((x, y), Anchor::Middle, "tick", &short(label));
         }
     }
     for (index, label) in rows.iter().enumerate() {
         let y = top + index as f64 * CELL_HEIGHT;
         svg.text((left - 8.0, y + CELL_HEIGHT / 2.0 + 4.0), Anchor::End, "tick", &short(label));
-        for (column, value) in values[index].iter().enumerate() {
+        let drawn = if half { index + 1 } else { columns.len() };
+        for (column, value) in values[index].iter().enumerate().take(drawn) {
             let corner = (left + column as f64 * cell, y);
             let title = format!("{label}, {}", columns[column]);
             draw_cell(&mut svg, corner, (cell, CELL_HEIGHT), *value, max, &title);
@@ -43,6 +48,11 @@ pub fn draw(rows: &[String], columns: &[String], values: &[Vec<Option<f64>>], ma
     }
     draw_key(&mut svg, (left, top + height + 20.0), max, unit);
     svg
+}
+
+fn is_symmetric(rows: &[String], columns: &[String], values: &[Vec<Option<f64>>]) -> bool {
+    let mirrored = |i: usize| (0..i).all(|j| values[i][j] == values[j][i]);
+    rows.len() > 1 && rows == columns && (0..rows.len()).all(mirrored)
 }
 
 fn draw_cell(svg: &mut Svg, corner: (f64, f64), size: (f64, f64), value: Option<f64>, max: f64, title: &str) {
@@ -95,7 +105,7 @@ fn label(value: f64, max: f64) -> String {
     if text.trim_start_matches('-').chars().all(|digit| matches!(digit, '0' | '.')) {
         text.trim_start_matches('-').to_owned()
     } else {
-        text
+        text.replace('-', "−")
     }
 }
 
@@ -114,6 +124,19 @@ mod tests {
             assert!(svg.contains(text), "{text} in {svg}");
         }
         assert_eq!(svg.matches("class=\"value").count(), 3);
+    }
+
+    #[test]
+    fn a_symmetric_matrix_is_drawn_once() {
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let mut values = vec![vec![None, Some(0.25), Some(0.5)], vec![Some(0.25), None, Some(0.75)]];
+        values.push(vec![Some(0.5), Some(0.75), None]);
+        let count = |values: &[Vec<Option<f64>>]| {
+            draw(&names, &names, values, 1.0, "share").inline("").matches("class=\"value").count()
+        };
+        assert_eq!(count(&values), 3);
+        values[0][2] = Some(0.6);
+        assert_eq!(count(&values), 6);
     }
 
     #[test]

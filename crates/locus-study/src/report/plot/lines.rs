@@ -14,7 +14,7 @@ pub fn draw(x_label: &str, y_label: &str, log_x: bool, series: &[LineSeries]) ->
     let x_axis = if log_x {
         Axis::logarithmic(points().map(|point| point.0))
     } else {
-        Axis::linear(points().map(|point| point.0), false)
+        Axis::whole_or_linear(points().map(|point| point.0))
     };
     let y_axis = Axis::linear(points().filter(|point| x_axis.shows(point.0)).map(|point| point.1), false);
     let hidden = points().filter(|point| !x_axis.shows(point.0)).count();

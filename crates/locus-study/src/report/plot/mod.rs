@@ -4,6 +4,7 @@
 mod axis;
 mod bars;
 mod before_after;
+pub mod circuit;
 mod heat_map;
 mod legend;
 mod lines;

@@ -80,6 +80,25 @@ impl Svg {
         self.close("path", class, title);
     }
 
+    /// A cubic Bézier curve through its four control points; `width` in pixels, `opacity` in [0, 1].
+    pub fn curve(&mut self, points: [(f64, f64); 4], (width, opacity): (f64, f64), class: &str, title: &str) {
+        let [from, a, b, to] = points.map(|(x, y)| format!("{} {}", coordinate(x), coordinate(y)));
+        let (width, opacity) = (coordinate(width), coordinate(opacity));
+        let _ = write!(
+            self.body,
+            "<path d=\"M{from}C{a} {b} {to}\" stroke-width=\"{width}\" stroke-opacity=\"{opacity}\""
+        );
+        self.close("path", class, title);
+    }
+
+    /// Shapes that belong together, under a name that scripts find them by.
+    pub fn group(&mut self, name: &str, class: &str, title: &str, draw: impl FnOnce(&mut Svg)) {
+        let (name, title) = (escape(name), escape(title));
+        let _ = writeln!(self.body, "<g data-name=\"{name}\" class=\"{class}\"><title>{title}</title>");
+        draw(self);
+        self.body.push_str("</g>\n");
+    }
+
     /// A line of text; `at` lies on its baseline.
     pub fn text(&mut self, at: (f64, f64), anchor: Anchor, class: &str, content: &str) {
         self.turned_text(at, 0.0, anchor, class, content);
@@ -202,6 +221,18 @@ mod tests {
         let mut svg = Svg::new(10.0, 10.0);
         svg.turned_text((1.0, 2.0), -45.0, Anchor::End, "tick", "a<b");
         let text = "<text x=\"1.00\" y=\"2.00\" text-anchor=\"end\" transform=\"rotate(-45.00 1.00 2.00)\" class=\"tick\">a&lt;b</text>";
+        assert!(svg.inline("").contains(text), "{}", svg.inline(""));
+    }
+
+    #[test]
+    fn curves_and_groups_are_closed() {
+        let mut svg = Svg::new(10.0, 10.0);
+        svg.group("a<v>", "node", "b&c", |svg| {
+            svg.curve([(0.0, 1.0), (2.0, 3.0), (4.0, 5.0), (6.0, 7.0)], (1.5, 0.25), "edge", "");
+        });
+        let text = "<g data-name=\"a&lt;v&gt;\" class=\"node\"><title>b&amp;c</title>\n\
+                    <path d=\"M0.00 1.00C2.00 3.00 4.00 5.00 6.00 7.00\" stroke-width=\"1.50\" stroke-opacity=\"0.25\" \
+                    class=\"edge\"/>\n</g>\n";
         assert!(svg.inline("").contains(text), "{}", svg.inline(""));
     }
 
