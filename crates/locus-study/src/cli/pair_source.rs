@@ -185,7 +185,7 @@ impl PairSource {
     /// What the pairs are, for titles: a file without its folder.
     pub fn title(&self) -> String {
         match self.named() {
-            Some(task) => format!("task {}", task.name()),
+            Some(task) => task.name().to_owned(),
             None => {
                 self.place().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
             }
