@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::write::{LOCK, TEMPORARY, folder_of, forget_unfinished, remember_unfinished};
+use crate::write::{LOCK, TEMPORARY, folder_of, forget_unfinished, is_at, remember_unfinished};
 
 /// Exclusive use of an output folder or file, until it is dropped or the process ends, however that happens.
 ///
@@ -102,23 +102,6 @@ fn create_folder(folder: &Path) -> io::Result<Vec<PathBuf>> {
     missing.reverse();
     fs::create_dir_all(folder)?;
     Ok(missing)
-}
-
-/// Whether an open file is still the one that a path names.
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-
-    let number = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(open), Ok(named)) => number(open) == number(named),
-        _ => false,
-    }
-}
-
-#[cfg(not(unix))]
-fn is_at(_: &File, path: &Path) -> bool {
-    path.exists()
 }
 
 #[cfg(test)]

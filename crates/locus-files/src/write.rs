@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -79,9 +79,12 @@ impl NewFile {
         if unfinished.tidied.insert(folder.to_owned()) {
             remove_abandoned(folder);
         }
-        let (file, temporary) = temporary_in(folder).map_err(output)?.into_parts();
-        // Where the file system has no locks, nothing is removed either.
-        let _ = file.try_lock();
+        let (file, temporary) = loop {
+            let (file, temporary) = temporary_in(folder).map_err(output)?.into_parts();
+            if is_claimed(&file, &temporary) {
+                break (file, temporary);
+            }
+        };
         unfinished.files.insert(temporary.to_path_buf());
         Ok(NewFile { file, temporary, destination: destination.to_owned() })
     }
@@ -183,13 +186,41 @@ pub fn remove_abandoned(folder: &Path) {
     });
     for entry in ours {
         let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
-        let free = |file: io::Result<File>| file.is_ok_and(|file| file.try_lock().is_ok());
-        if kind.is_file() && free(File::options().write(true).open(&path)) {
-            let _ = fs::remove_file(path);
-        } else if kind.is_dir() && free(File::open(&path)) {
+        // The lock is held until the file is gone: see `is_claimed`.
+        let held = |file: io::Result<File>| file.ok().filter(|file| file.try_lock().is_ok());
+        if kind.is_file() {
+            if let Some(_held) = held(File::options().write(true).open(&path)) {
+                let _ = fs::remove_file(path);
+            }
+        } else if kind.is_dir()
+            && let Some(_held) = held(File::open(&path))
+        {
             let _ = fs::remove_dir_all(path);
         }
     }
+}
+
+/// Locks a new file or folder, and says whether no other process took it for one that a killed process had left, which
+/// it is until it is locked ([`remove_abandoned`]). Where the file system has no locks, nothing is removed either.
+fn is_claimed(file: &File, path: &Path) -> bool {
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && is_at(file, path)
+}
+
+/// Whether an open file is still the one that a path names.
+#[cfg(unix)]
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let number = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => number(open) == number(named),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_at(_: &File, path: &Path) -> bool {
+    path.exists()
 }
 
 /// A new temporary file in a folder that exists, with the permissions of any new file.
@@ -285,8 +316,18 @@ impl NewFolder {
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let temporary = builder.prefix(prefix).suffix(suffix).tempdir_in(above)?;
-        let lock = File::open(temporary.path()).ok().filter(|folder| folder.try_lock().is_ok());
+        builder.prefix(prefix).suffix(suffix);
+        let (temporary, lock) = loop {
+            let temporary = builder.tempdir_in(above)?;
+            let lock = File::open(temporary.path());
+            if lock.as_ref().is_ok_and(|folder| is_claimed(folder, temporary.path())) {
+                break (temporary, lock.ok());
+            }
+            // A folder that cannot be opened although it is there can be filled nevertheless.
+            if lock.is_err() && temporary.path().exists() {
+                break (temporary, None);
+            }
+        };
         unfinished.files.insert(temporary.path().to_owned());
         Ok(NewFolder { temporary, _lock: lock })
     }
@@ -496,5 +537,25 @@ mod tests {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         assert!(child.args(["--exact", this]).env(PLACE, dir.path()).status().unwrap().success());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// Another process may look for what killed processes left at any moment, also between the creation of a file and
+    /// its lock.
+    #[test]
+    fn new_files_are_not_taken_for_abandoned_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    remove_abandoned(dir.path());
+                }
+            });
+            let written = (0..500).map(|i| write_atomically(dir.path().join(i.to_string()), b"whole"));
+            let written: Vec<io::Result<()>> = written.collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(written.iter().all(Result::is_ok), "{written:?}");
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 500);
     }
 }

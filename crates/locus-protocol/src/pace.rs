@@ -452,7 +452,7 @@ mod tests {
     fn all_kinds_of_work_are_timed() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/organism");
         let checkpoint = Checkpoint::<f32>::from_pretrained(&folder).unwrap();
-        let data = StudyData::read(&folder.join("data")).unwrap();
+        let data = StudyData::read(folder.join("data")).unwrap();
         let config = checkpoint.model.config();
         let mut settings = Settings::quick(1, Preset::ScheduledTopK);
         settings.hparams = Some(Hparams::for_model(config, Some(&folder)).unwrap());

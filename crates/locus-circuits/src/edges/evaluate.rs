@@ -11,9 +11,10 @@ use rand_chacha::ChaCha8Rng;
 use super::ablation::Ablation;
 use super::edge_set::EdgeSet;
 use super::graph::{Edge, Graph};
-use super::intervene::{run_circuit, run_clean};
+use super::intervene::{run_circuit, run_clean, run_positions};
 use super::metric::Metric;
 use super::pairs::Pair;
+use super::positions::PositionSet;
 use super::scores::{EdgeScores, RankBy};
 
 /// Faithfulness of a circuit: the metric of the full model, of the empty circuit and of the circuit, pair by pair.
@@ -43,6 +44,28 @@ impl Faithfulness {
         Ok(Faithfulness {
             clean: run_clean(model, pairs, metric)?,
             empty: run(&EdgeSet::empty(circuit.graph()))?,
+            circuit: run(circuit)?,
+        })
+    }
+
+    /// Runs the intact model, the empty circuit and a circuit of edges at positions on every pair.
+    ///
+    /// # Errors
+    /// As [`run_positions`].
+    ///
+    /// # Panics
+    /// As [`run_positions`].
+    pub fn of_positions<F: Scalar>(
+        model: &Gpt2<F>,
+        pairs: &[Pair],
+        metric: &dyn Metric<F>,
+        circuit: &PositionSet,
+        ablation: &dyn Ablation<F>,
+    ) -> Result<Self> {
+        let run = |set: &PositionSet| run_positions(model, pairs, metric, set, ablation);
+        Ok(Faithfulness {
+            clean: run_clean(model, pairs, metric)?,
+            empty: run(&PositionSet::empty(circuit.graph(), circuit.n_positions()))?,
             circuit: run(circuit)?,
         })
     }

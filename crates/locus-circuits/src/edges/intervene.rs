@@ -108,7 +108,7 @@ pub fn run_positions<F: Scalar>(
 enum Kept<'a> {
     /// These, at every token.
     Everywhere(&'a EdgeSet),
-    /// Those of each token position, of prompts with as many tokens.
+    /// A set for each token position, of prompts with as many tokens.
     ByPosition(&'a [EdgeSet]),
 }
 

@@ -20,15 +20,8 @@
 
 use std::ops::Range;
 
-use locus_gpt2::{Gpt2, Result, Scalar};
-
-use super::ablation::Ablation;
 use super::edge_set::EdgeSet;
-use super::evaluate::Faithfulness;
 use super::graph::{Destination, Edge, Graph, QkvInput, Source};
-use super::intervene::{run_clean, run_positions};
-use super::metric::Metric;
-use super::pairs::Pair;
 use super::scores::{EdgeScores, RankBy};
 
 /// An edge at a token position.
@@ -232,30 +225,6 @@ impl PositionSet {
         let destination = self.graph().destination(edge.destination);
         let is_attended_to = matches!(destination, Destination::Head(_, QkvInput::Key | QkvInput::Value, _));
         position..if is_attended_to { self.n_positions() } else { position + 1 }
-    }
-}
-
-impl Faithfulness {
-    /// Runs the intact model, the empty circuit and a circuit of edges at positions on every pair.
-    ///
-    /// # Errors
-    /// As [`run_positions`].
-    ///
-    /// # Panics
-    /// As [`run_positions`].
-    pub fn of_positions<F: Scalar>(
-        model: &Gpt2<F>,
-        pairs: &[Pair],
-        metric: &dyn Metric<F>,
-        circuit: &PositionSet,
-        ablation: &dyn Ablation<F>,
-    ) -> Result<Self> {
-        let run = |set: &PositionSet| run_positions(model, pairs, metric, set, ablation);
-        Ok(Faithfulness {
-            clean: run_clean(model, pairs, metric)?,
-            empty: run(&PositionSet::empty(circuit.graph(), circuit.n_positions()))?,
-            circuit: run(circuit)?,
-        })
     }
 }
 

@@ -396,7 +396,7 @@ fn endings_that_are_no_format() {
     for (line, says) in [
         (
             format!("{discover} --out new.png"),
-            "new.png: is no file of a circuit; expected a name that ends in .json, .csv or .dot",
+            "new.png: is no file of a circuit; expected a name that ends in .json, .csv, .dot or .html",
         ),
         ("trace --model model --task requests.json --out new.csv".into(), "expected .json, .svg"),
         ("aggregate data --out new.html".into(), "expected .md, .json"),
