@@ -151,7 +151,7 @@ mod tests {
         let close = |i: usize| f32::from_bits(1.5f32.to_bits() + i as u32 % 7);
         let kinds: [&dyn Fn(usize) -> f32; 5] = [
             &|i: usize| (i % 5) as f32 - 2.0,
-            &|i: usize| if i % 2 == 0 { 0.0 } else { -0.0 },
+            &|i: usize| if i.is_multiple_of(2) { 0.0 } else { -0.0 },
             &close,
             &|i: usize| [f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, -1e-40, 3e38][i % 5],
             &|i: usize| ((i * 7919 % 1000) as f32 - 500.0) * 1e-3,
