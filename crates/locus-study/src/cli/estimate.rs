@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use locus_gpt2::Scalar;
 
+use super::output::byte_size;
 use super::study_options::StudyInputs;
 use crate::protocol::progress::time;
 use crate::protocol::{Cost, Estimate, Pace, PlannedUnit, Sizes, Store, plan};
@@ -70,9 +71,9 @@ impl Estimated {
     /// The estimate in words.
     pub fn in_words(&self, left: usize, seconds: f64) -> String {
         let Estimated { units, measuring, .. } = self;
-        let (n, gigabytes) = (units.len(), self.most_memory() as f64 / 1e9);
+        let (n, memory) = (units.len(), byte_size(self.most_memory()));
         format!(
-            "{left} of {n} units left, about {} and {gigabytes:.1} GB (estimated in {:.1} s)",
+            "{left} of {n} units left, about {} and {memory} (estimated in {:.1} s)",
             time(Duration::from_secs_f64(seconds)),
             measuring.as_secs_f64()
         )

@@ -10,6 +10,7 @@ use locus_data::{DataError, Entry, FetchOptions, Manifest, Verified, fetch};
 use super::destination::check_folder;
 use super::global::Global;
 use super::models::cache_folder;
+use super::output::{byte_size, stdout};
 
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -34,7 +35,7 @@ impl Fetch {
             Manifest::parse("fixtures/MANIFEST.toml", include_str!("../../../../fixtures/MANIFEST.toml"))?;
         let Some(name) = self.name.as_ref().filter(|_| !self.list) else {
             global.refuse_out("without a name, nothing is fetched")?;
-            let mut out = super::output::stdout();
+            let mut out = stdout();
             let cache = cache_folder().ok();
             for entry in &manifest.entries {
                 let is_there = |cache: &PathBuf| {
@@ -93,7 +94,7 @@ impl Fetch {
             complete += 1;
         }
         stage.finish();
-        let mut out = super::output::stdout();
+        let mut out = stdout();
         for file in &fetched {
             let state = match (file.verified, file.reused) {
                 (Verified::Manifest, true) => "already there, verified",
@@ -136,9 +137,5 @@ fn megabytes(bytes: u64) -> f64 {
 fn size(entry: &Entry) -> String {
     let Some(bytes) = entry.bytes() else { return "?".into() };
     let about = if entry.files.iter().all(|file| file.exact_bytes().is_some()) { "" } else { "~" };
-    if bytes < 1_000_000_000 {
-        format!("{about}{:.1} MB", megabytes(bytes))
-    } else {
-        format!("{about}{:.1} GB", megabytes(bytes) / 1e3)
-    }
+    format!("{about}{}", byte_size(bytes))
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use super::error::Unusable;
 use super::estimate::Estimated;
 use super::global::Global;
+use super::output::byte_size;
 use crate::protocol::progress::time;
 
 /// Time between two looks at the running processes.
@@ -101,10 +102,9 @@ pub fn fitting(
     needed: u64,
     available: Option<u64>,
 ) -> Result<(usize, usize, Option<String>)> {
-    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
     let room = match available {
         Some(available) if needed > available => {
-            let (needed, available) = (gigabytes(needed), gigabytes(available));
+            let (needed, available) = (byte_size(needed), byte_size(available));
             let why =
                 format!("--jobs {asked}: a process needs about {needed}, and {available} are available");
             return Err(Unusable(why).into());
@@ -116,8 +116,8 @@ pub fn fitting(
     let why = if n == asked {
         None
     } else if n == room {
-        let available = gigabytes(available.unwrap_or_default());
-        Some(format!("--jobs {asked}: {n}, because each needs about {} of {available}", gigabytes(needed)))
+        let available = byte_size(available.unwrap_or_default());
+        Some(format!("--jobs {asked}: {n}, because each needs about {} of {available}", byte_size(needed)))
     } else {
         Some(format!("--jobs {asked}: {n}, because there are {threads} threads"))
     };

@@ -48,9 +48,23 @@ pub fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A number of bytes in megabytes, or in gigabytes from one on.
+pub fn byte_size(bytes: u64) -> String {
+    if bytes < 1_000_000_000 {
+        format!("{:.1} MB", bytes as f64 / 1e6)
+    } else {
+        format!("{:.1} GB", bytes as f64 / 1e9)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_a_unit_that_fits() {
+        assert_eq!([1_200_000, 999_949_999, 6_400_000_000].map(byte_size), ["1.2 MB", "999.9 MB", "6.4 GB"]);
+    }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {

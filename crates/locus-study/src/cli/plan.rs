@@ -15,7 +15,7 @@ use super::error::Unusable;
 use super::estimate::Estimated;
 use super::global::{Dtype, Global};
 use super::memory::peak_memory;
-use super::output::{note, stdout};
+use super::output::{byte_size, note, stdout};
 use super::reproduce::{check_inputs, check_out, out_folder};
 use super::study_options::{StudyInputs, StudyOptions, shared_options};
 use super::workflow::{PrintedUnit, slurm, snakemake};
@@ -130,8 +130,8 @@ impl RunUnit {
         let begun = Instant::now();
         run_unit(&checkpoint, &data, &settings, &store, &global.progress(), &self.unit)?;
         if let (false, Some(bytes)) = (global.quiet, peak_memory()) {
-            let (seconds, gigabytes) = (begun.elapsed().as_secs_f64(), bytes as f64 / 1e9);
-            note(&format!("{}: {seconds:.1} s, {gigabytes:.2} GB of memory at the peak", self.unit));
+            let (seconds, memory) = (begun.elapsed().as_secs_f64(), byte_size(bytes));
+            note(&format!("{}: {seconds:.1} s, {memory} of memory at the peak", self.unit));
         }
         Ok(())
     }
