@@ -240,12 +240,7 @@ impl Discover {
             let faithfulness =
                 Faithfulness::of_positions(&model, measured_on, metric.metric(), &circuit, &ablation)?;
             check_metric(&faithfulness)?;
-            let measured = Measured {
-                found_on: found_on.len(),
-                held_out: held_out.as_ref().map(Vec::len),
-                faithfulness: &faithfulness,
-                stream,
-            };
+            let measured = Measured::new(&found_on, held_out.as_deref(), &faithfulness, stream);
             let found = FoundAtPositions { scores: &scores, circuit: &circuit, wanted, measured };
             if let (Some(path), Some(layout)) =
                 (&global.out, discover_positions::layout(global.out.as_deref())?)
@@ -292,12 +287,7 @@ impl Discover {
         }
         let faithfulness = Faithfulness::of(&model, measured_on, metric.metric(), &circuit, &ablation)?;
         check_metric(&faithfulness)?;
-        let measured = Measured {
-            found_on: found_on.len(),
-            held_out: held_out.as_ref().map(Vec::len),
-            faithfulness: &faithfulness,
-            stream,
-        };
+        let measured = Measured::new(&found_on, held_out.as_deref(), &faithfulness, stream);
         let conventions = self.conventions(metric, found_on.len());
         if let Some(path) = &self.mask_out {
             let provenance = json!({

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use locus_circuits::edges::{CircuitFile, Faithfulness, RankBy};
+use locus_circuits::edges::{CircuitFile, Faithfulness, Pair, RankBy};
 use locus_metrics::{Interval, Stream};
 use serde_json::{Value, json};
 
@@ -16,15 +16,25 @@ pub const SHOWN: usize = 20;
 /// The pairs that a circuit was found and measured on, and the metric of each.
 #[derive(Clone, Copy)]
 pub struct Measured<'a> {
-    pub found_on: usize,
+    found_on: usize,
     /// `None` when the circuit is measured where it was found.
-    pub held_out: Option<usize>,
-    pub faithfulness: &'a Faithfulness,
+    held_out: Option<usize>,
+    faithfulness: &'a Faithfulness,
     /// Resamples of the interval of faithfulness.
-    pub stream: Stream,
+    stream: Stream,
 }
 
-impl Measured<'_> {
+impl<'a> Measured<'a> {
+    /// What `faithfulness` says of a circuit that some pairs scored, measured on the pairs held out, if any are.
+    pub fn new(
+        found_on: &[Pair],
+        held_out: Option<&[Pair]>,
+        faithfulness: &'a Faithfulness,
+        stream: Stream,
+    ) -> Self {
+        Measured { found_on: found_on.len(), held_out: held_out.map(<[Pair]>::len), faithfulness, stream }
+    }
+
     /// Mean metric of the full model, without edges, and of the circuit.
     pub fn means(&self) -> [f64; 3] {
         let Faithfulness { clean, empty, circuit, .. } = self.faithfulness;
