@@ -163,7 +163,7 @@ fn pages_show_what_the_files_say() {
     assert_eq!(shown.provenance, file.provenance);
     assert!(file.circuit.edges().all(|edge| shown.scores.get(edge) == file.scores.get(edge)));
     for text in [
-        "<h1>Circuit of organism for task hierarchy</h1>".to_owned(),
+        "<h1>Circuit of organism for hierarchy</h1>".to_owned(),
         format!("{} of 479 edges", file.circuit.count()),
         format!("its faithfulness is {:.3} [", printed["faithfulness"].as_f64().unwrap()),
         "Measured on 20 held-out pairs.".to_owned(),
