@@ -7,6 +7,7 @@
 use locus_gpt2::{Gpt2, ParamId, ParamMask, Scalar, compiled};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 /// Classes of |w| in a tensor, each with about as many parameters.
 const CLASSES: usize = 16;
@@ -21,7 +22,8 @@ pub struct WeightStrata {
 compiled!(StrataJob<'a>: <F> &'a Gpt2<F> => WeightStrata, strata);
 
 fn strata<F: Scalar>(model: &Gpt2<F>) -> WeightStrata {
-    let classes = ParamId::maskable(model.config()).map(|id| {
+    let ids: Vec<ParamId> = ParamId::maskable(model.config()).collect();
+    let classes = ids.into_par_iter().map(|id| {
         let magnitudes: Vec<F> = model.get(id).iter().map(|w| w.abs()).collect();
         let mut sorted = magnitudes.clone();
         sorted.sort_unstable_by(|a, b| a.partial_cmp(b).expect("weights are not NaN"));

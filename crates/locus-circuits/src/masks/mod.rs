@@ -11,6 +11,7 @@ mod avoiding;
 mod binary_concrete;
 mod matched;
 mod objective;
+mod order;
 mod scheduled;
 mod task_objective;
 mod top_k;

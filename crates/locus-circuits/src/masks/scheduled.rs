@@ -15,6 +15,7 @@ use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
 use super::objective::Objective;
+use super::order::ascending;
 use super::top_k::{count_at_density, top_k};
 use super::trainer::{Circuit, MaskProgress, MaskTrainer, TrainingMonitor, TrainingStateView};
 use super::weights::weight_attribution;
@@ -167,13 +168,13 @@ fn ablate_in_place<F: Scalar>(mask: &ParamMask, model: &Gpt2<F>, masked: &mut Gp
 fn logistic_ranks<F: Scalar>(mut scores: ParamSet<F>) -> ParamSet<F> {
     let config = scores.config();
     let mut all: Vec<F> = ParamId::maskable(config).flat_map(|id| scores.get(id).iter().copied()).collect();
-    let mut order: Vec<u32> = (0..all.len() as u32).collect();
-    // Stable, so that equal scores keep the order of the parameters.
-    order.par_sort_by(|&a, &b| all[a as usize].partial_cmp(&all[b as usize]).expect("scores are not NaN"));
-    for (rank, &i) in order.iter().enumerate() {
+    let order = ascending(&all);
+    let quantile = |rank: usize| {
         let p = (rank as f64 + 0.5) / order.len() as f64;
-        all[i as usize] = F::from_f64((p / (1.0 - p)).ln());
-    }
+        F::from_f64((p / (1.0 - p)).ln())
+    };
+    let quantiles: Vec<F> = (0..order.len()).into_par_iter().map(quantile).collect();
+    order.iter().zip(quantiles).for_each(|(&i, quantile)| all[i as usize] = quantile);
     let mut ranked = all.as_slice();
     for (_, scores) in scores.blocks_mut() {
         let (of_tensor, rest) = ranked.split_at(scores.len());

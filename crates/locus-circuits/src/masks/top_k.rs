@@ -3,6 +3,7 @@
 use locus_gpt2::{Config, ParamId, ParamMask, ParamSet, Scalar, compiled};
 use rayon::prelude::*;
 
+use super::order::{BINS, bin};
 use super::task_objective::MANY_PARAMETERS;
 
 /// Number of parameters in a circuit of a density in (0, 1]: the nearest whole number, at least one.
@@ -88,18 +89,6 @@ fn cut_by_counts<F: Scalar>(tensors: &[&[F]], count: usize) -> (F, usize) {
     cut_of_copy(&[of_bin.concat().as_slice()], count - above)
 }
 
-/// Number of bins, which are the first bits of a score in double precision: sign, exponent and four bits more.
-const BINS: usize = 1 << 16;
-
-/// Number of a score's bin. A larger score is in the same bin or one of a larger number; both zeros are in one.
-fn bin<F: Scalar>(score: F) -> usize {
-    let score = score.as_f64() + 0.0;
-    assert!(!score.is_nan(), "scores are not NaN");
-    let bits = score.to_bits();
-    let ordered = if score.is_sign_negative() { !bits } else { bits | 1 << 63 };
-    (ordered >> 48) as usize
-}
-
 /// The share `density` of each tensor with the largest scores, so that all tensors are equally dense: the nearest whole
 /// number of a tensor's parameters, at least one. Equal scores are taken in parameter order.
 ///
@@ -164,29 +153,6 @@ mod tests {
                 assert!(copied == counted, "{count}: {copied:?} and {counted:?}");
             }
         }
-    }
-
-    /// A larger score is never in a bin of a smaller number.
-    #[test]
-    fn bins_are_in_the_order_of_the_scores() {
-        let scores = [
-            f64::NEG_INFINITY,
-            -1e300,
-            -2.0,
-            -1.0,
-            -1e-310,
-            -0.0,
-            0.0,
-            1e-310,
-            1.0,
-            1.03,
-            1.07,
-            7e5,
-            f64::INFINITY,
-        ];
-        assert!(scores.windows(2).all(|pair| bin(pair[0]) <= bin(pair[1])));
-        assert_eq!(bin(-0.0), bin(0.0));
-        assert!(bin(1.0) < bin(1.07) && bin(-1.07) < bin(-1.0));
     }
 
     #[test]
