@@ -1,4 +1,4 @@
-//! Spearman's rank correlation with a permutation p-value.
+//! Pearson's correlation, and Spearman's rank correlation with a permutation p-value.
 //!
 //! `rho` is Pearson's correlation of the ranks, ties sharing the mean of theirs (Spearman 1904). The p-value is
 //! `(b + 1) / (m + 1)`, where `|rho|` is at least as large as observed in `b` of `m` random orders of one side (Phipson
@@ -39,6 +39,28 @@ pub fn average_ranks(values: &[f64]) -> Vec<f64> {
         below += tied.len();
     }
     ranks
+}
+
+/// Pearson's correlation of the pairs `(x[i], y[i])`; `None` when either side is constant or there are fewer than two
+/// pairs.
+///
+/// ```
+/// let r = locus_metrics::rank::pearson(&[1.0, 2.0, 4.0], &[3.0, 5.0, 9.0]);
+/// assert!((r.unwrap() - 1.0).abs() < 1e-15);
+/// ```
+///
+/// # Panics
+/// If the lengths differ.
+pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
+    assert_eq!(x.len(), y.len(), "pairs have two values each");
+    let centred = |values: &[f64]| {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        values.iter().map(|value| value - mean).collect::<Vec<f64>>()
+    };
+    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    let (x, y) = (centred(x), centred(y));
+    let norm = (product(&x, &x) * product(&y, &y)).sqrt();
+    (norm > 0.0).then(|| product(&x, &y) / norm)
 }
 
 /// Spearman's rank correlation of the pairs `(x[i], y[i])`; `None` when either side is constant or there are fewer than
@@ -124,6 +146,15 @@ mod tests {
             spearman_permutation(&[1., 2., 3., 4.], &[2., 4., 6., 8.], 20_000, Stream::new(3, 1)).unwrap();
         assert_eq!(test.rho, 1.0);
         assert!((test.p_value - 2.0 / 24.0).abs() < 0.01, "{test:?}");
+    }
+
+    #[test]
+    fn pearson_of_a_line_with_an_outlier() {
+        // Means 2 and 4; products 2, 0, 3 of deviations (-1, 0, 1) and (-2, -1, 3).
+        let r = pearson(&[1.0, 2.0, 3.0], &[2.0, 3.0, 7.0]).unwrap();
+        assert!((r - 5.0 / (2.0f64 * 14.0).sqrt()).abs() < 1e-15);
+        assert_eq!(pearson(&[1.0, 1.0], &[2.0, 3.0]), None);
+        assert_eq!(pearson(&[], &[]), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use locus_circuits::edges::{
 };
 use locus_data::StudyData;
 use locus_gpt2::Checkpoint;
+use locus_metrics::rank;
 use locus_protocol::records::HIERARCHY;
 use locus_protocol::{agreement_pairs, hierarchy_pairs};
 
@@ -76,12 +77,6 @@ fn timed<T>(work: impl Fn() -> T) -> Duration {
 
 /// Pearson's correlation of two methods' scores of some edges.
 fn pearson(x: &EdgeScores, y: &EdgeScores, edges: &[Edge]) -> f64 {
-    let centred = |scores: &EdgeScores| {
-        let values: Vec<f64> = edges.iter().map(|&edge| scores.get(edge)).collect();
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        values.into_iter().map(|x| x - mean).collect::<Vec<f64>>()
-    };
-    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
-    let (x, y) = (centred(x), centred(y));
-    product(&x, &y) / (product(&x, &x) * product(&y, &y)).sqrt()
+    let of = |scores: &EdgeScores| edges.iter().map(|&edge| scores.get(edge)).collect::<Vec<f64>>();
+    rank::pearson(&of(x), &of(y)).unwrap_or(f64::NAN)
 }

@@ -23,6 +23,7 @@ use locus_data::StudyData;
 use locus_editors::token_lines;
 use locus_gpt2::{Checkpoint, Config, HeadTraining, ParamMask, Scalar};
 
+use crate::discovery::patched_edges;
 use crate::editors::{COMPARED, DRIFT_TOKENS};
 use crate::edits::{DRIFT_EVERY, EditScope};
 use crate::pace::Pace;
@@ -338,13 +339,13 @@ impl Sizes {
     fn edges(&self, settings: &Settings, pace: &Pace) -> f64 {
         // Half of the pairs find edges, half measure them.
         let tokens = self.request_tokens * settings.max_pairs as f64 / 2.0;
-        let edges = Graph::new(&self.config).n_edges() as f64;
+        let patched = patched_edges(Graph::new(&self.config).n_edges()) as f64;
         let layers = self.config.n_layer as f64;
         // EAP, both ends, five points of inputs, and five of each component.
         let passes = 1.0 + 2.0 + 5.0 + 5.0 * (2.0 * layers + 1.0);
         // Two orders of six methods and ten random ones, at ten sizes each.
         let circuits = 22.0 * 10.0;
-        tokens * (edges * pace.patching + passes * pace.attribution + circuits * pace.circuit)
+        tokens * (patched * pace.patching + passes * pace.attribution + circuits * pace.circuit)
     }
 
     /// Masks of parameters on the pairs of all tasks.

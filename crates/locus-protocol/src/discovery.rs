@@ -9,7 +9,10 @@ use locus_circuits::edges::{
 use locus_data::groups::twins;
 use locus_data::seed::stream;
 use locus_data::{EditRequest, Labelled};
+use locus_gpt2::internal::shuffle;
 use locus_gpt2::{Gpt2, Scalar, Tokenizer};
+use locus_metrics::bootstrap::{RESAMPLES, bootstrap};
+use locus_metrics::rank::pearson;
 use locus_metrics::{Interval, Stream};
 
 use crate::records::{CurvePoint, Discovery, HIERARCHY, Level};
@@ -17,6 +20,15 @@ use crate::requests::PreparedRequest;
 
 /// Number of random rankings of the control.
 const RANDOM_DRAWS: u64 = 10;
+/// Largest number of edges that are all patched one by one.
+const ALL_PATCHED: usize = 4096;
+/// Number of patched edges of a larger graph, drawn at random.
+const SAMPLED: usize = 256;
+
+/// Number of edges that are patched one by one in a graph of `edges`.
+pub fn patched_edges(edges: usize) -> usize {
+    if edges > ALL_PATCHED { SAMPLED } else { edges }
+}
 
 /// Tasks that pairs can be made from: the hierarchy, and the agreement tasks in which the demonstrative, which decides,
 /// comes before the noun.
@@ -111,7 +123,8 @@ fn first_true(request: &PreparedRequest) -> Option<u32> {
 
 /// Scores edges on the first half of the pairs with every method, and measures the circuits of every size on the
 /// second, of the ranking by absolute score and of that by score. Intervals over pairs come from equal resamples for all
-/// methods. Random rankings are drawn several times: their record has the mean curve and the means of the areas, and the
+/// methods. Scores are compared with the effects of patched edges; a graph of which only a sample is patched has no
+/// ranking by exact patching. Random rankings are drawn several times: their record has the mean curve and the means of the areas, and the
 /// intervals of the areas are over the rankings.
 ///
 /// # Errors
@@ -123,17 +136,27 @@ pub fn discover<F: Scalar>(model: &Gpt2<F>, task: &str, pairs: &[Pair], seed: u6
     let (train, held_out) = pairs.split_at(pairs.len() / 2);
     let attribute = |method| attribute_edges(model, train, METRIC, method, ABLATION);
     let edges: Vec<Edge> = graph.edges().collect();
-    let scored: Vec<(&str, EdgeScores)> = vec![
-        ("exact", patch_edges(model, train, METRIC, ABLATION, &edges)?),
+    let patched = sample(&edges, patched_edges(edges.len()), seed, task);
+    let exact = patch_edges(model, train, METRIC, ABLATION, &patched)?;
+    let mut scored: Vec<(&str, EdgeScores)> = vec![
         ("eap-ig-inputs", attribute(Attribution::IgInputs(QuadratureRule::Midpoint, 5))?),
         ("eap-ig-activations", attribute(Attribution::IgActivations(QuadratureRule::Midpoint, 5))?),
         ("clean-corrupted", attribute(Attribution::CleanCorrupted)?),
         ("eap", attribute(Attribution::Eap)?),
         ("activation-magnitude", activation_magnitude(model, train, ABLATION)?),
     ];
+    let over_edges = Stream::named(seed, &format!("patched edges intervals/{task}"));
+    let correlations: Vec<Option<Interval>> =
+        scored.iter().map(|(_, scores)| correlation(scores, &exact, &patched, over_edges)).collect();
+    let ranks_exactly = patched.len() == edges.len();
+    let correlations = ranks_exactly.then_some(None).into_iter().chain(correlations);
     let purpose = format!("random edges/{task}");
     let random: Vec<EdgeScores> =
         (0..RANDOM_DRAWS).map(|draw| EdgeScores::random(graph, &mut stream(seed, &purpose, draw))).collect();
+    let random_correlation = mean_correlation(&random, &exact, &patched);
+    if ranks_exactly {
+        scored.insert(0, ("exact", exact));
+    }
     let of_methods = scored.iter().flat_map(|(_, scores)| ORDERS.map(|by| (scores, by)));
     let rankings: Vec<(&EdgeScores, RankBy)> =
         of_methods.chain(random.iter().map(|scores| (scores, RankBy::Absolute))).collect();
@@ -154,13 +177,47 @@ pub fn discover<F: Scalar>(model: &Gpt2<F>, task: &str, pairs: &[Pair], seed: u6
         cpr: None,
         cmd: None,
         cmd_log: None,
+        patched: patched.len(),
+        correlation: None,
     };
-    let methods = scored.iter().zip(of_methods.chunks_exact(ORDERS.len()));
+    let methods = scored.iter().zip(of_methods.chunks_exact(ORDERS.len())).zip(correlations);
     let mut records: Vec<Discovery> = methods
-        .map(|((method, _), curves)| of_rankings(&curves[0], &curves[1], resamples, blank(method)))
+        .map(|(((method, _), curves), correlation)| {
+            of_rankings(&curves[0], &curves[1], resamples, Discovery { correlation, ..blank(method) })
+        })
         .collect();
-    records.push(of_random(of_draws, resamples, blank("random")));
+    let random = Discovery { correlation: random_correlation, ..blank("random") };
+    records.push(of_random(of_draws, resamples, random));
     Ok(records)
+}
+
+/// Some of the edges, drawn without replacement, in the order of the graph.
+fn sample(edges: &[Edge], n: usize, seed: u64, task: &str) -> Vec<Edge> {
+    let mut order: Vec<usize> = (0..edges.len()).collect();
+    if n < edges.len() {
+        shuffle(&mut order, &mut stream(seed, &format!("patched edges/{task}"), 0));
+        order.truncate(n);
+        order.sort_unstable();
+    }
+    order.into_iter().map(|i| edges[i]).collect()
+}
+
+/// Correlation of scores with exact effects over some edges, which its interval resamples.
+fn correlation(scores: &EdgeScores, exact: &EdgeScores, edges: &[Edge], stream: Stream) -> Option<Interval> {
+    let of = |scores: &EdgeScores| edges.iter().map(|&edge| scores.get(edge)).collect::<Vec<f64>>();
+    let (scores, exact) = (of(scores), of(exact));
+    pearson(&scores, &exact)?;
+    let at = |values: &[f64], edges: &[usize]| edges.iter().map(|&edge| values[edge]).collect::<Vec<f64>>();
+    let resampled = |edges: &[usize]| pearson(&at(&scores, edges), &at(&exact, edges)).unwrap_or(f64::NAN);
+    Some(bootstrap(edges.len(), RESAMPLES, stream, resampled))
+}
+
+/// Mean correlation of random scores with exact effects; the interval is over the draws.
+fn mean_correlation(draws: &[EdgeScores], exact: &EdgeScores, edges: &[Edge]) -> Option<Interval> {
+    let of = |scores: &EdgeScores| edges.iter().map(|&edge| scores.get(edge)).collect::<Vec<f64>>();
+    let exact = of(exact);
+    let each: Vec<f64> = draws.iter().map(|draw| pearson(&of(draw), &exact)).collect::<Option<_>>()?;
+    Some(Interval::of_resamples(each.iter().sum::<f64>() / each.len() as f64, each))
 }
 
 /// Orders in which the edges of each method are ranked.
@@ -279,6 +336,8 @@ mod tests {
             cpr: None,
             cmd: None,
             cmd_log: None,
+            patched: 4,
+            correlation: None,
         }
     }
 
@@ -320,8 +379,26 @@ mod tests {
             }
         }
         assert_eq!(found[5].curve, found[5].curve_signed, "magnitudes are not negative");
+        // Integrated gradients are nearly exact there, and random scores know nothing.
+        let of = |record: &Discovery| record.correlation.unwrap();
+        assert!(found.iter().all(|record| record.patched == record.edges) && found[0].correlation.is_none());
+        assert!(of(&found[1]).value > 0.9 && of(&found[6]).contains(0.0), "{found:?}");
         let cmd = |record: &Discovery| record.cmd.unwrap().value;
         assert!(cmd(&found[1]) < cmd(&found[6]), "{} {}", cmd(&found[1]), cmd(&found[6]));
+    }
+
+    #[test]
+    fn samples_of_edges_are_drawn_once_each() {
+        let planted = locus_circuits::planted::exclusive_or();
+        let edges: Vec<Edge> = Graph::new(planted.model.config()).edges().collect();
+        assert_eq!(sample(&edges, edges.len(), 1, "planted"), edges);
+        let some = sample(&edges, 5, 1, "planted");
+        assert_eq!(some.len(), 5);
+        let places: Vec<usize> =
+            some.iter().map(|edge| edges.iter().position(|other| other == edge).unwrap()).collect();
+        assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "{places:?}");
+        assert_ne!(some, sample(&edges, 5, 2, "planted"));
+        assert_eq!((patched_edges(479), patched_edges(32_491)), (479, 256));
     }
 
     #[test]

@@ -208,6 +208,15 @@ pub struct Discovery {
     pub cmd: Option<Interval>,
     /// Area between `curve` and 1 over the logarithm of the share, divided by the length of that axis.
     pub cmd_log: Option<Interval>,
+    /// Number of edges that were patched one by one: all, or a random sample in a large graph, where exact patching
+    /// has no record.
+    #[serde(default)]
+    pub patched: usize,
+    /// Pearson's correlation of the scores of the patched edges with their exact effects, with its interval over edges;
+    /// for random rankings, the mean and the interval over the rankings. `None` for exact patching, and where all
+    /// scores are equal.
+    #[serde(default)]
+    pub correlation: Option<Interval>,
 }
 
 /// One size of a faithfulness curve.

@@ -235,11 +235,11 @@ impl Settings {
     }
 
     /// Cuts a quick run down for a model whose steps and edits take seconds each ([`is_large`]): half as many rows a
-    /// step, a fifth of the steps, and edits of eight requests.
+    /// step, a fifth of the steps, and edits of four requests.
     #[must_use]
     pub fn cut_for_large_model(mut self) -> Self {
         self.max_rows = 160;
-        self.max_requests = 8;
+        self.max_requests = 4;
         self.max_pairs = 16;
         self.max_epochs = 12;
         self.scheduled_top_k.batch_sequences = 64;

@@ -14,7 +14,7 @@ use crate::{
     results::{Cell, Style, Table},
 };
 
-const EDGE_COLUMNS: [&str; 11] = [
+const EDGE_COLUMNS: [&str; 13] = [
     "task",
     "method",
     "pairs scored",
@@ -26,6 +26,8 @@ const EDGE_COLUMNS: [&str; 11] = [
     "faithfulness at 5 %",
     "at 10 %",
     "at 20 %",
+    "edges patched",
+    "r with exact patching",
 ];
 
 const MASK_COLUMNS: [&str; 9] = [
@@ -48,7 +50,8 @@ const MASK_COLUMNS: [&str; 9] = [
 /// Columns: number of pairs that edges were scored on and that circuits were measured on; number of edges of the graph;
 /// area under faithfulness over the share of edges (MIB's CPR, 1 for the model), area between faithfulness and 1 (MIB's
 /// CMD, 0 for the model) on a linear and on a logarithmic axis, each with its interval; faithfulness of the circuits of 5,
-/// 10 and 20 % of the edges (%).
+/// 10 and 20 % of the edges (%); number of edges that were patched one by one, and Pearson's correlation of the scores with
+/// what that changes.
 pub fn x1(records: &Records, options: &TableOptions) -> Table {
     let mut found: Vec<&Discovery> = records.discoveries.iter().collect();
     found.sort_by_key(|discovery| task_order(&discovery.task));
@@ -71,6 +74,8 @@ pub fn x1(records: &Records, options: &TableOptions) -> Table {
                 at(0.05),
                 at(0.1),
                 at(0.2),
+                count(discovery.patched),
+                estimate_or_undefined(discovery.correlation, Style::Fixed3),
             ]
         })
         .collect();
@@ -95,6 +100,10 @@ pub fn x1(records: &Records, options: &TableOptions) -> Table {
             "Brackets: 95 % percentile bootstrap intervals over the pairs measured, {RESAMPLES} resamples; the \
              scores of the edges are kept. For random: the 2.5 % to 97.5 % quantile of the ten rankings."
         ),
+        "r with exact patching: Pearson correlation of the scores of the patched edges with what patching them \
+         one by one changes; its interval is over edges. A large model has a random sample of its edges \
+         patched, so that exact patching itself has no ranking there."
+            .into(),
     ];
     notes.extend(not_measured(records, "X1"));
     notes.extend(undefined_note("no edges", undefined.map(|discovery| discovery.task.as_str())));
@@ -241,6 +250,8 @@ mod tests {
             cpr: Some(interval(0.9)),
             cmd: Some(interval(0.1)),
             cmd_log: Some(interval(0.3)),
+            patched: 46,
+            correlation: Some(interval(0.8)),
         };
         let undefined = Discovery {
             span: interval(0.05),
@@ -248,6 +259,7 @@ mod tests {
             cpr: None,
             cmd: None,
             cmd_log: None,
+            correlation: None,
             ..record("blimp_dna1", "exact")
         };
         let discoveries = vec![undefined, record("hierarchy", "exact"), record("hierarchy", "eap")];
@@ -256,9 +268,11 @@ mod tests {
         let expected = [("hierarchy", "exact"), ("hierarchy", "eap"), ("blimp_dna1", "exact")];
         assert_eq!(names, expected.map(|(task, method)| (text(task), text(method))));
         let shares = [0.5, 1.0, 2.0].map(|value| Cell::Number { value, style: Style::Percent });
-        assert_eq!(table.rows[0][8..], shares);
+        assert_eq!(table.rows[0][8..11], shares);
+        assert_eq!(table.rows[0][11..], [count(46), shown(0.8, Style::Fixed3)]);
         assert_eq!(table.rows[0][5..8], [0.9, 0.1, 0.3].map(|area| shown(area, Style::Fixed3)));
-        assert!(table.rows[2][5..].iter().all(|cell| *cell == text("undefined")), "{:?}", table.rows[2]);
+        let undefined = table.rows[2][5..].iter().filter(|cell| **cell == text("undefined"));
+        assert_eq!(undefined.count(), 7, "{:?}", table.rows[2]);
         let said =
             |table: &Table| table.notes.iter().any(|note| note.starts_with("Undefined for blimp_dna1:"));
         assert!(said(&table));

@@ -203,6 +203,8 @@ const TERMS: &[Term] = &[
             "at 10 %",
             "at 20 %",
             "edges",
+            "edges patched",
+            "r with exact patching",
         ],
     ),
     Term(

@@ -120,8 +120,17 @@ pub(super) fn layout(id: &str) -> Layout {
         },
         "X1" => Layout {
             groups: &["task"],
-            facts: &["edges", "pairs scored", "pairs measured"],
-            columns: &["method", "CPR", "CMD", "CMD, log axis", "faithfulness at 5 %", "at 10 %", "at 20 %"],
+            facts: &["edges", "edges patched", "pairs scored", "pairs measured"],
+            columns: &[
+                "method",
+                "CPR",
+                "CMD",
+                "CMD, log axis",
+                "faithfulness at 5 %",
+                "at 10 %",
+                "at 20 %",
+                "r with exact patching",
+            ],
             ..ALL_ROWS
         },
         "X1b" => Layout {
