@@ -244,7 +244,7 @@ mod tests {
         // Strengths 1, 0.6 and, without a score, 0.3; the first is drawn last.
         let at = |text: &str| drawn.find(text).unwrap_or_else(|| panic!("{text} in {drawn}"));
         let best = at(
-            "stroke-width=\"5.00\" stroke-opacity=\"0.95\" class=\"edge plus\"><title>input-&gt;m0: +4.00</title>",
+            "stroke-width=\"5\" stroke-opacity=\"0.95\" class=\"edge plus\"><title>input-&gt;m0: +4.00</title>",
         );
         let second = at("stroke-width=\"3.32\" stroke-opacity=\"0.69\" class=\"edge minus\"");
         at("class=\"edge unscored\"><title>a1.h0-&gt;logits: no score</title>");

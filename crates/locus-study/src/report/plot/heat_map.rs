@@ -119,11 +119,11 @@ mod tests {
         let svg = draw(&names, &names, &[vec![Some(0.5), None], vec![Some(-0.001), Some(7.0)]], 1.0, "share")
             .inline("");
         for text in
-            [">0.50</text>", ">0.00</text>", ">7.00</text>", "a, b: not measured", "fill-opacity=\"1.00\""]
+            [">0.50</text>", ">0.00</text>", ">7.00</text>", "a, b: not measured", "fill-opacity=\"1\""]
         {
             assert!(svg.contains(text), "{text} in {svg}");
         }
-        assert_eq!(svg.matches("class=\"value").count(), 3);
+        assert_eq!(svg.matches("class=\"centred value").count(), 3);
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
         let mut values = vec![vec![None, Some(0.25), Some(0.5)], vec![Some(0.25), None, Some(0.75)]];
         values.push(vec![Some(0.5), Some(0.75), None]);
         let count = |values: &[Vec<Option<f64>>]| {
-            draw(&names, &names, values, 1.0, "share").inline("").matches("class=\"value").count()
+            draw(&names, &names, values, 1.0, "share").inline("").matches("class=\"centred value").count()
         };
         assert_eq!(count(&values), 3);
         values[0][2] = Some(0.6);

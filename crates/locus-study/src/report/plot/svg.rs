@@ -1,4 +1,4 @@
-//! A small SVG writer: shapes with fixed decimals, escaped text, and a style for light and dark schemes.
+//! A small SVG writer: shapes with few decimals, escaped text, and a style for light and dark schemes.
 
 use std::fmt::Write;
 
@@ -83,7 +83,7 @@ impl Svg {
     /// A cubic Bézier curve through its four control points; `width` in pixels, `opacity` in [0, 1].
     pub fn curve(&mut self, points: [(f64, f64); 4], (width, opacity): (f64, f64), class: &str, title: &str) {
         let [from, a, b, to] = points.map(|(x, y)| format!("{} {}", coordinate(x), coordinate(y)));
-        let (width, opacity) = (coordinate(width), coordinate(opacity));
+        let (width, opacity) = (fixed(width, 2), fixed(opacity, 2));
         let _ = write!(
             self.body,
             "<path d=\"M{from}C{a} {b} {to}\" stroke-width=\"{width}\" stroke-opacity=\"{opacity}\""
@@ -108,15 +108,15 @@ impl Svg {
     pub fn turned_text(&mut self, at: (f64, f64), degrees: f64, anchor: Anchor, class: &str, content: &str) {
         let (x, y) = (coordinate(at.0), coordinate(at.1));
         let anchor = match anchor {
-            Anchor::Start => "start",
-            Anchor::Middle => "middle",
-            Anchor::End => "end",
+            Anchor::Start => "",
+            Anchor::Middle => "centred ",
+            Anchor::End => "end ",
         };
-        let _ = write!(self.body, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\"");
+        let _ = write!(self.body, "<text x=\"{x}\" y=\"{y}\"");
         if degrees != 0.0 {
             let _ = write!(self.body, " transform=\"rotate({} {x} {y})\"", coordinate(degrees));
         }
-        let _ = writeln!(self.body, " class=\"{class}\">{}</text>", escape(content));
+        let _ = writeln!(self.body, " class=\"{anchor}{class}\">{}</text>", escape(content));
     }
 
     /// The drawing as an element of an HTML page that holds [`STYLE`]; `label` is read out by screen readers.
@@ -145,7 +145,8 @@ impl Svg {
     fn shape(&mut self, name: &str, geometry: &[(&str, f64)], class: &str, title: &str) {
         let _ = write!(self.body, "<{name}");
         for &(attribute, value) in geometry {
-            let _ = write!(self.body, " {attribute}=\"{}\"", coordinate(value));
+            let number = if attribute == "fill-opacity" { fixed(value, 2) } else { coordinate(value) };
+            let _ = write!(self.body, " {attribute}=\"{number}\"");
         }
         self.close(name, class, title);
     }
@@ -160,10 +161,18 @@ impl Svg {
     }
 }
 
-/// A coordinate with two decimals, the same text for 0 and -0.
+/// A coordinate in tenths of a pixel.
 fn coordinate(value: f64) -> String {
-    let text = format!("{value:.2}");
-    if text == "-0.00" { "0.00".to_owned() } else { text }
+    fixed(value, 1)
+}
+
+/// A number with so many decimals at most, the same text for 0 and -0.
+fn fixed(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    match text.trim_end_matches('0').trim_end_matches('.') {
+        "-0" => "0".to_owned(),
+        text => text.to_owned(),
+    }
 }
 
 /// Escapes text for use between tags and in quoted attributes of XML and HTML.
@@ -211,16 +220,16 @@ mod tests {
     }
 
     #[test]
-    fn coordinates_have_two_decimals_and_no_negative_zero() {
-        assert_eq!(coordinate(-0.001), "0.00");
-        assert_eq!(coordinate(1.0 / 3.0), "0.33");
+    fn numbers_have_few_decimals_and_no_negative_zero() {
+        assert_eq!([-0.001, 1.0 / 3.0, -20.0, 100.0, 2.96].map(coordinate), ["0", "0.3", "-20", "100", "3"]);
+        assert_eq!([0.25, 0.5, 0.999].map(|value| fixed(value, 2)), ["0.25", "0.5", "1"]);
     }
 
     #[test]
     fn text_is_written_between_its_tags() {
         let mut svg = Svg::new(10.0, 10.0);
         svg.turned_text((1.0, 2.0), -45.0, Anchor::End, "tick", "a<b");
-        let text = "<text x=\"1.00\" y=\"2.00\" text-anchor=\"end\" transform=\"rotate(-45.00 1.00 2.00)\" class=\"tick\">a&lt;b</text>";
+        let text = "<text x=\"1\" y=\"2\" transform=\"rotate(-45 1 2)\" class=\"end tick\">a&lt;b</text>";
         assert!(svg.inline("").contains(text), "{}", svg.inline(""));
     }
 
@@ -231,7 +240,7 @@ mod tests {
             svg.curve([(0.0, 1.0), (2.0, 3.0), (4.0, 5.0), (6.0, 7.0)], (1.5, 0.25), "edge", "");
         });
         let text = "<g data-name=\"a&lt;v&gt;\" class=\"node\"><title>b&amp;c</title>\n\
-                    <path d=\"M0.00 1.00C2.00 3.00 4.00 5.00 6.00 7.00\" stroke-width=\"1.50\" stroke-opacity=\"0.25\" \
+                    <path d=\"M0 1C2 3 4 5 6 7\" stroke-width=\"1.5\" stroke-opacity=\"0.25\" \
                     class=\"edge\"/>\n</g>\n";
         assert!(svg.inline("").contains(text), "{}", svg.inline(""));
     }
