@@ -36,7 +36,7 @@ fn elements(text: &str, void: &[&str]) -> Vec<(String, BTreeMap<String, String>)
         }
         // In HTML the next cell or row ends the last one, as the end of their section does.
         let begins = |names: &[&str]| names.contains(&inside.split(' ').next().unwrap_or(inside));
-        let cells = (&["td", "th"][..], &["td", "th", "tr", "/tbody"][..]);
+        let cells = (&["td", "th"][..], &["td", "th", "tr", "/tr", "/tbody"][..]);
         let rows = (&["tr"][..], &["tr", "/tbody"][..]);
         for (ended, by) in [cells, rows] {
             if begins(by) && open.last().is_some_and(|name| ended.contains(&name.as_str())) {
