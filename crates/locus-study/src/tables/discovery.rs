@@ -75,7 +75,10 @@ pub fn x1(records: &Records, options: &TableOptions) -> Table {
                 at(0.1),
                 at(0.2),
                 count(discovery.patched),
-                estimate_or_undefined(discovery.correlation, Style::Fixed3),
+                match discovery.correlation {
+                    None if discovery.method == "exact" => Cell::Empty(()),
+                    correlation => estimate_or_undefined(correlation, Style::Fixed3),
+                },
             ]
         })
         .collect();
@@ -272,7 +275,7 @@ mod tests {
         assert_eq!(table.rows[0][11..], [count(46), shown(0.8, Style::Fixed3)]);
         assert_eq!(table.rows[0][5..8], [0.9, 0.1, 0.3].map(|area| shown(area, Style::Fixed3)));
         let undefined = table.rows[2][5..].iter().filter(|cell| **cell == text("undefined"));
-        assert_eq!(undefined.count(), 7, "{:?}", table.rows[2]);
+        assert_eq!(undefined.count(), 6, "{:?}", table.rows[2]);
         let said =
             |table: &Table| table.notes.iter().any(|note| note.starts_with("Undefined for blimp_dna1:"));
         assert!(said(&table));
