@@ -199,7 +199,7 @@ fn a_task_with_one_class_is_left_out() {
 }
 
 #[test]
-fn equal_runs_give_equal_bytes_and_other_seeds_others() {
+fn equal_runs_give_equal_bytes() {
     let study = Study::new();
     let first = study.out("one");
     study.run("--threads 1 --out one");
@@ -244,30 +244,34 @@ fn equal_runs_give_equal_bytes_and_other_seeds_others() {
     assert_eq!(ids(&study.out("view")), ["T2"]);
     let run = study.sandbox.locus("report nothing");
     assert!(run.code == Some(2) && run.stderr.contains("nothing"), "{run:?}");
+}
 
-    // Resuming with another seed takes none of it: the result is that of a fresh run with that seed.
-    let third = study.out("three");
-    study.run("--threads 2 --tables T1 --out three --seed 2");
-    let other = results(&third);
-    assert_ne!(other["records"]["extractions"], results(&first)["records"]["extractions"]);
+/// Resuming with another seed takes nothing: the result is that of a fresh run with that seed.
+#[test]
+fn other_seeds_give_other_bytes() {
+    let study = Study::new();
+    let (fresh, resumed) = (study.out("fresh"), study.out("resumed"));
+    study.run("--threads 2 --tables T1 --out fresh --seed 2");
+    study.run("--threads 2 --tables T1 --out resumed");
+    let [other, own] = [&fresh, &resumed].map(|out| results(out));
+    assert_ne!(other["records"]["extractions"], own["records"]["extractions"]);
     assert_eq!(other["provenance"]["seed"], 2);
-    let fourth = study.out("four");
-    study.run("--threads 2 --tables T1 --out four");
-    let before = written(&fourth);
-    study.run("--threads 1 --tables T1 --out four --resume --seed 2");
-    assert_eq!(differences(&third, &fourth), Vec::<PathBuf>::new(), "resumed with another seed");
-    let after = written(&fourth);
-    let old: Vec<_> = after.iter().filter(|unit| before.contains(unit)).collect();
-    assert!(old.is_empty() && after.len() == before.len(), "{old:?}");
 
     // Both seeds side by side.
-    let page = study.sandbox.locus("aggregate three two").done();
+    let page = study.sandbox.locus("aggregate fresh resumed").done();
     assert!(page.contains("# 2 runs of the study") && page.contains("| C7 |"), "{page}");
-    let run = study.sandbox.locus("aggregate one two");
-    assert!(run.code == Some(2) && run.stderr.contains("is the same run as one"), "{run:?}");
-    study.sandbox.locus("aggregate three two --out both.json").done();
+    study.sandbox.locus("aggregate fresh resumed --out both.json").done();
     let both: Value = serde_json::from_str(&study.sandbox.read("both.json")).unwrap();
     assert_eq!(both["runs"].as_array().unwrap().len(), 2);
+
+    let before = written(&resumed);
+    study.run("--threads 1 --tables T1 --out resumed --resume --seed 2");
+    assert_eq!(differences(&fresh, &resumed), Vec::<PathBuf>::new(), "resumed with another seed");
+    let after = written(&resumed);
+    let old: Vec<_> = after.iter().filter(|unit| before.contains(unit)).collect();
+    assert!(old.is_empty() && after.len() == before.len(), "{old:?}");
+    let run = study.sandbox.locus("aggregate fresh resumed");
+    assert!(run.code == Some(2) && run.stderr.contains("is the same run as fresh"), "{run:?}");
 }
 
 /// A run that was interrupted: only what is missing is computed, and nothing that was tampered with is taken.
