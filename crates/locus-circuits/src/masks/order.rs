@@ -55,6 +55,19 @@ fn sort<F: Scalar>(scores: &[F], indices: &mut [u32]) {
     indices.iter_mut().zip(read).for_each(|(index, (_, i))| *index = i);
 }
 
+/// Scores that are hard to order: many ties, both zeros, neighbours in their last bits, infinities, subnormal numbers.
+#[cfg(test)]
+pub(super) fn awkward_scores() -> [Vec<f32>; 5] {
+    let kinds: [fn(usize) -> f32; 5] = [
+        |i| (i % 5) as f32 - 2.0,
+        |i| if i.is_multiple_of(2) { 0.0 } else { -0.0 },
+        |i| f32::from_bits(1.5f32.to_bits() + i as u32 * 31 % 7),
+        |i| [f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, -1e-40, 3e38][i % 5],
+        |i| ((i * 7919 % 1000) as f32 - 500.0) * 1e-3,
+    ];
+    kinds.map(|kind| (0..997).map(kind).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,20 +98,12 @@ mod tests {
     /// Bins give the order of a stable sort: with ties, both zeros, infinities, and bins of one score and of many.
     #[test]
     fn the_order_is_that_of_a_stable_sort() {
-        let close = |i: usize| f32::from_bits(1.5f32.to_bits() + i as u32 * 31 % 7);
-        let kinds: [&dyn Fn(usize) -> f32; 5] = [
-            &|i: usize| (i % 5) as f32 - 2.0,
-            &|i: usize| if i.is_multiple_of(2) { 0.0 } else { -0.0 },
-            &close,
-            &|i: usize| [f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, -1e-40, 3e38][i % 5],
-            &|i: usize| ((i * 7919 % 1000) as f32 - 500.0) * 1e-3,
-        ];
-        for kind in kinds {
-            for n in [0, 1, 2, 997] {
-                let scores: Vec<f32> = (0..n).map(kind).collect();
+        for all in awkward_scores() {
+            for n in [0, 1, 2, all.len()] {
+                let scores = &all[..n];
                 let mut expected: Vec<u32> = (0..n as u32).collect();
                 expected.sort_by(|&a, &b| scores[a as usize].partial_cmp(&scores[b as usize]).unwrap());
-                assert_eq!(ascending(&scores), expected);
+                assert_eq!(ascending(scores), expected);
             }
         }
     }

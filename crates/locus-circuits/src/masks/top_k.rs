@@ -117,6 +117,7 @@ fn largest_per_tensor<F: Scalar>((scores, density): (&ParamSet<F>, f64)) -> Para
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::masks::order::awkward_scores;
 
     #[test]
     fn ties_do_not_change_the_size() {
@@ -137,16 +138,7 @@ mod tests {
     /// Counting and copying give one cut: with ties, both zeros, infinities and scores that differ in their last bits.
     #[test]
     fn counting_cuts_where_sorting_does() {
-        let close = |i: usize| f32::from_bits(1.5f32.to_bits() + i as u32 % 7);
-        let kinds: [&dyn Fn(usize) -> f32; 5] = [
-            &|i: usize| (i % 5) as f32 - 2.0,
-            &|i: usize| if i.is_multiple_of(2) { 0.0 } else { -0.0 },
-            &close,
-            &|i: usize| [f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, -1e-40, 3e38][i % 5],
-            &|i: usize| ((i * 7919 % 1000) as f32 - 500.0) * 1e-3,
-        ];
-        for kind in kinds {
-            let scores: Vec<f32> = (0..997).map(kind).collect();
+        for scores in awkward_scores() {
             let tensors = [&scores[..100], &scores[100..101], &scores[101..]];
             for count in [1, 2, 99, 498, 499, 500, 996, 997] {
                 let (copied, counted) = (cut_of_copy(&tensors, count), cut_by_counts(&tensors, count));
