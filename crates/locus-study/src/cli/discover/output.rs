@@ -7,8 +7,8 @@ use locus_circuits::edges::{CircuitFile, Faithfulness, Pair, RankBy};
 use locus_metrics::{Interval, Stream};
 use serde_json::{Value, json};
 
-use super::output::stdout;
-use super::skipped::SkippedRecords;
+use super::super::output::stdout;
+use super::super::skipped::SkippedRecords;
 
 /// Rows shown on the terminal.
 pub const SHOWN: usize = 20;

@@ -10,10 +10,10 @@ use locus_circuits::edges::{EdgeAt, Layout, PositionScores, PositionSet, RankBy}
 use locus_gpt2::{Config, Tokenizer};
 use serde_json::{Map, Value, json};
 
-use super::discover_output::{Measured, SHOWN};
-use super::error::Unusable;
-use super::output::{one_line, stdout};
-use super::skipped::SkippedRecords;
+use super::super::error::Unusable;
+use super::super::output::{one_line, stdout};
+use super::super::skipped::SkippedRecords;
+use super::output::{Measured, SHOWN};
 
 /// A circuit of edges at positions, and what it was found and measured on.
 pub struct FoundAtPositions<'a> {

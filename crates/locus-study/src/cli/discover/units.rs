@@ -15,7 +15,7 @@ use locus_gpt2::{Gpt2, Scalar};
 use locus_metrics::Stream;
 use serde_json::json;
 
-use super::error::{OVERFLOW, Unusable};
+use super::super::error::{OVERFLOW, Unusable};
 
 /// Units shown on the terminal.
 const SHOWN: usize = 20;
@@ -52,7 +52,7 @@ pub fn print_nodes(scores: &EdgeScores, rows: &[usize], json: bool) -> Result<()
     let (graph, of_nodes) = (scores.graph(), scores.node_scores());
     let mut rows = rows.to_vec();
     rows.sort_by(|&a, &b| of_nodes[b].abs().total_cmp(&of_nodes[a].abs()));
-    let mut out = super::output::stdout();
+    let mut out = super::super::output::stdout();
     if json {
         let nodes = rows
             .iter()
@@ -134,7 +134,7 @@ impl<F: Scalar> NeuronTask<'_, F> {
         let [clean, empty, kept] = [&measured.clean, &measured.empty, &measured.circuit].map(|v| mean(v));
         let faithfulness = measured.normalised().filter(|_| !measured.span(self.stream).contains(0.0));
         let all = scores.matrix().len();
-        let mut out = super::output::stdout();
+        let mut out = super::super::output::stdout();
         if self.json {
             let line = json!({
                 "neurons": circuit.count(), "of": all, "clean": clean, "empty": empty, "circuit": kept,
