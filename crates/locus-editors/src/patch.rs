@@ -191,11 +191,7 @@ fn masked<F: Scalar>((patch, mask): (&Patch<F>, &ParamMask)) -> Patch<F> {
     for (id, inside) in mask.tensors() {
         if let Some(delta) = patch.deltas.get_mut(&id) {
             let mut dense = delta.to_dense();
-            for (d, &inside) in dense.iter_mut().zip(inside) {
-                if inside == 0 {
-                    *d = F::zero();
-                }
-            }
+            inside.clear_outside(&mut dense);
             *delta = Delta::Dense(dense);
         }
     }

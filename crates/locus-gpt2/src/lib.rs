@@ -31,6 +31,7 @@ mod mask;
 mod model;
 mod random;
 mod scalar;
+mod tensor_mask;
 mod training;
 
 // Links the BLAS that the features chose.
@@ -60,6 +61,7 @@ pub use model::run::Run;
 pub use model::tape::Tape;
 pub use model::weights::{Gpt2, ParamSet};
 pub use scalar::{Job, Scalar, gemm};
+pub use tensor_mask::TensorMask;
 pub use training::loss::{PromptTargets, Target, log_softmax, log_sum_exp};
 pub use training::optim::{AdamW, Moments};
 pub use training::score_head::{HeadTraining, ScoreHead, argmax, cross_entropy, last_hidden, last_hidden_of};

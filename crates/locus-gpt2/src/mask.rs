@@ -14,35 +14,33 @@ use crate::model::ids::ParamId;
 use crate::model::weights::{Gpt2, ParamSet};
 use crate::random::shuffle;
 use crate::scalar::{Scalar, compiled};
+use crate::tensor_mask::TensorMask;
 
 /// A subset of the block parameters, scalar by scalar.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamMask {
     config: Config,
-    /// One byte per scalar (1 = inside), tensor by tensor in the order of [`ParamId::maskable`].
-    kept: Vec<(ParamId, Vec<u8>)>,
+    /// Tensor by tensor in the order of [`ParamId::maskable`].
+    tensors: Vec<(ParamId, TensorMask)>,
 }
 
 impl ParamMask {
     /// A mask from a rule on `(parameter, index within it)`.
     pub fn from_fn(config: &Config, mut rule: impl FnMut(ParamId, usize) -> bool) -> Self {
-        let kept = ParamId::maskable(config)
-            .map(|id| (id, (0..id.len(config)).map(|i| u8::from(rule(id, i))).collect()))
-            .collect();
-        ParamMask { config: config.clone(), kept }
+        ParamMask::from_tensors(config, |id| (0..id.len(config)).map(|i| rule(id, i)).collect())
     }
 
-    /// A mask from a rule that gives, for each parameter, whether each of its scalars is inside.
+    /// A mask from a rule that gives each parameter's part of it, in the order of [`ParamId::maskable`].
     ///
     /// # Panics
     /// When the rule returns another number of scalars than the parameter has.
-    pub fn from_tensors(config: &Config, mut rule: impl FnMut(ParamId) -> Vec<bool>) -> Self {
-        let kept = ParamId::maskable(config).map(|id| {
+    pub fn from_tensors(config: &Config, mut rule: impl FnMut(ParamId) -> TensorMask) -> Self {
+        let tensors = ParamId::maskable(config).map(|id| {
             let inside = rule(id);
             assert_eq!(inside.len(), id.len(config), "scalars of {id}");
-            (id, inside.into_iter().map(u8::from).collect())
+            (id, inside)
         });
-        ParamMask { config: config.clone(), kept: kept.collect() }
+        ParamMask { config: config.clone(), tensors: tensors.collect() }
     }
 
     /// Every block parameter.
@@ -68,9 +66,11 @@ impl ParamMask {
 
     /// A random mask with as many scalars inside each tensor as this one.
     pub fn shuffled(&self, rng: &mut ChaCha8Rng) -> Self {
-        let mut mask = self.clone();
-        mask.kept.iter_mut().for_each(|(_, bytes)| shuffle(bytes, rng));
-        mask
+        self.mapped(|inside| {
+            let mut inside: Vec<bool> = inside.iter().collect();
+            shuffle(&mut inside, rng);
+            inside.into_iter().collect()
+        })
     }
 
     /// Number of block parameters of a model.
@@ -83,16 +83,14 @@ impl ParamMask {
         &self.config
     }
 
-    /// Tensors in order, one byte per scalar: 1 inside, 0 outside.
-    pub fn tensors(&self) -> impl Iterator<Item = (ParamId, &[u8])> {
-        self.kept.iter().map(|(id, bytes)| (*id, bytes.as_slice()))
+    /// The parts of the parameters, in the order of [`ParamId::maskable`].
+    pub fn tensors(&self) -> impl Iterator<Item = (ParamId, &TensorMask)> {
+        self.tensors.iter().map(|(id, inside)| (*id, inside))
     }
 
     /// Scalars that are outside this mask.
     pub fn complement(&self) -> Self {
-        let mut mask = self.clone();
-        mask.kept.iter_mut().flat_map(|(_, bytes)| bytes).for_each(|byte| *byte ^= 1);
-        mask
+        self.mapped(TensorMask::complement)
     }
 
     /// Scalars that are in this mask or the other.
@@ -100,7 +98,7 @@ impl ParamMask {
     /// # Panics
     /// When the masks belong to models of different shape.
     pub fn union(&self, other: &ParamMask) -> Self {
-        self.combined(other, |a, b| a | b)
+        self.combined(other, TensorMask::union)
     }
 
     /// Scalars that are in both masks.
@@ -108,7 +106,7 @@ impl ParamMask {
     /// # Panics
     /// When the masks belong to models of different shape.
     pub fn intersection(&self, other: &ParamMask) -> Self {
-        self.combined(other, |a, b| a & b)
+        self.combined(other, TensorMask::intersection)
     }
 
     /// Scalars that are in this mask and not in the other.
@@ -116,21 +114,23 @@ impl ParamMask {
     /// # Panics
     /// When the masks belong to models of different shape.
     pub fn difference(&self, other: &ParamMask) -> Self {
-        self.combined(other, |a, b| a & !b)
+        self.combined(other, |a, b| a.intersection(&b.complement()))
     }
 
-    fn combined(&self, other: &ParamMask, rule: impl Fn(u8, u8) -> u8) -> Self {
+    fn combined(&self, other: &ParamMask, rule: impl Fn(&TensorMask, &TensorMask) -> TensorMask) -> Self {
         self.assert_fits(&other.config);
-        let mut mask = self.clone();
-        for ((_, bytes), (_, other)) in mask.kept.iter_mut().zip(&other.kept) {
-            bytes.iter_mut().zip(other).for_each(|(byte, &other)| *byte = rule(*byte, other));
-        }
-        mask
+        let mut others = other.tensors.iter();
+        self.mapped(|inside| rule(inside, &others.next().expect("masks of one shape").1))
+    }
+
+    fn mapped(&self, mut rule: impl FnMut(&TensorMask) -> TensorMask) -> Self {
+        let tensors = self.tensors.iter().map(|(id, inside)| (*id, rule(inside))).collect();
+        ParamMask { config: self.config.clone(), tensors }
     }
 
     /// Number of scalars in the mask.
     pub fn count(&self) -> usize {
-        self.tensors().map(|(_, bytes)| count_ones(bytes)).sum()
+        self.tensors().map(|(_, inside)| inside.count()).sum()
     }
 
     /// Share of the block parameters that are in the mask, in [0, 1].
@@ -140,7 +140,7 @@ impl ParamMask {
 
     /// Number of scalars in the mask and in all, tensor by tensor, in order.
     pub fn counts(&self) -> Vec<(ParamId, usize, usize)> {
-        self.tensors().map(|(id, bytes)| (id, count_ones(bytes), bytes.len())).collect()
+        self.tensors().map(|(id, inside)| (id, inside.count(), inside.len())).collect()
     }
 
     /// Number of scalars that are in both masks, tensor by tensor.
@@ -149,10 +149,7 @@ impl ParamMask {
     /// When the masks belong to models of different shape.
     pub fn intersection_counts(&self, other: &ParamMask) -> Vec<usize> {
         self.assert_fits(&other.config);
-        self.tensors()
-            .zip(other.tensors())
-            .map(|((_, a), (_, b))| a.iter().zip(b).map(|(a, b)| usize::from(a & b)).sum())
-            .collect()
+        self.tensors().zip(other.tensors()).map(|((_, a), (_, b))| a.intersection_count(b)).collect()
     }
 
     /// The model with every block parameter outside the mask set to zero (ablated); embeddings and final LayerNorm are
@@ -191,14 +188,14 @@ impl ParamMask {
         self.check(config).unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// SHA-256 over names and bytes, lowercase hex.
+    /// SHA-256 over names and a byte for each scalar (1 inside, 0 outside), lowercase hex.
     pub fn sha256(&self) -> String {
         use sha2::{Digest, Sha256};
         let mut hash = Sha256::new();
-        for (id, bytes) in self.tensors() {
+        for (id, inside) in self.tensors() {
             hash.update(id.to_string());
             hash.update([0]);
-            hash.update(bytes);
+            hash.update(inside.to_bytes());
         }
         locus_files::hex(&hash.finalize())
     }
@@ -210,8 +207,8 @@ impl ParamMask {
     pub fn write(&self, path: &Path, provenance: &str) -> Result<()> {
         let tensors: Vec<_> = self
             .tensors()
-            .map(|(id, bytes)| {
-                (format!("transformer.{id}"), Dtype::U8, file_shape(id, &self.config), bytes.to_vec())
+            .map(|(id, inside)| {
+                (format!("transformer.{id}"), Dtype::U8, file_shape(id, &self.config), inside.to_bytes())
             })
             .collect();
         write_safetensors(path, &tensors, provenance)
@@ -253,7 +250,8 @@ impl ParamMask {
             for (short, name) in names.map_err(|why| Error::format(path, why))? {
                 let wrong = |why: String| Err(Error::format(path, format!("tensor {name} {why}")));
                 let view = tensors.tensor(name).expect("names come from the file");
-                let Some((id, bytes)) = mask.kept.iter_mut().find(|(id, _)| id.to_string() == short) else {
+                let Some((id, inside)) = mask.tensors.iter_mut().find(|(id, _)| id.to_string() == short)
+                else {
                     return wrong("is not a block parameter of this model".into());
                 };
                 let shape = file_shape(*id, config);
@@ -263,7 +261,7 @@ impl ParamMask {
                 if let Some(byte) = view.data().iter().find(|&&byte| byte > 1) {
                     return wrong(format!("has the value {byte}; expected 0 or 1"));
                 }
-                bytes.copy_from_slice(view.data());
+                *inside = view.data().iter().map(|&byte| byte == 1).collect();
             }
             Ok((mask, provenance))
         })
@@ -282,23 +280,19 @@ compiled!(
 fn ablate_complement<F: Scalar>(mask: &ParamMask, model: &Gpt2<F>) -> Gpt2<F> {
     mask.assert_fits(model.config());
     let mut masked = model.clone();
-    for (id, bytes) in mask.tensors() {
-        let weights = model.get(id).iter().zip(bytes);
-        masked.insert(id, weights.map(|(&w, &kept)| if kept == 1 { w } else { F::zero() }).collect());
+    for (id, inside) in mask.tensors() {
+        let mut kept = vec![F::zero(); inside.len()];
+        inside.copy_inside(model.get(id), &mut kept);
+        masked.insert(id, kept);
     }
     masked
 }
 
 fn mask_gradients<F: Scalar>(mask: &ParamMask, grads: &mut ParamSet<F>) {
     mask.assert_fits(grads.config());
-    for (id, bytes) in mask.tensors() {
-        if !grads.has(id) {
-            continue;
-        }
-        for (grad, &kept) in grads.get_mut(id).iter_mut().zip(bytes) {
-            if kept == 0 {
-                *grad = F::zero();
-            }
+    for (id, inside) in mask.tensors() {
+        if grads.has(id) {
+            inside.clear_outside(grads.get_mut(id));
         }
     }
 }
@@ -311,8 +305,4 @@ fn shape(config: &Config) -> [usize; 3] {
 fn described(config: &Config) -> String {
     let [layers, width, mlp] = shape(config);
     format!("{layers} layers, width {width} and MLP width {mlp}")
-}
-
-fn count_ones(bytes: &[u8]) -> usize {
-    bytes.iter().map(|&byte| usize::from(byte)).sum()
 }

@@ -9,8 +9,8 @@ use locus_gpt2::{Config, Gpt2, ParamId, ParamMask, ParamSet, Scalar};
 /// Draws control masks for the circuits of one model, the same for the same seed.
 pub struct Controls<'a, F> {
     model: &'a Gpt2<F>,
-    /// Tensors and classes of |w| that a matched mask keeps.
-    pub strata: WeightStrata,
+    /// Once they are needed: a byte for each parameter.
+    strata: OnceLock<WeightStrata>,
     /// Absolute values of all parameters, once they are needed: they take as much memory as the parameters.
     magnitudes: OnceLock<ParamSet<F>>,
     seed: u64,
@@ -19,12 +19,17 @@ pub struct Controls<'a, F> {
 impl<'a, F: Scalar> Controls<'a, F> {
     /// Prepares controls for circuits of a model.
     pub fn new(model: &'a Gpt2<F>, seed: u64) -> Self {
-        Controls { model, strata: WeightStrata::new(model), magnitudes: OnceLock::new(), seed }
+        Controls { model, strata: OnceLock::new(), magnitudes: OnceLock::new(), seed }
     }
 
     /// The model's shape.
     pub fn config(&self) -> &'a Config {
         self.model.config()
+    }
+
+    /// Tensors and classes of |w| that a matched mask keeps.
+    pub fn strata(&self) -> &WeightStrata {
+        self.strata.get_or_init(|| WeightStrata::new(self.model))
     }
 
     /// A uniformly random mask of a density.
@@ -35,7 +40,7 @@ impl<'a, F: Scalar> Controls<'a, F> {
 
     /// A mask that keeps as many parameters of every tensor and class of |w| as a circuit. `name` names the circuit.
     pub fn matched(&self, circuit: &ParamMask, name: &str, draw: usize) -> ParamMask {
-        self.strata.matched(circuit, &mut stream(self.seed, &format!("matched/{name}"), draw as u64))
+        self.strata().matched(circuit, &mut stream(self.seed, &format!("matched/{name}"), draw as u64))
     }
 
     /// The `count` largest weights by magnitude.

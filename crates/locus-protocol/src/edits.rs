@@ -178,11 +178,19 @@ impl<F: Scalar> Edits<'_, F> {
         };
         let published =
             |wanted: &[EditKind]| wanted.iter().copied().filter(|kind| kinds.contains(kind)).collect();
-        let mut passes: Vec<(Vec<EditKind>, Vec<usize>)> = vec![
-            (published(&[EditKind::Steps10, EditKind::Steps50]), long),
-            (published(&[EditKind::Steps10]), short),
-            (published(&[EditKind::Calibrated]), all.collect()),
-        ];
+        let mut passes: Vec<(Vec<EditKind>, Vec<usize>)> = if self.factor == 1.0 {
+            // The calibrated edit is the published one of 10 steps.
+            vec![
+                (published(&[EditKind::Steps10, EditKind::Calibrated, EditKind::Steps50]), long),
+                (published(&[EditKind::Steps10, EditKind::Calibrated]), short),
+            ]
+        } else {
+            vec![
+                (published(&[EditKind::Steps10, EditKind::Steps50]), long),
+                (published(&[EditKind::Steps10]), short),
+                (published(&[EditKind::Calibrated]), all.collect()),
+            ]
+        };
         passes.retain(|(kinds, requests)| !kinds.is_empty() && !requests.is_empty());
         passes
     }
@@ -326,5 +334,51 @@ fn editor(kind: EditKind, factor: f64) -> ClampedSgd {
             max_steps: 10,
             ..published
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use locus_gpt2::Config;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    use super::*;
+    use crate::records::Level;
+
+    /// At a factor of 1 the calibrated edit is a look at the published one; at others it is an edit of its own.
+    #[test]
+    fn a_factor_of_one_is_the_published_edit() {
+        let model = Gpt2::<f64>::init(&Config::new(2, 2, 8, 16, 32), &mut ChaCha8Rng::seed_from_u64(1));
+        let request = |i: u32| StudyRequest {
+            request: PreparedRequest {
+                case_id: i.into(),
+                level: if i.is_multiple_of(2) { Level::Hyponym } else { Level::Hypernym },
+                prompt: vec![i, i + 3],
+                target_new: vec![i + 9],
+                target_true: Some(vec![5]),
+            },
+            wording: None,
+            target_true: vec![5],
+            component: 0,
+            paraphrases: Vec::new(),
+            neighbourhood: Vec::new(),
+            others: Vec::new(),
+        };
+        let requests: Vec<StudyRequest> = (0..4).map(request).collect();
+        let controls = Controls::new(&model, 1);
+        let after = |factor: f64, wanted: EditKind| -> BTreeMap<u64, f64> {
+            let edits =
+                Edits { model: &model, requests: &requests, controls: &controls, neutral: None, factor };
+            let kinds = [EditKind::Steps10, EditKind::Steps50, EditKind::Calibrated];
+            let outcomes = edits.run(&EditScope::full(Scope::Full), &kinds).unwrap();
+            assert_eq!(outcomes.len(), 4 + 2 + 4);
+            let outcomes = outcomes.iter().filter(|outcome| outcome.edit == wanted);
+            outcomes.map(|outcome| (outcome.case_id, outcome.post_new)).collect()
+        };
+        assert_eq!(after(1.0, EditKind::Calibrated), after(1.0, EditKind::Steps10));
+        assert_eq!(after(1.0, EditKind::Calibrated).len(), 4);
+        assert_ne!(after(2.0, EditKind::Calibrated), after(2.0, EditKind::Steps10));
+        assert_eq!(after(2.0, EditKind::Steps50), after(1.0, EditKind::Steps50));
     }
 }

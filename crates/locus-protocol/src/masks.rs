@@ -40,10 +40,12 @@ pub fn compare_masks<F: Scalar>(
         let train = &pairs[..pairs.len() / 2];
         let masks =
             find(model, task, train, densities, trainer, seed).with_context(|| format!("task {task}"))?;
-        for (method, target_density, mask) in masks {
-            for (j, tested_on) in baselines.iter().enumerate() {
-                if i == j || method == TRAINED {
-                    records.push(tested_on.compare(task, method, target_density, &mask)?);
+        for (number, &target_density) in densities.iter().enumerate() {
+            for (method, masks) in &masks {
+                for (j, tested_on) in baselines.iter().enumerate() {
+                    if i == j || *method == TRAINED {
+                        records.push(tested_on.compare(task, method, target_density, &masks[number])?);
+                    }
                 }
             }
         }
@@ -51,6 +53,7 @@ pub fn compare_masks<F: Scalar>(
     Ok(records)
 }
 
+/// Circuits of every method, one for each density.
 fn find<F: Scalar>(
     model: &Gpt2<F>,
     task: &str,
@@ -58,46 +61,48 @@ fn find<F: Scalar>(
     densities: &[f64],
     trainer: &ScheduledTopK,
     seed: u64,
-) -> Result<Vec<(&'static str, f64, ParamMask)>> {
+) -> Result<Vec<(&'static str, Vec<ParamMask>)>> {
     let config = model.config();
     let sequences: Vec<Vec<u32>> = pairs.iter().map(|pair| pair.clean.clone()).collect();
     let answers: Vec<[u32; 2]> = pairs.iter().map(|pair| [pair.correct[0], pair.incorrect[0]]).collect();
     let objective = TaskObjective { model, read_out: ReadOut::Answers(&answers), sequences: &sequences };
-    let mut found = Vec::new();
+    let at_each = |cut: &dyn Fn(usize, f64) -> ParamMask| -> Vec<ParamMask> {
+        densities.iter().map(|&density| cut(count_at_density(config, density), density)).collect()
+    };
 
     let draw = rand::Rng::next_u64(&mut stream(seed, &format!("pair mask/{task}"), 0));
     let trained = trainer.train(&objective, densities, draw, &mut |_| {})?;
-    let scored = [
+    let trained: Vec<ParamMask> = trained.into_iter().map(|circuit| circuit.mask).collect();
+    let mut found = vec![(TRAINED, trained)];
+    let mut per_tensor = Vec::new();
+    for (name, method) in [
         ("|w g|, summed first", WeightScore::Snip),
         ("|w g| per example", WeightScore::SnipPerExample),
         ("Fisher", WeightScore::Fisher),
         ("weight-IG", WeightScore::Integrated(POINTS)),
         ("magnitude", WeightScore::Magnitude),
-    ];
-    let scored: Vec<(&str, ParamSet<F>)> = scored
-        .into_iter()
-        .map(|(name, method)| Ok((name, score_weights(&objective, method)?)))
-        .collect::<Result<_>>()?;
-    let attribute = |method| attribute_edges(model, pairs, &LogitDiff, method, &StandardAblation::Corrupted);
-    let edges = [
-        ("EAP edges", attribute(Attribution::Eap)?),
-        ("EAP-IG edges", attribute(Attribution::IgInputs(QuadratureRule::Midpoint, POINTS))?),
-    ];
-    for (circuit, &density) in trained.iter().zip(densities) {
-        let count = count_at_density(config, density);
-        found.push((TRAINED, density, circuit.mask.clone()));
-        for (name, scores) in &scored {
-            found.push((name, density, top_k(scores, count)));
+    ] {
+        // Scores take as much memory as the weights, their masks a thirty-second of it: one method after the other.
+        let scores: ParamSet<F> = score_weights(&objective, method)?;
+        found.push((name, at_each(&|count, _| top_k(&scores, count))));
+        if method == WeightScore::SnipPerExample {
+            per_tensor = at_each(&|_, density| top_k_per_tensor(&scores, density));
         }
-        let per_tensor = &scored[1].1;
-        found.push(("|w g| per example, per tensor", density, top_k_per_tensor(per_tensor, density)));
-        for (name, scores) in &edges {
-            found.push((name, density, largest_edge_mask(scores, config, count)));
-        }
-        let rng = &mut stream(seed, &format!("pair control/{task}/{density}"), 0);
-        found.push(("random", density, ParamMask::random(config, count, rng)));
-        found.push(("trained mask, shuffled within tensors", density, circuit.mask.shuffled(rng)));
     }
+    found.push(("|w g| per example, per tensor", per_tensor));
+    for (name, method) in [
+        ("EAP edges", Attribution::Eap),
+        ("EAP-IG edges", Attribution::IgInputs(QuadratureRule::Midpoint, POINTS)),
+    ] {
+        let scores = attribute_edges(model, pairs, &LogitDiff, method, &StandardAblation::Corrupted)?;
+        found.push((name, at_each(&|count, _| largest_edge_mask(&scores, config, count))));
+    }
+    let controls = densities.iter().zip(&found[0].1).map(|(&density, trained)| {
+        let rng = &mut stream(seed, &format!("pair control/{task}/{density}"), 0);
+        (ParamMask::random(config, count_at_density(config, density), rng), trained.shuffled(rng))
+    });
+    let (random, shuffled) = controls.unzip();
+    found.extend([("random", random), ("trained mask, shuffled within tensors", shuffled)]);
     Ok(found)
 }
 

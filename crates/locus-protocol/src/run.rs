@@ -7,7 +7,6 @@ use locus_data::StudyData;
 use locus_gpt2::{Checkpoint, Config, Scalar, compiled};
 use rayon::prelude::*;
 
-use crate::controls::random_weights;
 use crate::discovery::PAIR_TASKS;
 use crate::editors::COMPARED;
 use crate::edits::EditScope;
@@ -68,8 +67,7 @@ type UnitIn<'a, F> =
 compiled!(UnitJob<'a>: <F> UnitIn<'a, F> => Result<()>, run_one);
 
 fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F>) -> Result<Records> {
-    let random_weights = on_random_weights(checkpoint, settings);
-    let mut study = Study::new(checkpoint, &random_weights, data, settings, store)?;
+    let mut study = Study::new(checkpoint, data, settings, store)?;
     let units = plan(settings, checkpoint.model.config(), study.requests.len());
     let mut skipped = prepare_tasks(&mut study, &units, progress)?;
     store.write_plan(&units)?;
@@ -89,7 +87,7 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
         tracing = record;
     }
     let extracted: Vec<Extracted> = extracted.into_iter().flat_map(|(_, found)| found).collect();
-    let overlaps = overlaps(&extracted, &study.controls.strata);
+    let overlaps = overlaps(&extracted, study.controls.strata());
     let found = extracted.into_iter().map(|extracted| extracted.record);
     Ok(Records {
         extractions: found.chain(control_records).collect(),
@@ -106,8 +104,7 @@ fn run_study<F: Scalar>((checkpoint, data, settings, store, progress): StudyIn<F
 }
 
 fn run_one<F: Scalar>((checkpoint, data, settings, store, progress, name): UnitIn<F>) -> Result<()> {
-    let random_weights = on_random_weights(checkpoint, settings);
-    let mut study = Study::new(checkpoint, &random_weights, data, settings, store)?;
+    let mut study = Study::new(checkpoint, data, settings, store)?;
     let units = plan(settings, checkpoint.model.config(), study.requests.len());
     let Some(unit) = units.iter().find(|unit| unit.name == name) else {
         bail!("{name:?} is no unit of this run, whose {} units `locus plan` lists", units.len());
@@ -187,12 +184,6 @@ fn run_one<F: Scalar>((checkpoint, data, settings, store, progress, name): UnitI
         Work::Tracing => drop(study.tracing(&|n| progress.stage("tracing", n))?),
     }
     Ok(())
-}
-
-/// A model of random weights of the checkpoint's shape, with its tokenizer.
-fn on_random_weights<F: Scalar>(checkpoint: &Checkpoint<F>, settings: &Settings) -> Checkpoint<F> {
-    let model = random_weights(checkpoint.model.config(), settings.seed);
-    Checkpoint { model, tokenizer: checkpoint.tokenizer.clone() }
 }
 
 /// Prepares the tasks of which something is still to be done, and says which ones are left out.

@@ -1,7 +1,7 @@
 //! [`Study`]: what the units of a run have in common, and the work of each unit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use anyhow::{Context, Result};
 use locus_circuits::{Pair, Tracing};
@@ -14,7 +14,7 @@ use locus_gpt2::{Checkpoint, ParamMask, PromptTargets, Scalar};
 use locus_tasks::{SplitBy, SplitOptions, Task};
 use rayon::prelude::*;
 
-use crate::controls::Controls;
+use crate::controls::{Controls, random_weights};
 use crate::discovery::{agreement_pairs, discover, hierarchy_pairs};
 use crate::editors::{Comparison, Ready, WritableScope};
 use crate::edits::{EditScope, Edits};
@@ -42,12 +42,15 @@ pub(crate) struct Study<'a, F> {
     pub(crate) data: &'a StudyData,
     pub(crate) settings: &'a Settings,
     pub(crate) store: &'a Store,
-    pub(crate) random_weights: &'a Checkpoint<F>,
     pub(crate) requests: Vec<StudyRequest>,
     pub(crate) controls: Controls<'a, F>,
     neutral: Option<NeutralText<F>>,
     neutral_sha256: String,
     tasks: BTreeMap<(Prepared, String), Result<Task<F>, Skipped>>,
+    /// Accuracy of each task's head on random weights: what its words alone tell, and a model has to be better than.
+    chances: BTreeMap<String, f64>,
+    /// The model of random weights while something uses it: it takes as much memory as the other.
+    random_weights: Mutex<Weak<Checkpoint<F>>>,
     comparison: OnceLock<Comparison<'a, F>>,
 }
 
@@ -79,7 +82,6 @@ impl<'a, F: Scalar> Study<'a, F> {
     /// When a request or the text does not fit the model.
     pub(crate) fn new(
         checkpoint: &'a Checkpoint<F>,
-        random_weights: &'a Checkpoint<F>,
         data: &'a StudyData,
         settings: &'a Settings,
         store: &'a Store,
@@ -104,12 +106,13 @@ impl<'a, F: Scalar> Study<'a, F> {
             data,
             settings,
             store,
-            random_weights,
+            random_weights: Mutex::default(),
             requests,
             controls: Controls::new(model, settings.seed),
             neutral,
             neutral_sha256,
             tasks: BTreeMap::new(),
+            chances: BTreeMap::new(),
             comparison: OnceLock::new(),
         })
     }
@@ -136,16 +139,22 @@ impl<'a, F: Scalar> Study<'a, F> {
             let usable = |task: &&str| {
                 kind == Prepared::AsSet || matches!(self.task(Prepared::AsSet, task), Some(Ok(_)))
             };
-            let tasks: Vec<&str> = wanted(kind)
-                .into_iter()
-                .filter(usable)
-                .filter(|&task| self.task(kind, task).is_none())
-                .collect();
+            // Circuits of random weights are found for some tasks; of others their accuracy is enough.
+            let is_trained = |task: &str| {
+                kind != Prepared::OnRandomWeights
+                    || ids.iter().any(|id| id.prepared() == kind && id.task == task)
+            };
+            let is_known = |task: &str| {
+                self.task(kind, task).is_some() || !is_trained(task) && self.chances.contains_key(task)
+            };
+            let tasks: Vec<&str> =
+                wanted(kind).into_iter().filter(usable).filter(|task| !is_known(task)).collect();
             if tasks.is_empty() {
                 continue;
             }
+            let _in_use = (kind == Prepared::OnRandomWeights).then(|| self.on_random_weights());
             let stage = stage(name, tasks.len());
-            let prepared: Vec<_> = tasks
+            let prepared: Vec<((Prepared, String), Result<Task<F>, Skipped>)> = tasks
                 .par_iter()
                 .map(|&task| {
                     let prepared = self.prepared(kind, task)?;
@@ -153,7 +162,13 @@ impl<'a, F: Scalar> Study<'a, F> {
                     Ok(((kind, task.to_owned()), prepared))
                 })
                 .collect::<Result<_>>()?;
-            self.tasks.extend(prepared);
+            if kind == Prepared::OnRandomWeights {
+                let accuracy = |task: &Result<Task<F>, Skipped>| task.as_ref().ok().map(Task::accuracy_full);
+                let accuracies =
+                    prepared.iter().filter_map(|((_, name), task)| Some((name.clone(), accuracy(task)?)));
+                self.chances.extend(accuracies);
+            }
+            self.tasks.extend(prepared.into_iter().filter(|((_, name), _)| is_trained(name)));
             stage.finish();
         }
         Ok(())
@@ -167,8 +182,8 @@ impl<'a, F: Scalar> Study<'a, F> {
         let settings = self.settings;
         let by = if kind == Prepared::ByRows { SplitBy::Rows } else { settings.split };
         let options = SplitOptions { seed: settings.seed, by, ..SplitOptions::default() };
-        let on_random_weights = kind == Prepared::OnRandomWeights;
-        let checkpoint = if on_random_weights { self.random_weights } else { self.checkpoint };
+        let on_random_weights = (kind == Prepared::OnRandomWeights).then(|| self.on_random_weights());
+        let checkpoint = on_random_weights.as_deref().unwrap_or(self.checkpoint);
         let task = self.data.task(name).with_context(|| format!("task {name} is not in the data"))?;
         let rows = sample(name, &task.rows, settings);
         match Task::from_rows(checkpoint, name, &rows, options) {
@@ -179,6 +194,17 @@ impl<'a, F: Scalar> Study<'a, F> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The model of random weights of the checkpoint's shape, with its tokenizer.
+    fn on_random_weights(&self) -> Arc<Checkpoint<F>> {
+        let mut in_use = self.random_weights.lock().expect("nothing panics while it is made");
+        in_use.upgrade().unwrap_or_else(|| {
+            let model = random_weights(self.checkpoint.model.config(), self.settings.seed);
+            let made = Arc::new(Checkpoint { model, tokenizer: self.checkpoint.tokenizer.clone() });
+            *in_use = Arc::downgrade(&made);
+            made
+        })
     }
 
     /// Why a task that was seen to be unusable is left out; `None` for others.
@@ -256,16 +282,14 @@ impl<'a, F: Scalar> Study<'a, F> {
 
     fn trajectory(&self, id: &TrajectoryId) -> Option<Trajectory<'_, F>> {
         let task = self.task(id.prepared(), &id.task)?.as_ref().ok()?;
-        // A head on random weights reads what the words alone tell: what a model has to be better than.
-        let baseline = self.task(Prepared::OnRandomWeights, &id.task).and_then(|task| task.as_ref().ok());
-        let baseline = baseline.filter(|_| id.scope != Scope::RandomWeights);
+        let chance = self.chances.get(&id.task).filter(|_| id.scope != Scope::RandomWeights);
         Some(Trajectory {
             preset: id.preset,
             task,
             scope: id.scope,
             draw: id.draw,
             schedule: id.schedule,
-            accuracy_random_weights: baseline.map(Task::accuracy_full),
+            accuracy_random_weights: chance.copied(),
         })
     }
 
@@ -311,12 +335,12 @@ impl<'a, F: Scalar> Study<'a, F> {
             let requests = edits.requests.chunks(size).nth(number).unwrap_or_default();
             let of_random_weights =
                 [Scope::RandomWeights, Scope::RandomWeightsComplement, Scope::RandomWeightsFull];
-            let edits = if of_random_weights.contains(&scope.scope) {
-                Edits { model: &self.random_weights.model, neutral: None, requests, ..edits }
+            if of_random_weights.contains(&scope.scope) {
+                let checkpoint = self.on_random_weights();
+                Edits { model: &checkpoint.model, neutral: None, requests, ..edits }.run(scope, kinds)
             } else {
-                Edits { requests, ..edits }
-            };
-            edits.run(scope, kinds)
+                Edits { requests, ..edits }.run(scope, kinds)
+            }
         })
     }
 

@@ -123,8 +123,8 @@ impl<F: Scalar> View for &Part<'_, F> {
             Part::Array(array, _) => array.iter().for_each(|x| x.put_le(&mut bytes)),
             Part::Mask(mask, [n]) => {
                 bytes.resize(*n, 0);
-                let inside = mask.tensors().flat_map(|(_, inside)| inside);
-                inside.enumerate().for_each(|(i, &inside)| bytes[i / 8] |= inside << (i % 8));
+                let inside = mask.tensors().flat_map(|(_, inside)| inside.iter());
+                inside.enumerate().for_each(|(i, inside)| bytes[i / 8] |= u8::from(inside) << (i % 8));
             }
         }
         Cow::Owned(bytes)

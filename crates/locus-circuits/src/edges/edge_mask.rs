@@ -64,18 +64,19 @@ pub fn mask_edges(mask: &ParamMask) -> EdgeSet {
     read[graph.column(Destination::Logits)] = true;
     for (id, inside) in mask.tensors() {
         let ParamId::Block(layer, param) = id else { unreachable!("masks hold block parameters only") };
-        let kept = (0..).zip(inside).filter(|(_, byte)| **byte == 1).map(|(index, _): (usize, _)| index);
         match param {
-            BlockParam::AttnInWeight => kept.for_each(|index| {
+            BlockParam::AttnInWeight => inside.indices().for_each(|index| {
                 let column = index % (3 * d);
                 let input = Destination::Head(layer, QkvInput::ALL[column / d], (column % d) / width);
                 read[graph.column(input)] = true;
             }),
             BlockParam::AttnOutWeight => {
-                kept.for_each(|index| written[graph.row(Source::Head(layer, index / d / width))] = true);
+                inside
+                    .indices()
+                    .for_each(|index| written[graph.row(Source::Head(layer, index / d / width))] = true);
             }
-            BlockParam::MlpInWeight => read[graph.column(Destination::Mlp(layer))] |= inside.contains(&1),
-            BlockParam::MlpOutWeight => written[graph.row(Source::Mlp(layer))] |= inside.contains(&1),
+            BlockParam::MlpInWeight => read[graph.column(Destination::Mlp(layer))] |= inside.count() > 0,
+            BlockParam::MlpOutWeight => written[graph.row(Source::Mlp(layer))] |= inside.count() > 0,
             _ => {}
         }
     }

@@ -34,14 +34,9 @@ impl<'a, F: Scalar> Avoiding<'a, F> {
         for circuit in circuits {
             assert_eq!(circuit.config(), model.config(), "a circuit of another model");
             for (id, inside) in circuit.tensors() {
-                let weights = model.get(id).iter().zip(inside);
-                for (charge, (&w, _)) in charge
-                    .get_mut(id)
-                    .iter_mut()
-                    .zip(weights)
-                    .filter(|(_, (w, inside))| **inside == 1 && **w != F::zero())
-                {
-                    *charge += F::from_f64(each) / w;
+                let (charge, weights) = (charge.get_mut(id), model.get(id));
+                for i in inside.indices().filter(|&i| weights[i] != F::zero()) {
+                    charge[i] += F::from_f64(each) / weights[i];
                 }
             }
         }
@@ -95,17 +90,8 @@ impl<F: Scalar> Objective<F> for Avoiding<'_, F> {
         masked: &Gpt2<F>,
         rows: &[usize],
         max_tokens: usize,
-    ) -> Result<Vec<(f64, ParamSet<F>)>> {
-        self.objective.gradient_parts(masked, rows, max_tokens)
-    }
-
-    fn each_gradient_part(
-        &self,
-        masked: &Gpt2<F>,
-        rows: &[usize],
-        max_tokens: usize,
         take: &mut dyn FnMut(f64, ParamSet<F>),
     ) -> Result<()> {
-        self.objective.each_gradient_part(masked, rows, max_tokens, take)
+        self.objective.gradient_parts(masked, rows, max_tokens, take)
     }
 }

@@ -4,7 +4,7 @@
 //! permutes the membership of a circuit within each stratum, so whatever follows from the circuit's size, its composition
 //! or its preference for large weights holds for the matched mask as well; what remains is the choice of parameters.
 
-use locus_gpt2::{Gpt2, ParamId, ParamMask, Scalar, compiled};
+use locus_gpt2::{Gpt2, ParamId, ParamMask, Scalar, TensorMask, compiled};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -49,10 +49,10 @@ impl WeightStrata {
     /// # Panics
     /// When the mask belongs to a model of another shape.
     pub fn matched(&self, mask: &ParamMask, rng: &mut ChaCha8Rng) -> ParamMask {
-        let tensors: Vec<Vec<bool>> = self
+        let tensors: Vec<TensorMask> = self
             .zip(mask)
-            .map(|(classes, bytes)| {
-                let mut left = counts(classes, bytes);
+            .map(|(classes, inside)| {
+                let mut left = counts(classes, inside);
                 // Selection sampling (Knuth, TAOCP 2, algorithm S) in every stratum: one pass, exact counts.
                 classes
                     .iter()
@@ -85,19 +85,19 @@ impl WeightStrata {
         expected.sum()
     }
 
-    fn zip<'a>(&'a self, mask: &'a ParamMask) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    fn zip<'a>(&'a self, mask: &'a ParamMask) -> impl Iterator<Item = (&'a [u8], &'a TensorMask)> {
         let tensors = self.classes.iter().zip(mask.tensors());
-        tensors.map(|((id, classes), (of, bytes))| {
-            assert!(*id == of && classes.len() == bytes.len(), "a mask of another model: {of}");
-            (classes.as_slice(), bytes)
+        tensors.map(|((id, classes), (of, inside))| {
+            assert!(*id == of && classes.len() == inside.len(), "a mask of another model: {of}");
+            (classes.as_slice(), inside)
         })
     }
 }
 
 /// Numbers of parameters inside a mask, and in all, of each class of one tensor.
-fn counts(classes: &[u8], bytes: &[u8]) -> [[usize; 2]; CLASSES] {
+fn counts(classes: &[u8], inside: &TensorMask) -> [[usize; 2]; CLASSES] {
     let mut counts = [[0; 2]; CLASSES];
-    for (&class, &inside) in classes.iter().zip(bytes) {
+    for (&class, inside) in classes.iter().zip(inside.iter()) {
         let [kept, size] = &mut counts[usize::from(class)];
         *kept += usize::from(inside);
         *size += 1;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn kept_per_stratum(strata: &WeightStrata, mask: &ParamMask) -> Vec<[[usize; 2]; CLASSES]> {
-        strata.zip(mask).map(|(classes, bytes)| counts(classes, bytes)).collect()
+        strata.zip(mask).map(|(classes, inside)| counts(classes, inside)).collect()
     }
 
     #[test]

@@ -41,8 +41,9 @@ pub trait Objective<F: Scalar>: Sync {
         Ok((loss, entries.iter().map(pick).collect()))
     }
 
-    /// Summands of [`Objective::gradient`], each already divided by the number of rows: one per piece of at most
-    /// `max_tokens` tokens (and at least one row). The default makes every row a piece.
+    /// Hands over the summands of [`Objective::gradient`] in order, each already divided by the number of rows: one per
+    /// piece of at most `max_tokens` tokens (and at least one row). The default makes every row a piece. A summand takes as
+    /// much memory as the model's blocks, so that an objective of a large model computes one after the other.
     ///
     /// # Errors
     /// As [`Objective::gradient`].
@@ -51,7 +52,8 @@ pub trait Objective<F: Scalar>: Sync {
         masked: &Gpt2<F>,
         rows: &[usize],
         max_tokens: usize,
-    ) -> Result<Vec<(f64, ParamSet<F>)>> {
+        take: &mut dyn FnMut(f64, ParamSet<F>),
+    ) -> Result<()> {
         let _ = max_tokens;
         let share = 1.0 / rows.len() as f64;
         let part = |&row: &usize| {
@@ -60,22 +62,8 @@ pub trait Objective<F: Scalar>: Sync {
             part.add_scaled(F::from_f64(share), &grads);
             Ok((share * loss, part))
         };
-        rows.par_iter().map(part).collect()
-    }
-
-    /// Hands over the summands of [`Objective::gradient_parts`] in their order. An objective of a large model computes
-    /// one after the other, because each takes as much memory as the model's blocks.
-    ///
-    /// # Errors
-    /// As [`Objective::gradient`].
-    fn each_gradient_part(
-        &self,
-        masked: &Gpt2<F>,
-        rows: &[usize],
-        max_tokens: usize,
-        take: &mut dyn FnMut(f64, ParamSet<F>),
-    ) -> Result<()> {
-        self.gradient_parts(masked, rows, max_tokens)?.into_iter().for_each(|(loss, part)| take(loss, part));
+        let parts: Vec<(f64, ParamSet<F>)> = rows.par_iter().map(part).collect::<Result<_>>()?;
+        parts.into_iter().for_each(|(loss, part)| take(loss, part));
         Ok(())
     }
 }

@@ -157,9 +157,7 @@ fn ablate_in_place<F: Scalar>(mask: &ParamMask, model: &Gpt2<F>, masked: &mut Gp
     let tensors: Vec<_> = masked.blocks_mut().zip(mask.tensors()).collect();
     tensors.into_par_iter().for_each(|((id, masked), (of, kept))| {
         assert_eq!(id, of, "masks have the order of the parameters");
-        for ((masked, &weight), &kept) in masked.iter_mut().zip(model.get(id)).zip(kept) {
-            *masked = if kept == 1 { weight } else { F::zero() };
-        }
+        kept.copy_inside(model.get(id), masked);
     });
 }
 

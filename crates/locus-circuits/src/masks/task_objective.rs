@@ -69,20 +69,10 @@ impl<F: Scalar> Objective<F> for TaskObjective<'_, F> {
         masked: &Gpt2<F>,
         rows: &[usize],
         max_tokens: usize,
-    ) -> Result<Vec<(f64, ParamSet<F>)>> {
-        self.check(masked);
-        F::run::<PartsJob>((*self, masked, rows, max_tokens))
-    }
-
-    fn each_gradient_part(
-        &self,
-        masked: &Gpt2<F>,
-        rows: &[usize],
-        max_tokens: usize,
         take: &mut dyn FnMut(f64, ParamSet<F>),
     ) -> Result<()> {
         self.check(masked);
-        F::run::<EachPartJob>((*self, masked, rows, max_tokens, take))
+        F::run::<PartsJob>((*self, masked, rows, max_tokens, take))
     }
 }
 
@@ -93,14 +83,10 @@ compiled!(
     EntriesJob<'a>: <F> (TaskObjective<'a, F>, &'a Gpt2<F>, &'a [usize], &'a [ParamEntries]) => Result<(f64, Vec<Vec<F>>)>,
     gradient_at
 );
-type EachPartIn<'a, F> =
+type PartsIn<'a, F> =
     (TaskObjective<'a, F>, &'a Gpt2<F>, &'a [usize], usize, &'a mut dyn FnMut(f64, ParamSet<F>));
 
-compiled!(EachPartJob<'a>: <F> EachPartIn<'a, F> => Result<()>, each_gradient_part);
-compiled!(
-    PartsJob<'a>: <F> (TaskObjective<'a, F>, &'a Gpt2<F>, &'a [usize], usize) => Result<Vec<(f64, ParamSet<F>)>>,
-    gradient_parts
-);
+compiled!(PartsJob<'a>: <F> PartsIn<'a, F> => Result<()>, gradient_parts);
 
 fn gradient<F: Scalar>(
     (objective, masked, rows): (TaskObjective<F>, &Gpt2<F>, &[usize]),
@@ -125,22 +111,17 @@ fn gradient_at<F: Scalar>(
     objective.sum_over_pieces(masked, rows, none, backward, add)
 }
 
-fn gradient_parts<F: Scalar>(
-    (objective, masked, rows, max_tokens): (TaskObjective<F>, &Gpt2<F>, &[usize], usize),
-) -> Result<Vec<(f64, ParamSet<F>)>> {
-    let gradient = |rows_of_piece: &[usize]| objective.part(masked, rows_of_piece, rows.len());
-    objective.chunks(rows, max_tokens).into_par_iter().map(gradient).collect()
-}
-
-fn each_gradient_part<F: Scalar>((objective, masked, rows, max_tokens, take): EachPartIn<F>) -> Result<()> {
+fn gradient_parts<F: Scalar>((objective, masked, rows, max_tokens, take): PartsIn<F>) -> Result<()> {
+    let part = |rows_of_piece: &[usize]| objective.part(masked, rows_of_piece, rows.len());
+    let pieces = objective.chunks(rows, max_tokens);
     if ParamMask::n_maskable(masked.config()) > MANY_PARAMETERS {
-        for rows_of_piece in objective.chunks(rows, max_tokens) {
-            let (loss, part) = objective.part(masked, rows_of_piece, rows.len())?;
+        for rows_of_piece in pieces {
+            let (loss, part) = part(rows_of_piece)?;
             take(loss, part);
         }
         return Ok(());
     }
-    let parts = gradient_parts((objective, masked, rows, max_tokens))?;
+    let parts: Vec<(f64, ParamSet<F>)> = pieces.into_par_iter().map(part).collect::<Result<_>>()?;
     parts.into_iter().for_each(|(loss, part)| take(loss, part));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Masks of an exact size, cut from scores.
 
-use locus_gpt2::{Config, ParamId, ParamMask, ParamSet, Scalar, compiled};
+use locus_gpt2::{Config, ParamId, ParamMask, ParamSet, Scalar, TensorMask, compiled};
 use rayon::prelude::*;
 
 use super::order::{BINS, bin};
@@ -46,7 +46,7 @@ fn largest<F: Scalar>((scores, count): (&ParamSet<F>, usize)) -> ParamMask {
         };
         scores.iter().map(inside).collect()
     });
-    let inside: Vec<Vec<bool>> = inside.collect();
+    let inside: Vec<TensorMask> = inside.collect();
     let mut inside = inside.into_iter();
     ParamMask::from_tensors(config, |_| inside.next().expect("one list for each tensor"))
 }
@@ -110,7 +110,7 @@ fn largest_per_tensor<F: Scalar>((scores, density): (&ParamSet<F>, f64)) -> Para
         order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).expect("scores are not NaN"));
         let mut inside = vec![false; scores.len()];
         order[..count].iter().for_each(|&i| inside[i] = true);
-        inside
+        inside.into_iter().collect()
     })
 }
 
@@ -155,13 +155,14 @@ mod tests {
             scores.get_mut(id).iter_mut().enumerate().for_each(|(i, s)| *s = (1000 * t + i % 4) as f32);
         }
         let mask = top_k_per_tensor(&scores, 0.25);
-        for ((id, kept, size), (_, bytes)) in mask.counts().into_iter().zip(mask.tensors()) {
+        for ((id, kept, size), (_, inside)) in mask.counts().into_iter().zip(mask.tensors()) {
             assert_eq!(kept, ((0.25 * size as f64).round() as usize).max(1), "{id}");
-            let ends = |inside: u8| {
-                bytes.iter().zip(scores.get(id)).filter(move |(b, _)| **b == inside).map(|(_, &score)| score)
+            let ends = |kept: bool| {
+                let scores = inside.iter().zip(scores.get(id));
+                scores.filter(move |(inside, _)| *inside == kept).map(|(_, &score)| score)
             };
             assert!(
-                ends(1).fold(f32::INFINITY, f32::min) >= ends(0).fold(f32::NEG_INFINITY, f32::max),
+                ends(true).fold(f32::INFINITY, f32::min) >= ends(false).fold(f32::NEG_INFINITY, f32::max),
                 "{id}"
             );
         }
@@ -169,9 +170,7 @@ mod tests {
     }
 
     fn worst(scores: &ParamSet<f32>, mask: &ParamMask, start: f32, pick: fn(f32, f32) -> f32) -> f32 {
-        let inside = mask.tensors().flat_map(|(id, bytes)| {
-            bytes.iter().zip(scores.get(id)).filter(|(inside, _)| **inside == 1).map(|(_, &score)| score)
-        });
+        let inside = mask.tensors().flat_map(|(id, inside)| inside.indices().map(move |i| scores.get(id)[i]));
         inside.fold(start, pick)
     }
 }

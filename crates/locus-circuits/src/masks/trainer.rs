@@ -95,7 +95,7 @@ pub struct Circuit {
     /// The parameters kept: the mask whose density decides when a target is reached, and that is measured.
     pub mask: ParamMask,
     /// Further samples for the other purposes, from recipes that draw a mask at random; `None` means that `mask` serves
-    /// all of them. A mask takes a byte for each block parameter (85 MB for GPT-2 small), so drop what is not needed.
+    /// all of them.
     pub resampled: Option<Resampled>,
     /// Density asked for, in (0, 1].
     pub target_density: f64,

@@ -102,7 +102,7 @@ fn sum_over_parts<F: Scalar>(
     for rows in rows.chunks(ROWS_AT_A_TIME) {
         // The objective divides by the rows of the chunk.
         let share = F::from_f64(rows.len() as f64 / n as f64);
-        objective.each_gradient_part(model, rows, piece_tokens, &mut |_, grads| {
+        objective.gradient_parts(model, rows, piece_tokens, &mut |_, grads| {
             let tensors: Vec<(ParamId, &mut [F])> = scores.blocks_mut().collect();
             tensors.into_par_iter().for_each(|(id, scores)| {
                 let terms = model.get(id).iter().zip(grads.get(id)).map(|(&w, &g)| term(w, share * g));

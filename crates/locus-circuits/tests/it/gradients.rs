@@ -52,7 +52,9 @@ proptest! {
         let case = Case::new(30, seed);
         let rows: Vec<usize> = (0..30).rev().collect();
         let (whole_loss, whole) = case.objective().gradient(&case.model, &rows).unwrap();
-        let parts = case.objective().gradient_parts(&case.model, &rows, max_rows).unwrap();
+        let mut parts = Vec::new();
+        let mut take = |loss, part| parts.push((loss, part));
+        case.objective().gradient_parts(&case.model, &rows, max_rows, &mut take).unwrap();
         let lengths: Vec<&Vec<u32>> = rows.iter().map(|&row| &case.sequences[row]).collect();
         prop_assert_eq!(parts.len(), locus_gpt2::chunk_by_tokens(&lengths, max_rows).len());
         let mut sum = vec![0.0; flat(&whole).len()];
@@ -77,11 +79,12 @@ proptest! {
         let mut expected = vec![0.0; weights.len()];
         let rows: Vec<usize> = (0..50).collect();
         // All rows at once: how many are held at the same time does not change the sum.
-        for (_, part) in objective.gradient_parts(&case.model, &rows, piece_rows).unwrap() {
+        let mut take = |_, part| {
             for ((sum, w), g) in expected.iter_mut().zip(&weights).zip(flat(&part)) {
                 *sum += (w * g).abs();
             }
-        }
+        };
+        objective.gradient_parts(&case.model, &rows, piece_rows, &mut take).unwrap();
         assert_close("attribution", &scores, &expected, REORDERED_F64);
         for (score, weight) in scores.iter().zip(&weights) {
             prop_assert!(*score >= 0.0 && (*weight != 0.0 || *score == 0.0), "{} of {}", score, weight);

@@ -83,7 +83,7 @@ pub fn with_blocks(model: &Gpt2<f64>, flat: &[f64]) -> Gpt2<f64> {
 
 /// Whether each block parameter is kept, in the order of [`flat`].
 pub fn inside(mask: &ParamMask) -> Vec<bool> {
-    mask.tensors().flat_map(|(_, bytes)| bytes.iter().map(|&byte| byte == 1)).collect()
+    mask.tensors().flat_map(|(_, inside)| inside.iter()).collect()
 }
 
 pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {

@@ -63,13 +63,14 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// The entries whose byte equals `chosen`; `bytes` is row-major, `width` the length of a row.
-    pub fn new(bytes: &[u8], width: usize, chosen: u8) -> Self {
-        let mut entries = Entries { rows: bytes.len() / width, width, starts: vec![0], columns: Vec::new() };
+    /// The entries of a matrix `[rows, width]` at the places that are `chosen`, counted row by row.
+    pub fn new((rows, width): (usize, usize), chosen: impl Fn(usize) -> bool) -> Self {
+        let mut entries = Entries { rows, width, starts: vec![0], columns: Vec::new() };
         for first in (0..width).step_by(BLOCK) {
-            for row in bytes.chunks_exact(width) {
-                let block = (0..).zip(&row[first..width.min(first + BLOCK)]);
-                entries.columns.extend(block.filter(|(_, byte)| **byte == chosen).map(|(column, _)| column));
+            for row in 0..rows {
+                let block = (0..).zip(first..width.min(first + BLOCK));
+                let listed = block.filter(|&(_, column)| chosen(row * width + column));
+                entries.columns.extend(listed.map(|(in_block, _)| in_block));
                 entries.starts.push(entries.columns.len());
             }
         }
@@ -233,14 +234,14 @@ mod tests {
     #[test]
     fn products_are_those_of_the_dense_matrix() {
         let (rows, width, t) = (7, 2 * BLOCK + 76, LANES + 4);
-        let bytes: Vec<u8> = (0..rows * width).map(|place| u8::from(place * 7919 % 13 < 2)).collect();
-        let entries = Entries::new(&bytes, width, 1);
+        let chosen = |place: usize| place * 7919 % 13 < 2;
+        let entries = Entries::new((rows, width), chosen);
         let mut values: Vec<f64> = (0..entries.len()).map(|i| (i % 11) as f64 - 5.0).collect();
         let mut dense = Array2::zeros((rows, width));
         for (place, &value) in entries.places().zip(&values) {
             dense[(place / width, place % width)] = value;
         }
-        assert_eq!(entries.len(), bytes.iter().filter(|byte| **byte == 1).count());
+        assert_eq!(entries.len(), (0..rows * width).filter(|&place| chosen(place)).count());
         let state =
             |columns, k: usize| Array2::from_shape_fn((t, columns), |(i, j)| ((i * k + j) % 7) as f64);
         let (x, d_y) = (state(rows, 3), state(width, 5));
@@ -262,28 +263,20 @@ mod tests {
     #[test]
     fn inserted_entries_keep_the_order_of_the_list() {
         let (rows, width) = (5, BLOCK + 300);
-        let byte = |place: usize| match place * 7919 % 17 {
-            0 | 1 => 1,
-            2 => 2,
-            _ => 0,
-        };
-        let bytes: Vec<u8> = (0..rows * width).map(byte).collect();
-        let mut entries = Entries::new(&bytes, width, 1);
+        let kind = |place: usize| place * 7919 % 17;
+        let mut entries = Entries::new((rows, width), |place| kind(place) < 2);
         let old: Vec<usize> = entries.places().collect();
-        let new: Vec<(usize, u32)> = (0..bytes.len())
-            .rev()
-            .filter(|&i| bytes[i] == 2)
-            .map(|i| (i / width, (i % width) as u32))
-            .collect();
+        let new = (0..rows * width).rev().filter(|&place| kind(place) == 2);
+        let new: Vec<(usize, u32)> = new.map(|place| (place / width, (place % width) as u32)).collect();
         let order = entries.insert(&new);
-        let both: Vec<u8> = bytes.iter().map(|&byte| u8::from(byte > 0)).collect();
+        let both = Entries::new((rows, width), |place| kind(place) < 3);
         let places: Vec<usize> = entries.places().collect();
-        assert_eq!(places, Entries::new(&both, width, 1).places().collect::<Vec<_>>());
+        assert_eq!(places, both.places().collect::<Vec<_>>());
         let place = |new: (usize, u32)| new.0 * width + new.1 as usize;
         let named: Vec<usize> =
             order.iter().map(|of| of.map_or_else(|index| place(new[index]), |index| old[index])).collect();
         assert_eq!(named, places);
         assert!(places.iter().all(|&place| entries.has(place / width, place % width)));
-        assert!(!entries.has(0, 4) || both[4] == 1);
+        assert!(!entries.has(0, 4) || kind(4) < 3);
     }
 }

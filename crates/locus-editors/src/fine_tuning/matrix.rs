@@ -9,7 +9,7 @@
 //! entry `(i, o)` add up to at most `lr |X_i| |G_o|` (Cauchy-Schwarz, with the columns `X_i` and `G_o`), so as long as
 //! that is below the clamp, the clamp has never acted on it.
 
-use locus_gpt2::{Scalar, gemm};
+use locus_gpt2::{Scalar, TensorMask, gemm};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use super::entries::{Entries, PackedRows};
@@ -56,17 +56,14 @@ pub(super) enum Editable {
 }
 
 impl Editable {
-    /// From the mask's bytes (row-major, 1 where an entry may move); without a mask all may.
-    pub fn new(bytes: Option<&[u8]>, (rows, width): (usize, usize)) -> Self {
-        let Some(bytes) = bytes else {
+    /// From the matrix's part of a mask; without one all entries may move.
+    pub fn new(mask: Option<&TensorMask>, (rows, width): (usize, usize)) -> Self {
+        let Some(mask) = mask else {
             return Editable::AllBut(Entries::none(rows, width));
         };
-        let inside: usize = bytes.iter().map(|&byte| usize::from(byte)).sum();
-        if 2 * inside <= bytes.len() {
-            Editable::Only(Entries::new(bytes, width, 1))
-        } else {
-            Editable::AllBut(Entries::new(bytes, width, 0))
-        }
+        let only = 2 * mask.count() <= mask.len();
+        let entries = Entries::new((rows, width), |place| mask.contains(place) == only);
+        if only { Editable::Only(entries) } else { Editable::AllBut(entries) }
     }
 }
 
@@ -138,6 +135,16 @@ impl<F: Scalar> MatrixChange<F> {
                 },
             }),
         }
+    }
+
+    /// Bytes of what is held entry by entry.
+    pub fn bytes(&self) -> usize {
+        let scalars = match self {
+            MatrixChange::Listed(change) => change.len(),
+            MatrixChange::Factored(change) => change.fixed.len() + 2 * change.held.changes.len(),
+            MatrixChange::Whole(change) => change.len(),
+        };
+        scalars * size_of::<F>()
     }
 
     /// `y <- y + x D`, `y [t, o]`.

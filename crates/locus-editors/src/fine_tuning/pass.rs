@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use locus_gpt2::internal::{add_column_sums, split_rows, split_rows_view};
 use locus_gpt2::{
-    BlockParam, Gpt2, Hook, HookPoint, ParamId, ParamMask, ParamSet, PromptTargets, Scalar, Tape, axpy,
+    BlockParam, Gpt2, Hook, HookPoint, ParamId, ParamMask, ParamSet, PromptTargets, Scalar, Tape, TensorMask,
+    axpy,
 };
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
@@ -27,8 +28,8 @@ pub(super) struct SharedStart<'a, F> {
     pub descent: Descent<F>,
     /// Which entries of each matrix may move, layer by layer in the order of [`MATRICES`].
     pub editable: Vec<Editable>,
-    /// The mask by parameter: a byte per entry, 1 where it may move.
-    masked: BTreeMap<ParamId, &'a [u8]>,
+    /// The mask by parameter: inside, an entry may move.
+    masked: BTreeMap<ParamId, &'a TensorMask>,
 }
 
 /// Matrices of a block with their biases, and the hook points of their inputs and outputs.
@@ -61,6 +62,13 @@ pub(super) struct Change<F> {
     pub positions: Array2<F>,
 }
 
+impl<F: Scalar> Change<F> {
+    /// Bytes of what is held entry by entry of the blocks' matrices.
+    pub fn bytes(&self) -> usize {
+        self.matrices.iter().map(MatrixChange::bytes).sum()
+    }
+}
+
 impl<'a, F: Scalar> SharedStart<'a, F> {
     pub fn new(start: &'a Gpt2<F>, mask: Option<&'a ParamMask>, descent: Descent<F>) -> Self {
         let config = start.config();
@@ -73,7 +81,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
             let value = if gain { F::one() } else { F::zero() };
             plain.insert(id, vec![value; id.len(config)]);
         }
-        let masked: BTreeMap<ParamId, &[u8]> = mask.into_iter().flat_map(ParamMask::tensors).collect();
+        let masked: BTreeMap<ParamId, &TensorMask> = mask.into_iter().flat_map(ParamMask::tensors).collect();
         let editable = matrices(config.n_layer)
             .into_par_iter()
             .map(|id| Editable::new(masked.get(&id).copied(), id.shape(config)))
@@ -258,11 +266,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
         match self.masked.get(&id) {
             None => change.iter_mut().zip(gradient).for_each(|(c, &g)| *c = self.descent.moved(*c, g)),
             Some(inside) => {
-                for ((c, &g), _) in
-                    change.iter_mut().zip(gradient).zip(*inside).filter(|(_, byte)| **byte == 1)
-                {
-                    *c = self.descent.moved(*c, g);
-                }
+                inside.indices().for_each(|i| change[i] = self.descent.moved(change[i], gradient[i]));
             }
         }
     }

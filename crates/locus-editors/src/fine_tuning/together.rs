@@ -17,8 +17,17 @@ use crate::fact::TokenRequest;
 /// Largest number of tokens of the requests under way: with more, products hardly run faster, and every request takes
 /// memory.
 const MOST_ROWS: usize = 192;
-/// Largest number of bytes that the factors of all steps may take (see [`super::matrix`]).
-const MOST_BYTES_OF_STEPS: usize = 300 << 20;
+/// Memory that the requests under way may take.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Largest number of bytes of the factors of all steps (see [`super::matrix`]).
+    steps: usize,
+    /// Bytes of changes of single entries; while there are fewer, another request may begin.
+    changes: usize,
+}
+
+/// Two changes of all weights of GPT-2 small, and the factors of a request of some tokens.
+const ROOM: Room = Room { steps: 300 << 20, changes: 650 << 20 };
 
 /// An edited model whose weights are not written out: the unedited weights, which are shared, and one request's change.
 pub struct LazyEdited<'a, F> {
@@ -64,7 +73,7 @@ fn weights<F: Scalar>(edited: &LazyEdited<'_, F>) -> Gpt2<F> {
 /// and whether it is done. Returns whether to go on.
 type Watch<'a, F> = &'a mut dyn FnMut(usize, &LazyEdited<'_, F>, &Report, bool) -> bool;
 type EachInput<'a, F> =
-    (usize, &'a Gpt2<F>, &'a [TokenRequest], Option<&'a ParamMask>, &'a [usize], Watch<'a, F>);
+    (Room, &'a Gpt2<F>, &'a [TokenRequest], Option<&'a ParamMask>, &'a [usize], Watch<'a, F>);
 
 compiled!(EachJob<'a>: <F> (&'a ClampedSgd, EachInput<'a, F>) => Result<()>, each);
 
@@ -90,7 +99,8 @@ impl ClampedSgd {
     ///
     /// Edits agree with those of [`ClampedSgd::fine_tune`] up to rounding. Memory is taken by the requests under way:
     /// where the mask lets few parameters move, each needs a few times the size of those; where it lets most move, the
-    /// steps of all of them together need up to about 300 MB.
+    /// steps of all of them together need up to about 300 MB, and as much as these parameters where the clamp acts. No
+    /// request begins while such changes take 650 MB.
     ///
     /// # Errors
     /// When a constant is out of range, the mask or a request does not fit the model (before any is edited) or `finish`
@@ -119,13 +129,13 @@ impl ClampedSgd {
         watched: &[usize],
         watch: impl FnMut(usize, &LazyEdited<'_, F>, &Report, bool) -> std::result::Result<T, E>,
     ) -> std::result::Result<Vec<T>, E> {
-        self.fine_tune_within(MOST_BYTES_OF_STEPS, start, requests, mask, watched, watch)
+        self.fine_tune_within(ROOM, start, requests, mask, watched, watch)
     }
 
-    /// [`ClampedSgd::fine_tune_watched`] with another bound on the bytes that steps may take.
+    /// [`ClampedSgd::fine_tune_watched`] with room of another size.
     fn fine_tune_within<F: Scalar, T, E: From<crate::Error>>(
         &self,
-        most_bytes: usize,
+        room: Room,
         start: &Gpt2<F>,
         requests: &[TokenRequest],
         mask: Option<&ParamMask>,
@@ -141,7 +151,7 @@ impl ClampedSgd {
             }
             failure.is_none()
         };
-        F::run::<EachJob>((self, (most_bytes, start, requests, mask, watched, &mut keep)))?;
+        F::run::<EachJob>((self, (room, start, requests, mask, watched, &mut keep)))?;
         match failure {
             Some(error) => Err(error),
             None => Ok(results.into_iter().map(|result| result.expect("every request was done")).collect()),
@@ -149,11 +159,8 @@ impl ClampedSgd {
     }
 
     /// Edits the requests, calling `watch` with each, until that returns false. One request is always under way,
-    /// whatever the bound on the bytes that steps may take.
-    fn each<F: Scalar>(
-        &self,
-        (most_bytes, start, requests, mask, watched, watch): EachInput<'_, F>,
-    ) -> Result<()> {
+    /// whatever the room.
+    fn each<F: Scalar>(&self, (room, start, requests, mask, watched, watch): EachInput<'_, F>) -> Result<()> {
         self.check()?;
         check_mask(mask, start.config())?;
         for request in requests {
@@ -162,7 +169,7 @@ impl ClampedSgd {
         let descent = Descent { lr: F::from_f64(self.lr), clamp: F::from_f64(self.clamp) };
         let shared = SharedStart::new(start, mask, descent);
         let bytes_of_step = shared.bytes_of_step();
-        let memory_is_scarce = MOST_ROWS * self.max_steps * bytes_of_step > most_bytes;
+        let memory_is_scarce = MOST_ROWS * self.max_steps * bytes_of_step > room.steps;
         let mut under_way: Vec<Active<F>> = Vec::new();
         let mut left = requests.iter().enumerate().peekable();
         loop {
@@ -171,8 +178,10 @@ impl ClampedSgd {
                 let tokens = [&request.prompt[..], &request.target[..request.target.len() - 1]].concat();
                 let steps_taken: Vec<_> =
                     under_way.iter().map(|active| (active.tokens.len(), active.report.steps)).collect();
+                let changes: usize = under_way.iter().map(|active| active.change.bytes()).sum();
                 let fits = rows + tokens.len() <= MOST_ROWS
-                    && self.most_steps_ahead(tokens.len(), &steps_taken) * bytes_of_step <= most_bytes;
+                    && self.most_steps_ahead(tokens.len(), &steps_taken) * bytes_of_step <= room.steps
+                    && changes < room.changes;
                 if !under_way.is_empty() && !fits {
                     break;
                 }
@@ -292,28 +301,29 @@ mod tests {
         let editor = ClampedSgd { lr: 0.05, clamp: 0.05, max_steps: 4, loss_stop: 0.0 };
         let descent = Descent { lr: editor.lr, clamp: editor.clamp };
         let request_bytes = 4 * editor.max_steps * SharedStart::new(&start, None, descent).bytes_of_step();
-        let edits = |most_bytes| {
+        let edits = |room| {
             let mut order = Vec::new();
-            let nll = editor.fine_tune_within(
-                most_bytes,
-                &start,
-                &requests,
-                None,
-                &[],
-                |i, tuned, report, done| {
+            let nll =
+                editor.fine_tune_within(room, &start, &requests, None, &[], |i, tuned, report, done| {
                     assert!(done);
                     order.push((i, report.steps));
                     let packed =
                         PromptTargets::new(start.config(), &[(&requests[i].prompt, &requests[i].target)])?;
                     Ok::<_, crate::Error>(tuned.nll_per_token(&packed)[0])
-                },
-            );
+                });
             assert_eq!(order, (0..6).map(|i| (i, 4)).collect::<Vec<_>>());
             nll.unwrap()
         };
-        let together = edits(usize::MAX);
-        for most_bytes in [0, 2 * request_bytes] {
-            for (bounded, together) in edits(most_bytes).iter().zip(&together) {
+        let ample = Room { steps: usize::MAX, changes: usize::MAX };
+        let together = edits(ample);
+        let bounds = [
+            Room { steps: 0, ..ample },
+            Room { steps: 2 * request_bytes, ..ample },
+            Room { changes: 0, ..ample },
+            Room { changes: 1000, ..ample },
+        ];
+        for room in bounds {
+            for (bounded, together) in edits(room).iter().zip(&together) {
                 // Products with other rows beside them round otherwise.
                 assert!((bounded - together).abs() < 1e-12, "{bounded} against {together}");
             }

@@ -180,9 +180,9 @@ proptest! {
         let mut gated = model.clone().into_params();
         mask.mask_gradients(&mut gated);
         prop_assert_eq!(gated.sha256(), inside.sha256());
-        for (id, bytes) in mask.tensors() {
-            for (i, &byte) in bytes.iter().enumerate() {
-                let kept = if byte == 1 { inside.get(id) } else { outside.get(id) };
+        for (id, kept) in mask.tensors() {
+            for (i, kept) in kept.iter().enumerate() {
+                let kept = if kept { inside.get(id) } else { outside.get(id) };
                 prop_assert_eq!(kept[i], model.get(id)[i]);
                 prop_assert_eq!(inside.get(id)[i] + outside.get(id)[i], model.get(id)[i]);
             }

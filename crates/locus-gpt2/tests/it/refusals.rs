@@ -92,7 +92,9 @@ fn masks_of_another_model() {
     let n = ParamMask::n_maskable(config);
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     panics_with(&[&format!("{} of {n} parameters", n + 1)], || ParamMask::random(config, n + 1, &mut rng));
-    panics_with(&["scalars of h.0.ln_1.weight"], || ParamMask::from_tensors(config, |_| vec![true; 3]));
+    panics_with(&["scalars of h.0.ln_1.weight"], || {
+        ParamMask::from_tensors(config, |_| [true; 3].into_iter().collect())
+    });
 }
 
 #[test]

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use locus_metrics::two_way::{Cell, Estimate, mean};
 
 use super::gate::Gate;
-use super::rule::Claimed;
+use super::rule::{Claimed, FEWEST_REQUESTS};
 use crate::{
     records::{EditKind, EditOutcome, Records, Scope},
-    results::ClaimRow,
-    tables::select::{Density, family, is_whole},
+    results::{ClaimRow, Verdict},
+    tables::{
+        editing::{CONTROL_MASKS, DamageLine},
+        select::{Density, family, is_whole},
+    },
 };
 
 /// A published claim and how it is decided.
@@ -128,6 +131,18 @@ impl<'a> Question<'a> {
         cells
     }
 
+    /// A row from cells of requests, undecided where they are few; `None` without an estimate.
+    pub(super) fn row_of_requests(
+        &self,
+        label: Label,
+        cells: &[Cell<usize, &str>],
+        claimed: Claimed,
+    ) -> Option<ClaimRow> {
+        let row = self.row_of_cells(label, cells, claimed)?;
+        let verdict = if row.items < FEWEST_REQUESTS { Verdict::Undecided } else { row.verdict };
+        Some(ClaimRow { verdict, ..row })
+    }
+
     /// A row from cells; `None` without an estimate.
     pub(super) fn row_of_cells(
         &self,
@@ -205,41 +220,22 @@ impl<'a> EditIndex<'a> {
         self.of.get(&(scope, task))
     }
 
-    /// Slope of a value on another over the control masks of this size: the change that damage alone brings. Each mask
-    /// counts once, with its means over requests; those of other tasks than the given ones are left out. `None` with fewer
-    /// than four masks or without variation.
+    /// Slope of a value on another over the control masks of this size: the change that damage alone brings. Masks of
+    /// other tasks than the given ones are left out. `None` with fewer than four masks or without variation.
     pub(super) fn slope_over_controls(
         &self,
         tasks: &[&str],
         before: &dyn Fn(&EditOutcome) -> f64,
         value: &dyn Fn(&EditOutcome) -> f64,
     ) -> Option<f64> {
-        const CONTROLS: [Scope; 4] =
-            [Scope::Random, Scope::RandomComplement, Scope::Matched, Scope::MatchedComplement];
-        let mut masks: BTreeMap<(Scope, &str, usize), [f64; 3]> = BTreeMap::new();
         let belongs = |scope: &Scope, task: &str| {
-            CONTROLS.contains(scope) && (task.is_empty() || tasks.contains(&task))
+            CONTROL_MASKS.contains(scope) && (task.is_empty() || tasks.contains(&task))
         };
-        for (&(scope, task), by_case) in self.of.iter().filter(|((scope, task), _)| belongs(scope, task)) {
-            for edit in by_case.values().flatten() {
-                let sums = masks.entry((scope, task, edit.draw)).or_default();
-                sums[0] += before(edit);
-                sums[1] += value(edit);
-                sums[2] += 1.0;
-            }
-        }
-        let points: Vec<[f64; 2]> = masks.values().map(|[x, y, n]| [x / n, y / n]).collect();
-        if points.len() < 4 {
-            return None;
-        }
-        let n = points.len() as f64;
-        let [x, y] = [0, 1].map(|i| points.iter().map(|point| point[i]).sum::<f64>() / n);
-        let (mut xx, mut xy) = (0.0, 0.0);
-        for point in &points {
-            xx += (point[0] - x) * (point[0] - x);
-            xy += (point[0] - x) * (point[1] - y);
-        }
-        (xx > 1e-9 * n).then_some(xy / xx)
+        let controls = self.of.iter().filter(|((scope, task), _)| belongs(scope, task));
+        let masks = controls.flat_map(|(&(scope, task), by_case)| {
+            by_case.values().flatten().map(move |&edit| ((scope, task, edit.draw), edit))
+        });
+        Some(DamageLine::through(masks, before, value)?.slope)
     }
 }
 

@@ -86,7 +86,7 @@ fn knowledge(question: &Question) -> Vec<ClaimRow> {
                 let label =
                     Label { part: &part, measure, against, size: Some(size), edit: None, unit, decides };
                 let cells = question.cells(index, size, &[(1.0, Scope::Circuit), (-1.0, control)], &value);
-                rows.extend(question.row_of_cells(label, &cells, Claimed::positive(smallest)));
+                rows.extend(question.row_of_requests(label, &cells, Claimed::positive(smallest)));
             }
         }
     }
@@ -131,7 +131,7 @@ fn resistance(question: &Question) -> Vec<ClaimRow> {
                                terms: &[(f64, Scope)],
                                value: &dyn Fn(&EditOutcome) -> Option<f64>| {
                     let cells = question.cells(index, size, terms, value);
-                    rows.extend(question.row_of_cells(label(against, decides), &cells, claimed));
+                    rows.extend(question.row_of_requests(label(against, decides), &cells, claimed));
                 };
                 // At 5 % the complement has nineteen times as many parameters to change.
                 let equal = size == Density::LARGE;
@@ -191,7 +191,7 @@ fn advantage_of_full(question: &Question) -> Vec<ClaimRow> {
                 let claimed = Claimed::positive(measure.smallest);
                 let mut add = |against, decides, left, right, value: &dyn Fn(&EditOutcome) -> Option<f64>| {
                     let cells = question.cells(index, size, &[(1.0, left), (-1.0, right)], value);
-                    rows.extend(question.row_of_cells(label(against, decides), &cells, claimed));
+                    rows.extend(question.row_of_requests(label(against, decides), &cells, claimed));
                 };
                 let (circuit, in_place) = (Scope::Circuit, Scope::CircuitInPlace);
                 add("of the circuit in place", true, circuit, in_place, &measure.value);

@@ -81,10 +81,16 @@ impl<'a> Gate<'a> {
         found.map(|(_, tasks)| tasks.clone()).unwrap_or_default()
     }
 
+    /// What the full model cannot do.
+    pub(super) fn fails_tasks(&self) -> String {
+        let tasks = self.at_chance.join(", ");
+        format!("the full model is at chance, or no better than random weights, on {tasks}")
+    }
+
     /// Why claims cannot be tested on this model; `None` when they can.
     pub(super) fn closed(&self, about_facts: bool) -> Option<String> {
         if self.competent.is_empty() && !self.at_chance.is_empty() {
-            return Some(format!("the full model is at chance on {}", self.at_chance.join(", ")));
+            return Some(self.fails_tasks());
         }
         let unknown = self.knowledge.as_ref().filter(|estimate| about_facts && estimate.low <= 0.0)?;
         Some(format!(

@@ -63,7 +63,7 @@ fn upper_level_resists(question: &Question) -> Vec<ClaimRow> {
                 unit,
                 decides: kind == question.deciding_edit(),
             };
-            rows.extend(question.row_of_cells(label, &cells, Claimed::positive(smallest)));
+            rows.extend(question.row_of_requests(label, &cells, Claimed::positive(smallest)));
         }
     }
     rows

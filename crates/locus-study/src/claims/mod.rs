@@ -83,17 +83,14 @@ fn decide_recipe(records: &Records, recipe: &str, gate: &Gate) -> Vec<Decided> {
                 && !gate.at_chance.is_empty()
                 && !(published.rows)(&ungated).is_empty() =>
             {
-                let why = format!("the full model is at chance on {}", gate.at_chance.join(", "));
-                (Verdict::NotTestable, why, None)
+                (Verdict::NotTestable, gate.fails_tasks(), None)
             }
             None if verdict == Verdict::NotMeasured => {
                 let broken = gate.broken.get(recipe).map_or(0, Vec::len);
                 let why = match broken {
                     0 => format!("needs {}", published.needs),
-                    n => format!(
-                        "{n} circuits do not do their task or did not reach their size; needs {}",
-                        published.needs
-                    ),
+                    1 => format!("a circuit fails at its task or its size; needs {}", published.needs),
+                    n => format!("{n} circuits fail at their task or their size; needs {}", published.needs),
                 };
                 (verdict, why, None)
             }

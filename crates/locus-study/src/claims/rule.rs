@@ -13,6 +13,10 @@ use crate::results::{ClaimRow, Verdict};
 /// Level of every test.
 pub(super) const ALPHA: f64 = 0.05;
 
+/// Fewest independent requests that decide: the signs of five could agree by chance in 2 of 32 cases, more than
+/// [`ALPHA`], and the spread of fewer is not known.
+pub(super) const FEWEST_REQUESTS: usize = 6;
+
 /// The range in which an effect lies when a claim holds, above 0, and the smallest effect that matters.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claimed {
@@ -88,14 +92,16 @@ pub(super) fn combine(rows: &[ClaimRow]) -> (Verdict, String) {
                 let scaled = |row: &ClaimRow| row.smallest_visible;
                 scaled(a).total_cmp(&scaled(b))
             });
-            let visible = widest.map_or_else(String::new, |row| {
-                format!(
-                    "; in {} an effect below {:.3} {} could not be seen",
-                    place(row),
-                    row.smallest_visible,
-                    row.unit
-                )
-            });
+            let visible = |row: &ClaimRow| {
+                let (visible, unit) = (row.smallest_visible, &row.unit);
+                format!("; in {} an effect below {visible:.3} {unit} could not be seen", place(row))
+            };
+            // Rows of one item are not of requests.
+            let few = open.iter().find(|row| (2..FEWEST_REQUESTS).contains(&row.items));
+            let visible = match few {
+                Some(row) => format!("; {} independent requests decide nothing", row.items),
+                None => widest.map_or_else(String::new, |row| visible(row)),
+            };
             let start = if supported {
                 format!("holds for {}, open for ", named(Verdict::Supported))
             } else {

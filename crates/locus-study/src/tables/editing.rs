@@ -92,13 +92,13 @@ fn at(id: &str, density: Density, records: &Records, options: &TableOptions) -> 
         })
         .collect();
     for kind in EditKind::ALL {
-        let damage = Damage::new(records, density, kind);
+        let damage = DamageLine::of_margins(records, density, kind);
         let mut push = |preset: &str, task: &str, scope, edits: &[&EditOutcome]| {
             if !edits.is_empty() {
                 let label = scope_label(scope);
                 let purpose = format!("{id}/{preset}/{task}/{label}/{}", kind.label());
                 let mut row = vec![text(kind.label()), text(preset), text(task), text(label)];
-                row.extend(cells(edits, &damage, options, &purpose));
+                row.extend(cells(edits, damage.as_ref(), options, &purpose));
                 rows.push(row);
             }
         };
@@ -143,10 +143,10 @@ pub fn t4b(records: &Records, options: &TableOptions) -> Table {
     let mut rows = Vec::new();
     for preset in presets(records) {
         for (density, scope, edits) in sweep(records, preset) {
-            let damage = Damage::new(records, density, EditKind::Steps10);
+            let damage = DamageLine::of_margins(records, density, EditKind::Steps10);
             let (size, scope) = (density.label(), scope_label(scope));
             let mut row = vec![text(preset), text(size.as_str()), text(scope)];
-            row.extend(cells(&edits, &damage, options, &format!("T4b/{preset}/{size}/{scope}")));
+            row.extend(cells(&edits, damage.as_ref(), options, &format!("T4b/{preset}/{size}/{scope}")));
             rows.push(row);
         }
     }
@@ -179,24 +179,31 @@ pub(crate) fn sweep<'a>(records: &'a Records, preset: &str) -> Vec<(Density, Sco
     groups
 }
 
-/// What control masks of one size gain in margin, as a line over the margin before: a broken model is easier to move.
-struct Damage {
-    /// Mean margin before, mean change and slope; `None` with too few controls.
-    line: Option<[f64; 3]>,
+/// Masks that know no task, and their complements.
+pub(crate) const CONTROL_MASKS: [Scope; 4] =
+    [Scope::Random, Scope::RandomComplement, Scope::Matched, Scope::MatchedComplement];
+
+/// What damage alone brings, since a broken model is easier to move: the least-squares line of a value on another one
+/// over control masks, each of which counts once with its means over requests.
+pub(crate) struct DamageLine {
+    before: f64,
+    value: f64,
+    pub(crate) slope: f64,
 }
 
-impl Damage {
-    fn new(records: &Records, density: Density, kind: EditKind) -> Self {
-        const CONTROLS: [Scope; 4] =
-            [Scope::Random, Scope::RandomComplement, Scope::Matched, Scope::MatchedComplement];
-        let mut masks: BTreeMap<(Scope, &str, &str, usize), [f64; 3]> = BTreeMap::new();
-        let controls = records.edits.iter().filter(|e| {
-            CONTROLS.contains(&e.scope) && e.edit == kind && Density::of(e.target_density) == density
-        });
-        for e in controls {
-            let sums = masks.entry((e.scope, &e.preset, &e.task, e.draw)).or_default();
-            sums[0] += e.pre_new - e.pre_true;
-            sums[1] += change_margin(e);
+impl DamageLine {
+    /// The line through edits of control masks, each beside what tells its mask from others. `None` with fewer than four
+    /// masks or without variation.
+    pub(crate) fn through<'a, M: Ord>(
+        edits: impl Iterator<Item = (M, &'a EditOutcome)>,
+        before: impl Fn(&EditOutcome) -> f64,
+        value: impl Fn(&EditOutcome) -> f64,
+    ) -> Option<Self> {
+        let mut masks: BTreeMap<M, [f64; 3]> = BTreeMap::new();
+        for (mask, edit) in edits {
+            let sums = masks.entry(mask).or_default();
+            sums[0] += before(edit);
+            sums[1] += value(edit);
             sums[2] += 1.0;
         }
         let points: Vec<[f64; 2]> = masks.values().map(|[x, y, n]| [x / n, y / n]).collect();
@@ -204,13 +211,22 @@ impl Damage {
         let [x, y] = [0, 1].map(|i| points.iter().map(|point| point[i]).sum::<f64>() / n);
         let xx: f64 = points.iter().map(|point| (point[0] - x) * (point[0] - x)).sum();
         let xy: f64 = points.iter().map(|point| (point[0] - x) * (point[1] - y)).sum();
-        Damage { line: (points.len() >= 4 && xx > 0.0).then_some([x, y, xy / xx]) }
+        let varies = points.len() >= 4 && xx > 1e-9 * n;
+        varies.then_some(DamageLine { before: x, value: y, slope: xy / xx })
+    }
+
+    /// The line of the margin's change on the margin before, over the control masks of one size.
+    fn of_margins(records: &Records, density: Density, kind: EditKind) -> Option<Self> {
+        let controls = records.edits.iter().filter(|e| {
+            CONTROL_MASKS.contains(&e.scope) && e.edit == kind && Density::of(e.target_density) == density
+        });
+        let masks = controls.map(|e| ((e.scope, &e.preset, &e.task, e.draw), e));
+        DamageLine::through(masks, |e| e.pre_new - e.pre_true, change_margin)
     }
 
     /// Margin gained by an edit beyond what controls of equal damage gain; positive where the edit took better.
-    fn gained(&self, e: &EditOutcome) -> Option<f64> {
-        let [x, y, slope] = self.line?;
-        Some(y + slope * (e.pre_new - e.pre_true - x) - change_margin(e))
+    fn gained(&self, e: &EditOutcome) -> f64 {
+        self.value + self.slope * (e.pre_new - e.pre_true - self.before) - change_margin(e)
     }
 }
 
@@ -246,7 +262,12 @@ fn interval(
 }
 
 /// The cells under [`COLUMNS`].
-fn cells(edits: &[&EditOutcome], damage: &Damage, options: &TableOptions, purpose: &str) -> Vec<Cell> {
+fn cells(
+    edits: &[&EditOutcome],
+    damage: Option<&DamageLine>,
+    options: &TableOptions,
+    purpose: &str,
+) -> Vec<Cell> {
     let over = |value: &dyn Fn(&EditOutcome) -> f64| mean(edits.iter().map(|e| value(e)));
     let known = |value: &dyn Fn(&EditOutcome) -> Option<f64>| mean(edits.iter().filter_map(|e| value(e)));
     let nll = |value: fn(&EditOutcome) -> f64| number(over(&value), Style::Fixed3);
@@ -270,7 +291,7 @@ fn cells(edits: &[&EditOutcome], damage: &Damage, options: &TableOptions, purpos
         percent(known(&|e| e.paraphrase)),
         percent(known(&|e| e.neighbourhood)),
         number(known(&|e| e.drift), Style::Fixed3),
-        number(known(&|e| damage.gained(e)), Style::Fixed3),
+        number(known(&|e| Some(damage?.gained(e))), Style::Fixed3),
     ]
 }
 

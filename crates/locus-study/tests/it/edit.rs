@@ -51,9 +51,9 @@ fn changed<F: Scalar>(patch: &Patch<F>, id: ParamId) -> Vec<usize> {
 
 /// Scalars of blocks that a patch changes inside and outside a mask.
 fn changed_inside_and_outside<F: Scalar>(patch: &Patch<F>, mask: &ParamMask) -> (usize, usize) {
-    let counts = mask.tensors().map(|(id, bytes)| {
+    let counts = mask.tensors().map(|(id, inside)| {
         let changed = changed(patch, id);
-        let inside = changed.iter().filter(|&&i| bytes[i] == 1).count();
+        let inside = changed.iter().filter(|&&i| inside.contains(i)).count();
         (inside, changed.len() - inside)
     });
     counts.fold((0, 0), |(a, b), (inside, outside)| (a + inside, b + outside))

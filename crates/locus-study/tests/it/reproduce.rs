@@ -246,6 +246,23 @@ fn equal_runs_give_equal_bytes() {
     assert!(run.code == Some(2) && run.stderr.contains("nothing"), "{run:?}");
 }
 
+/// Committed runs are what `locus report` makes of their records today.
+#[test]
+fn committed_reports_follow_from_their_records() {
+    let sandbox = Sandbox::empty();
+    let runs: Vec<PathBuf> = std::fs::read_dir(fixture("../docs/results"))
+        .unwrap()
+        .map(|run| run.unwrap().path())
+        .filter(|run| run.is_dir())
+        .collect();
+    assert!(!runs.is_empty());
+    for run in runs {
+        let name = run.file_name().unwrap().to_str().unwrap();
+        locus(&sandbox.path(""), &["report", run.to_str().unwrap(), "--out", name], "").done();
+        assert_eq!(differences(&run, &sandbox.path(name)), Vec::<PathBuf>::new(), "{name}");
+    }
+}
+
 /// Resuming with another seed takes nothing: the result is that of a fresh run with that seed.
 #[test]
 fn other_seeds_give_other_bytes() {

@@ -102,7 +102,10 @@ fn flips(records: &Records) -> String {
         };
         (!edits.is_empty()).then(|| format!("{name} flips {flipped} of {}", edits.len()))
     };
-    let parts: Vec<String> = EditKind::ALL.into_iter().filter_map(part).collect();
+    // With a factor of 1 the calibrated edit is the published one.
+    let is_published = records.calibration.is_some_and(|calibration| calibration.factor == 1.0);
+    let kinds = EditKind::ALL.into_iter().filter(|&kind| kind != EditKind::Calibrated || !is_published);
+    let parts: Vec<String> = kinds.filter_map(part).collect();
     match parts.is_empty() {
         true => String::new(),
         false => format!("In the intact model {} answers.", parts.join(", ")),
