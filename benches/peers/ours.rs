@@ -16,6 +16,8 @@ use locus_gpt2::{Batch, Config, Gpt2, ParamId, ParamMask, ParamSet, PromptTarget
 use ndarray::Array2;
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use rayon::iter::ParallelIterator;
+use rayon::slice::ParallelSlice;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,6 +32,14 @@ const EDITS: u32 = 198;
 const BATCH: usize = 128;
 /// Steps per epoch of mask training.
 const MASK_STEPS: usize = 2;
+/// Steps of a trajectory.
+const TRAJECTORY_STEPS: usize = 20;
+/// ROME edits in a row.
+const ROME_EDITS: usize = 20;
+/// Prompts whose targets are scored.
+const SCORED: u32 = 1000;
+/// Prompts of one batch, about the 128 rows of `locus score`.
+const SCORED_AT_A_TIME: usize = 12;
 /// Products per run of `sgemm`.
 const SGEMM_TIMES: usize = 4;
 
@@ -64,11 +74,20 @@ fn main() {
             "eap 7" => score(&model, &pairs(7), Attribution::Eap),
             "eap-ig 0" => score(&model, &pairs(0), Attribution::IgInputs(QuadratureRule::Left, 5)),
             "eap-ig 7" => score(&model, &pairs(7), Attribution::IgInputs(QuadratureRule::Left, 5)),
+            "eap 64" => score(&model, &years(), Attribution::Eap),
+            "eap-ig 64" => score(&model, &years(), Attribution::IgInputs(QuadratureRule::Left, 5)),
             "mask step" => {
-                let (flop, of_step) = mask_step(&model);
+                let (flop, of_step) = mask_steps(&model, MASK_STEPS);
                 seconds = Some(of_step);
                 flop
             }
+            "trajectory" => {
+                // The first epoch is not counted, as on the other side.
+                let (flop, of_step) = mask_steps(&model, TRAJECTORY_STEPS);
+                seconds = Some(of_step * TRAJECTORY_STEPS as f64);
+                flop * TRAJECTORY_STEPS as f64
+            }
+            "score" => score_prompts(&model),
             "ft circuit" => fine_tune(&model, &mask()),
             "ft complement" => {
                 // The mask itself is dropped before the work begins.
@@ -76,6 +95,13 @@ fn main() {
                 fine_tune(&model, &complement)
             }
             "rome" => rome(&model, &fact, covariance.get_or_init(|| covariance_of(&config))),
+            "20 rome" => {
+                let covariance = covariance.get_or_init(|| covariance_of(&config));
+                let start = Instant::now();
+                (0..ROME_EDITS).for_each(|_| _ = rome(&model, &fact, covariance));
+                seconds = Some(start.elapsed().as_secs_f64());
+                0.0
+            }
             other => panic!("no work is called {other}"),
         };
         println!("{} {}", seconds.unwrap_or_else(|| start.elapsed().as_secs_f64()), flop / 1e9);
@@ -129,11 +155,23 @@ fn backward(model: &Gpt2<f32>, batch: &Batch<f32>) -> f64 {
     6.0 * (block_multiply_adds(config) * (config.n_layer * batch.n_rows()) as f64 + head)
 }
 
+/// NLL of the target after each of many prompts.
+fn score_prompts(model: &Gpt2<f32>) -> f64 {
+    let prompt = |i: u32| (0..6 + i % 9).map(|j| (100 + 97 * i + 31 * j) % 50_000).collect();
+    let target = |i: u32| [2000 + i, 3000 + i][..1 + i as usize % 2].to_vec();
+    let pairs: Vec<(Vec<u32>, Vec<u32>)> = (0..SCORED).map(|i| (prompt(i), target(i))).collect();
+    pairs.par_chunks(SCORED_AT_A_TIME).for_each(|pairs| {
+        let packed = PromptTargets::new(model.config(), pairs).expect("prompts fit");
+        assert!(packed.nll_per_token(model).iter().all(|nll| nll.is_finite()));
+    });
+    0.0
+}
+
 /// A step of the study's mask training on 128 sequences of 16 tokens: operations and seconds, measured in the second of
-/// two epochs.
-fn mask_step(model: &Gpt2<f32>) -> (f64, f64) {
+/// two epochs of so many steps.
+fn mask_steps(model: &Gpt2<f32>, steps: usize) -> (f64, f64) {
     let config = model.config();
-    let n = BATCH * MASK_STEPS;
+    let n = BATCH * steps;
     let sequences: Vec<Vec<u32>> =
         (0..n).map(|i| (0..16).map(|j| ((100 + 97 * i + 31 * j) % 50_000) as u32).collect()).collect();
     let classes: Vec<usize> = (0..n).map(|i| i % 2).collect();
@@ -143,8 +181,8 @@ fn mask_step(model: &Gpt2<f32>) -> (f64, f64) {
     let recipe = BinaryConcrete { batch_sequences: BATCH, max_epochs: 2, ..Default::default() };
     let mut epochs = Vec::new();
     let circuits = recipe.train(&objective, &[0.05], 1, &mut |_| epochs.push(Instant::now()));
-    assert_eq!(circuits.expect("sequences fit")[0].steps, 2 * MASK_STEPS);
-    let seconds = (epochs[1] - epochs[0]).as_secs_f64() / MASK_STEPS as f64;
+    assert_eq!(circuits.expect("sequences fit")[0].steps, 2 * steps);
+    let seconds = (epochs[1] - epochs[0]).as_secs_f64() / steps as f64;
     // Forward pass, gradients of activations, gradients of weights. After its keys and values, the last block works on
     // one row of each sequence only.
     let (d, rows) = (config.n_embd * config.n_embd, BATCH * 16);
@@ -212,6 +250,18 @@ fn pairs(first_difference: usize) -> Vec<Pair> {
             let mut corrupted = clean.clone();
             corrupted[first_difference] += 1;
             Pair { clean, corrupted, correct: vec![5 + i], incorrect: vec![50 + i] }
+        })
+        .collect()
+}
+
+/// Pairs like those of greater-than: the eighth of twelve tokens differs, and sets of years are compared.
+fn years() -> Vec<Pair> {
+    (0..64)
+        .map(|i| {
+            let clean: Vec<u32> = (0..12).map(|j| 100 + 997 * (i % 40) + 31 * j).collect();
+            let mut corrupted = clean.clone();
+            corrupted[7] += 1;
+            Pair { clean, corrupted, correct: (3000..3050).collect(), incorrect: (4000..4050).collect() }
         })
         .collect()
 }

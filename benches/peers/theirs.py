@@ -5,6 +5,7 @@ import sys
 import time
 
 import torch
+from eap import SplitGpt2
 from transformers import GPT2Config, GPT2LMHeadModel
 
 torch.set_num_threads(2)
@@ -200,6 +201,48 @@ def fine_tune():
     return (time.perf_counter() - start) * EDITS / MEASURED
 
 
+def trajectory():
+    """Twenty mask steps of one trajectory. A few, scaled up."""
+    return sum(mask_step() for _ in range(4)) * 20 / 4
+
+
+def score():
+    """NLL of the target after each of 1,000 prompts, in padded batches of 32 with all their logits."""
+    with torch.no_grad():
+        for first in range(0, 1000, 32):
+            rows = [prompt + target[:-1] for prompt, target in SCORED[first : first + 32]]
+            ids, mask = padded(rows)
+            log_p = model(ids, attention_mask=mask).logits.log_softmax(-1)
+            for i, (prompt, target) in enumerate(SCORED[first : first + 32]):
+                at = torch.arange(len(target)) + len(prompt) - 1
+                -log_p[i, at, torch.tensor(target)].mean().item()
+
+
+SCORED = [
+    ([(100 + 97 * i + 31 * j) % 50000 for j in range(6 + i % 9)], [2000 + i, 3000 + i][: 1 + i % 2]) for i in range(1000)
+]
+
+# As greater-than pairs: the eighth of twelve tokens differs, and the metric compares sets of years.
+YEARS = torch.tensor([[100 + 997 * (i % 40) + 31 * j for j in range(12)] for i in range(64)])
+OTHER_YEARS = YEARS.clone()
+OTHER_YEARS[:, 7] += 1
+
+
+def eap(steps):
+    model.requires_grad_(False)
+    later, earlier = torch.arange(50).repeat(64, 1) + 3000, torch.arange(50).repeat(64, 1) + 4000
+    assert SplitGpt2(model).score(YEARS, OTHER_YEARS, later, earlier, steps).abs().sum() > 0
+
+
+def romes():
+    """Twenty ROME edits. Two, scaled up."""
+    prepared_rome()
+    start = time.perf_counter()
+    for _ in range(2):
+        rome()
+    return (time.perf_counter() - start) * 20 / 2
+
+
 INVERSE = None
 
 
@@ -221,6 +264,11 @@ WORK = {
     "mask step": mask_step,
     "ft": fine_tune,
     "rome": prepared_rome,
+    "eap 64": lambda: eap(None),
+    "eap-ig 64": lambda: eap(5),
+    "score": score,
+    "trajectory": trajectory,
+    "20 rome": romes,
 }
 
 for line in sys.stdin:

@@ -61,15 +61,21 @@ const WORKS: &[Work] = &[
     work("eap 0", "forward + backward", 0.45),
     work("eap 7", "forward + backward", 0.45),
     Work { goal: None, ..work("eap-ig 0", "forward + backward", 0.0) },
+    // 64 pairs, against the public method's loop over split heads.
+    Work { most_rounds: 3, warm: false, ..work("eap 64", "eap 64", 0.15) },
+    Work { most_rounds: 1, warm: false, ..work("eap-ig 64", "eap-ig 64", 0.15) },
+    Work { most_rounds: 3, ..work("score", "score", 0.6) },
     Work {
         most_rounds: 3,
         memory_goal: Some(0.35),
         share_goal: Some(0.6),
         ..work("mask step", "mask step", 0.45)
     },
+    Work { goal: None, most_rounds: 1, warm: false, ..work("trajectory", "trajectory", 0.0) },
     Work { most_rounds: 1, warm: false, memory_goal: Some(0.5), ..work("ft circuit", "ft", 0.08) },
     Work { most_rounds: 1, warm: false, memory_goal: Some(0.5), ..work("ft complement", "ft", 0.08) },
     Work { most_rounds: 3, ..work("rome", "rome", 0.15) },
+    Work { goal: None, most_rounds: 1, warm: false, ..work("20 rome", "20 rome", 0.0) },
 ];
 
 /// The measurements of one piece of work.
