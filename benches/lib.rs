@@ -6,7 +6,7 @@ use std::process::Command;
 /// Replaces this process by one whose environment has the settings of the BLAS and the allocator, if any is missing.
 pub fn start_over_with_settings() {
     let mut settings = locus_gpt2::blas_environment();
-    settings.push(("MIMALLOC_PURGE_DELAY", "-1"));
+    settings.push(("MIMALLOC_PURGE_DELAY", "10000"));
     settings.retain(|(name, _)| std::env::var_os(name).is_none());
     if settings.is_empty() {
         return;

@@ -8,7 +8,7 @@ use crate::scalar::Scalar;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorMask(FixedBitSet);
 
-/// Scalars whose bits are in one word.
+/// Number of scalars in one word.
 const PER_WORD: usize = usize::BITS as usize;
 
 impl TensorMask {
@@ -96,7 +96,7 @@ impl TensorMask {
     }
 }
 
-/// From whether each scalar is inside.
+/// Collects one `bool` for each scalar, true inside.
 impl FromIterator<bool> for TensorMask {
     fn from_iter<I: IntoIterator<Item = bool>>(inside: I) -> Self {
         let (mut words, mut len) = (Vec::new(), 0);

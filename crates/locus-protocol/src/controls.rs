@@ -9,7 +9,7 @@ use locus_gpt2::{Config, Gpt2, ParamId, ParamMask, ParamSet, Scalar};
 /// Draws control masks for the circuits of one model, the same for the same seed.
 pub struct Controls<'a, F> {
     model: &'a Gpt2<F>,
-    /// Once they are needed: a byte for each parameter.
+    /// Strata of the weights, made when first needed: a byte for each parameter.
     strata: OnceLock<WeightStrata>,
     /// Absolute values of all parameters, once they are needed: they take as much memory as the parameters.
     magnitudes: OnceLock<ParamSet<F>>,
@@ -29,7 +29,12 @@ impl<'a, F: Scalar> Controls<'a, F> {
 
     /// Tensors and classes of |w| that a matched mask keeps.
     pub fn strata(&self) -> &WeightStrata {
-        self.strata.get_or_init(|| WeightStrata::new(self.model))
+        // Not by `get_or_init`: strata are made on all threads, and one that waits for the others may take up work that
+        // asks for the strata, which would wait for itself.
+        if self.strata.get().is_none() {
+            let _ = self.strata.set(WeightStrata::new(self.model));
+        }
+        self.strata.get().expect("is set")
     }
 
     /// A uniformly random mask of a density.

@@ -237,6 +237,8 @@ impl Sizes {
             let at_once = if is_large(&self.config) { 1.0 } else { pieces };
             bytes * params * (5.0f64).max(2.0 + at_once) + lists
         };
+        // A masked model, the changes of three requests, and the factors of their steps.
+        let edits = 4.0 * bytes * params + 3.0 * mask + 3e8;
         let added = match &unit.work {
             Work::Tracing | Work::Unedited => pass,
             // A model of random weights: what a head reads from words alone.
@@ -259,8 +261,19 @@ impl Sizes {
                 };
                 random + training.max(model)
             }
-            // A masked model, the changes of three requests at the most, and the factors of their steps.
-            Work::Calibration | Work::Edits { .. } => 4.0 * bytes * params + 3.0 * mask + 3e8,
+            Work::Calibration => edits,
+            Work::Edits { scope, .. } => {
+                edits
+                    + match scope.scope {
+                        Scope::RandomWeights | Scope::RandomWeightsComplement | Scope::RandomWeightsFull => {
+                            model
+                        }
+                        Scope::Magnitude | Scope::MagnitudeComplement => bytes * params,
+                        // The classes of |w|.
+                        Scope::Matched | Scope::MatchedComplement | Scope::MatchedInPlace => params,
+                        _ => 0.0,
+                    }
+            }
             Work::Edges(_) => {
                 let graph = Graph::new(&self.config);
                 let nodes = (graph.n_sources() + graph.n_destinations()) as f64;

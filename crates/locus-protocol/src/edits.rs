@@ -176,21 +176,17 @@ impl<F: Scalar> Edits<'_, F> {
         } else {
             (Vec::new(), all.clone().collect())
         };
-        let published =
-            |wanted: &[EditKind]| wanted.iter().copied().filter(|kind| kinds.contains(kind)).collect();
-        let mut passes: Vec<(Vec<EditKind>, Vec<usize>)> = if self.factor == 1.0 {
-            // The calibrated edit is the published one of 10 steps.
-            vec![
-                (published(&[EditKind::Steps10, EditKind::Calibrated, EditKind::Steps50]), long),
-                (published(&[EditKind::Steps10, EditKind::Calibrated]), short),
-            ]
-        } else {
-            vec![
-                (published(&[EditKind::Steps10, EditKind::Steps50]), long),
-                (published(&[EditKind::Steps10]), short),
-                (published(&[EditKind::Calibrated]), all.collect()),
-            ]
+        // With this factor the calibrated edit is the published one of 10 steps.
+        let is_published = |kind: EditKind| kind != EditKind::Calibrated || self.factor == 1.0;
+        let chosen = |wanted: &[EditKind], published: bool| -> Vec<EditKind> {
+            let wanted = wanted.iter().copied().filter(|kind| kinds.contains(kind));
+            wanted.filter(|&kind| is_published(kind) == published).collect()
         };
+        let mut passes = vec![
+            (chosen(&[EditKind::Steps10, EditKind::Calibrated, EditKind::Steps50], true), long),
+            (chosen(&[EditKind::Steps10, EditKind::Calibrated], true), short),
+            (chosen(&[EditKind::Calibrated], false), all.collect()),
+        ];
         passes.retain(|(kinds, requests)| !kinds.is_empty() && !requests.is_empty());
         passes
     }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use locus_gpt2::{Checkpoint, PromptTargets, Scalar, compiled};
 use rayon::prelude::*;
 
-/// Rows of a batch, at most: as many as a product takes that reads the weights in place, so that each weight is read once
+/// Most rows of a batch, which are the most for which a product reads the weights in place. Each weight is then read once
 /// for about ten prompts.
 const BATCH_ROWS: usize = 128;
 

@@ -49,7 +49,7 @@ pub(crate) struct Study<'a, F> {
     tasks: BTreeMap<(Prepared, String), Result<Task<F>, Skipped>>,
     /// Accuracy of each task's head on random weights: what its words alone tell, and a model has to be better than.
     chances: BTreeMap<String, f64>,
-    /// The model of random weights while something uses it: it takes as much memory as the other.
+    /// The model of random weights while something holds it: it takes as much memory as the other.
     random_weights: Mutex<Weak<Checkpoint<F>>>,
     comparison: OnceLock<Comparison<'a, F>>,
 }
@@ -200,7 +200,14 @@ impl<'a, F: Scalar> Study<'a, F> {
     fn on_random_weights(&self) -> Arc<Checkpoint<F>> {
         let mut in_use = self.random_weights.lock().expect("nothing panics while it is made");
         in_use.upgrade().unwrap_or_else(|| {
-            let model = random_weights(self.checkpoint.model.config(), self.settings.seed);
+            // A task on these weights shares them.
+            let of_random_weights = |kind: &Prepared| *kind == Prepared::OnRandomWeights;
+            let kept = self.tasks.iter().filter(|((kind, _), _)| of_random_weights(kind));
+            let kept = kept.filter_map(|(_, task)| task.as_ref().ok()).next();
+            let model = kept.map_or_else(
+                || random_weights(self.checkpoint.model.config(), self.settings.seed),
+                |task| task.model.clone(),
+            );
             let made = Arc::new(Checkpoint { model, tokenizer: self.checkpoint.tokenizer.clone() });
             *in_use = Arc::downgrade(&made);
             made

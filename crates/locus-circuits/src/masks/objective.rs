@@ -42,8 +42,9 @@ pub trait Objective<F: Scalar>: Sync {
     }
 
     /// Hands over the summands of [`Objective::gradient`] in order, each already divided by the number of rows: one per
-    /// piece of at most `max_tokens` tokens (and at least one row). The default makes every row a piece. A summand takes as
-    /// much memory as the model's blocks, so that an objective of a large model computes one after the other.
+    /// piece of at most `max_tokens` tokens (and at least one row). A summand takes as much
+    /// memory as the model's blocks. The default makes every row a piece and holds all of them; objectives of large models
+    /// override it.
     ///
     /// # Errors
     /// As [`Objective::gradient`].

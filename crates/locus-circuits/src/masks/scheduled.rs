@@ -75,22 +75,24 @@ impl ScheduledTopK {
         let model = objective.model();
         let config = model.config();
         let ids: Vec<ParamId> = ParamId::maskable(config).collect();
-        let mut scores = ParamSet::zeros(config, ids.iter().copied());
-        let mut moments: Vec<Moments<F>> = ids.iter().map(|id| Moments::zeros(id.len(config))).collect();
+        let no_moments = || ids.iter().map(|id| Moments::zeros(id.len(config))).collect::<Vec<Moments<F>>>();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut batches = Batches::new(objective.n_rows(), recipe.batch_sequences);
-        let (mut circuits, mut t) = (Vec::new(), 0);
-        let kept = monitor.resume().filter(|state| {
-            let moments = moments.iter_mut().flat_map(|moments| <[_; 2]>::from(moments.parts_mut()));
-            state.restore(scores.blocks_mut().map(|(_, scores)| scores).chain(moments))
+        let kept = monitor.resume().and_then(|state| {
+            let (mut scores, mut moments) = (ParamSet::zeros(config, ids.iter().copied()), no_moments());
+            let of_moments = moments.iter_mut().flat_map(|moments| <[_; 2]>::from(moments.parts_mut()));
+            let fits = state.restore(scores.blocks_mut().map(|(_, scores)| scores).chain(of_moments));
+            fits.then_some((scores, moments, state.circuits, state.steps))
         });
-        match kept {
-            Some(state) => {
-                (circuits, t) = (state.circuits, state.steps);
-                (0..t).for_each(|_| drop(batches.next(&mut rng)));
+        let (mut scores, mut moments, mut circuits, mut t) = match kept {
+            Some(kept) => kept,
+            None => {
+                // Before there are moments, which take as much memory as the attribution itself.
+                let scores = logistic_ranks(weight_attribution(objective, recipe.piece_tokens)?);
+                (scores, no_moments(), Vec::new(), 0)
             }
-            None => scores = logistic_ranks(weight_attribution(objective, recipe.piece_tokens)?),
-        }
+        };
+        (0..t).for_each(|_| drop(batches.next(&mut rng)));
         let (mut from, taken) = (1.0f64, t);
         let mut masked = model.clone();
         for (number, &target) in targets.iter().enumerate() {

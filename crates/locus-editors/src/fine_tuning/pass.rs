@@ -28,7 +28,7 @@ pub(super) struct SharedStart<'a, F> {
     pub descent: Descent<F>,
     /// Which entries of each matrix may move, layer by layer in the order of [`MATRICES`].
     pub editable: Vec<Editable>,
-    /// The mask by parameter: inside, an entry may move.
+    /// Each parameter's part of the mask; entries inside it may move.
     masked: BTreeMap<ParamId, &'a TensorMask>,
 }
 

@@ -26,7 +26,7 @@ struct Room {
     changes: usize,
 }
 
-/// Two changes of all weights of GPT-2 small, and the factors of a request of some tokens.
+/// Two changes of all block weights of GPT-2 small, and the factors of a request of some tokens.
 const ROOM: Room = Room { steps: 300 << 20, changes: 650 << 20 };
 
 /// An edited model whose weights are not written out: the unedited weights, which are shared, and one request's change.
@@ -99,8 +99,9 @@ impl ClampedSgd {
     ///
     /// Edits agree with those of [`ClampedSgd::fine_tune`] up to rounding. Memory is taken by the requests under way:
     /// where the mask lets few parameters move, each needs a few times the size of those; where it lets most move, the
-    /// steps of all of them together need up to about 300 MB, and as much as these parameters where the clamp acts. No
-    /// request begins while such changes take 650 MB.
+    /// steps of all of them together need up to about 300 MB, and where the clamp acts, the change of each request takes
+    /// as much as the parameters that may move. No request begins while the changes take 650 MiB; those under way are
+    /// finished.
     ///
     /// # Errors
     /// When a constant is out of range, the mask or a request does not fit the model (before any is edited) or `finish`

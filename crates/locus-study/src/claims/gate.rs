@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use locus_metrics::classify::above_chance;
 use locus_metrics::two_way::{Cell, Estimate, mean};
 
+use super::rule::FEWEST_REQUESTS;
 use crate::{
     records::{Extraction, Records, Schedule, Scope},
-    tables::select::{Density, is_competent, task_order},
+    tables::select::{Density, competence, task_order},
 };
 
 /// What the model and its circuits can do.
@@ -20,7 +21,8 @@ pub(super) struct Gate<'a> {
     working: BTreeMap<(&'a str, Density), Vec<&'a str>>,
     /// Circuits that do not, by preset: task and size.
     pub(super) broken: BTreeMap<&'a str, Vec<(&'a str, Density)>>,
-    /// Discrimination of true targets by the full model, minus chance; `None` where it was not measured.
+    /// Discrimination of true targets by the full model, minus chance; `None` where it was not measured on as many
+    /// independent requests as decide.
     pub(super) knowledge: Option<Estimate>,
 }
 
@@ -30,13 +32,7 @@ impl<'a> Gate<'a> {
             let all = records.extractions.iter();
             all.filter(|e| e.scope == Scope::Circuit && e.schedule == Schedule::Sweep)
         };
-        let mut tasks: BTreeMap<&str, bool> = BTreeMap::new();
-        for e in circuits() {
-            *tasks.entry(&e.task).or_default() |= is_competent(e);
-        }
-        let mut names: Vec<&str> = tasks.keys().copied().collect();
-        names.sort_by_key(|task| task_order(task));
-        let (competent, at_chance) = names.into_iter().partition(|task| tasks[task]);
+        let (competent, at_chance) = competence(records);
         let mut gate = Gate {
             competent,
             at_chance,
@@ -60,13 +56,13 @@ impl<'a> Gate<'a> {
         gate
     }
 
-    /// A gate through which every task and every circuit that reached its size goes.
+    /// A gate through which every task and every circuit goes.
     pub(super) fn open(records: &'a Records) -> Self {
         let mut gate = Gate::new(records);
         gate.competent.append(&mut gate.at_chance);
         gate.competent.sort_by_key(|task| task_order(task));
         gate.working.clear();
-        for e in records.extractions.iter().filter(|e| e.scope == Scope::Circuit && e.reached) {
+        for e in records.extractions.iter().filter(|e| e.scope == Scope::Circuit) {
             let tasks = gate.working.entry((e.preset.as_str(), Density::of(e.target_density))).or_default();
             if !tasks.contains(&e.task.as_str()) {
                 tasks.push(&e.task);
@@ -81,7 +77,7 @@ impl<'a> Gate<'a> {
         found.map(|(_, tasks)| tasks.clone()).unwrap_or_default()
     }
 
-    /// What the full model cannot do.
+    /// A sentence that names the tasks which the full model cannot do.
     pub(super) fn fails_tasks(&self) -> String {
         let tasks = self.at_chance.join(", ");
         format!("the full model is at chance, or no better than random weights, on {tasks}")
@@ -117,5 +113,6 @@ fn knowledge(records: &Records) -> Option<Estimate> {
             Some(Cell { item, group: (), value: e.discrimination? - 0.5 })
         })
         .collect();
-    mean(&cells)
+    let items: BTreeSet<u64> = cells.iter().map(|cell| cell.item).collect();
+    mean(&cells).filter(|_| items.len() >= FEWEST_REQUESTS)
 }

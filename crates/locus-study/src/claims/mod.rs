@@ -75,7 +75,7 @@ fn decide_recipe(records: &Records, recipe: &str, gate: &Gate) -> Vec<Decided> {
         let mut rows = (published.rows)(&question);
         rows.retain(|row| [row.effect, row.low, row.high, row.p_value].iter().all(|x| x.is_finite()));
         rows.sort_by_key(|row| !row.decides);
-        let (verdict, because) = rule::combine(&rows);
+        let (verdict, because) = rule::combine(&rows, published.about_facts);
         decided.push(match gate.closed(published.about_facts) {
             Some(why) => (Verdict::NotTestable, why, None),
             // Records that would bear on the claim, but for what the model cannot do.
@@ -86,7 +86,9 @@ fn decide_recipe(records: &Records, recipe: &str, gate: &Gate) -> Vec<Decided> {
                 (Verdict::NotTestable, gate.fails_tasks(), None)
             }
             None if verdict == Verdict::NotMeasured => {
-                let broken = gate.broken.get(recipe).map_or(0, Vec::len);
+                // Circuits that do not work are the reason only where they would have been compared.
+                let compared = !(published.rows)(&ungated).is_empty();
+                let broken = gate.broken.get(recipe).filter(|_| compared).map_or(0, Vec::len);
                 let why = match broken {
                     0 => format!("needs {}", published.needs),
                     1 => format!("a circuit fails at its task or its size; needs {}", published.needs),

@@ -2,7 +2,7 @@
 //!
 //! A row is supported when its whole 95 % interval lies within the claimed range, and not supported when the whole
 //! interval lies below the smallest effect that would matter, or above the range: the effect is reversed, absent or too
-//! small. Otherwise it is undecided. A part of a claim is supported when all of its rows are, and not supported when one
+//! small. Otherwise it is undecided, and so is every row of fewer than six independent requests. A part of a claim is supported when all of its rows are, and not supported when one
 //! is not; a claim is supported when all of its parts are, mixed when parts differ, and not supported when no part is
 //! supported and one is not.
 
@@ -62,7 +62,9 @@ fn parts(rows: &[ClaimRow]) -> Vec<(&str, Verdict)> {
 }
 
 /// The verdict of the rows that decide, with its reason.
-pub(super) fn combine(rows: &[ClaimRow]) -> (Verdict, String) {
+///
+/// `about_facts` says whether items are independent requests.
+pub(super) fn combine(rows: &[ClaimRow], about_facts: bool) -> (Verdict, String) {
     let parts = parts(rows);
     let named = |wanted: Verdict| {
         let names: Vec<&str> =
@@ -96,10 +98,10 @@ pub(super) fn combine(rows: &[ClaimRow]) -> (Verdict, String) {
                 let (visible, unit) = (row.smallest_visible, &row.unit);
                 format!("; in {} an effect below {visible:.3} {unit} could not be seen", place(row))
             };
-            // Rows of one item are not of requests.
-            let few = open.iter().find(|row| (2..FEWEST_REQUESTS).contains(&row.items));
-            let visible = match few {
-                Some(row) => format!("; {} independent requests decide nothing", row.items),
+            let few = open.iter().find(|row| about_facts && row.items < FEWEST_REQUESTS);
+            let visible = match few.map(|row| row.items) {
+                Some(1) => "; one independent request decides nothing".into(),
+                Some(n) => format!("; {n} independent requests decide nothing"),
                 None => widest.map_or_else(String::new, |row| visible(row)),
             };
             let start = if supported {
@@ -216,18 +218,22 @@ mod tests {
             (vec![], Verdict::NotMeasured),
         ] {
             let cases: Vec<(&str, f64, f64)> = cases.into_iter().map(|(part, (e, h))| (part, e, h)).collect();
-            assert_eq!(combine(&rows(&cases)).0, expected, "{cases:?}");
+            assert_eq!(combine(&rows(&cases), false).0, expected, "{cases:?}");
         }
-        let (_, because) = combine(&rows(&[("5 %", 1.0, 0.1), ("50 %", -1.0, 0.1)]));
+        let (_, because) = combine(&rows(&[("5 %", 1.0, 0.1), ("50 %", -1.0, 0.1)]), false);
         assert!(
             because.starts_with("holds for 5 %; fails for 50 %: margin against matched at 50 %: reversed"),
             "{because}"
         );
         // Positive beyond doubt, and too small to matter.
-        let (_, because) = combine(&rows(&[("5 %", 0.03, 0.02)]));
+        let (_, because) = combine(&rows(&[("5 %", 0.03, 0.02)]), false);
         assert!(because.contains("outside the claimed range, +0.030"), "{because}");
-        let (_, because) = combine(&rows(&[("5 %", 0.0, 1.0)]));
+        let (_, because) = combine(&rows(&[("5 %", 0.0, 1.0)]), false);
         assert!(because.contains("an effect below 1.4"), "{because}");
+        // Three items are few where they are requests, and enough where they are families.
+        let few = [ClaimRow { items: 3, ..row("5 %", 0.0, 1.0, claimed) }];
+        assert!(combine(&few, true).1.contains("3 independent requests decide nothing"));
+        assert!(combine(&few, false).1.contains("an effect below 1.4"));
     }
 
     #[test]

@@ -62,6 +62,14 @@ fn few_requests_decide_nothing() {
         assert_eq!(five.verdict, Verdict::Undecided, "{id}: {}", five.because);
         assert!(five.because.contains("5 independent requests decide nothing"), "{id}: {}", five.because);
         assert_eq!(six.verdict, Verdict::Supported, "{id}: {}", six.because);
+        // Nor do they tell that the model does not know the facts.
+        let unknown = |n: usize| {
+            let mut records = of_first(n);
+            records.edits.iter_mut().for_each(|edit| edit.discrimination = Some(0.4));
+            claim(&records, id).verdict
+        };
+        assert_ne!(unknown(5), Verdict::NotTestable, "{id}");
+        assert_eq!(unknown(6), Verdict::NotTestable, "{id}");
     }
 }
 

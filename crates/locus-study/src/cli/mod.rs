@@ -63,7 +63,7 @@ Environment:
   RAYON_NUM_THREADS     Threads, where --threads is not given [default: all cores]
   OPENBLAS_CORETYPE     Kernels of OpenBLAS [default: by the processor; see --version]
   OPENBLAS_NUM_THREADS  Always set to 1: more would make results depend on the number of threads
-  MIMALLOC_PURGE_DELAY  Milliseconds until freed memory goes back to the system [default: -1, never]
+  MIMALLOC_PURGE_DELAY  Milliseconds until freed memory goes back to the system [default: 10000]
   NO_COLOR              No colours in help and errors
   RUST_BACKTRACE        Where a fault of the program happened
   Proxies and certificates: see `locus fetch --help`

@@ -14,8 +14,9 @@ const RESTARTED: &str = "LOCUS_RESTARTED";
 /// Where a process cannot be replaced, a child does the work, and its exit code is returned.
 pub fn with_library_settings() -> Option<ExitCode> {
     let mut settings = locus_gpt2::blas_environment();
-    // mimalloc: freed memory stays with the process, so that its pages need not be cleared again for the next pass.
-    settings.push(("MIMALLOC_PURGE_DELAY", "-1"));
+    // mimalloc: freed memory stays with the process for ten seconds, longer than a step of GPT-2 small, so that its pages
+    // need not be cleared again for the next pass; what a stage leaves behind goes back.
+    settings.push(("MIMALLOC_PURGE_DELAY", "10000"));
     settings.retain(|(name, value)| match std::env::var_os(name) {
         None => true,
         // With more than one thread, results would depend on the number of threads.

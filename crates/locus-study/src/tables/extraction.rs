@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use super::{
     cells::{count, not_measured, number, percent, table, text},
     options::TableOptions,
-    select::{Density, is_competent, mean, preset_order, scope_label, task_order},
+    select::{Density, competence, mean, preset_order, scope_label, task_order},
 };
 use crate::{
     records::{Extraction, HIERARCHY, Records, Schedule, Scope},
@@ -135,14 +135,7 @@ fn notes(records: &Records, options: &TableOptions) -> Vec<String> {
          model's next-token distribution."
             .into(),
     ];
-    let mut at_chance: Vec<&str> = records
-        .extractions
-        .iter()
-        .filter(|e| e.scope == Scope::Circuit && !is_competent(e))
-        .map(|e| e.task.as_str())
-        .collect();
-    at_chance.sort_unstable();
-    at_chance.dedup();
+    let (_, at_chance) = competence(records);
     if !at_chance.is_empty() {
         notes.push(format!(
             "The full model is not above chance and a model of random weights on {}; circuits of these tasks decide no claim.",

@@ -1,6 +1,6 @@
 //! Selection of records: which belong together, and in which order they are shown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use locus_metrics::classify::above;
 
@@ -146,9 +146,24 @@ pub(crate) fn scope_label(scope: Scope) -> &'static str {
 pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     locus_metrics::token::mean(&values.into_iter().collect::<Vec<_>>())
 }
+
 /// Whether the full model does its task beyond doubt: better than chance, and better than a model of random weights,
 /// from which a linear head still reads what the words alone tell.
-pub(crate) fn is_competent(e: &Extraction) -> bool {
+fn is_competent(e: &Extraction) -> bool {
     let bar = e.accuracy_random_weights.unwrap_or(0.5).max(0.5);
     above(e.accuracy_full, e.held_out_rows, bar)
+}
+
+/// Tasks that the full model does beyond doubt with the split and the heads of at least one of its circuits of the
+/// sweep, and those that it does not, each in order.
+pub(crate) fn competence(records: &Records) -> (Vec<&str>, Vec<&str>) {
+    let mut tasks: BTreeMap<&str, bool> = BTreeMap::new();
+    for e in records.extractions.iter() {
+        if e.scope == Scope::Circuit && e.schedule == Schedule::Sweep {
+            *tasks.entry(&e.task).or_default() |= is_competent(e);
+        }
+    }
+    let mut names: Vec<&str> = tasks.keys().copied().collect();
+    names.sort_by_key(|task| task_order(task));
+    names.into_iter().partition(|task| tasks[task])
 }
