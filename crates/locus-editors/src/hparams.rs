@@ -110,13 +110,13 @@ impl Hparams {
     /// When the text is not TOML, a constant is missing, unknown or of another type, or has a name it no longer has.
     pub fn parse(text: &str, place: &str) -> Result<Self> {
         let wrong = |why: String| Error::Hparams { place: place.to_owned(), why };
-        // Messages span several lines; the first names the problem.
-        let given: Table = toml::from_str(text).map_err(|e| wrong(e.message().to_owned()))?;
+        // Messages may span several lines.
+        let given: Table = toml::from_str(text).map_err(|e| wrong(e.message().replace('\n', " ")))?;
         if let Some(why) = given.values().filter_map(Value::as_table).find_map(|t| renamed(t.keys())) {
             return Err(wrong(why));
         }
         let hparams: Hparams =
-            given.clone().try_into().map_err(|e: toml::de::Error| wrong(e.message().to_owned()))?;
+            given.clone().try_into().map_err(|e: toml::de::Error| wrong(e.message().replace('\n', " ")))?;
         let all = Table::try_from(&hparams).expect("hyper-parameters are plain data");
         match missing(&all, &given) {
             Some(name) => Err(wrong(format!("{name} is missing; expected every constant"))),

@@ -21,7 +21,7 @@ use locus_gpt2::{
 };
 use ndarray::{Array, Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Dimension, Ix0, Ix2};
 use ndarray_linalg::{Cholesky, UPLO};
-use ndarray_npy::{ReadNpyExt, ReadableElement};
+use ndarray_npy::{ReadNpyError, ReadNpyExt, ReadableElement};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -72,7 +72,9 @@ fn npy<A: ReadableElement, D: Dimension>(
         return Err(format!("its shape is ({shape}), more than the {most} bytes of the file hold"));
     }
     head.extend(text);
-    Array::<A, D>::read_npy(head.as_slice().chain(entry)).map_err(|e| e.to_string())
+    // A syntax error in the header is drawn over several lines, of which the first names it.
+    let first_line = |e: ReadNpyError| e.to_string().lines().next().unwrap_or_default().trim_end().to_owned();
+    Array::<A, D>::read_npy(head.as_slice().chain(entry)).map_err(first_line)
 }
 
 /// Sums of `k k^T` over the keys of one layer, and their number.
@@ -116,7 +118,7 @@ impl KeyMoments {
         let most = file.metadata().map_err(|e| wrong(e.to_string()))?.len();
         let file = std::io::BufReader::new(file);
         let mut arrays = ZipArchive::new(file).map_err(|e| wrong(format!("not an .npz file ({e})")))?;
-        let missing = |name: &str, why: String| wrong(format!("no array {name} ({why})"));
+        let missing = |name: &str, why: String| wrong(format!("array {name} cannot be read ({why})"));
         let mean = match npy::<f32, Ix2>(&mut arrays, "mom2.mom2", most) {
             Ok(mean) => mean.mapv(f64::from),
             Err(_) => npy(&mut arrays, "mom2.mom2", most).map_err(|why| missing("mom2.mom2", why))?,

@@ -112,6 +112,15 @@ fn shapes_larger_than_the_file_are_refused_before_memory_is_taken() {
         let why = KeyMoments::read_npz(&path).unwrap_err().to_string();
         assert!(why.contains("keys.npz"), "{why}");
     }
+    // The header's reader draws a syntax error over several lines.
+    npz(&path, "(8, 8)");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = b"'descr': '";
+    let at = bytes.windows(header.len()).position(|part| part == header).unwrap();
+    bytes[at + header.len() - 1] = b'&';
+    std::fs::write(&path, bytes).unwrap();
+    let why = KeyMoments::read_npz(&path).unwrap_err().to_string();
+    assert!(why.contains("cannot be read (error parsing header") && !why.contains('\n'), "{why:?}");
     for bytes in [&b""[..], b"PK\x03\x04", b"no archive"] {
         std::fs::write(&path, bytes).unwrap();
         assert!(KeyMoments::read_npz(&path).unwrap_err().to_string().contains("not an .npz file"));

@@ -278,12 +278,12 @@ impl EditorArgs {
     fn parse<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let Some(path) = &self.config else { return Ok(None) };
         let text = locus_files::read_to_string(path).map_err(|e| wrong(&e.to_string()))?;
-        // TOML's messages span several lines; the first names the problem.
+        // TOML's messages may span several lines.
         let parsed: Result<T, String> =
             if path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("json")) {
                 serde_json::from_str(&text).map_err(|e| e.to_string())
             } else {
-                toml::from_str(&text).map_err(|e| e.message().to_owned())
+                toml::from_str(&text).map_err(|e| e.message().replace('\n', " "))
             };
         parsed.map(Some).map_err(|why| wrong(&why))
     }
