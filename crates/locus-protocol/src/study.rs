@@ -201,9 +201,8 @@ impl<'a, F: Scalar> Study<'a, F> {
         let mut in_use = self.random_weights.lock().expect("nothing panics while it is made");
         in_use.upgrade().unwrap_or_else(|| {
             // A task on these weights shares them.
-            let of_random_weights = |kind: &Prepared| *kind == Prepared::OnRandomWeights;
-            let kept = self.tasks.iter().filter(|((kind, _), _)| of_random_weights(kind));
-            let kept = kept.filter_map(|(_, task)| task.as_ref().ok()).next();
+            let mut tasks = self.tasks.iter().filter(|((kind, _), _)| *kind == Prepared::OnRandomWeights);
+            let kept = tasks.find_map(|(_, task)| task.as_ref().ok());
             let model = kept.map_or_else(
                 || random_weights(self.checkpoint.model.config(), self.settings.seed),
                 |task| task.model.clone(),

@@ -42,9 +42,8 @@ pub trait Objective<F: Scalar>: Sync {
     }
 
     /// Hands over the summands of [`Objective::gradient`] in order, each already divided by the number of rows: one per
-    /// piece of at most `max_tokens` tokens (and at least one row). A summand takes as much
-    /// memory as the model's blocks. The default makes every row a piece and holds all of them; objectives of large models
-    /// override it.
+    /// piece of at most `max_tokens` tokens (and at least one row). A summand takes as much memory as the model's blocks.
+    /// The default makes every row a piece and holds all of them; objectives of large models override it.
     ///
     /// # Errors
     /// As [`Objective::gradient`].

@@ -2,9 +2,9 @@
 //!
 //! A row is supported when its whole 95 % interval lies within the claimed range, and not supported when the whole
 //! interval lies below the smallest effect that would matter, or above the range: the effect is reversed, absent or too
-//! small. Otherwise it is undecided, and so is every row of fewer than six independent requests. A part of a claim is supported when all of its rows are, and not supported when one
-//! is not; a claim is supported when all of its parts are, mixed when parts differ, and not supported when no part is
-//! supported and one is not.
+//! small. Otherwise it is undecided, and so is every row of fewer than six independent requests. A part of a claim is
+//! supported when all of its rows are, and not supported when one is not; a claim is supported when all of its parts
+//! are, mixed when parts differ, and not supported when no part is supported and one is not.
 
 use locus_metrics::two_way::{Estimate, holm};
 
