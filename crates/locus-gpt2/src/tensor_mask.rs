@@ -11,6 +11,21 @@ pub struct TensorMask(FixedBitSet);
 /// Number of scalars in one word.
 const PER_WORD: usize = usize::BITS as usize;
 
+/// For each byte, a number for each of its bits, from the lowest on: all bits set if it is 1, none if it is 0. A loop over
+/// these vectorises, one over bits does not.
+static LANES: [[u32; 8]; 256] = {
+    let mut lanes = [[0; 8]; 256];
+    let mut at = 0;
+    while at < 256 * 8 {
+        let (byte, bit) = (at / 8, at % 8);
+        if byte >> bit & 1 == 1 {
+            lanes[byte][bit] = u32::MAX;
+        }
+        at += 1;
+    }
+    lanes
+};
+
 impl TensorMask {
     /// Number of scalars of the parameter, inside and outside.
     pub fn len(&self) -> usize {
@@ -51,8 +66,10 @@ impl TensorMask {
         assert_eq!([from.len(), to.len()], [self.len(); 2], "values of a parameter");
         let chunks = from.chunks(PER_WORD).zip(to.chunks_mut(PER_WORD));
         for ((from, to), &word) in chunks.zip(self.0.as_slice()) {
-            for (bit, (&from, to)) in from.iter().zip(to).enumerate() {
-                *to = if word >> bit & 1 == 1 { from } else { F::zero() };
+            let eights = from.chunks(8).zip(to.chunks_mut(8));
+            for ((from, to), byte) in eights.zip(word.to_le_bytes()) {
+                let lanes = &LANES[usize::from(byte)];
+                from.iter().zip(to).zip(lanes).for_each(|((from, to), &lane)| *to = from.kept(lane));
             }
         }
     }
@@ -63,11 +80,24 @@ impl TensorMask {
     /// When there are more or fewer values than the parameter has.
     pub fn clear_outside<F: Scalar>(&self, values: &mut [F]) {
         assert_eq!(values.len(), self.len(), "values of a parameter");
-        for (values, &word) in values.chunks_mut(PER_WORD).zip(self.0.as_slice()) {
-            for (bit, value) in values.iter_mut().enumerate() {
-                if word >> bit & 1 == 0 {
-                    *value = F::zero();
-                }
+        self.clear_outside_from(0, values);
+    }
+
+    /// Writes zeros over the values outside, of a part of the parameter that begins with scalar `first`.
+    ///
+    /// # Panics
+    /// When the part goes beyond the parameter.
+    pub fn clear_outside_from<F: Scalar>(&self, first: usize, values: &mut [F]) {
+        assert!(first + values.len() <= self.len(), "values beyond a parameter");
+        let (head, rest) = values.split_at_mut(values.len().min(first.wrapping_neg() % PER_WORD));
+        let parts = [head].into_iter().chain(rest.chunks_mut(PER_WORD));
+        let mut at = first;
+        for values in parts.filter(|values| !values.is_empty()) {
+            let word = self.0.as_slice()[at / PER_WORD] >> (at % PER_WORD);
+            at += values.len();
+            for (values, byte) in values.chunks_mut(8).zip(word.to_le_bytes()) {
+                let lanes = &LANES[usize::from(byte)];
+                values.iter_mut().zip(lanes).for_each(|(value, &lane)| *value = value.kept(lane));
             }
         }
     }
@@ -143,6 +173,12 @@ mod tests {
             mask.copy_inside(&values, &mut copied);
             mask.clear_outside(&mut cleared);
             assert_eq!((&copied, &cleared), (&kept, &kept));
+            for (first, end) in [(1, len), (len / 2, len), (PER_WORD, len), (len / 3, 2 * len / 3)] {
+                let part = first.min(end)..end;
+                let mut cleared = values[part.clone()].to_vec();
+                mask.clear_outside_from(part.start, &mut cleared);
+                assert_eq!(cleared, kept[part]);
+            }
         }
     }
 

@@ -48,8 +48,8 @@ const CALIBRATION: (f64, usize) = (3.0, 32);
 const NEUTRAL_TOKENS: f64 = 256.0;
 /// Tokens of text that key statistics come from, at most.
 const STATISTICS_TOKENS: usize = 100_000;
-/// Share of the parameters above which an edit counts as one of the whole model.
-const DENSE: f64 = 1.0 / 3.0;
+/// Share of the parameters up to which an edit is one of few, and share outside up to which it is one of most.
+const FEW: f64 = 1.0 / 8.0;
 /// Seconds that any unit takes for its files.
 const FILES: f64 = 1e-3;
 
@@ -153,7 +153,7 @@ impl Sizes {
             }
             Work::Edits { scope, part: (number, size), .. } => {
                 let n = self.requests.saturating_sub(number * size).min(*size) as f64;
-                requests(n * steps(scope, settings)) * training
+                requests(n * steps(kinds(scope, settings).iter())) * training
             }
             Work::Edges(_) | Work::EdgeMasks => {
                 requests(PASSES_OF_EDGES * settings.max_pairs as f64) * training
@@ -188,16 +188,22 @@ impl Sizes {
             }
             Work::Calibration => {
                 let (tried, most) = CALIBRATION;
+                let tried = if pace.tuning.is_calibrated { 1.0 } else { tried };
                 let requests = self.requests.min(most) as f64;
-                let edits = requests * (pace.tuning[1] + self.judged(pace, 1)) + drift(requests);
+                let edits = requests * (pace.tuning.full + self.judged(pace, 1)) + drift(requests);
                 Cost { own: FILES + tried * edits, shared: Vec::new() }
             }
             Work::Edits { scope, part: (number, size), .. } => {
                 let n = self.requests.saturating_sub(number * size).min(*size) as f64;
-                let tens = steps(scope, settings) / 10.0;
-                let tuning = pace.tuning[usize::from(written(scope) > DENSE)];
-                let kinds = kinds(scope, settings).len();
-                let edits = n * (tens * tuning + self.judged(pace, kinds)) + kinds as f64 * drift(n);
+                // A calibrated edit that is the published one is not made anew.
+                let (kinds, calibrated) = (kinds(scope, settings), pace.tuning.is_calibrated);
+                let made = kinds.iter().filter(|kind| !(calibrated && **kind == EditKind::Calibrated));
+                let tens = steps(made.clone()) / 10.0;
+                let made = made.count();
+                let share = written(scope);
+                let of_share = usize::from(share > FEW) + usize::from(share >= 1.0 - FEW);
+                let tuning = if share < 1.0 { pace.tuning.masked[of_share] } else { pace.tuning.full };
+                let edits = n * (tens * tuning + self.judged(pace, made)) + made as f64 * drift(n);
                 Cost { own: FILES + edits, shared: Vec::new() }
             }
             Work::Edges(_) => Cost { own: FILES + self.edges(settings, pace), shared: Vec::new() },
@@ -340,7 +346,7 @@ impl Sizes {
             Preset::ScheduledTopK => {
                 let recipe = &settings.scheduled_top_k;
                 let batches = (rows / recipe.batch_sequences as f64).ceil();
-                let targets = settings.densities.len() as f64;
+                let targets = id.targets(settings).len() as f64;
                 let own = id.schedule == Schedule::OwnTrajectory;
                 let (trainings, length) = if own { (targets, 2.0) } else { (1.0, 1.0) };
                 let steps = targets * length * recipe.steps_per_target as f64;
@@ -424,7 +430,7 @@ impl Sizes {
                 let (rows, _) = self.rows.get(&id.task).copied().unwrap_or_default();
                 let rows = (TRAINED_ON * rows.min(settings.max_rows) as f64).max(1.0);
                 let share = (recipe.batch_sequences as f64 / rows).min(1.0);
-                let targets = settings.densities.len() as f64;
+                let targets = id.targets(settings).len() as f64;
                 let length = if id.schedule == Schedule::OwnTrajectory { 2.0 } else { 1.0 };
                 (targets * length * recipe.steps_per_target as f64 * share + 1.0) * all
             }
@@ -446,14 +452,14 @@ fn written(scope: &EditScope) -> f64 {
     }
 }
 
-/// Steps of all edits of a request in a scope.
-fn steps(scope: &EditScope, settings: &Settings) -> f64 {
+/// Steps of edits of some kinds of a request.
+fn steps<'a>(kinds: impl Iterator<Item = &'a EditKind>) -> f64 {
     let of = |kind: &EditKind| match kind {
         EditKind::Steps10 | EditKind::Calibrated => 10.0,
         // For every other pair, and the first ten are counted already.
         EditKind::Steps50 => 20.0,
     };
-    kinds(scope, settings).iter().map(of).sum()
+    kinds.map(of).sum()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ const LONG_EVERY: u64 = 2;
 /// edit itself.
 pub(crate) const DRIFT_EVERY: usize = 8;
 /// Share of requests that the calibrated edit is to write into the full model.
-const WANTED: f64 = 0.9;
+pub(crate) const WANTED: f64 = 0.9;
 /// Requests that the calibration is made on, at most.
 const CALIBRATION_REQUESTS: usize = 32;
 /// Largest factor of the calibration: 2 to this power.
@@ -263,8 +263,8 @@ impl<F: Scalar> Edits<'_, F> {
         let prompts = std::iter::once(prompt).chain(paraphrases).chain(neighbourhood);
         let pairs: Vec<_> =
             prompts.flat_map(|prompt| [(prompt, target_new), (prompt, target_true)]).collect();
-        let packed =
-            PromptTargets::new(self.model.config(), &pairs).with_context(|| format!("request {case_id}"))?;
+        let packed = PromptTargets::prefix_sharing(self.model.config(), &pairs)
+            .with_context(|| format!("request {case_id}"))?;
         let nll = edited.nll_per_token(&packed);
         let (own, rest) = nll.split_at(2);
         let (paraphrases, neighbourhood) = rest.split_at(2 * paraphrases.len());

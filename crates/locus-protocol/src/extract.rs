@@ -86,7 +86,7 @@ impl<F: Scalar> Trajectory<'_, F> {
             let (steps_per_target, hold) = (2 * sweep.steps_per_target, 2 * sweep.hold);
             let recipe = ScheduledTopK { steps_per_target, hold, ..*sweep };
             let mut circuits = Vec::new();
-            for (number, density) in settings.densities.iter().enumerate() {
+            for (number, density) in id.targets(settings).iter().enumerate() {
                 let mut monitor = unit.training(number, config, progress);
                 let target = std::slice::from_ref(density);
                 circuits.extend(self.train((&recipe, target), 0, settings, &mut monitor)?);
@@ -94,7 +94,7 @@ impl<F: Scalar> Trajectory<'_, F> {
             circuits
         } else {
             let mut monitor = unit.training(0, config, progress);
-            self.train((sweep, &settings.densities), 0, settings, &mut monitor)?
+            self.train((sweep, &id.targets(settings)), 0, settings, &mut monitor)?
         };
         let shown = circuits.into_iter().filter(|circuit| id.shows(circuit.target_density));
         for circuit in shown {

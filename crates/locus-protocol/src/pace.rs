@@ -5,6 +5,7 @@
 //! timed side by side and divided by their number. A sample that cannot be run counts as no time: the unit behind it
 //! will say why.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -19,21 +20,22 @@ use locus_circuits::masks::{
 use locus_circuits::{Tracing, trace_fact};
 use locus_data::StudyData;
 use locus_data::seed::stream;
-use locus_editors::{ClampedSgd, Hparams};
+use locus_editors::{ClampedSgd, Hparams, LazyEdited};
 use locus_gpt2::ndarray::Array2;
 use locus_gpt2::{
-    Checkpoint, HeadTraining, ParamMask, PromptTargets, Scalar, ScoreHead, compiled, last_hidden_of,
+    Checkpoint, Gpt2, HeadTraining, ParamMask, PromptTargets, Scalar, ScoreHead, compiled, last_hidden_of,
 };
+use locus_metrics::token::beats;
 use rayon::prelude::*;
 
 use crate::discovery::{agreement_pairs, hierarchy_pairs};
 use crate::editors::{COMPARED, Comparison, WritableScope};
-use crate::edits::WATCHED;
+use crate::edits::{WANTED, WATCHED};
 use crate::neutral::NeutralText;
 use crate::plan::{PlannedUnit, Work};
 use crate::records::Scope;
 use crate::requests::PreparedRequest;
-use crate::settings::{Preset, SWEEP_TASK, Settings, is_large};
+use crate::settings::{MAIN_DENSITIES, Preset, SWEEP_TASK, Settings, is_large};
 use crate::tracing::facts_of_requests;
 
 /// Shortest time of a measurement: shorter work is repeated.
@@ -60,8 +62,8 @@ pub struct Pace {
     pub top_k: StepPace,
     /// Training with the published recipe.
     pub published: StepPace,
-    /// Ten steps of fine-tuning of one request, in 5 % of the parameters and in the others.
-    pub tuning: [f64; 2],
+    /// Ten steps of fine-tuning of one request.
+    pub tuning: TuningPace,
     /// What the comparison of editors begins with, beside reading its text.
     pub comparison: f64,
     /// Search for the values of a request, and its edit, by editor, in the order of [`COMPARED`].
@@ -74,6 +76,17 @@ pub struct Pace {
     pub circuit: f64,
     /// Tracing of a fact.
     pub fact: f64,
+}
+
+/// Seconds of ten steps of fine-tuning, and what they lead to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TuningPace {
+    /// In few of the parameters, in half of them and in most.
+    pub masked: [f64; 3],
+    /// In all parameters.
+    pub full: f64,
+    /// Whether the new targets came to win in the full model: the calibrated edit is then the published one.
+    pub is_calibrated: bool,
 }
 
 /// Seconds of a training of masks.
@@ -245,8 +258,9 @@ impl<F: Scalar> Sample<'_, F> {
         let rows = self.two_batches(recipe.batch_sequences);
         let recipe = ScheduledTopK { batch_sequences: rows[0], steps_per_target: 2, hold: 2, ..recipe };
         // Sparse masks are faster, so that each density counts; the first one twice, as its first step is left out.
-        let densities = &self.settings.densities;
-        let targets: Vec<f64> = densities.iter().take(1).chain(densities).copied().collect();
+        // Most trainings pass through the main ones alone, and steps of a large model take seconds.
+        let densities = if self.large { MAIN_DENSITIES.to_vec() } else { self.settings.densities.clone() };
+        let targets: Vec<f64> = densities.iter().take(1).chain(&densities).copied().collect();
         self.training(&recipe, &targets, rows)
     }
 
@@ -260,10 +274,10 @@ impl<F: Scalar> Sample<'_, F> {
         self.training(&recipe, &[f64::MIN_POSITIVE], rows)
     }
 
-    /// Numbers of rows of two batches: of about the size of the run's for small models, of two and one pieces of work
-    /// for large ones.
+    /// Numbers of rows of two batches: of about the size of the run's for small models, of four and two pieces of work
+    /// for large ones, as products of fewer rows are slower.
     fn two_batches(&self, batch: usize) -> [usize; 2] {
-        let batch = if self.large { self.rows_of(2.0 * PIECE_TOKENS) } else { batch };
+        let batch = if self.large { self.rows_of(4.0 * PIECE_TOKENS) } else { batch };
         let larger = batch.min(2 * self.rows.len() / 3).max(1);
         [larger, (larger / 2).max(1)]
     }
@@ -298,7 +312,7 @@ impl<F: Scalar> Sample<'_, F> {
         })
     }
 
-    fn tuning(&self) -> Result<[f64; 2]> {
+    fn tuning(&self) -> Result<TuningPace> {
         let Checkpoint { model, tokenizer } = self.checkpoint;
         // Requests that are written together read the shared weights once.
         let n = if self.large { 4 } else { 16 };
@@ -307,24 +321,36 @@ impl<F: Scalar> Sample<'_, F> {
             requests.map(|request| PreparedRequest::new(tokenizer, request)).collect::<Result<_>>()?;
         anyhow::ensure!(!requests.is_empty(), "no request");
         let targets = requests.iter().map(|request| {
-            PromptTargets::<F>::new(model.config(), &[(request.prompt(), request.target_new())])
+            let (prompt, new) = (request.prompt(), request.target_new());
+            let correct = request.target_true().unwrap_or(new);
+            PromptTargets::<F>::prefix_sharing(model.config(), &[(prompt, new), (prompt, correct)])
         });
         let targets: Vec<PromptTargets<F>> = targets.collect::<locus_gpt2::Result<_>>()?;
         let to_write: Vec<_> = requests.iter().map(PreparedRequest::token_request).collect();
         let editor = ClampedSgd { max_steps: 10, ..ClampedSgd::default() };
-        let twentieth = ParamMask::from_fn(model.config(), |_, i| i % 20 == 7);
-        let mut seconds = [0.0; 2];
-        for (seconds, mask) in seconds.iter_mut().zip([twentieth.clone(), twentieth.complement()]) {
-            let start = mask.ablate_complement(model);
-            let write = || {
-                editor.fine_tune_watched(&start, &to_write, Some(&mask), &WATCHED, |i, edited, _, _| {
-                    let _ = edited.nll_per_token(&targets[i]);
-                    Ok::<_, anyhow::Error>(())
-                })
+        let write = |start: &Gpt2<F>, mask: Option<&ParamMask>| {
+            let won = |i: usize, edited: &LazyEdited<F>| {
+                let nll = edited.nll_per_token(&targets[i]);
+                Ok::<_, anyhow::Error>(beats(nll[0], nll[1]))
             };
-            *seconds = self.timed(write)? / requests.len() as f64;
+            editor.fine_tune_watched(start, &to_write, mask, &WATCHED, |i, edited, _, _| won(i, edited))
+        };
+        let n = requests.len() as f64;
+        let twentieth = ParamMask::from_fn(model.config(), |_, i| i % 20 == 7);
+        let half = ParamMask::from_fn(model.config(), |_, i| i * 7919 % 64 < 32);
+        let mut masked = [0.0; 3];
+        for (seconds, mask) in masked.iter_mut().zip([twentieth.clone(), half, twentieth.complement()]) {
+            let start = mask.ablate_complement(model);
+            *seconds = self.timed(|| write(&start, Some(&mask)))? / n;
         }
-        Ok(seconds)
+        let wins = AtomicUsize::new(0);
+        let written = self.timed(|| {
+            let won = write(model, None)?.into_iter().filter(|&won| won);
+            wins.store(won.count(), Relaxed);
+            Ok(())
+        });
+        let full = written? / n;
+        Ok(TuningPace { masked, full, is_calibrated: wins.into_inner() as f64 >= WANTED * n })
     }
 
     fn editors(&self) -> Result<(f64, [[f64; 2]; 5])> {
@@ -464,7 +490,7 @@ mod tests {
         let steps = [pace.top_k, pace.published].map(|pace| pace.steps(1.0, 100.0));
         let writes = pace.editors.map(|[_, write]| write);
         let one = [forward, language, head, comparison, attribution, patching, circuit, fact];
-        let mut all = one.iter().chain(&tuning).chain(&steps).chain(&writes);
+        let mut all = one.iter().chain(&tuning.masked).chain([&tuning.full]).chain(&steps).chain(&writes);
         assert!(all.all(|&seconds| seconds > 0.0 && seconds < 100.0), "{pace:?}");
     }
 }

@@ -121,6 +121,13 @@ impl TrajectoryId {
             || MAIN_DENSITIES.contains(&density)
     }
 
+    /// Density targets that a training with `scheduled-top-k` passes through: those that the tables show. Masks of the
+    /// sweep's task pass through all, so that each is trained for as long as the circuits of the sweep it stands beside.
+    pub fn targets(&self, settings: &Settings) -> Vec<f64> {
+        let all = settings.densities.iter().copied();
+        all.filter(|&density| self.task == SWEEP_TASK || self.shows(density)).collect()
+    }
+
     /// Densities of the masks that are measured, in the order of their training.
     pub fn densities(&self, settings: &Settings) -> Vec<f64> {
         let all = match self.preset {
@@ -128,7 +135,7 @@ impl TrajectoryId {
                 let trajectories = settings.published_trajectories(&self.task);
                 trajectories.into_iter().flat_map(|trajectory| trajectory.densities).collect()
             }
-            Preset::ScheduledTopK => settings.densities.clone(),
+            Preset::ScheduledTopK => self.targets(settings),
         };
         all.into_iter().filter(|&density| self.shows(density)).collect()
     }
@@ -337,6 +344,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::settings::SWEEP;
+
+    /// Masks of a task, circuits and controls alike, are trained through the same sizes: all of them on the sweep's task,
+    /// and the two that are shown on others.
+    #[test]
+    fn masks_of_a_task_are_trained_through_the_same_sizes() {
+        let settings = Settings::full(1, Preset::ScheduledTopK);
+        let of_preset = |id: &TrajectoryId| id.preset == Preset::ScheduledTopK;
+        for id in trajectories(&settings).into_iter().filter(of_preset) {
+            let expected: &[f64] = if id.task == SWEEP_TASK { &SWEEP } else { &MAIN_DENSITIES };
+            assert_eq!(id.targets(&settings), expected, "{}", id.name());
+            assert!(id.densities(&settings).iter().all(|density| expected.contains(density)));
+        }
+    }
 
     /// Every unit has a name of its own and stands after all that it needs.
     #[test]

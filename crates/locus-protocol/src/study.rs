@@ -233,8 +233,12 @@ impl<'a, F: Scalar> Study<'a, F> {
 
     /// The circuits of a trajectory that an earlier run found.
     pub(crate) fn stored_circuits(&self, id: &TrajectoryId) -> Option<Vec<Extracted>> {
-        let unit = self.store.unit(id.unit(), &self.neutral_sha256);
+        let unit = self.circuits_unit(id);
         MaskFiles { store: self.store, id, unit: &unit }.stored(self.checkpoint.model.config())
+    }
+
+    fn circuits_unit(&self, id: &TrajectoryId) -> crate::store::Unit<'a> {
+        self.store.unit(id.unit(), (id.targets(self.settings), &self.neutral_sha256))
     }
 
     /// Finds the circuits of a trajectory whose task was prepared; none where its task is left out.
@@ -249,7 +253,7 @@ impl<'a, F: Scalar> Study<'a, F> {
         if let Some(found) = self.stored_circuits(id) {
             return Ok(found);
         }
-        let unit = self.store.unit(id.unit(), &self.neutral_sha256);
+        let unit = self.circuits_unit(id);
         let found = match self.trajectory(id) {
             Some(trajectory) => {
                 trajectory

@@ -3,14 +3,15 @@
 //! Dimensions: `i` in, `o` out, `t` tokens of the request, `r` rows of all steps so far.
 //!
 //! A step is `D <- clamp(D - lr M (x^T d_y))` with the mask `M`. Where the mask lets few entries move, `D` is a list of
-//! them. Where it lets most move, `D = -lr X^T G` for the inputs `X [r, i]` and output gradients `G [r, o]` of all
-//! steps, except at two kinds of entry: outside the mask, where the value of the product is stored and subtracted
-//! again, and where the clamp may have acted, where the entry itself is stored. A bound finds the latter: the steps of
-//! entry `(i, o)` add up to at most `lr |X_i| |G_o|` (Cauchy-Schwarz, with the columns `X_i` and `G_o`), so as long as
-//! that is below the clamp, the clamp has never acted on it.
+//! them; where it lets about as many move as not, `D` is stored whole. Where it lets most move, `D = -lr X^T G` for the
+//! inputs `X [r, i]` and output gradients `G [r, o]` of all steps, except at two kinds of entry: outside the mask, where
+//! the value of the product is stored and subtracted again, and where the clamp may have acted, where the entry itself
+//! is stored. A bound finds the latter: the steps of entry `(i, o)` add up to at most `lr |X_i| |G_o|` (Cauchy-Schwarz,
+//! with the columns `X_i` and `G_o`), so as long as that is below the clamp, the clamp has never acted on it.
 
 use locus_gpt2::{Scalar, TensorMask, gemm};
-use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use ndarray::parallel::prelude::*;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
 use super::entries::{Entries, PackedRows};
 
@@ -18,6 +19,13 @@ use super::entries::{Entries, PackedRows};
 const MARGIN: f64 = 0.999;
 /// A change is stored entry by entry once more than one in this many entries is held.
 const WHOLE_AT: usize = 32;
+/// Entries that may move, or may not, are listed while they are at most one in this many: an entry of a list takes as
+/// much time as about eight of a whole matrix.
+const LISTED_AT: usize = 8;
+/// Rows of a whole change whose gradients are held at once, a multiple of this many: a word of a mask.
+const ROWS: usize = 64;
+/// Entries of those rows, about: as many as a product of few rows reads in place, and a second-level cache holds.
+const ENTRIES: usize = 1 << 18;
 
 /// Learning rate, and the largest change of a parameter.
 #[derive(Clone, Copy, Debug)]
@@ -46,28 +54,36 @@ impl<F: Scalar> Descent<F> {
     }
 }
 
-/// Which entries of a matrix may move, stored as the shorter of two lists.
+/// Which entries of a matrix may move.
 #[derive(Clone, Debug)]
-pub(super) enum Editable {
+pub(super) enum Editable<'a> {
     /// The entries that may move.
     Only(Entries),
-    /// The entries that may not.
-    AllBut(Entries),
+    /// About as many entries may move as not: those inside the mask.
+    Half(&'a TensorMask),
+    /// The entries that may not, which are those outside the mask if there is one.
+    AllBut(Entries, Option<&'a TensorMask>),
 }
 
-impl Editable {
+impl<'a> Editable<'a> {
     /// From the matrix's part of a mask; without one all entries may move.
-    pub fn new(mask: Option<&TensorMask>, (rows, width): (usize, usize)) -> Self {
+    pub fn new(mask: Option<&'a TensorMask>, (rows, width): (usize, usize)) -> Self {
         let Some(mask) = mask else {
-            return Editable::AllBut(Entries::none(rows, width));
+            return Editable::AllBut(Entries::none(rows, width), None);
         };
-        let only = 2 * mask.count() <= mask.len();
-        let entries = Entries::new((rows, width), |place| mask.contains(place) == only);
-        if only { Editable::Only(entries) } else { Editable::AllBut(entries) }
+        let (inside, all) = (mask.count(), mask.len());
+        let entries = |listed| Entries::new((rows, width), |place| mask.contains(place) == listed);
+        if inside * LISTED_AT <= all {
+            Editable::Only(entries(true))
+        } else if (all - inside) * LISTED_AT <= all {
+            Editable::AllBut(entries(false), Some(mask))
+        } else {
+            Editable::Half(mask)
+        }
     }
 }
 
-/// Input of a matrix in a forward pass, `[t, i]`, in two layouts.
+/// Input of a matrix in a forward pass, `[t, i]`, and in the layout of [`Entries`] where entries are listed.
 #[derive(Clone, Debug)]
 pub(super) struct Input<F> {
     rows: Array2<F>,
@@ -75,8 +91,9 @@ pub(super) struct Input<F> {
 }
 
 impl<F: Scalar> Input<F> {
-    pub fn new(x: ArrayView2<F>) -> Self {
-        Input { rows: x.to_owned(), lanes: PackedRows::new(x) }
+    pub fn new(x: ArrayView2<F>, editable: &Editable) -> Self {
+        let listed = if matches!(editable, Editable::Half(_)) { x.slice(s![..0, ..]) } else { x };
+        Input { rows: x.to_owned(), lanes: PackedRows::new(listed) }
     }
 }
 
@@ -122,7 +139,8 @@ impl<F: Scalar> MatrixChange<F> {
     pub fn none(editable: &Editable, (rows, width): (usize, usize)) -> Self {
         match editable {
             Editable::Only(entries) => MatrixChange::Listed(vec![F::zero(); entries.len()]),
-            Editable::AllBut(entries) => MatrixChange::Factored(Factored {
+            Editable::Half(_) => MatrixChange::Whole(Array2::zeros((rows, width))),
+            Editable::AllBut(entries, _) => MatrixChange::Factored(Factored {
                 x: Vec::new(),
                 g: Vec::new(),
                 x_squares: vec![0.0; rows],
@@ -153,7 +171,7 @@ impl<F: Scalar> MatrixChange<F> {
             (MatrixChange::Listed(change), Editable::Only(entries)) => {
                 entries.times(change, &x.lanes).add_to(F::one(), y);
             }
-            (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
+            (MatrixChange::Factored(change), Editable::AllBut(entries, _)) => {
                 if change.x.is_empty() {
                     return;
                 }
@@ -188,7 +206,7 @@ impl<F: Scalar> MatrixChange<F> {
                     entries.backward(change, &x.lanes, &lanes, |_, c, g| *c = descent.moved(*c, g));
                 through_entries.add_to(F::one(), d_x);
             }
-            (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
+            (MatrixChange::Factored(change), Editable::AllBut(entries, _)) => {
                 let lanes = PackedRows::new(d_y);
                 let move_on = |_, c: &mut F, g| *c -= descent.lr * g;
                 entries
@@ -205,15 +223,11 @@ impl<F: Scalar> MatrixChange<F> {
                     *self = MatrixChange::Whole(change.whole(entries, descent.lr));
                 }
             }
-            (MatrixChange::Whole(change), Editable::AllBut(entries)) => {
-                gemm(F::one(), d_y, change.t(), F::one(), d_x);
-                let mut gradient = Array2::zeros(change.dim());
-                gemm(F::one(), x.rows.t(), d_y, F::zero(), gradient.view_mut());
-                let gradient = gradient.as_slice_mut().expect("fresh arrays are contiguous");
-                entries.places().for_each(|place| gradient[place] = F::zero());
-                // Slices, because an array's iterator goes entry by entry.
-                let change = change.as_slice_mut().expect("is contiguous");
-                change.iter_mut().zip(gradient).for_each(|(c, &mut g)| *c = descent.moved(*c, g));
+            (MatrixChange::Whole(change), Editable::Half(inside)) => {
+                step_whole(change, Some(inside), descent, &x.rows, d_y, d_x);
+            }
+            (MatrixChange::Whole(change), Editable::AllBut(_, inside)) => {
+                step_whole(change, *inside, descent, &x.rows, d_y, d_x);
             }
             _ => unreachable!("a change is made for its scope"),
         }
@@ -227,13 +241,40 @@ impl<F: Scalar> MatrixChange<F> {
             (MatrixChange::Listed(change), Editable::Only(entries)) => {
                 entries.places().zip(change).for_each(|(place, &c)| weights[place] += c);
             }
-            (MatrixChange::Factored(change), Editable::AllBut(entries)) => {
+            (MatrixChange::Factored(change), Editable::AllBut(entries, _)) => {
                 add(weights, change.whole(entries, lr).as_slice().expect("fresh arrays are contiguous"));
             }
             (MatrixChange::Whole(change), _) => add(weights, change.as_slice().expect("is contiguous")),
             _ => unreachable!("a change is made for its scope"),
         }
     }
+}
+
+/// [`MatrixChange::step`] of a change `[i, o]` that is stored whole, of which entries outside a mask do not move.
+fn step_whole<F: Scalar>(
+    change: &mut Array2<F>,
+    inside: Option<&TensorMask>,
+    descent: Descent<F>,
+    x: &Array2<F>,
+    d_y: ArrayView2<F>,
+    mut d_x: ArrayViewMut2<F>,
+) {
+    let width = change.ncols();
+    let rows = ENTRIES.div_ceil(width.max(1)).next_multiple_of(ROWS);
+    let parts = change.axis_chunks_iter_mut(Axis(0), rows).into_par_iter();
+    let parts = parts.zip(d_x.axis_chunks_iter_mut(Axis(1), rows)).zip(x.axis_chunks_iter(Axis(1), rows));
+    parts.enumerate().for_each_init(Vec::new, |gradient, (part, ((mut change, d_x), x))| {
+        gemm(F::one(), d_y, change.t(), F::one(), d_x);
+        gradient.resize(change.len(), F::zero());
+        let of_part = ArrayViewMut2::from_shape(change.dim(), &mut *gradient).expect("as many entries");
+        gemm(F::one(), x.t(), d_y, F::zero(), of_part);
+        if let Some(inside) = inside {
+            inside.clear_outside_from(part * rows * width, gradient);
+        }
+        // Slices, because an array's iterator goes entry by entry.
+        let change = change.as_slice_mut().expect("rows are contiguous");
+        change.iter_mut().zip(gradient).for_each(|(c, &mut g)| *c = descent.moved(*c, g));
+    });
 }
 
 impl<F: Scalar> Factored<F> {

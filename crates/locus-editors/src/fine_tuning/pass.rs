@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use locus_gpt2::internal::{add_column_sums, split_rows, split_rows_view};
 use locus_gpt2::{
     BlockParam, Gpt2, Hook, HookPoint, ParamId, ParamMask, ParamSet, PromptTargets, Scalar, Tape, TensorMask,
-    axpy,
+    axpy, unique_inverse,
 };
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
@@ -27,7 +27,7 @@ pub(super) struct SharedStart<'a, F> {
     pub plain: Gpt2<F>,
     pub descent: Descent<F>,
     /// Which entries of each matrix may move, layer by layer in the order of [`MATRICES`].
-    pub editable: Vec<Editable>,
+    pub editable: Vec<Editable<'a>>,
     /// Each parameter's part of the mask; entries inside it may move.
     masked: BTreeMap<ParamId, &'a TensorMask>,
 }
@@ -93,7 +93,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
     pub fn bytes_of_step(&self) -> usize {
         let config = self.start.config();
         let matrices = matrices(config.n_layer).into_iter().zip(&self.editable);
-        let factored = matrices.filter(|(_, editable)| matches!(editable, Editable::AllBut(_)));
+        let factored = matrices.filter(|(_, editable)| matches!(editable, Editable::AllBut(..)));
         let scalars: usize = factored.map(|(id, _)| id.shape(config).0 + id.shape(config).1).sum();
         scalars * size_of::<F>()
     }
@@ -128,14 +128,19 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
         edited
     }
 
-    /// Runs packed sequences: each `(change, n)` of `changes`, in order, applies to the next `n` of them.
+    /// Runs packed sequences: each `(change, n)` of `changes`, in order, applies to the next `n` of them, which share no
+    /// rows with others.
     pub fn forward(&self, packed: &PromptTargets<F>, changes: &[(&Change<F>, usize)]) -> Forward<F> {
-        let members = self.members(packed, changes);
+        let reads: Vec<usize> = packed.targets.iter().map(|target| target.row).collect();
+        let (reads, places) = unique_inverse(&reads);
+        let members = self.members(packed, &reads, changes);
+        let positions = packed.batch.positions();
         let mut x = self.plain.embed(&packed.batch);
         let mut starts = packed.batch.sequences();
         for &(change, sequences) in changes {
             for rows in starts.by_ref().take(sequences) {
-                for (position, row) in rows.enumerate() {
+                for row in rows {
+                    let position = positions[row];
                     let mut x = x.row_mut(row);
                     let x = x.as_slice_mut().expect("rows are contiguous");
                     change.tokens.add_to_embedded(self.descent.lr, packed.batch.tokens()[row], x);
@@ -146,7 +151,6 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
                 }
             }
         }
-        let reads: Vec<usize> = packed.targets.iter().map(|target| target.row).collect();
         let mut hook = ForwardHook { shared: self, members };
         let tape =
             self.plain.run(&packed.batch).from_layer(0, x).reading(&reads).with_hooks(&mut hook).tape();
@@ -165,7 +169,7 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
         member_of.zip(split_rows(logits.view_mut(), counts())).for_each(|(((change, _), hidden), logits)| {
             change.tokens.add_to_logits(self.descent.lr, hidden, logits);
         });
-        Forward { tape, kept, hidden, logits }
+        Forward { tape, kept, hidden, logits, places }
     }
 
     /// Backward pass from the gradients of the logits, `[reads, V]`, to those of the embedded rows, `[t, d]`, which it
@@ -199,15 +203,18 @@ impl<'a, F: Scalar> SharedStart<'a, F> {
     fn members<'m>(
         &self,
         packed: &PromptTargets<F>,
+        reads: &[usize],
         changes: &[(&'m Change<F>, usize)],
     ) -> Vec<Member<'m, F>> {
-        let (mut rows, mut read) = (packed.batch.sequences(), packed.n_targets.iter());
+        let (mut rows, mut first) = (packed.batch.sequences(), 0);
+        let read_before = |row: usize| reads.partition_point(|&read| read < row);
         let layers = self.start.config().n_layer;
         changes
             .iter()
             .map(|&(change, sequences)| {
-                let all = rows.by_ref().take(sequences).map(|rows| rows.len()).sum();
-                let read = read.by_ref().take(sequences).sum();
+                let all: usize = rows.by_ref().take(sequences).map(|rows| rows.len()).sum();
+                let read = read_before(first + all) - read_before(first);
+                first += all;
                 let kept = MemberStates {
                     all,
                     read,
@@ -286,6 +293,8 @@ pub(super) struct Forward<F> {
     pub hidden: Array2<F>,
     /// Logits of the rows that predict a target, `[reads, V]`.
     pub logits: Array2<F>,
+    /// Row of `logits` that predicts each target.
+    pub places: Vec<usize>,
 }
 
 /// What the backward pass needs of the rows of one request.
@@ -343,7 +352,7 @@ impl<F: Scalar> Hook<F> for ForwardHook<'_, '_, F> {
                 shared.scale(change, (gain, bias), state.view_mut());
             }
             if MATRICES[place].2 == point {
-                kept.inputs.push(Input::new(state.view()));
+                kept.inputs.push(Input::new(state.view(), &shared.editable[index]));
                 return;
             }
             let bias = ParamId::Block(layer, MATRICES[place].1);

@@ -4,12 +4,13 @@
 //! the weights are read once for all requests under way, and a request takes only the memory of what it may move.
 
 use locus_gpt2::internal::{nll_of_row, split_rows, split_rows_view};
-use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar, compiled};
+use locus_gpt2::{Gpt2, ParamMask, PromptTargets, Scalar, compiled, log_sum_exp};
+use ndarray::Axis;
 use rayon::prelude::*;
 
 use super::ClampedSgd;
 use super::matrix::Descent;
-use super::pass::{Change, SharedStart};
+use super::pass::{Change, Forward, SharedStart};
 use crate::editor::{Report, check_mask};
 use crate::error::Result;
 use crate::fact::TokenRequest;
@@ -27,7 +28,7 @@ struct Room {
 }
 
 /// Two changes of all block weights of GPT-2 small, and the factors of a request of some tokens.
-const ROOM: Room = Room { steps: 300 << 20, changes: 650 << 20 };
+const ROOM: Room = Room { steps: 300 << 20, changes: 600 << 20 };
 
 /// An edited model whose weights are not written out: the unedited weights, which are shared, and one request's change.
 pub struct LazyEdited<'a, F> {
@@ -38,11 +39,7 @@ pub struct LazyEdited<'a, F> {
 impl<F: Scalar> LazyEdited<'_, F> {
     /// Mean NLL per target token of each sequence, in nats, as [`PromptTargets::nll_per_token`] gives for the edited
     /// weights.
-    ///
-    /// # Panics
-    /// When sequences of the batch share a prefix.
     pub fn nll_per_token(&self, packed: &PromptTargets<F>) -> Vec<f64> {
-        assert!(packed.batch.starts().iter().all(|&start| start == 0), "sequences that share rows");
         F::run::<NllJob>((self, packed))
     }
 
@@ -55,12 +52,14 @@ impl<F: Scalar> LazyEdited<'_, F> {
 compiled!(NllJob<'a>: <F> (&'a LazyEdited<'a, F>, &'a PromptTargets<F>) => Vec<f64>, nll_per_token);
 
 fn nll_per_token<F: Scalar>((edited, packed): (&LazyEdited<'_, F>, &PromptTargets<F>)) -> Vec<f64> {
-    let mut logits = edited.shared.forward(packed, &[(edited.change, packed.n_targets.len())]).logits;
-    let rows = logits.rows_mut().into_iter().zip(&packed.targets);
-    let nll: Vec<f64> = rows
-        .map(|(mut row, target)| nll_of_row(row.as_slice_mut().expect("rows are contiguous"), target.token))
-        .collect();
-    packed.mean_per_sequence(&nll)
+    let Forward { logits, places, .. } =
+        edited.shared.forward(packed, &[(edited.change, packed.n_targets.len())]);
+    let rows = logits.axis_iter(Axis(0)).into_par_iter();
+    let sums = rows.map(|row| log_sum_exp(row.to_slice().expect("rows are contiguous")));
+    let sums: Vec<f64> = sums.collect();
+    let nll = places.iter().zip(&packed.targets);
+    let nll = nll.map(|(&place, target)| sums[place] - logits[[place, target.token as usize]].as_f64());
+    packed.mean_per_sequence(&nll.collect::<Vec<f64>>())
 }
 
 compiled!(WeightsJob<'a>: <F> &'a LazyEdited<'a, F> => Gpt2<F>, weights);
@@ -100,7 +99,7 @@ impl ClampedSgd {
     /// Edits agree with those of [`ClampedSgd::fine_tune`] up to rounding. Memory is taken by the requests under way:
     /// where the mask lets few parameters move, each needs a few times the size of those; where it lets most move, the
     /// steps of all of them together need up to about 300 MB, and where the clamp acts, the change of each request takes
-    /// as much as the parameters that may move. No request begins while the changes take 650 MiB; those under way are
+    /// as much as the parameters that may move. No request begins while the changes take 600 MiB; those under way are
     /// finished.
     ///
     /// # Errors

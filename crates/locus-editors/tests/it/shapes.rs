@@ -122,15 +122,3 @@ fn earlier_keys_are_of_the_space() {
     let space = NullSpace::new(Array2::eye(5).view(), 2.0).unwrap();
     let _ = space.alphaedit_update(Array2::ones((5, 1)).view(), Array2::ones((4, 1)).view(), 1.0);
 }
-
-#[test]
-#[should_panic(expected = "sequences that share rows")]
-fn lazy_edits_do_not_score_sequences_that_share_rows() {
-    let model = model(1);
-    let shared =
-        PromptTargets::prefix_sharing(model.config(), &[(vec![1, 2], vec![3]), (vec![1, 2], vec![4])]);
-    let requests = [fact(1, 0).request()];
-    let _ = ClampedSgd::default().fine_tune_each(&model, &requests, None, |_, edited, _| {
-        Ok::<_, locus_editors::Error>(edited.nll_per_token(shared.as_ref().unwrap()))
-    });
-}

@@ -171,8 +171,11 @@ fn together_against_one_by_one<F: locus_gpt2::Scalar>(
                 clamped += expected.iter().filter(|x| (x.abs() - editor.clamp).abs() < 1e-12).count();
             }
             for other in [&requests[i], &requests[(i + 1) % requests.len()]] {
-                let pairs = [(&other.prompt, &other.target), (&vec![3, 1, 4], &vec![1])];
-                let packed = PromptTargets::new(start.config(), &pairs).unwrap();
+                // The third shares rows with the first, and one that is read.
+                let longer = [&other.prompt[..], &[9]].concat();
+                let pairs =
+                    [(&other.prompt, &other.target), (&vec![3, 1, 4], &vec![1]), (&longer, &vec![6, 2])];
+                let packed = PromptTargets::prefix_sharing(start.config(), &pairs).unwrap();
                 for (actual, expected) in
                     tuned.nll_per_token(&packed).iter().zip(packed.nll_per_token(&expected))
                 {
@@ -190,7 +193,7 @@ fn together_against_one_by_one<F: locus_gpt2::Scalar>(
     (worst, clamped)
 }
 
-/// Editing together agrees with editing one by one: with few, most and all entries editable; on matrices large enough
+/// Editing together agrees with editing one by one: with few, half, most and all entries editable; on matrices large enough
 /// for the change to stay factored and on small ones; with a clamp that never acts, acts on some entries and on most;
 /// with requests that are done after different numbers of steps.
 #[test]
@@ -206,7 +209,7 @@ fn together_is_one_by_one() {
             let count = (share * ParamMask::n_maskable(config) as f64) as usize;
             ParamMask::random(config, count, &mut ChaCha8Rng::seed_from_u64(9))
         };
-        let (few, most) = (mask(0.05), mask(0.95));
+        let (few, half, most) = (mask(0.05), mask(0.5), mask(0.95));
         let isolated = few.ablate_complement(start);
         let constants = [
             (ClampedSgd { clamp: 10.0, ..Default::default() }, false),
@@ -215,9 +218,13 @@ fn together_is_one_by_one() {
             (ClampedSgd { lr: 0.05, clamp: 10.0, loss_stop: 1.0, max_steps: 30 }, false),
         ];
         for (k, (editor, clamps)) in constants.into_iter().enumerate() {
-            for (start, mask) in
-                [(&isolated, Some(&few)), (start, Some(&most)), (start, Some(&few)), (start, None)]
-            {
+            for (start, mask) in [
+                (&isolated, Some(&few)),
+                (start, Some(&most)),
+                (start, Some(&half)),
+                (start, Some(&few)),
+                (start, None),
+            ] {
                 let (difference, clamped) = together_against_one_by_one(start, &editor, mask, false);
                 let share = mask.map(ParamMask::density);
                 assert!(difference < TOLERANCE, "{name} {share:?} constants {k}: {difference:e}");
@@ -235,7 +242,8 @@ fn together_is_one_by_one_in_f32() {
     let start = Gpt2::<f32>::init(&config, &mut ChaCha8Rng::seed_from_u64(3));
     let count = ParamMask::n_maskable(&config) / 20;
     let few = ParamMask::random(&config, count, &mut ChaCha8Rng::seed_from_u64(9));
-    for mask in [Some(&few), Some(&few.complement()), None] {
+    let half = ParamMask::random(&config, 10 * count, &mut ChaCha8Rng::seed_from_u64(9));
+    for mask in [Some(&few), Some(&half), Some(&few.complement()), None] {
         let (difference, _) = together_against_one_by_one(&start, &ClampedSgd::default(), mask, true);
         assert!(difference < 1e-5, "{difference:e}");
     }

@@ -48,6 +48,9 @@ pub trait Number:
         Self::one() - two / ((two * self).fast_exp() + Self::one())
     }
 
+    /// The number itself if all bits of `lane` are set, zero if none is: a choice without a branch.
+    fn kept(self, lane: u32) -> Self;
+
     /// Appends the little-endian bytes, as safetensors stores them.
     fn put_le(self, out: &mut Vec<u8>);
 }
@@ -93,6 +96,11 @@ impl Number for f32 {
         if self < -87.3 { 0.0 } else { mantissa * power }
     }
 
+    #[inline(always)]
+    fn kept(self, lane: u32) -> Self {
+        f32::from_bits(self.to_bits() & lane)
+    }
+
     fn put_le(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.to_le_bytes());
     }
@@ -114,6 +122,11 @@ impl Number for f64 {
     #[inline(always)]
     fn fast_exp(self) -> Self {
         self.exp()
+    }
+
+    #[inline(always)]
+    fn kept(self, lane: u32) -> Self {
+        f64::from_bits(self.to_bits() & i64::from(lane.cast_signed()).cast_unsigned())
     }
 
     fn put_le(self, out: &mut Vec<u8>) {

@@ -39,7 +39,7 @@ pub struct StudyOptions {
     /// Density targets of the size sweep, each above 0 and at most 1; 0.5 and 0.05 are always among them
     #[arg(long, value_delimiter = ',', value_name = "SHARES")]
     densities: Vec<f64>,
-    /// Seeds of each mask on the tasks with all controls [default: 3, with --quick 2]
+    /// Seeds of each mask on the tasks with all controls [default: 3; with --quick or a model of GPT-2's size 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     mask_seeds: Option<u8>,
     /// Tasks whose circuits are found, for example hierarchy,persona_e [default: all 14, with --quick one a family]
@@ -48,6 +48,9 @@ pub struct StudyOptions {
     /// Run the same code on smaller samples; still gives all tables
     #[arg(long)]
     quick: bool,
+    /// On a model of GPT-2's size, edit all requests and train on whole batches [default: 48 requests, 64 rows a step]
+    #[arg(long, conflicts_with = "quick")]
+    uncut: bool,
 }
 
 /// All that a run of the study reads, and what it is to do with it.
@@ -98,9 +101,11 @@ impl StudyOptions {
                 format!("{}: no such folder; name the study's data with --data DIR", data_folder.display());
             return Err(Unusable(why).into());
         }
-        if self.quick && is_large(checkpoint.model.config()) {
+        let is_cut = !self.uncut && is_large(checkpoint.model.config());
+        if is_cut {
             settings = settings.cut_for_large_model();
-            if self.densities.is_empty() {
+            settings.mask_seeds = self.mask_seeds.map_or(settings.mask_seeds, usize::from);
+            if self.quick && self.densities.is_empty() {
                 settings.densities = MAIN_DENSITIES.to_vec();
             }
         }
@@ -137,7 +142,7 @@ impl StudyOptions {
             model_sha256: checkpoint.model.sha256(),
             data: data_name.into(),
             data_sha256: data.sources.clone(),
-            conventions: conventions(&settings, data.neutral.is_some()),
+            conventions: conventions(&settings, is_cut, data.neutral.is_some()),
         };
         let (version, model) = (&provenance.version, &provenance.model_sha256);
         let common = format!("{version}\n{model}\n{data_sha256:?}\n{:?}", global.dtype);
@@ -253,7 +258,7 @@ fn check_texts<F: Scalar>(
 
 /// Sentences that say how the numbers were made and where that differs from the published protocol; printed in the
 /// report.
-fn conventions(settings: &Settings, neutral: bool) -> Vec<String> {
+fn conventions(settings: &Settings, is_cut: bool, neutral: bool) -> Vec<String> {
     let split = match settings.split {
         SplitBy::Groups => {
             "Rows are split 80/20 at random in whole groups, with equal shares of the labels on both sides; minimal pairs, equal texts and hierarchy sentences about one entity are a group. Every share in T1 is measured on the held-out rows."
@@ -279,6 +284,13 @@ fn conventions(settings: &Settings, neutral: bool) -> Vec<String> {
             "The data have no neutral text: X2 measures drift on the text from which the key statistics come."
                 .into(),
         );
+    }
+    if is_cut && settings.profile != "quick" {
+        let Settings { max_requests, mask_seeds, scheduled_top_k: recipe, .. } = settings;
+        conventions.push(format!(
+            "Cut for a model of this size: at most {max_requests} requests are edited, a step of `scheduled-top-k` has {} rows, masks on the tasks with all controls have {mask_seeds} seeds, and there is one random and one matched mask where there would be two; `--uncut` runs without these cuts.",
+            recipe.batch_sequences
+        ));
     }
     if settings.profile == "quick" {
         conventions.push(format!(
