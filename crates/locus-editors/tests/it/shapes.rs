@@ -7,7 +7,7 @@ use locus_editors::{
     ClampedSgd, Editor, FineTuning, KeyCovariance, KeyMoments, KeyStatistics, Lora, Memit, NullSpace, Patch,
     Rome, TargetOptimisation, memit_update,
 };
-use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask, PromptTargets};
+use locus_gpt2::{BlockParam, Config, Gpt2, HookPoint, ParamId, ParamMask};
 use ndarray::Array2;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
