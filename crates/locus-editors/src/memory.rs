@@ -4,8 +4,13 @@
 //! Letters: `f` MLP width, `d` width, `p` keys of earlier edits, `z` features of one token, `m` tokens.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use locus_gpt2::internal::decode;
+use locus_gpt2::{read_safetensors, write_safetensors};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate};
+use safetensors::Dtype;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 
@@ -48,6 +53,70 @@ impl EditMemory {
                 Err(Error::Request(why))
             }
         }
+    }
+
+    /// Writes the memory as safetensors: `keys.LAYER` `[f, p]`, and `mean.LAYER` and `squares.LAYER` `[z]` of the
+    /// features, all in f64.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path, provenance: &Value) -> Result<()> {
+        let tensor = |name: String, shape: &[usize], values: &mut dyn Iterator<Item = &f64>| {
+            (name, Dtype::F64, shape.to_vec(), values.flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+        };
+        let keys = self.keys.iter();
+        let mut tensors: Vec<_> =
+            keys.map(|(layer, x)| tensor(format!("keys.{layer}"), x.shape(), &mut x.iter())).collect();
+        for (layer, FeatureMoments { mean, squares, .. }) in &self.features {
+            for (name, x) in [("mean", mean), ("squares", squares)] {
+                tensors.push(tensor(format!("{name}.{layer}"), x.shape(), &mut x.iter()));
+            }
+        }
+        let counts = self.features.iter().map(|(layer, moments)| (layer.to_string(), moments.count));
+        let counts: BTreeMap<String, usize> = counts.collect();
+        let metadata = json!({ "counts": counts, "provenance": provenance });
+        Ok(write_safetensors(path, &tensors, &metadata.to_string())?)
+    }
+
+    /// Reads a file of [`EditMemory::write`]: the memory and its provenance.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not complete.
+    pub fn read(path: &Path) -> Result<(Self, Value)> {
+        let wrong = |why: String| locus_gpt2::Error::format(path, why);
+        Ok(read_safetensors(path, |tensors, metadata| {
+            let metadata: Value = metadata
+                .and_then(|text| serde_json::from_str(&text).ok())
+                .ok_or_else(|| wrong("has no metadata; expected a memory of edits".into()))?;
+            let counts: BTreeMap<usize, usize> = serde_json::from_value(metadata["counts"].clone())
+                .map_err(|_| wrong("has no counts in its metadata; expected a memory of edits".into()))?;
+            let values = |name: &str| -> locus_gpt2::Result<(Vec<usize>, Vec<f64>)> {
+                let view = tensors.tensor(name).map_err(|_| wrong(format!("tensor {name} is missing")))?;
+                let values = decode(&view).map_err(|why| wrong(format!("tensor {name} {why}")))?;
+                Ok((view.shape().to_vec(), values))
+            };
+            let mut memory = EditMemory::new();
+            for name in tensors.names() {
+                let Some(layer) = name.strip_prefix("keys.").and_then(|layer| layer.parse().ok()) else {
+                    continue;
+                };
+                let (shape, keys) = values(name)?;
+                let [f, p] = shape[..] else {
+                    return Err(wrong(format!("tensor {name} has shape {shape:?}; expected two sides")));
+                };
+                let keys = Array2::from_shape_vec((f, p), keys).expect("as many as the shape says");
+                memory.keys.insert(layer, keys);
+            }
+            for (layer, count) in counts {
+                let [mean, squares] = ["mean", "squares"].map(|name| values(&format!("{name}.{layer}")));
+                let (mean, squares) = (Array1::from(mean?.1), Array1::from(squares?.1));
+                if mean.len() != squares.len() {
+                    return Err(wrong(format!("mean and squares of layer {layer} have different widths")));
+                }
+                memory.features.insert(layer, FeatureMoments { count, mean, squares });
+            }
+            Ok((memory, metadata["provenance"].clone()))
+        })?)
     }
 
     /// Adds the keys `[f, n]` of an edit.

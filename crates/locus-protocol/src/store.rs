@@ -196,7 +196,7 @@ impl Unit<'_> {
         serde_json::from_str(&result).ok()
     }
 
-    /// Stores the result, after which the states of the unit's trainings are not needed any more.
+    /// Stores the result, and removes the unit's states, which are not needed any more.
     ///
     /// # Errors
     /// When a file cannot be written or removed.
@@ -223,8 +223,13 @@ impl Unit<'_> {
         config: &Config,
         progress: &'a mut dyn FnMut(MaskProgress),
     ) -> TrainingFile<'a> {
-        let path = self.path(&format!("{number}.safetensors"));
+        let path = self.state_path(&number.to_string());
         TrainingFile::new(path, self.fingerprint.clone(), config, self.store.resume, progress)
+    }
+
+    /// The file of a state that is there until the unit's result is stored.
+    pub fn state_path(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.safetensors"))
     }
 
     fn path(&self, extension: &str) -> PathBuf {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use locus_data::requests::{Beside, parse_benchmark, read_snippets};
-use locus_editors::{Edit, Editor, Error, Fact, Patch, Report, TokenRequest};
+use locus_editors::{Edit, EditMemory, Editor, Error, Fact, Patch, Report, TokenRequest, UltraEdit};
 use locus_gpt2::ndarray::{Array2, Axis, concatenate};
 use locus_gpt2::{BlockParam, Checkpoint, Gpt2, ParamId, ParamMask, Sampling};
 use locus_metrics::text::TfIdf;
@@ -248,6 +248,91 @@ fn finished_requests_are_kept() {
         assert!(run(true, 2) == first, "{mode:?}");
         assert_eq!(times_made(), 1, "{mode:?}: other constants");
     }
+}
+
+/// UltraEdit, which remembers statistics of its features, until it has made a number of edits.
+struct Interrupted {
+    editor: UltraEdit,
+    left: AtomicUsize,
+}
+
+impl Editor<f64> for Interrupted {
+    fn name(&self) -> &'static str {
+        "ultra-edit"
+    }
+
+    fn edit(&self, _: &Gpt2<f64>, _: &[Fact], _: Option<&ParamMask>) -> Result<Edit<f64>, Error> {
+        unreachable!("a sequence edits with a memory")
+    }
+
+    fn edit_after(
+        &self,
+        memory: &mut EditMemory,
+        model: &Gpt2<f64>,
+        facts: &[Fact],
+        mask: Option<&ParamMask>,
+    ) -> Result<Edit<f64>, Error> {
+        match self.left.load(Ordering::SeqCst) {
+            0 => Err(Error::Request("interrupted".into())),
+            left => {
+                self.left.store(left - 1, Ordering::SeqCst);
+                self.editor.edit_after(memory, model, facts, mask)
+            }
+        }
+    }
+}
+
+/// In a sequence an editor remembers its edits, also when the sequence was interrupted: it then goes on where it was, and
+/// anew where a step before is lost.
+#[test]
+fn a_sequence_remembers() {
+    let golden = Golden::read();
+    let model = &golden.checkpoint.model;
+    let ultra = UltraEdit { layers: vec![0], ..UltraEdit::for_shape(1, model.config().n_embd) };
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let run = |folder: usize, edits: usize| {
+        let folder = folders[folder].path();
+        let store = Store::new(folder, true, String::new());
+        let made = AtomicUsize::new(0);
+        let make = || {
+            made.fetch_add(1, Ordering::SeqCst);
+            let editor = Interrupted { editor: ultra.clone(), left: edits.into() };
+            Ok(Box::new(editor) as Box<dyn Editor<f64>>)
+        };
+        let contestant = Contestant {
+            name: "ultra-edit",
+            facts: &golden.facts,
+            make: &make,
+            depends: Value::Null,
+            patches: Some(folder.join("patches")),
+            provenance: json!({}),
+        };
+        golden.benchmark(Mode::Sequential(1), None, Some(&store)).run(&contestant, &stage())
+    };
+    let n = golden.facts.len();
+    let (mut edited, mut memory) = (model.clone(), EditMemory::new());
+    for fact in &golden.facts {
+        let edit = ultra.edit_after(&mut memory, &edited, std::slice::from_ref(fact), None).unwrap();
+        edited = edit.patch.apply(&edited).unwrap();
+    }
+    let whole = run(0, n).unwrap();
+    for (case, result) in golden.cases.iter().zip(&whole) {
+        let generation = golden.benchmark(Mode::Single, None, None).generation;
+        assert!(result.after == case.observe(&edited, generation).unwrap(), "request {}", case.case_id);
+    }
+    let states = |folder: usize| {
+        let names = std::fs::read_dir(folders[folder].path().join("work"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().ends_with(".safetensors")).collect::<Vec<_>>()
+    };
+    assert!(run(1, 2).unwrap_err().to_string().contains("request"));
+    assert_eq!(states(1), ["ultra-edit-step-00003.memory.safetensors"]);
+    assert!(run(1, n - 2).unwrap() == whole, "the first two edits were made again, or without a memory");
+    assert_eq!([states(0), states(1)], [(); 2].map(|()| Vec::<std::ffi::OsString>::new()));
+    std::fs::remove_file(folders[1].path().join("work/ultra-edit-step-00003.jsonl")).unwrap();
+    assert!(run(1, n - 1).is_err(), "a lost step is not all that is to be done");
+    assert!(run(1, 1).unwrap() == whole, "it went on where it was interrupted");
 }
 
 /// A request without anything beside it has its own measures alone.

@@ -317,6 +317,8 @@ fn many_edits_agree_with_numpy() {
     }
     check(&edited, golden, "alpha-edit");
 
+    memory_is_read_as_written(&memory);
+
     let golden = &many["ultra-edit"];
     let ultra = UltraEdit { layers: layers(golden), lr: of(golden, "lr") };
     let mut memory = EditMemory::new();
@@ -326,6 +328,7 @@ fn many_edits_agree_with_numpy() {
         edited = edit.patch.apply(&edited).unwrap();
     }
     check(&edited, golden, "ultra-edit");
+    memory_is_read_as_written(&memory);
     let losses = |model: &Gpt2<f64>| {
         let pairs: Vec<_> = facts.iter().map(|fact| (&fact.contexts[0].tokens, &fact.target)).collect();
         PromptTargets::<f64>::new(&config, &pairs).unwrap().nll_per_token(model)
@@ -333,4 +336,16 @@ fn many_edits_agree_with_numpy() {
     let found = [losses(&model), losses(&edited)].concat();
     assert_close("losses", &found, &floats(&golden["losses"]), AGREES);
     assert!(found.iter().zip(&found[3..]).all(|(before, after)| after < before), "{found:?}");
+}
+
+fn memory_is_read_as_written(memory: &EditMemory) {
+    assert_ne!(*memory, EditMemory::new());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory.safetensors");
+    memory.write(&path, &serde_json::json!({"seed": 1})).unwrap();
+    assert_eq!(EditMemory::read(&path).unwrap(), (memory.clone(), serde_json::json!({"seed": 1})));
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 8]).unwrap();
+    let why = EditMemory::read(&path).unwrap_err().to_string();
+    assert!(why.contains("memory.safetensors: not a complete safetensors file"), "{why}");
 }

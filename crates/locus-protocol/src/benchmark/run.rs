@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use locus_editors::{Edit, Editor, Error, Fact, Patch};
-use locus_gpt2::{Gpt2, ParamMask, Scalar, Tokenizer, compiled};
+use locus_editors::{Edit, EditMemory, Editor, Error, Fact, Patch};
+use locus_gpt2::{Config, Gpt2, ParamMask, Scalar, Tokenizer, compiled};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use super::case::{Case, Generation, Observation};
 use super::measures::Drift;
 use crate::neutral::NeutralText;
 use crate::progress::Stage;
-use crate::store::Store;
+use crate::store::{Store, Unit};
 
 /// How the edits of a benchmark follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -92,6 +92,8 @@ pub struct CaseResult {
 struct Written {
     refused: Option<String>,
     steps: usize,
+    /// Whether the editor then remembered edits.
+    remembers: bool,
 }
 
 impl<F: Scalar> Benchmark<'_, F> {
@@ -158,26 +160,31 @@ fn drift<F: Scalar>(benchmark: &Benchmark<F>, edited: &Gpt2<F>) -> Option<Drift>
     Some(Drift { nll: nll - text.nll, kl })
 }
 
-/// Writes a group into a model; a refused edit leaves it as it was.
+/// Writes a group into a model that holds the edits of `memory`; a refused edit leaves both as they were.
 fn write<F: Scalar>(
     benchmark: &Benchmark<F>,
     contestant: &Contestant<F>,
     editor: &dyn Editor<F>,
     group: std::ops::Range<usize>,
-    model: &Gpt2<F>,
+    (model, memory): (&Gpt2<F>, &mut EditMemory),
 ) -> Result<(Written, Option<Patch<F>>)> {
-    let refused = |why: String| Ok((Written { refused: Some(why), steps: 0 }, None));
-    match editor.edit(model, &contestant.facts[group.clone()], benchmark.mask) {
+    let mut after = memory.clone();
+    let edit = editor.edit_after(&mut after, model, &contestant.facts[group.clone()], benchmark.mask);
+    let (refused, steps, patch) = match edit {
         Ok(Edit { report, .. }) if report.nll_after.is_nan() => {
-            refused("the NLL after the edit is not a number".into())
+            (Some("the NLL after the edit is not a number".into()), 0, None)
         }
-        Ok(Edit { patch, report }) => Ok((Written { refused: None, steps: report.steps }, Some(patch))),
-        Err(why @ Error::Unstable(_)) => refused(why.to_string()),
+        Ok(Edit { patch, report }) => {
+            *memory = after;
+            (None, report.steps, Some(patch))
+        }
+        Err(why @ Error::Unstable(_)) => (Some(why.to_string()), 0, None),
         Err(error) => {
             let case_id = benchmark.cases[group.start].case_id;
-            Err(anyhow::Error::from(error).context(format!("{}: request {case_id}", contestant.name)))
+            return Err(anyhow::Error::from(error).context(format!("{}: request {case_id}", contestant.name)));
         }
-    }
+    };
+    Ok((Written { refused, steps, remembers: *memory != EditMemory::new() }, patch))
 }
 
 /// Positions of the cases of each group.
@@ -206,8 +213,8 @@ fn run_groups<F: Scalar>(
             (Some(stored), _) => stored,
             (None, None) => unreachable!("the editor was made"),
             (None, Some(editor)) => {
-                let (written, patch) =
-                    write(benchmark, contestant, editor.as_ref(), group.clone(), benchmark.start)?;
+                let model = (benchmark.start, &mut EditMemory::new());
+                let (written, patch) = write(benchmark, contestant, editor.as_ref(), group.clone(), model)?;
                 let edited = match &patch {
                     Some(patch) => &patch.apply(benchmark.start)?,
                     None => benchmark.start,
@@ -230,6 +237,37 @@ fn run_groups<F: Scalar>(
     Ok(results.into_iter().flatten().collect())
 }
 
+/// A step of a sequence: its state is in its unit and its patch, and what the editor remembers before it in a state of the
+/// unit that is there until the step is done.
+struct Step<'a> {
+    unit: Option<Unit<'a>>,
+    patch: Option<PathBuf>,
+}
+
+impl Step<'_> {
+    /// What an earlier run has done of it.
+    fn stored<F: Scalar>(&self, config: &Config) -> Option<Written> {
+        let written: Written = self.unit.as_ref().zip(self.patch.as_ref())?.0.stored()?;
+        let is_whole = written.refused.is_some() || Patch::<F>::read(self.patch.as_ref()?, config).is_ok();
+        is_whole.then_some(written)
+    }
+
+    /// What the editor remembered before it.
+    fn memory(&self) -> Option<EditMemory> {
+        let unit = self.unit.as_ref()?;
+        let (memory, of) = EditMemory::read(&unit.state_path(MEMORY)).ok()?;
+        (of == unit.fingerprint()).then_some(memory)
+    }
+
+    fn keep_memory(&self, memory: &EditMemory) -> Result<()> {
+        let Some(unit) = &self.unit else { return Ok(()) };
+        Ok(memory.write(&unit.state_path(MEMORY), &unit.fingerprint().into())?)
+    }
+}
+
+/// Name of the state with what an editor remembers.
+const MEMORY: &str = "memory";
+
 fn run_sequence<F: Scalar>(
     benchmark: &Benchmark<F>,
     contestant: &Contestant<F>,
@@ -237,46 +275,58 @@ fn run_sequence<F: Scalar>(
 ) -> Result<Vec<CaseResult>> {
     let all: Vec<u64> = benchmark.cases.iter().map(|case| case.case_id).collect();
     let depends = (&contestant.depends, &all);
+    let groups = groups(benchmark);
+    let step = |number: usize| {
+        let name = format!("step-{:05}", number + 1);
+        let patch = contestant.patches.as_ref().map(|folder| folder.join(format!("{name}.safetensors")));
+        let unit = benchmark.store.map(|store| store.unit(format!("{}-{name}", contestant.name), depends));
+        Step { unit, patch }
+    };
+    let steps: Vec<Step> = (0..groups.len()).map(step).collect();
+    let config = benchmark.start.config();
+    let mut stored: Vec<Option<Written>> = steps.iter().map(|step| step.stored::<F>(config)).collect();
+    let mut memory = EditMemory::new();
+    let lost = stored.iter().position(Option::is_none);
+    if let Some(lost) = lost.filter(|_| stored.iter().flatten().any(|written| written.remembers)) {
+        // What the editor remembers is known before one step alone; a sequence that cannot go on there begins anew.
+        let kept = (lost > 0).then(|| steps[lost].memory()).flatten();
+        stored[if kept.is_some() { lost } else { 0 }..].fill_with(|| None);
+        memory = kept.unwrap_or_default();
+    }
     let mut editor: Option<Box<dyn Editor<F>>> = None;
     let mut model = benchmark.start.clone();
     let mut written = Vec::with_capacity(all.len());
-    for (step, group) in groups(benchmark).into_iter().enumerate() {
-        let cases = &benchmark.cases[group.clone()];
-        let name = format!("step-{:05}", step + 1);
-        let path = contestant.patches.as_ref().map(|folder| folder.join(format!("{name}.safetensors")));
-        // The state of the sequence is in the patches of its steps.
-        let unit = benchmark.store.map(|store| store.unit(format!("{}-{name}", contestant.name), depends));
-        let stored: Option<Written> = unit.as_ref().zip(path.as_ref()).and_then(|(unit, _)| unit.stored());
-        let resumed = stored.and_then(|stored| match (&stored.refused, &path) {
-            (None, Some(path)) => {
-                let patch = Patch::read(path, model.config()).ok()?;
-                Some((stored, patch.apply(&model).ok()?))
+    for (number, (group, stored)) in groups.into_iter().zip(stored).enumerate() {
+        let (step, cases) = (&steps[number], &benchmark.cases[group.clone()]);
+        let done = match (stored, &step.patch) {
+            (Some(stored), Some(path)) => {
+                if stored.refused.is_none() {
+                    model = Patch::read(path, config)?.apply(&model)?;
+                }
+                stored
             }
-            _ => Some((stored, model.clone())),
-        });
-        let (step, edited) = match resumed {
-            Some(resumed) => resumed,
-            None => {
+            _ => {
                 if editor.is_none() {
                     editor = Some((contestant.make)()?);
                 }
                 let editor = editor.as_deref().expect("just made");
-                let (step, patch) = write(benchmark, contestant, editor, group, &model)?;
-                let edited = match &patch {
-                    Some(patch) => patch.apply(&model)?,
-                    None => model.clone(),
-                };
-                if let (Some(path), Some(patch)) = (&path, &patch) {
+                let (done, patch) = write(benchmark, contestant, editor, group, (&model, &mut memory))?;
+                if let Some(patch) = &patch {
+                    model = patch.apply(&model)?;
+                }
+                if let (Some(path), Some(patch)) = (&step.patch, &patch) {
                     keep_patch(benchmark, contestant, path, patch, cases)?;
                 }
-                if let Some(unit) = &unit {
-                    unit.store(&step)?;
+                if let Some(next) = steps.get(number + 1).filter(|_| done.remembers) {
+                    next.keep_memory(&memory)?;
                 }
-                (step, edited)
+                if let Some(unit) = &step.unit {
+                    unit.store(&done)?;
+                }
+                done
             }
         };
-        model = edited;
-        written.extend(cases.iter().map(|_| step.clone()));
+        written.extend(cases.iter().map(|_| done.clone()));
         cases.iter().for_each(|_| stage.inc());
     }
     let measured = || measure(benchmark, benchmark.cases, &model, &written);
@@ -295,7 +345,7 @@ fn measure<F: Scalar>(
 ) -> Result<Vec<CaseResult>> {
     let drift = drift(benchmark, edited);
     let result = |(i, (case, written)): (usize, (&Case, &Written))| {
-        let Written { refused, steps } = written.clone();
+        let Written { refused, steps, .. } = written.clone();
         let after = observe(benchmark, case, edited)?;
         Ok(CaseResult { case_id: case.case_id, refused, steps, after, drift: drift.filter(|_| i == 0) })
     };
