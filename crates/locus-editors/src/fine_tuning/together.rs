@@ -97,10 +97,10 @@ impl ClampedSgd {
     /// done, and returns the results of these calls in the order of the requests.
     ///
     /// Edits agree with those of [`ClampedSgd::fine_tune`] up to rounding. Memory is taken by the requests under way:
-    /// where the mask lets few parameters move, each needs a few times the size of those; where it lets most move, the
-    /// steps of all of them together need up to about 300 MB, and where the clamp acts, the change of each request takes
-    /// as much as the parameters that may move. No request begins while the changes take 600 MiB; those under way are
-    /// finished.
+    /// where the mask lets few parameters move, each needs a few times the size of those; where it lets about half move,
+    /// as much as all of them; where it lets most move, the steps of all requests together need up to about 300 MB, and
+    /// where the clamp acts, the change of each request takes as much as the parameters that may move. No request begins
+    /// while the changes take 600 MiB; those under way are finished.
     ///
     /// # Errors
     /// When a constant is out of range, the mask or a request does not fit the model (before any is edited) or `finish`
