@@ -392,3 +392,41 @@ pub(super) fn through<F: Scalar>(
     gemm(F::one(), x, a.t(), F::zero(), inner.view_mut());
     gemm(alpha, inner.view(), b, F::one(), y);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A matrix of more rows than are stepped at once, against its entries one by one; half of them may move, and the
+    /// clamp acts on some.
+    #[test]
+    fn a_whole_change_steps_entry_by_entry() {
+        let (t, i, o) = (3, ENTRIES / 500 + 2 * ROWS, 500);
+        let entry = |k: usize| move |(a, b): (usize, usize)| ((a * 7919 + b * k) % 17) as f64 / 8.0 - 1.0;
+        let x = Array2::from_shape_fn((t, i), entry(31));
+        let d_y = Array2::from_shape_fn((t, o), entry(57));
+        let mut change = Array2::from_shape_fn((i, o), entry(3));
+        let inside: TensorMask = (0..i * o).map(|place| place * 31 % 64 < 32).collect();
+        change.indexed_iter_mut().for_each(|((a, b), c)| {
+            if !inside.contains(a * o + b) {
+                *c = 0.0;
+            }
+        });
+        let descent = Descent { lr: 0.5, clamp: 1.25 };
+        let gradient = x.t().dot(&d_y);
+        let expected = Array2::from_shape_fn((i, o), |at| {
+            let moved = descent.moved(change[at], gradient[at]);
+            if inside.contains(at.0 * o + at.1) { moved } else { 0.0 }
+        });
+        let mut d_x = Array2::ones((t, i));
+        let expected_d_x = d_y.dot(&change.t()) + 1.0;
+        let (editable, input) = (Editable::Half(&inside), Input::new(x.view(), &Editable::Half(&inside)));
+        let mut whole = MatrixChange::Whole(change);
+        whole.step(&editable, descent, &input, d_y.view(), d_x.view_mut());
+        let MatrixChange::Whole(change) = whole else { panic!("it is stored otherwise") };
+        // Sums of 3 and of 500 terms of order 1.
+        let near = |a: &Array2<f64>, b: &Array2<f64>| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-11);
+        assert!(near(&change, &expected) && near(&d_x, &expected_d_x));
+        assert!(expected.iter().any(|c| c.abs() == descent.clamp));
+    }
+}
